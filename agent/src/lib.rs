@@ -1,0 +1,1 @@
+//! Upgrades unmodified network servers without losing a connection.
