@@ -1,1 +1,28 @@
-fn main(){}
+//! The kernel programs. See ARCHITECTURE.md for the path of one SYN through them.
+
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "atomic addition, see `track_flows::add`")]
+#![allow(unsafe_code, reason = "kernel helpers and map values are reached by pointer; each block says why it is sound")]
+
+mod adopt_sockets;
+mod maps;
+mod refuse_multipath;
+mod report;
+mod share_bind;
+mod steer;
+mod track_flows;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier admits no program that could get here.
+    loop {}
+}
+
+/// Needed for the helpers that the kernel gives only to GPL-compatible programs; this project is MIT or Apache-2.0, and
+/// MIT combined with the kernel's GPL is compatible.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,1 +1,4 @@
 //! Upgrades unmodified network servers without losing a connection.
+
+pub mod datapath;
+pub mod service;

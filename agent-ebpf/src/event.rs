@@ -1,0 +1,32 @@
+//! What the kernel tells the agent through the `EVENTS` ring buffer.
+
+use crate::flow::GenerationKey;
+
+/// One record of `EVENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// One of the constants of this module.
+    pub kind: u32,
+    /// The process that caused it, where one did.
+    pub pid: u32,
+    /// Whose it is.
+    pub generation: GenerationKey,
+    /// The socket, where there is one.
+    pub cookie: u64,
+}
+
+/// A process of a launched generation called `listen()`.
+///
+/// The kernel reports the state before it hashes the socket (`inet_csk_listen_start`), so a dump made at once can miss it.
+pub const LISTENER_APPEARED: u32 = 1;
+/// A listener with our tag was closed.
+pub const LISTENER_GONE: u32 = 2;
+/// The last open flow of a generation ended.
+pub const GENERATION_EMPTY: u32 = 3;
+/// A connection went to another generation than steering meant; `generation` is the one that was meant.
+pub const FALLBACK_USED: u32 = 4;
+/// A bind was moved to a free port because its user is not the owner of the shared port.
+pub const BIND_MOVED: u32 = 5;
+
+const _: () = assert!(size_of::<Event>() == 24);

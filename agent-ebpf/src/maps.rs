@@ -1,0 +1,108 @@
+//! Everything the programs know. All maps are pinned by name, so that they outlive the agent.
+
+use agent_ebpf::{
+    MAX_LISTENERS, MAX_SERVICES,
+    bind::BindRule,
+    endpoint::{Endpoint, EndpointKey},
+    flow::{FlowCounts, GenerationKey, Tag},
+    socket::Adoption,
+    steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
+};
+use aya_ebpf::{
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf, SockMap},
+};
+
+#[map]
+pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::pinned(4096, 0);
+
+#[map]
+pub(crate) static SERVICES: HashMap<u32, Steering> = HashMap::pinned(MAX_SERVICES, 0);
+
+#[map]
+pub(crate) static LISTENER_SETS: HashMap<ListenerSetKey, ListenerSet> = HashMap::pinned(MAX_LISTENERS, 0);
+
+#[map]
+pub(crate) static LISTENERS: SockMap = SockMap::pinned(MAX_LISTENERS, 0);
+
+#[map]
+pub(crate) static STEERED: PerCpuArray<SteerCounts> = PerCpuArray::pinned(MAX_SERVICES, 0);
+
+#[map]
+pub(crate) static FLOWS: HashMap<GenerationKey, FlowCounts> = HashMap::pinned(MAX_LISTENERS, 0);
+
+#[map]
+pub(crate) static GENERATION_CGROUPS: HashMap<u64, BindRule> = HashMap::pinned(MAX_LISTENERS, 0);
+
+/// Filled by the agent just before it runs `adopt_sockets`. Not preallocated: it is empty but for those moments.
+#[map]
+pub(crate) static ADOPTIONS: HashMap<u64, Adoption> = HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 16, 0);
+
+/// The socket storage that makes a connection know its generation.
+///
+/// Declared by hand, because socket storage needs `BPF_F_CLONE` here and a `get` for sockets of a tracing program.
+#[repr(C)]
+pub(crate) struct TagStorage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    key: *const i32,
+    value: *const Tag,
+    pinning: *const [i32; 1],
+}
+
+// SAFETY: the pointers are never followed: they only describe the map's type to the loader.
+unsafe impl Sync for TagStorage {}
+
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub(crate) static TAGS: TagStorage = TagStorage {
+    r#type: core::ptr::null(),
+    map_flags: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    pinning: core::ptr::null(),
+};
+
+impl TagStorage {
+    /// The tag of a socket, or null.
+    ///
+    /// # Safety
+    ///
+    /// `socket` must be one that the kernel handed to this program.
+    #[inline(always)]
+    pub(crate) unsafe fn get(&self, socket: *mut core::ffi::c_void) -> *mut Tag {
+        // SAFETY: the verifier checks map and socket; with a null value and no flag the helper only reads.
+        unsafe { bpf_sk_storage_get(self.as_ptr(), socket, core::ptr::null_mut(), 0).cast() }
+    }
+
+    /// The tag of a socket, made from `tag` where there was none, or null where there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// `socket` must be one that the kernel handed to this program.
+    #[inline(always)]
+    pub(crate) unsafe fn get_or_create(&self, socket: *mut core::ffi::c_void, tag: &mut Tag) -> *mut Tag {
+        // SAFETY: as above; the kernel copies `tag`, which has the map's value type.
+        unsafe { bpf_sk_storage_get(self.as_ptr(), socket, core::ptr::from_mut(tag).cast(), 1).cast() }
+    }
+
+    /// Removes the tag of a socket.
+    ///
+    /// # Safety
+    ///
+    /// `socket` must be one that the kernel handed to this program.
+    #[inline(always)]
+    pub(crate) unsafe fn remove(&self, socket: *mut core::ffi::c_void) -> i64 {
+        // SAFETY: the verifier checks map and socket.
+        unsafe { bpf_sk_storage_delete(self.as_ptr(), socket) }
+    }
+
+    const fn as_ptr(&self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}

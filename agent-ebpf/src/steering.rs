@@ -1,0 +1,166 @@
+//! Which generation gets a new connection: the one decision that all programs share.
+//!
+//! Pure functions of what the maps hold and of the client's address, so that they run (and are tested) in user space too.
+
+/// How many generations besides the primary and the candidate the kernel may fall back to.
+pub const MAX_STANDBYS: usize = 8;
+
+/// How many generations one connection may be offered to.
+pub const MAX_RANKS: usize = MAX_STANDBYS + 2;
+
+/// How many listeners of one generation are tried before the next generation's turn.
+pub const MAX_TRIES: u32 = 8;
+
+/// Generation numbers start at 1.
+pub const NO_GENERATION: u32 = 0;
+
+/// The whole of a candidate's share: every new connection.
+pub const FULL_SHARE: u32 = 1 << 16;
+
+/// Value of `SERVICES`: where new connections of a service go.
+///
+/// The map is a hash on purpose: the kernel replaces a hash element as a whole under RCU
+/// (`htab_map_update_elem`), so that one update switches every port of the service at once and no reader sees half.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steering {
+    /// Takes new flows.
+    pub primary: u32,
+    /// Takes `share` of the new flows while it is being introduced, or [`NO_GENERATION`].
+    pub candidate: u32,
+    /// The candidate's part of [`FULL_SHARE`].
+    pub share: u32,
+    /// Makes the set of clients that the candidate gets a different one in each rollout.
+    pub salt: u32,
+    /// Live generations to fall back to, in this order.
+    pub standbys: [u32; MAX_STANDBYS],
+}
+
+impl Steering {
+    /// The generation to try at `rank`, where rank 0 is the one that steering means; [`NO_GENERATION`] if there is none.
+    ///
+    /// Deterministic for one client: the acknowledgement of a SYN cookie must reach the listener that sent the cookie.
+    #[inline(always)]
+    pub const fn choice(&self, rank: usize, client: u32) -> u32 {
+        let candidate_first = self.prefers_candidate(client);
+        match rank {
+            0 if candidate_first => self.candidate,
+            0 => self.primary,
+            1 if candidate_first => self.primary,
+            1 => self.candidate,
+            _ if rank < MAX_RANKS => self.standbys[rank - 2],
+            _ => NO_GENERATION,
+        }
+    }
+
+    /// Whether the client with this address hash belongs to the candidate's share.
+    #[inline(always)]
+    pub const fn prefers_candidate(&self, client: u32) -> bool {
+        self.candidate != NO_GENERATION && mix(client, self.salt) % FULL_SHARE < self.share
+    }
+}
+
+/// Key of `LISTENER_SETS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerSetKey {
+    /// The service.
+    pub service: u32,
+    /// The generation within the service.
+    pub generation: u32,
+    /// The endpoint within the service.
+    pub endpoint: u32,
+}
+
+/// Value of `LISTENER_SETS`: the listeners of one generation on one endpoint.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerSet {
+    /// First slot in `LISTENERS`.
+    pub first: u32,
+    /// Number of consecutive slots; [`PLAIN`] for a generation that only the kernel's own lookup reaches.
+    pub count: u32,
+}
+
+/// Marks a set whose listener no socket map takes (Multipath TCP): steering to it means passing the packet on.
+pub const PLAIN: u32 = 0;
+
+impl ListenerSet {
+    /// The slot of the try with this number, spread evenly by the hash of the flow.
+    #[inline(always)]
+    pub const fn slot(&self, spread: u32, attempt: u32) -> u32 {
+        self.first + spread.wrapping_add(attempt) % self.count
+    }
+}
+
+/// Value of `STEERED`: what became of the lookups for one service, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerCounts {
+    /// Given to the generation that steering meant.
+    pub steered: u64,
+    /// Passed to the kernel's own lookup because the chosen generation is reached that way.
+    pub plain: u64,
+    /// Given to another generation, because no listener of the one that steering meant was left.
+    pub fallback: u64,
+    /// Passed to the kernel's own lookup because no generation had a listener.
+    pub unreached: u64,
+    /// When a fallback was last reported, in nanoseconds of the monotonic clock.
+    pub reported_at: u64,
+}
+
+/// Mixes two words into a hash whose low bits are usable (the finaliser of MurmurHash3).
+#[inline(always)]
+pub const fn mix(value: u32, salt: u32) -> u32 {
+    let mut hash = value ^ salt;
+    hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
+    hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+const _: () = assert!(size_of::<Steering>() == 48);
+const _: () = assert!(size_of::<ListenerSetKey>() == 12);
+const _: () = assert!(size_of::<ListenerSet>() == 8);
+const _: () = assert!(size_of::<SteerCounts>() == 40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEERING: Steering =
+        Steering { primary: 1, candidate: 2, share: FULL_SHARE / 4, salt: 7, standbys: [3, 0, 0, 0, 0, 0, 0, 0] };
+
+    #[test]
+    fn every_generation_is_offered_once_whoever_is_first() {
+        for client in 0..1000 {
+            let mut offered = [0, 1, 2].map(|rank| STEERING.choice(rank, client));
+            offered.sort_unstable();
+            assert_eq!(offered, [1, 2, 3]);
+            assert_eq!(STEERING.choice(MAX_RANKS, client), NO_GENERATION);
+        }
+    }
+
+    #[test]
+    fn the_candidate_gets_its_share_of_clients() {
+        let chosen = (0..100_000).filter(|&client| STEERING.prefers_candidate(client)).count();
+        assert!((24_000..26_000).contains(&chosen), "{chosen} of 100000 for a share of a quarter");
+    }
+
+    #[test]
+    fn full_and_no_share_are_exact() {
+        let full = Steering { share: FULL_SHARE, ..STEERING };
+        let none = Steering { share: 0, ..STEERING };
+        for client in 0..10_000 {
+            assert!(full.prefers_candidate(client));
+            assert!(!none.prefers_candidate(client));
+        }
+    }
+
+    #[test]
+    fn tries_walk_all_slots_of_a_set() {
+        let set = ListenerSet { first: 10, count: 3 };
+        let mut slots = [0, 1, 2].map(|attempt| set.slot(u32::MAX, attempt));
+        slots.sort_unstable();
+        assert_eq!(slots, [10, 11, 12]);
+    }
+}

@@ -1,0 +1,112 @@
+//! `track_flows`: counts the flows of each generation, and says when a listener appears or goes.
+
+use core::{
+    ffi::c_void,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
+
+use agent_ebpf::{
+    event::{GENERATION_EMPTY, LISTENER_APPEARED, LISTENER_GONE},
+    flow::{CLOSED, FlowCounts, GenerationKey, LISTENER, OPEN, Tag},
+};
+use aya_ebpf::{helpers::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{
+    maps::{FLOWS, GENERATION_CGROUPS, TAGS},
+    report::report,
+    share_bind::generation_cgroup,
+};
+
+const ESTABLISHED: i32 = 1;
+const CLOSE: i32 = 7;
+const CLOSE_WAIT: i32 = 8;
+const LISTEN: i32 = 10;
+
+/// Runs at every change of a TCP socket's state, with the socket locked: transitions of one socket never overlap.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn track_flows(ctx: BtfTracePointContext) -> i32 {
+    let (socket, old, new): (*mut c_void, i32, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    match new {
+        ESTABLISHED => note_established(socket),
+        CLOSE => note_closed(socket, old),
+        LISTEN => note_listener(socket),
+        _ => {}
+    }
+    0
+}
+
+/// An accepted socket carries the tag that it inherited; one that a client opened carries none.
+#[inline(always)]
+fn note_established(socket: *mut c_void) {
+    let Some(tag) = tag_of(socket) else { return };
+    if tag.role == LISTENER
+        && let Some(counts) = counts_of(tag.generation)
+    {
+        tag.role = OPEN;
+        add(&raw mut counts.opened);
+    }
+}
+
+#[inline(always)]
+fn note_closed(socket: *mut c_void, old: i32) {
+    let Some(tag) = tag_of(socket) else { return };
+    if tag.role == OPEN {
+        tag.role = CLOSED;
+        count_closed(tag.generation, old == ESTABLISHED || old == CLOSE_WAIT);
+    } else if old == LISTEN {
+        // SAFETY: the socket is the tracepoint's own argument.
+        report(LISTENER_GONE, tag.generation, unsafe { bpf_get_socket_cookie(socket) });
+    }
+}
+
+/// Counts, and reports the moment in which the last open flow has gone. A flow that opens at the same moment only makes the
+/// report early, which the agent finds out by asking for the sockets themselves.
+#[inline(always)]
+fn count_closed(generation: GenerationKey, reset: bool) {
+    let Some(counts) = counts_of(generation) else { return };
+    if reset {
+        add(&raw mut counts.reset);
+    }
+    let closed = add(&raw mut counts.closed) + 1;
+    if closed == load(&raw mut counts.opened) {
+        report(GENERATION_EMPTY, generation, 0);
+    }
+}
+
+/// Processes of launched generations are known by their cgroup; `listen()` runs in the process itself.
+#[inline(always)]
+fn note_listener(socket: *mut c_void) {
+    // SAFETY: RCU keeps the element while the program runs.
+    if let Some(rule) = unsafe { GENERATION_CGROUPS.get(generation_cgroup()) } {
+        // SAFETY: the socket is the tracepoint's own argument.
+        report(LISTENER_APPEARED, rule.generation, unsafe { bpf_get_socket_cookie(socket) });
+    }
+}
+
+#[inline(always)]
+fn tag_of<'a>(socket: *mut c_void) -> Option<&'a mut Tag> {
+    // SAFETY: the socket is the tracepoint's own argument; its lock keeps others from its storage.
+    unsafe { TAGS.get(socket).as_mut() }
+}
+
+#[inline(always)]
+pub(crate) fn counts_of<'a>(generation: GenerationKey) -> Option<&'a mut FlowCounts> {
+    // SAFETY: RCU keeps the element while the program runs; its fields are only touched by atomic additions.
+    FLOWS.get_ptr_mut(generation).and_then(|counts| unsafe { counts.as_mut() })
+}
+
+/// Adds one and returns the value before.
+///
+/// The intrinsic itself, because the target announces no compare-and-swap and core then hides `fetch_add`, which the
+/// instruction set does have.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64) -> u64 {
+    // SAFETY: a field of a map value: aligned, alive, and shared with other CPUs only through atomics.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) }
+}
+
+#[inline(always)]
+fn load(counter: *mut u64) -> u64 {
+    // SAFETY: as in `add`.
+    unsafe { core::ptr::read_volatile(counter) }
+}

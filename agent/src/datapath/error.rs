@@ -1,0 +1,117 @@
+//! What can go wrong between us and the kernel.
+
+use std::{io, path::PathBuf};
+
+use aya::maps::MapError;
+
+/// A failure of the kernel side.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// Pins of another version of the layouts.
+    #[error("`{}` holds the pins of schema version {found}, this agent knows version {known}", .path.display())]
+    OtherSchema {
+        /// The directory.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What we know.
+        known: u32,
+    },
+    /// The directory for pins is not below a BPF file system.
+    #[error("`{}` is not on a BPF file system; mount one: `mount -t bpf bpf /sys/fs/bpf`", .0.display())]
+    NoBpfFileSystem(PathBuf),
+    /// An operation on a pin or on its directory.
+    #[error("{operation} `{}`", .path.display())]
+    Pin {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel's own type information, without which tracing programs cannot be attached.
+    #[error("read the kernel's type information (/sys/kernel/btf/vmlinux)")]
+    KernelTypes(#[source] aya::BtfError),
+    /// Creating the maps.
+    #[error("load the kernel programs' object")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// Loading, attaching or pinning one program.
+    #[error("{operation} the program `{program}`")]
+    Program {
+        /// What was tried.
+        operation: &'static str,
+        /// On which program.
+        program: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Reading or writing a map.
+    #[error("{operation} the map `{map}`")]
+    Map {
+        /// What was tried.
+        operation: &'static str,
+        /// On which map.
+        map: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// No room for more listeners.
+    #[error("the socket map has no room for {wanted} more listeners (it holds {})", agent_ebpf::MAX_LISTENERS)]
+    SocketMapFull {
+        /// How many were to be added.
+        wanted: usize,
+    },
+    /// Running the socket iterator.
+    #[error("walk the sockets of this network namespace")]
+    Walk(#[source] io::Error),
+    /// The iterator could not do what it was asked to.
+    #[error("take over the socket with cookie {cookie}")]
+    Socket {
+        /// The socket.
+        cookie: u64,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Gives a map error its operation and object.
+pub(super) trait Named<T> {
+    fn named(self, operation: &'static str, map: &'static str) -> Result<T, DatapathError>;
+}
+
+impl<T> Named<T> for Result<T, MapError> {
+    fn named(self, operation: &'static str, map: &'static str) -> Result<T, DatapathError> {
+        self.map_err(|source| DatapathError::Map { operation, map, source: Box::new(source) })
+    }
+}
+
+/// A missing element is an answer, not a failure.
+pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removing what is not there is done.
+pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives a program's error its operation and object.
+pub(super) fn program_error<E>(operation: &'static str, program: &'static str) -> impl FnOnce(E) -> DatapathError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    move |source| DatapathError::Program { operation, program, source: Box::new(source) }
+}

@@ -1,0 +1,75 @@
+//! What the kernel reports, typed.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use agent_ebpf::{
+    event::{BIND_MOVED, FALLBACK_USED, GENERATION_EMPTY, LISTENER_APPEARED, LISTENER_GONE},
+    flow::GenerationKey,
+};
+use aya::maps::{MapData, RingBuf};
+
+use crate::service::{GenerationId, GenerationNumber, ServiceId};
+
+/// A report of a kernel program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A process of a launched generation called `listen()`. The socket may not be found by a dump for some microseconds.
+    ListenerAppeared(GenerationId),
+    /// A listener was closed.
+    ListenerGone(GenerationId),
+    /// The last open flow ended.
+    GenerationEmpty(GenerationId),
+    /// New connections go elsewhere, because this generation has no listener left.
+    FallbackUsed(GenerationId),
+    /// A bind was moved to a free port, because another user holds the public one.
+    BindMoved(GenerationId),
+}
+
+/// The stream of reports. Readable when there are some.
+pub struct Events {
+    ring: RingBuf<MapData>,
+}
+
+impl Events {
+    pub(super) const fn new(ring: RingBuf<MapData>) -> Self {
+        Self { ring }
+    }
+
+    /// The next report, if there is one.
+    pub fn next(&mut self) -> Option<Event> {
+        loop {
+            let record = self.ring.next()?;
+            if let Some(event) = parse(&record) {
+                return Some(event);
+            }
+            tracing::warn!(bytes = record.len(), "the kernel sent a report that this agent does not know");
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_fd().as_raw_fd()
+    }
+}
+
+fn parse(record: &[u8]) -> Option<Event> {
+    let (words, _) = record.as_chunks::<4>();
+    let &[kind, _pid, service, generation, ..] = words else { return None };
+    let key = GenerationKey { service: u32::from_ne_bytes(service), generation: u32::from_ne_bytes(generation) };
+    let generation = GenerationId { service: ServiceId(key.service), number: GenerationNumber(key.generation) };
+    match u32::from_ne_bytes(kind) {
+        LISTENER_APPEARED => Some(Event::ListenerAppeared(generation)),
+        LISTENER_GONE => Some(Event::ListenerGone(generation)),
+        GENERATION_EMPTY => Some(Event::GenerationEmpty(generation)),
+        FALLBACK_USED => Some(Event::FallbackUsed(generation)),
+        BIND_MOVED => Some(Event::BindMoved(generation)),
+        _ => None,
+    }
+}

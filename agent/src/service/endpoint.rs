@@ -1,0 +1,185 @@
+//! Where clients of a service connect to.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use agent_ebpf::endpoint::{EndpointKey, TCP};
+use serde::{Deserialize, Serialize};
+
+/// One TCP port on one local address, numbered within its service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its number in the kernel maps; starts at 0.
+    pub number: u32,
+    /// The public port.
+    pub port: u16,
+    /// The local address.
+    pub address: LocalAddress,
+}
+
+/// The local address of a listener, and with it the packets that the kernel can give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum LocalAddress {
+    /// An IPv4 address, or any of them (`0.0.0.0`).
+    Ipv4(Ipv4Addr),
+    /// An IPv6 address, or any of them with `IPV6_V6ONLY` set (`::`).
+    Ipv6(Ipv6Addr),
+    /// Any IPv6 address, and any IPv4 one too: `::` without `IPV6_V6ONLY`.
+    DualStack,
+}
+
+impl LocalAddress {
+    /// What a listener bound to this address is.
+    pub fn of(address: IpAddr, only_ipv6: bool) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::Ipv4(address),
+            IpAddr::V6(address) if address.is_unspecified() && !only_ipv6 => Self::DualStack,
+            IpAddr::V6(address) => Self::Ipv6(address),
+        }
+    }
+
+    /// The kernel's keys for it: `DualStack` is "any" of both families.
+    pub fn keys(self, port: u16) -> Vec<EndpointKey> {
+        let ipv4 = |address: Ipv4Addr| EndpointKey::ipv4(TCP, u32::from_ne_bytes(address.octets()), port);
+        let ipv6 = |address: Ipv6Addr| {
+            let mut words = [0; 4];
+            for (word, bytes) in words.iter_mut().zip(address.octets().as_chunks::<4>().0) {
+                *word = u32::from_ne_bytes(*bytes);
+            }
+            EndpointKey::ipv6(TCP, words, port)
+        };
+        match self {
+            Self::Ipv4(address) => vec![ipv4(address)],
+            Self::Ipv6(address) => vec![ipv6(address)],
+            Self::DualStack => vec![ipv6(Ipv6Addr::UNSPECIFIED), ipv4(Ipv4Addr::UNSPECIFIED)],
+        }
+    }
+
+    /// Whether a listener on this address takes (part of) the connections to `endpoint`.
+    ///
+    /// # Kernel
+    ///
+    /// `bpf_sk_lookup_assign` gives an IPv4 packet to a dual-stack socket, but never an IPv6 packet to an IPv4 socket nor an
+    /// IPv4 packet to an IPv6-only one. It compares no addresses; we do, so that a server that was told to listen on another
+    /// address does not silently get this one's clients.
+    pub fn serves(self, endpoint: Self) -> bool {
+        match (self, endpoint) {
+            (Self::DualStack, _) => true,
+            (Self::Ipv4(mine), Self::Ipv4(wanted)) => mine == wanted || mine.is_unspecified(),
+            (Self::Ipv6(mine), Self::Ipv6(wanted)) => mine == wanted || mine.is_unspecified(),
+            (Self::Ipv4(mine), Self::DualStack) => mine.is_unspecified(),
+            (Self::Ipv6(mine), Self::DualStack) => mine.is_unspecified(),
+            (Self::Ipv4(_), Self::Ipv6(_)) | (Self::Ipv6(_), Self::Ipv4(_)) => false,
+        }
+    }
+
+    /// Whether listeners on these addresses together take every connection to `endpoint`.
+    pub fn cover(listeners: &[Self], endpoint: Self) -> bool {
+        match endpoint {
+            Self::DualStack => {
+                let serves = |family: Self| listeners.iter().any(|listener| listener.serves(family));
+                serves(Self::Ipv4(Ipv4Addr::UNSPECIFIED)) && serves(Self::Ipv6(Ipv6Addr::UNSPECIFIED))
+            }
+            Self::Ipv4(_) | Self::Ipv6(_) => listeners.iter().any(|listener| listener.serves(endpoint)),
+        }
+    }
+
+    /// An address to connect to that reaches this one from the same host.
+    pub fn reachable(self) -> IpAddr {
+        match self {
+            Self::Ipv4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            Self::Ipv4(address) => address.into(),
+            Self::Ipv6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            Self::Ipv6(address) => address.into(),
+            Self::DualStack => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Whether a connection with this local address came in through here.
+    pub fn contains(self, local: IpAddr) -> bool {
+        match (self, local.to_canonical()) {
+            (Self::DualStack, _) => true,
+            (Self::Ipv4(mine), IpAddr::V4(local)) => mine.is_unspecified() || mine == local,
+            (Self::Ipv6(mine), IpAddr::V6(local)) => mine.is_unspecified() || mine == local,
+            (Self::Ipv4(_), IpAddr::V6(_)) | (Self::Ipv6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ipv4(address) => write!(f, "{address}"),
+            Self::Ipv6(address) => write!(f, "[{address}]"),
+            Self::DualStack => f.write_str("*"),
+        }
+    }
+}
+
+impl From<LocalAddress> for String {
+    fn from(address: LocalAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for LocalAddress {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "*" {
+            return Ok(Self::DualStack);
+        }
+        let bare = text.trim_start_matches('[').trim_end_matches(']');
+        bare.parse().map(|address| Self::of(address, true))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.address, self.port)
+    }
+}
+
+impl Endpoint {
+    /// Whether a connection to this local address and port came in through this endpoint.
+    pub fn contains(&self, local: SocketAddr) -> bool {
+        self.port == local.port() && self.address.contains(local.ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY4: LocalAddress = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
+    const ANY6: LocalAddress = LocalAddress::Ipv6(Ipv6Addr::UNSPECIFIED);
+    const LOOPBACK4: LocalAddress = LocalAddress::Ipv4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn a_narrower_listener_does_not_cover_a_wider_endpoint() {
+        assert!(!LocalAddress::cover(&[LOOPBACK4], ANY4));
+        assert!(LocalAddress::cover(&[ANY4], LOOPBACK4));
+        assert!(!LocalAddress::cover(&[ANY4], LocalAddress::DualStack));
+        assert!(LocalAddress::cover(&[ANY4, ANY6], LocalAddress::DualStack));
+        assert!(LocalAddress::cover(&[LocalAddress::DualStack], ANY4));
+        assert!(!LocalAddress::cover(&[], ANY4));
+    }
+
+    #[test]
+    fn addresses_survive_being_written_down() {
+        for address in [ANY4, ANY6, LOOPBACK4, LocalAddress::DualStack, LocalAddress::Ipv6(Ipv6Addr::LOCALHOST)] {
+            assert_eq!(LocalAddress::try_from(String::from(address)), Ok(address));
+        }
+    }
+
+    #[test]
+    fn dual_stack_has_a_key_in_each_family() {
+        let keys = LocalAddress::DualStack.keys(80);
+        assert_eq!(keys.len(), 2);
+        assert!(keys.iter().all(|key| key.any() == *key));
+        assert_eq!(keys.iter().filter(|key| key.is_ipv4()).count(), 1);
+    }
+}
