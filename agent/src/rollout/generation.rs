@@ -1,0 +1,136 @@
+//! One incarnation of the server.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DrainPlan, Timestamp};
+use crate::service::GenerationNumber;
+
+/// One incarnation of the server: its processes and its listeners.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// 1, 2, 3…
+    pub number: GenerationNumber,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// How it came to be.
+    pub origin: Origin,
+    /// How it holds the port.
+    pub hold: PortHold,
+    /// When it was launched or found.
+    pub since: Timestamp,
+    /// Its processes, as far as they are known one by one. Those of a launched one are those of its cgroup.
+    pub processes: Vec<ProcessRecord>,
+    /// Its listeners.
+    pub listeners: Vec<ListenerRecord>,
+}
+
+/// Where in its life a generation is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "name")]
+pub enum Phase {
+    /// Being made ready; gets no connection.
+    Starting {
+        /// Until when it must listen.
+        ready_by: Timestamp,
+        /// How the one that it replaces will leave.
+        drain: DrainPlan,
+    },
+    /// Takes new connections.
+    Primary,
+    /// Was the primary and died with nobody to take over; the kernel's own lookup decides.
+    Dead,
+    /// Replaced; what its kernel queues hold is being waited for.
+    Settling {
+        /// Until when.
+        until: Timestamp,
+        /// Whether the queues were empty when last looked at.
+        quiet: bool,
+        /// How it leaves.
+        drain: DrainPlan,
+    },
+    /// Replaced; its flows are being waited for.
+    Draining {
+        /// Until when.
+        deadline: Timestamp,
+        /// How it leaves.
+        drain: DrainPlan,
+    },
+    /// Told to end by a graceful drain: its server finishes its flows by itself.
+    Finishing {
+        /// When it is killed.
+        deadline: Timestamp,
+        /// With what it was told.
+        signal: i32,
+        /// Flows that it had when they were last counted.
+        flows_left: u64,
+    },
+    /// Told to end.
+    Stopping {
+        /// When it is killed.
+        kill_at: Timestamp,
+        /// Whether it has been.
+        killed: bool,
+        /// With what it was told.
+        signal: i32,
+        /// Flows that it had then.
+        flows_left: u64,
+    },
+}
+
+/// How a generation came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "origin")]
+pub enum Origin {
+    /// It ran when the port was attached, or was named by `--pid` or `--listen`.
+    Found,
+    /// We launched it.
+    Launched {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// The cgroup that holds its processes and no others.
+        cgroup: PathBuf,
+        /// Where its standard output and error go.
+        log: PathBuf,
+    },
+}
+
+/// How a generation's listeners hold the public port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortHold {
+    /// Bound to it, together with other generations, in one reuseport group.
+    Shared,
+    /// Bound to another port; only steering leads there.
+    Moved,
+    /// Bound to it alone, by Multipath TCP listeners that nobody can steer to: reached by the kernel's own lookup.
+    Plain,
+    /// Not known yet.
+    Unbound,
+}
+
+/// A process, safe against reuse of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Its number.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    pub start_time: u64,
+}
+
+/// A listener that was taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerRecord {
+    /// The kernel's number for the socket.
+    pub cookie: u64,
+    /// What it is bound to.
+    pub bound: SocketAddr,
+}
+
+impl Generation {
+    /// Whether steering may lead here: it listens, and was not told to end.
+    pub const fn can_serve(&self) -> bool {
+        matches!(self.phase, Phase::Primary | Phase::Settling { .. } | Phase::Draining { .. })
+    }
+}

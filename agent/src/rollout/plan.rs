@@ -1,0 +1,60 @@
+//! What an upgrade was asked to do.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the machine started, sleep included: setting the clock moves no deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The moment this much later.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero if it is yet to come.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The bounds of one upgrade, and how the generation it replaces is to leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How long the new generation may take until it listens.
+    pub ready_timeout: Duration,
+    /// How the replaced generation drains.
+    pub drain: DrainPlan,
+}
+
+/// How a replaced generation leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainPlan {
+    /// When it is signalled.
+    pub policy: DrainPolicy,
+    /// With what.
+    pub signal: i32,
+    /// How long its accept queue and its half-open requests are waited for.
+    pub queue_timeout: Duration,
+    /// How long its flows are waited for.
+    pub timeout: Duration,
+    /// How long it may take to end after the signal, before it is killed.
+    pub stop_timeout: Duration,
+}
+
+/// When a replaced generation is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "policy")]
+pub enum DrainPolicy {
+    /// When it has no flow left, or all that remain have been idle for this long: for servers that die at a signal.
+    Patient {
+        /// `None`: idle flows are waited for like any other.
+        idle: Option<Duration>,
+    },
+    /// As soon as its queues are empty: for servers that finish their flows by themselves.
+    Graceful,
+}

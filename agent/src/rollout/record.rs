@@ -1,0 +1,97 @@
+//! What became of each upgrade and undo.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use crate::service::GenerationNumber;
+
+/// Numbers the rollouts of a service: 1, 2, 3…
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RolloutId(pub u64);
+
+/// One upgrade or undo from start to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Its number within the service.
+    pub id: RolloutId,
+    /// What was asked for.
+    pub kind: Kind,
+    /// The generation that is to be replaced.
+    pub from: GenerationNumber,
+    /// The generation that is to take over.
+    pub to: GenerationNumber,
+    /// When it began.
+    pub began: Timestamp,
+    /// When new connections were given to `to`.
+    pub switched: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Where it stands.
+    pub status: Status,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A new generation.
+    Upgrade,
+    /// Back to the one before.
+    Undo,
+}
+
+/// Where a rollout stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "status")]
+pub enum Status {
+    /// The new generation does not listen yet.
+    MakingReady,
+    /// New connections go to the new generation; the old one has flows.
+    Draining,
+    /// It is over.
+    Ended(Outcome),
+}
+
+/// How a rollout ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The old generation has drained and is gone.
+    Completed,
+    /// The drain deadline passed with this many flows left, which ended with the old generation.
+    DeadlinePassed {
+        /// How many.
+        flows_left: u64,
+    },
+    /// The old generation died during its drain.
+    OldDied,
+    /// The new generation did not become ready; the old one serves on.
+    NotReady {
+        /// Why.
+        reason: String,
+    },
+    /// New connections went back to the old generation after the switch.
+    RolledBack {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Rollout {
+    /// Whether it is over.
+    pub const fn is_ended(&self) -> bool {
+        matches!(self.status, Status::Ended(_))
+    }
+
+    pub(super) fn end(&mut self, outcome: Outcome, now: Timestamp) {
+        self.status = Status::Ended(outcome);
+        self.ended = Some(now);
+    }
+}
+
+impl std::fmt::Display for RolloutId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
