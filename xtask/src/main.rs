@@ -15,16 +15,27 @@ mod layout;
 mod setup;
 mod test;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::build::Profile;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: what failed is nearly always another program, which has said why.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let root = layout::root();
-    match Cli::parse().command {
+    match command {
         Command::Setup { build_only: true } => setup::for_build(root),
         Command::Setup { build_only: false } => setup::for_tests(root),
         Command::Build { release } => {

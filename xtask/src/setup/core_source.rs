@@ -44,7 +44,7 @@ fn library() -> Result<PathBuf> {
     Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library"))
 }
 
-/// The lock file is what cargo asks for first, and the last that a copy in alphabetical order would leave out.
+/// cargo reads the lock file before it compiles anything; a package without it would be of no use.
 fn is_complete(library: &Path) -> bool {
     library.join("Cargo.lock").is_file() && library.join("core/src/lib.rs").is_file()
 }
