@@ -1,2 +1,104 @@
-//! x
-fn main(){}
+//! The workspace's own commands: `cargo xtask <command>`.
+//!
+//! Each command is one file. All of them begin with [`setup`], so that a machine with nothing but the pinned compiler
+//! needs no instructions: what is missing is installed below `target/`, or by the system's package manager where a
+//! server for the tests is missing, and named in one line each.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod check;
+mod command;
+mod demo;
+mod install;
+mod layout;
+mod setup;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::build::Profile;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: what failed is nearly always another program, which has said why.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let root = layout::root();
+    match command {
+        Command::Setup { build_only: true } => setup::for_build(root),
+        Command::Setup { build_only: false } => setup::for_tests(root),
+        Command::Build { release } => {
+            build::run(root, if release { Profile::Release } else { Profile::Dev }).map(drop)
+        }
+        Command::Check => check::run(root),
+        Command::Test { only } => test::run(root, only.as_deref()),
+        Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
+        Command::Demo => demo::run(root),
+    }
+}
+
+/// Sets up, builds, checks, tests, shows and installs the upgrade agent.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is missing for building and testing; every other command does this by itself
+    Setup {
+        /// Leave out the servers that only the tests need
+        #[arg(long)]
+        build_only: bool,
+    },
+    /// Build the eBPF programs, then the workspace
+    Build {
+        /// Build the workspace optimised; the programs always are
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run every check and list all failures at the end
+    Check,
+    /// Build, check, and run all tests; the integration tests need root
+    Test {
+        /// Run only the tests with this in their name
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+    },
+    /// Install the agent, its completions, its manual pages and its systemd unit
+    Install {
+        /// Where the files will be used from
+        #[arg(long, default_value = "/usr/local")]
+        prefix: PathBuf,
+        /// Folder to put in front of every path, to make a package
+        #[arg(long, value_name = "D")]
+        destdir: Option<PathBuf>,
+    },
+    /// Show an upgrade without a lost connection on this machine
+    Demo,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

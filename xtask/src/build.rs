@@ -1,0 +1,139 @@
+//! `cargo xtask build`: the eBPF programs, then the workspace, which has them inside.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{command, layout, setup};
+
+/// How the workspace is optimised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For tests and daily work.
+    Dev,
+    /// For use.
+    Release,
+}
+
+/// What a build leaves behind.
+#[derive(Debug)]
+pub(crate) struct Build {
+    /// The agent's binary.
+    pub(crate) agent: PathBuf,
+}
+
+/// Builds everything.
+///
+/// # Errors
+///
+/// When something needed cannot be installed, and when the code does not compile.
+pub(crate) fn run(root: &Path, profile: Profile) -> Result<Build> {
+    setup::for_build(root)?;
+    programs(root)?;
+    let mut build = command::cargo(root);
+    build.args(["build", "--workspace"]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    command::run(&mut build)?;
+    Ok(Build { agent: layout::agent(root, profile) })
+}
+
+/// Builds the eBPF object to the place where the agent's build script takes it from.
+///
+/// # Errors
+///
+/// When the programs do not compile or link.
+pub(crate) fn programs(root: &Path) -> Result<()> {
+    command::run(&mut cargo_for_bpf(root, "build"))?;
+    let built = layout::bpf(root).join("bpfel-unknown-none/release/agent-ebpf");
+    replace_if_changed(&built, &layout::bpf(root).join("agent-ebpf.o"))
+}
+
+/// A cargo command on the eBPF programs, with all that their target needs.
+///
+/// The pinned compiler is a stable one. `RUSTC_BOOTSTRAP` lets it build `core` for a target that has none to download,
+/// so that no second, moving toolchain is involved.
+pub(crate) fn cargo_for_bpf(root: &Path, subcommand: &str) -> Command {
+    let mut cargo = command::cargo(root);
+    cargo
+        .arg(subcommand)
+        .args([
+            "--package",
+            "agent-ebpf",
+            "--bin",
+            "agent-ebpf",
+            "--features",
+            "programs",
+            "--release",
+        ])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(layout::bpf(root))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", layout::bpf_linker(root))
+        // The encoded form wins over `RUSTFLAGS`, which the linker for BPF would not understand.
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags());
+    // The workspace's release profile is for user space. The kernel loads one object, without unwinding, and its
+    // verifier is happiest with code that was optimised as a whole.
+    for (key, value) in [
+        ("LTO", "fat"),
+        ("CODEGEN_UNITS", "1"),
+        ("OPT_LEVEL", "3"),
+        ("PANIC", "abort"),
+        ("DEBUG", "2"),
+    ] {
+        cargo.env(format!("CARGO_PROFILE_RELEASE_{key}"), value);
+    }
+    cargo
+}
+
+/// The type information (BTF) comes from the debug information. The architecture decides about the layout of registers.
+fn rustflags() -> String {
+    let architecture = format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH);
+    [architecture.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\u{1f}")
+}
+
+/// Leaves the file alone when the content is the same: its time tells cargo whether to build the agent again.
+fn replace_if_changed(new: &Path, old: &Path) -> Result<()> {
+    let content = fs::read(new).with_context(|| format!("read `{}`", new.display()))?;
+    match fs::read(old) {
+        Ok(before) if before == content => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("read `{}`", old.display())),
+    }
+    fs::write(old, content).with_context(|| format!("write `{}`", old.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        time::{Duration, SystemTime},
+    };
+
+    use super::replace_if_changed;
+
+    #[test]
+    fn the_same_content_keeps_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        fs::write(&new, "content").unwrap();
+        replace_if_changed(&new, &old).unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        fs::File::open(&old).unwrap().set_modified(long_ago).unwrap();
+
+        replace_if_changed(&new, &old).unwrap();
+        assert_eq!(fs::metadata(&old).unwrap().modified().unwrap(), long_ago);
+
+        fs::write(&new, "other").unwrap();
+        replace_if_changed(&new, &old).unwrap();
+        assert_eq!(fs::read_to_string(&old).unwrap(), "other");
+        assert_ne!(fs::metadata(&old).unwrap().modified().unwrap(), long_ago);
+    }
+}

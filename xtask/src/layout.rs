@@ -1,0 +1,57 @@
+//! Where things are.
+//!
+//! Everything that is built or installed for this workspace alone lives below `target/`, at fixed places: the agent's
+//! build script looks for the eBPF object there, and a user's `CARGO_TARGET_DIR` must not move it.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use crate::build::Profile;
+
+/// The top of the workspace.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is one level below the top")
+}
+
+/// The prefix that tools are installed to, with a `bin` in it.
+pub(crate) fn tools(root: &Path) -> PathBuf {
+    root.join("target/tools")
+}
+
+/// The linker that makes a BPF object of what the compiler emits.
+pub(crate) fn bpf_linker(root: &Path) -> PathBuf {
+    tools(root).join("bin/bpf-linker")
+}
+
+/// The target folder of the eBPF build.
+///
+/// A folder of its own, because its flags are not those of the rest and each would throw away what the other built.
+pub(crate) fn bpf(root: &Path) -> PathBuf {
+    root.join("target/bpf")
+}
+
+/// The agent as cargo leaves it.
+pub(crate) fn agent(root: &Path, profile: Profile) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => "release",
+    };
+    root.join(target).join(folder).join("agent")
+}
+
+/// Finds a program as a shell of root would, whoever we run as: servers live in folders that users do not search.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    programs_on_path(program).next()
+}
+
+/// Every program of that name, in the order of the search.
+pub(crate) fn programs_on_path(program: &str) -> impl Iterator<Item = PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .collect();
+    folders.into_iter().map(move |folder| folder.join(program)).filter(|file| file.is_file())
+}

@@ -1,0 +1,41 @@
+//! `cargo xtask setup`: what building and testing need, installed once.
+//!
+//! Every other command calls this first. It is silent and quick when nothing is missing, and says in one line what it
+//! installs when something is. Tools go below `target/`; only the compiler's own source and the servers that the tests
+//! upgrade go to where the system has such things.
+
+mod core_source;
+mod debian;
+mod go;
+mod linker;
+mod servers;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+/// Makes building and checking possible.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_build(root: &Path) -> Result<()> {
+    core_source::ensure(root)?;
+    linker::ensure(root)
+}
+
+/// Makes testing possible as well.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_tests(root: &Path) -> Result<()> {
+    for_build(root)?;
+    servers::ensure()?;
+    go::ensure(root)
+}
+
+/// Says what is being installed.
+fn say(what: &str) {
+    eprintln!("setup: {what}");
+}
