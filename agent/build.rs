@@ -21,12 +21,13 @@ fn embed() -> Result<(), String> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR").ok_or("no CARGO_MANIFEST_DIR")?;
     let workspace = Path::new(&manifest).parent().ok_or("no workspace")?.to_owned();
     let object = workspace.join("target/bpf/agent-ebpf.o");
-    let stamp = workspace.join("target/bpf/built");
+    // What cargo made; the object beside it keeps its time when its content stays the same.
+    let compiled = workspace.join("target/bpf/bpfel-unknown-none/release/agent-ebpf");
     let sources = workspace.join("agent-ebpf/src");
-    for watched in [&object, &stamp, &sources] {
+    for watched in [&object, &sources] {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
-    let built = modified(&stamp).map_err(|_| "the kernel programs are not built".to_owned())?;
+    let built = modified(&compiled).map_err(|_| "the kernel programs are not built".to_owned())?;
     let changed = newest(&sources).map_err(|error| format!("cannot read agent-ebpf/src: {error}"))?;
     if changed > built {
         return Err("the kernel programs are older than agent-ebpf/src".to_owned());

@@ -95,7 +95,8 @@ pub(crate) fn cargo_for_bpf(root: &Path, subcommand: &str) -> Command {
 /// The type information (BTF) comes from the debug information. The architecture decides about the layout of registers.
 fn rustflags() -> String {
     let architecture = format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH);
-    [architecture.as_str(), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\u{1f}")
+    // The third version of the instruction set is the first whose atomic addition returns the value before.
+    [architecture.as_str(), "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"].join("\u{1f}")
 }
 
 /// Leaves the file alone when the content is the same: its time tells cargo whether to build the agent again.

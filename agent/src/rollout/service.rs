@@ -270,6 +270,9 @@ impl Service {
             }
         }
         self.generations.retain(|generation| generation.phase != Phase::Dead);
+        // Whoever waits for its drain waits in vain: it serves again.
+        let reason = format!("generation {number} serves again");
+        self.end_rollouts_from(number, &Outcome::RolledBack { reason }, now);
         replaced
     }
 
@@ -298,17 +301,17 @@ impl Service {
             Phase::Primary => self.replace_dead_primary(number, now),
             Phase::Dead => Vec::new(),
             Phase::Settling { .. } | Phase::Draining { .. } => {
-                self.end_rollouts_from(number, Outcome::OldDied, now);
+                self.end_rollouts_from(number, &Outcome::OldDied, now);
                 self.steer_without(number)
             }
             Phase::Finishing { .. } => {
-                self.end_rollouts_from(number, Outcome::Completed, now);
+                self.end_rollouts_from(number, &Outcome::Completed, now);
                 self.remove(number)
             }
             Phase::Stopping { flows_left, .. } => {
                 let outcome =
                     if flows_left == 0 { Outcome::Completed } else { Outcome::DeadlinePassed { flows_left } };
-                self.end_rollouts_from(number, outcome, now);
+                self.end_rollouts_from(number, &outcome, now);
                 self.remove(number)
             }
         }
@@ -320,7 +323,7 @@ impl Service {
             if let Some(dead) = self.generation_mut(number) {
                 dead.phase = Phase::Dead;
             }
-            self.end_rollouts_from(number, Outcome::OldDied, now);
+            self.end_rollouts_from(number, &Outcome::OldDied, now);
             return Vec::new();
         };
         let reason = format!("generation {number} died");
@@ -372,7 +375,7 @@ impl Service {
         id
     }
 
-    pub(super) fn end_rollouts_from(&mut self, from: GenerationNumber, outcome: Outcome, now: Timestamp) {
+    fn end_rollouts_from(&mut self, from: GenerationNumber, outcome: &Outcome, now: Timestamp) {
         for rollout in self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining) {
             rollout.end(outcome.clone(), now);
         }
