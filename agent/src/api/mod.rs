@@ -1,0 +1,34 @@
+//! What goes over the control socket: HTTP/JSON, the same types on both ends.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /v1/agent` | [`AgentView`] |
+//! | `GET /v1/services` | [`Services`] |
+//! | `POST /v1/services` ([`AttachRequest`]) | [`Attached`] |
+//! | `GET /v1/services/{name or port}` | [`ServiceView`] |
+//! | `DELETE /v1/services/{name or port}` | [`Detached`] |
+//! | `POST /v1/services/{…}/upgrade` ([`UpgradeRequest`]) | [`UpgradeAnswer`] |
+//! | `POST /v1/services/{…}/undo` ([`UndoRequest`]) | [`RolloutView`] |
+//! | `GET /v1/services/{…}/flows` | [`Flows`] |
+//! | `GET /v1/services/{…}/history` | [`History`] |
+//! | `GET /v1/services/{…}/rollouts/{id}` | [`RolloutView`] |
+//! | `GET /v1/services/{…}/rollouts/{id}/progress` | server-sent events, each a [`RolloutView`], until it has ended |
+//! | `GET /v1/explain?local=ADDRESS:PORT[&remote=ADDRESS:PORT]` | [`Explanation`] |
+//! | `GET /v1/events[?follow=true]` | the last events, or server-sent events, each an [`EventView`] |
+//!
+//! Every failure is an [`Problem`] with a matching HTTP status.
+
+mod problem;
+mod request;
+mod view;
+
+pub use problem::{Problem, ProblemKind};
+pub use request::{AttachRequest, Command, DrainRequest, NewGeneration, UndoRequest, UpgradeRequest};
+pub use view::{
+    AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows, GenerationState,
+    GenerationView, History, ListenerView, Offer, RolloutView, ServiceState, ServiceView, Services, UpgradeAnswer,
+    UpgradePreview,
+};
+
+/// Version of these types; part of every answer. Fields are only ever added within one version.
+pub const SCHEMA: u32 = 1;

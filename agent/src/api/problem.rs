@@ -1,0 +1,84 @@
+//! How the agent says no.
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::ExitCode;
+
+/// A failure, as the API answers it and the command line prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// What kind, which decides the exit code.
+    pub kind: ProblemKind,
+    /// What failed, on what, and why.
+    pub message: String,
+    /// Deeper causes, outermost first.
+    #[serde(default)]
+    pub causes: Vec<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub fix: Option<String>,
+}
+
+/// What kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// The request makes no sense.
+    Usage,
+    /// There is no such service, port or rollout.
+    NotFound,
+    /// A permission, a kernel feature or a mount is missing, or what was found cannot be taken charge of.
+    Preflight,
+    /// The new generation did not become ready.
+    NotReady,
+    /// Another change is under way, or the generation was not the expected one.
+    Locked,
+    /// The system said no.
+    Failed,
+}
+
+impl Problem {
+    /// A failure without deeper causes.
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), fix: None }
+    }
+
+    /// A failure with all that led to it.
+    pub fn caused(kind: ProblemKind, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
+        Self { causes, ..Self::new(kind, error.to_string()) }
+    }
+
+    /// The same, with what to do about it.
+    #[must_use]
+    pub fn fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+}
+
+impl ProblemKind {
+    /// How a command that met it ends.
+    pub const fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Usage => ExitCode::Usage,
+            Self::NotFound => ExitCode::NotFound,
+            Self::Preflight => ExitCode::Preflight,
+            Self::NotReady => ExitCode::NotReady,
+            Self::Locked => ExitCode::Locked,
+            Self::Failed => ExitCode::Failed,
+        }
+    }
+
+    /// The HTTP status that says it best.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Usage => 400,
+            Self::NotFound => 404,
+            Self::Preflight => 412,
+            Self::NotReady => 424,
+            Self::Locked => 409,
+            Self::Failed => 500,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What is asked of the agent.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    rollout::DrainPolicy,
+    service::{GenerationNumber, ServiceName},
+};
+
+/// Take charge of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// The ports; one update will switch all of them.
+    pub ports: Vec<u16>,
+    /// Only listeners on this address.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// What to call the service; otherwise it is named after the program and the first port.
+    #[serde(default)]
+    pub name: Option<ServiceName>,
+    /// Which process, where unrelated ones share the port.
+    #[serde(default)]
+    pub pid: Option<i32>,
+}
+
+/// Bring a new generation in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// What it is.
+    pub new: NewGeneration,
+    /// How long it may take until it listens.
+    pub ready_timeout: Duration,
+    /// How the replaced generation leaves.
+    pub drain: DrainRequest,
+    /// Refuse if another generation is the primary.
+    #[serde(default)]
+    pub if_generation: Option<GenerationNumber>,
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Where a new generation comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewGeneration {
+    /// The agent launches it.
+    Launch(Command),
+    /// This process, which somebody started, on whatever port it listens.
+    Process(i32),
+    /// The processes that listen on this port, which somebody started.
+    Listening(u16),
+}
+
+/// What to launch. What is not given is as it is for the generation that is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Absolute path: the caller knows where it was called from.
+    pub program: PathBuf,
+    /// Its name as it was typed (the zeroth argument), and the arguments.
+    pub arguments: Vec<String>,
+    /// Working directory.
+    #[serde(default)]
+    pub working_directory: Option<PathBuf>,
+    /// User, by name or number.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Group, by name or number.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Variables to set besides the replaced generation's.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Start from an empty environment.
+    #[serde(default)]
+    pub clear_environment: bool,
+    /// Soft and hard limit of open files.
+    #[serde(default)]
+    pub open_files: Option<u64>,
+}
+
+/// How a replaced generation leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// When it is signalled.
+    pub policy: DrainPolicy,
+    /// With which signal, by number.
+    pub signal: i32,
+    /// How long its kernel queues are waited for.
+    pub queue_timeout: Duration,
+    /// How long its flows are waited for.
+    pub timeout: Duration,
+    /// How long it may take to end after the signal.
+    pub stop_timeout: Duration,
+}
+
+/// Put the previous generation back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UndoRequest {
+    /// How the generation that is taken back leaves.
+    pub drain: DrainRequest,
+    /// Refuse if another generation is the primary.
+    #[serde(default)]
+    pub if_generation: Option<GenerationNumber>,
+}

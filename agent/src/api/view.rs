@@ -1,0 +1,340 @@
+//! What the agent answers.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    rollout::{Kind, Outcome, PortHold, RolloutId, Status},
+    service::{Endpoint, GenerationNumber, ServiceName},
+};
+
+/// The agent itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Version of these types.
+    pub schema: u32,
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: i32,
+    /// Inode number of the network namespace that it serves.
+    pub network_namespace: u64,
+    /// Its directories.
+    pub runtime_dir: PathBuf,
+    /// Where the maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// Below which cgroup it launches generations.
+    pub cgroup: PathBuf,
+}
+
+/// All services.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Services {
+    /// Version of these types.
+    pub schema: u32,
+    /// Sorted by name.
+    pub services: Vec<ServiceView>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ServiceName,
+    /// Where its clients connect to.
+    pub endpoints: Vec<Endpoint>,
+    /// How it is.
+    pub state: ServiceState,
+    /// New connections that were steered as meant.
+    pub steered: u64,
+    /// New connections that went by the kernel's own lookup, because the generation cannot be steered to.
+    pub plain: u64,
+    /// New connections that went to another generation than meant, because it had no listener left.
+    pub fallback: u64,
+    /// New connections for which no generation had a listener.
+    pub unreached: u64,
+    /// Those that live, oldest first.
+    pub generations: Vec<GenerationView>,
+    /// The rollouts under way, oldest first.
+    pub rollouts: Vec<RolloutView>,
+}
+
+/// How a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// One generation serves.
+    Steady,
+    /// A rollout is under way.
+    RollingOut,
+    /// No generation lives.
+    Degraded,
+}
+
+/// One generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerationView {
+    /// Its number.
+    pub number: GenerationNumber,
+    /// Where in its life it is.
+    pub state: GenerationState,
+    /// Whether steering leads new connections to it.
+    pub takes_new_connections: bool,
+    /// Its processes, the root ones first.
+    pub pids: Vec<i32>,
+    /// The command line of its first process, or what was launched.
+    pub command: Vec<String>,
+    /// Whether the agent launched it.
+    pub launched: bool,
+    /// Its listeners.
+    pub listeners: Vec<ListenerView>,
+    /// How it holds the port.
+    pub hold: PortHold,
+    /// What that means, in one line, where it needs saying.
+    pub note: Option<String>,
+    /// Connections that it got, those that were open when it was found included.
+    pub new_connections: u64,
+    /// Of those, how many are open.
+    pub open_flows: u64,
+    /// Of those that ended, how many were reset.
+    pub reset_flows: u64,
+    /// Seconds since it was launched or found.
+    pub age_seconds: f64,
+    /// Seconds until its state is ended by force.
+    pub deadline_seconds: Option<f64>,
+    /// Where its standard output and error go, if the agent launched it.
+    pub log: Option<PathBuf>,
+}
+
+/// Where in its life a generation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GenerationState {
+    /// Being made ready.
+    Starting,
+    /// Takes new connections.
+    Primary,
+    /// Died with nobody to take over.
+    Dead,
+    /// Replaced; its kernel queues are waited for.
+    Settling,
+    /// Replaced; its flows are waited for.
+    Draining,
+    /// Told to end after its flows.
+    Finishing,
+    /// Told to end.
+    Stopping,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListenerView {
+    /// What it is bound to.
+    pub bound: SocketAddr,
+    /// The kernel's number for it.
+    pub cookie: u64,
+}
+
+/// One rollout, and where it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// Version of these types.
+    pub schema: u32,
+    /// The service.
+    pub service: ServiceName,
+    /// Its number within the service.
+    pub id: RolloutId,
+    /// What was asked for.
+    pub kind: Kind,
+    /// The generation that is replaced.
+    pub from: GenerationNumber,
+    /// The generation that takes over.
+    pub to: GenerationNumber,
+    /// Where it stands; `ended` carries the outcome.
+    pub status: Status,
+    /// Milliseconds since 1970 at which it began.
+    pub began_unix_ms: u64,
+    /// Seconds from its begin to the switch.
+    pub switched_after_seconds: Option<f64>,
+    /// Seconds from its begin to its end.
+    pub ended_after_seconds: Option<f64>,
+    /// Open flows of the replaced generation.
+    pub flows_left: Option<u64>,
+    /// How long all of them have been idle at least, in seconds.
+    pub idle_seconds: Option<f64>,
+    /// Seconds until the drain is ended by force.
+    pub deadline_seconds: Option<f64>,
+    /// The new generation's last output, where the rollout failed.
+    pub output: Vec<String>,
+}
+
+impl RolloutView {
+    /// How it ended, if it has.
+    pub const fn outcome(&self) -> Option<&Outcome> {
+        match &self.status {
+            Status::Ended(outcome) => Some(outcome),
+            Status::MakingReady | Status::Draining => None,
+        }
+    }
+}
+
+/// Answer to `attach`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Version of these types.
+    pub schema: u32,
+    /// Whether anything was done.
+    pub changed: bool,
+    /// The service.
+    pub service: ServiceView,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Answer to `detach`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detached {
+    /// Version of these types.
+    pub schema: u32,
+    /// Whether anything was done.
+    pub changed: bool,
+    /// The service.
+    pub service: ServiceName,
+    /// Whether it was the last one, so that the agent has removed everything and ends.
+    pub last: bool,
+}
+
+/// Answer to `upgrade`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeAnswer {
+    /// It has begun.
+    Begun(Box<RolloutView>),
+    /// What would be done.
+    WouldDo(UpgradePreview),
+}
+
+/// Exactly what an upgrade would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpgradePreview {
+    /// Version of these types.
+    pub schema: u32,
+    /// The generation that would be replaced.
+    pub from: GenerationNumber,
+    /// The generation that would take over.
+    pub to: GenerationNumber,
+    /// One line per step, in order.
+    pub steps: Vec<String>,
+}
+
+/// The flows of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Version of these types.
+    pub schema: u32,
+    /// Oldest generation first.
+    pub flows: Vec<FlowView>,
+}
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowView {
+    /// Who has it; `None` for one that is not ours.
+    pub generation: Option<GenerationNumber>,
+    /// The client.
+    pub remote: SocketAddr,
+    /// Where it connected to.
+    pub local: SocketAddr,
+    /// State of the connection, as the kernel names it.
+    pub state: String,
+    /// Whether the server has accepted it.
+    pub accepted: bool,
+    /// Seconds without data in either direction.
+    pub idle_seconds: Option<f64>,
+}
+
+/// The rollouts of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Version of these types.
+    pub schema: u32,
+    /// Oldest first.
+    pub rollouts: Vec<RolloutView>,
+}
+
+/// What the kernel would do with a connection, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Version of these types.
+    pub schema: u32,
+    /// Where the connection would go to.
+    pub local: SocketAddr,
+    /// The service that has the endpoint, if one has.
+    pub service: Option<ServiceName>,
+    /// The generations in the order in which they would be offered the connection.
+    pub offers: Vec<Offer>,
+    /// The reasoning, one line per step.
+    pub steps: Vec<String>,
+}
+
+/// One generation that would be offered a connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The generation.
+    pub generation: GenerationNumber,
+    /// Its live listeners for the endpoint.
+    pub listeners: Vec<ListenerView>,
+}
+
+/// The last events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    /// Version of these types.
+    pub schema: u32,
+    /// Oldest first.
+    pub events: Vec<EventView>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Version of these types.
+    pub schema: u32,
+    /// Counts up while the agent runs.
+    pub sequence: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The service.
+    pub service: ServiceName,
+    /// The generation, where it is about one.
+    pub generation: Option<GenerationNumber>,
+    /// What kind.
+    pub kind: EventKind,
+    /// For people.
+    pub message: String,
+}
+
+/// What kind of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A port was taken charge of.
+    Attached,
+    /// A port was handed back.
+    Detached,
+    /// A generation was launched or named.
+    Launched,
+    /// New connections go to another generation.
+    Switched,
+    /// A replaced generation's kernel queues are empty, or their time is up.
+    Settled,
+    /// A generation was told to end.
+    Signalled,
+    /// A generation is gone.
+    Gone,
+    /// A rollout has ended.
+    Ended,
+    /// Something needs attention.
+    Warning,
+}
