@@ -1,10 +1,12 @@
 //! Upgrades unmodified network servers without losing a connection.
 //!
-//! In reading order: [`service`] has the words; [`rollout`] decides; [`datapath`] is the kernel side.
+//! In reading order: [`service`] has the words; [`rollout`] decides; [`datapath`] is the kernel side and [`host`] the rest
+//! of the machine; [`api`] is what goes over the control socket. [`load`] measures what upgrades cost.
 
 pub mod api;
 pub mod datapath;
 pub mod exit;
+pub mod load;
 pub mod places;
 pub mod rollout;
 pub mod service;

@@ -1,1 +1,21 @@
-//! x
+//! The stage for integration tests of the upgrade agent: private namespaces, real servers, and the agent as a black box.
+//!
+//! Everything is as its users have it: servers are started by their own commands, the agent by its command line. Nothing
+//! is shared between two tests, and every guard ends and removes what it made when it is dropped, so tests can run side
+//! by side and fail at any point. All of it needs root.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`namespace`] | a network namespace without a name |
+//! | [`servers`] | nginx, Python, Node, Redis and Go, each in as many generations as asked for |
+//! | [`agent`] | the agent's command line, with private directories |
+//! | [`process`] | ending what was started, and nothing else |
+//! | [`wait`] | waiting for a condition, with an end |
+//!
+//! The clients are the load generator of the agent itself, [`::agent::load`].
+
+pub mod agent;
+pub mod namespace;
+pub mod process;
+pub mod servers;
+pub mod wait;

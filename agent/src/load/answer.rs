@@ -1,0 +1,31 @@
+//! A request and its answer, in either language.
+
+use super::http::{self, After};
+use super::plan::Protocol;
+use super::redis;
+
+/// An understood answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Answer {
+    pub(super) generation: u32,
+    /// Whether the server takes another request on this connection.
+    pub(super) reusable: bool,
+}
+
+impl Protocol {
+    /// The bytes that ask a server which generation it is.
+    pub(super) fn request(&self, after: After) -> Vec<u8> {
+        match self {
+            Self::Http { path } => http::get(path, after),
+            Self::Redis => redis::REQUEST.to_vec(),
+        }
+    }
+
+    /// Reads an answer, or `None` if it is not complete yet.
+    pub(super) fn answer(&self, bytes: &[u8], ended: bool) -> Result<Option<Answer>, String> {
+        match self {
+            Self::Http { .. } => http::answer(bytes, ended),
+            Self::Redis => redis::answer(bytes),
+        }
+    }
+}

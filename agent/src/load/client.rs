@@ -1,0 +1,214 @@
+//! What the classes share: connecting, asking, and noting the answer.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::answer::Answer;
+use super::failure::{Failure, FailureKind, Progress};
+use super::plan::{Plan, Source};
+use super::recorder::Recorder;
+use super::report::{Class, Observation};
+
+/// The clients' view of the run.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) plan: Plan,
+    pub(super) recorder: Arc<Recorder>,
+    connections: AtomicU64,
+}
+
+/// A connection and what is known of it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) received: Vec<u8>,
+    class: Class,
+    id: u64,
+    started: Instant,
+    connected: Instant,
+    generation: Option<u32>,
+}
+
+impl Client {
+    pub(super) fn new(plan: Plan, recorder: Arc<Recorder>) -> Self {
+        Self { plan, recorder, connections: AtomicU64::new(0) }
+    }
+
+    /// Connects, for a request that was due at `intended`.
+    pub(super) async fn connect(
+        &self,
+        class: Class,
+        intended: Instant,
+        buffer: Option<u32>,
+    ) -> Result<Connection, Failure> {
+        let id = self.connections.fetch_add(1, Ordering::Relaxed);
+        self.recorder.connecting(class);
+        let started = Instant::now();
+        let socket = self
+            .socket(id, buffer)
+            .map_err(|error| Failure::new(FailureKind::Local, error.to_string()))?;
+        let connected =
+            tokio::time::timeout(self.plan.timeout, socket.connect(self.plan.target)).await;
+        let stream = match connected {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Failure::connecting(&error)),
+            Err(_elapsed) => return Err(Failure::new(FailureKind::TimedOut, "connect")),
+        };
+        let connected = Instant::now();
+        self.refuse_self(&stream)?;
+        stream.set_nodelay(true).map_err(|error| Failure::talking(&error, Progress::None))?;
+        let handshake = connected.duration_since(started);
+        self.recorder.connected(class, connected.duration_since(intended), handshake);
+        if handshake >= self.plan.slow {
+            self.recorder.failed(
+                class,
+                Failure::new(FailureKind::Slow, format!("handshake took {handshake:.3?}")),
+            );
+        }
+        Ok(Connection {
+            stream,
+            received: Vec::with_capacity(256),
+            class,
+            id,
+            started,
+            connected,
+            generation: None,
+        })
+    }
+
+    /// Sends a request that was due at `intended` and waits for its answer.
+    pub(super) async fn ask(
+        &self,
+        connection: &mut Connection,
+        request: &[u8],
+        intended: Instant,
+    ) -> Result<Answer, Failure> {
+        self.recorder.requested(connection.class);
+        connection.received.clear();
+        let exchange = async {
+            connection
+                .stream
+                .write_all(request)
+                .await
+                .map_err(|error| Failure::talking(&error, Progress::None))?;
+            self.understand(connection).await
+        };
+        let answer = match tokio::time::timeout(self.plan.timeout, exchange).await {
+            Ok(answer) => answer?,
+            Err(_elapsed) => {
+                return Err(Failure::new(
+                    FailureKind::TimedOut,
+                    format!("answer, after {} bytes", connection.received.len()),
+                ));
+            }
+        };
+        self.answered(connection, intended, Some(answer.generation));
+        Ok(answer)
+    }
+
+    /// Reads until the answer is complete.
+    pub(super) async fn understand(&self, connection: &mut Connection) -> Result<Answer, Failure> {
+        loop {
+            let ended = connection.receive().await? == 0;
+            let received = &connection.received;
+            match self.plan.protocol.answer(received, ended) {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) if ended => {
+                    return Err(Failure::ended(
+                        connection.progress(),
+                        format!("after {} bytes", received.len()),
+                    ));
+                }
+                Ok(None) if received.len() > LONGEST_ANSWER => {
+                    return Err(Failure::new(FailureKind::WrongAnswer, "too long"));
+                }
+                Ok(None) => {}
+                Err(reason) => return Err(Failure::new(FailureKind::WrongAnswer, reason)),
+            }
+        }
+    }
+
+    /// Notes an answer to a request that was due at `intended`.
+    pub(super) fn answered(
+        &self,
+        connection: &mut Connection,
+        intended: Instant,
+        generation: Option<u32>,
+    ) {
+        let answered = Instant::now();
+        let Connection { class, id, started, connected, .. } = *connection;
+        let observation =
+            Observation { class, connection: id, started, connected, answered, generation };
+        self.recorder.answered(answered.duration_since(intended), observation);
+        let Some(generation) = generation else { return };
+        if let Some(before) =
+            connection.generation.replace(generation).filter(|before| *before != generation)
+        {
+            let moved = format!("connection {id} from generation {before} to {generation}");
+            self.recorder.failed(class, Failure::new(FailureKind::Moved, moved));
+        }
+        if let Some(expected) =
+            self.plan.generations.as_ref().filter(|expected| !expected.contains(&generation))
+        {
+            let wrong = format!("{generation} is not in {expected:?}");
+            self.recorder.failed(class, Failure::new(FailureKind::WrongGeneration, wrong));
+        }
+    }
+
+    fn socket(&self, id: u64, buffer: Option<u32>) -> std::io::Result<TcpSocket> {
+        let socket =
+            if self.plan.target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(buffer) = buffer {
+            socket.set_recv_buffer_size(buffer)?;
+        }
+        if self.plan.source == Source::Spread {
+            // Otherwise the port is chosen at bind time, before the target is known, and cannot be shared between targets.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+            let last =
+                u8::try_from(id % SOURCES).map_or(FIRST_SOURCE, |offset| FIRST_SOURCE + offset);
+            socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)))?;
+        }
+        Ok(socket)
+    }
+
+    /// Without a listener on a port of the ephemeral range, a client can be given that very port and meet itself.
+    fn refuse_self(&self, stream: &TcpStream) -> Result<(), Failure> {
+        if self.plan.source == Source::Kernel && self.plan.target.port() >= LOWEST_EPHEMERAL {
+            let local =
+                stream.local_addr().map_err(|error| Failure::talking(&error, Progress::None))?;
+            if local == self.plan.target {
+                return Err(Failure::new(FailureKind::Refused, "connected to itself"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Reads what there is onto the end of `received`; zero is the end of the connection.
+    pub(super) async fn receive(&mut self) -> Result<usize, Failure> {
+        let read = self.stream.read_buf(&mut self.received).await;
+        read.map_err(|error| Failure::talking(&error, self.progress()))
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        if self.received.is_empty() { Progress::None } else { Progress::Begun }
+    }
+}
+
+/// Whether an address can be reached from all of 127.0.0.0/8.
+pub(super) fn takes_spread_sources(target: SocketAddr) -> bool {
+    matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
+}
+
+const LONGEST_ANSWER: usize = 64 * 1024;
+const LOWEST_EPHEMERAL: u16 = 1024;
+const FIRST_SOURCE: u8 = 2;
+/// From 127.0.0.2 to 127.0.0.250.
+const SOURCES: u64 = 249;

@@ -1,0 +1,127 @@
+//! The ways in which a request can fail, as the client sees them.
+
+use std::io;
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+/// What went wrong with a request or its connection.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Nobody listened.
+    Refused,
+    /// The network said that there is no way to the target.
+    Unreachable,
+    /// The connection was reset before the handshake was done.
+    ResetBeforeAccept,
+    /// The connection was reset before the first byte of the answer.
+    ResetBeforeFirstByte,
+    /// The connection was closed before the first byte of the answer.
+    EofBeforeFirstByte,
+    /// The connection ended within a request or an answer.
+    CutInTheMiddle,
+    /// Nothing happened for the plan's timeout.
+    TimedOut,
+    /// The answer could not be understood, or was an error.
+    WrongAnswer,
+    /// A generation answered that the plan does not expect.
+    WrongGeneration,
+    /// A connection got an answer of another generation than before.
+    Moved,
+    /// The handshake took as long as a repeated SYN. The request went on and is counted as well.
+    Slow,
+    /// The generator itself ran out of something (ports, descriptors): says nothing about the server.
+    Local,
+}
+
+/// One failure, with what it takes to understand it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: FailureKind,
+    pub(super) detail: String,
+}
+
+impl Failure {
+    pub(super) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    /// A failed attempt to connect.
+    pub(super) fn connecting(error: &io::Error) -> Self {
+        let kind = match errno(error) {
+            Some(Errno::ECONNREFUSED) => FailureKind::Refused,
+            Some(Errno::ECONNRESET) => FailureKind::ResetBeforeAccept,
+            Some(Errno::ETIMEDOUT) => FailureKind::TimedOut,
+            Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH) => FailureKind::Unreachable,
+            _ => FailureKind::Local,
+        };
+        Self::new(kind, format!("connect: {error}"))
+    }
+
+    /// A failed read or write.
+    pub(super) fn talking(error: &io::Error, progress: Progress) -> Self {
+        let kind = match (errno(error), progress) {
+            (Some(Errno::ETIMEDOUT), _) => FailureKind::TimedOut,
+            (Some(Errno::ECONNRESET | Errno::EPIPE), Progress::Begun) => {
+                FailureKind::CutInTheMiddle
+            }
+            (Some(Errno::ECONNRESET), Progress::None) => FailureKind::ResetBeforeFirstByte,
+            // The server had closed its side already when the request was written.
+            (Some(Errno::EPIPE), Progress::None) => FailureKind::EofBeforeFirstByte,
+            (_, Progress::Begun | Progress::None) => FailureKind::Local,
+        };
+        Self::new(kind, error.to_string())
+    }
+
+    /// A connection that ended where more was due.
+    pub(super) fn ended(progress: Progress, detail: impl Into<String>) -> Self {
+        match progress {
+            Progress::None => Self::new(FailureKind::EofBeforeFirstByte, detail),
+            Progress::Begun => Self::new(FailureKind::CutInTheMiddle, detail),
+        }
+    }
+}
+
+/// Whether a part of the exchange had been through when it failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Progress {
+    None,
+    Begun,
+}
+
+fn errno(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connecting(errno: Errno) -> FailureKind {
+        Failure::connecting(&io::Error::from(errno)).kind
+    }
+
+    #[test]
+    fn lack_of_ports_or_descriptors_is_not_the_servers_failure() {
+        for errno in [Errno::EADDRNOTAVAIL, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS] {
+            assert_eq!(connecting(errno), FailureKind::Local, "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_differs_from_a_reset_one() {
+        assert_eq!(connecting(Errno::ECONNREFUSED), FailureKind::Refused);
+        assert_eq!(connecting(Errno::ECONNRESET), FailureKind::ResetBeforeAccept);
+    }
+
+    #[test]
+    fn a_reset_is_named_by_how_far_the_answer_had_come() {
+        let reset = io::Error::from(Errno::ECONNRESET);
+        assert_eq!(
+            Failure::talking(&reset, Progress::None).kind,
+            FailureKind::ResetBeforeFirstByte
+        );
+        assert_eq!(Failure::talking(&reset, Progress::Begun).kind, FailureKind::CutInTheMiddle);
+    }
+}

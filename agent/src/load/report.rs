@@ -1,0 +1,223 @@
+//! What a run found: counts and latencies per client class, and every single answer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::failure::FailureKind;
+
+/// A kind of client.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A new connection for each request.
+    OneShot,
+    /// A kept connection with a request now and then.
+    KeepAlive,
+    /// A large answer, read slowly.
+    Stream,
+    /// A request body, sent slowly.
+    Upload,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::OneShot => "one-shot",
+            Self::KeepAlive => "keep-alive",
+            Self::Stream => "stream",
+            Self::Upload => "upload",
+        })
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The class of the client.
+    pub class: Class,
+    /// The connection, numbered within the run.
+    pub connection: u64,
+    /// When the client began to connect.
+    pub started: Instant,
+    /// When the connection was there.
+    pub connected: Instant,
+    /// When the answer was complete.
+    pub answered: Instant,
+    /// The generation that gave it; a stream of unmarked content has none.
+    pub generation: Option<u32>,
+}
+
+/// The result of a whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The counts and latencies.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// Every answer in the order of arrival, if the plan keeps them.
+    #[serde(skip)]
+    pub observations: Vec<Observation>,
+}
+
+impl Report {
+    /// The answers that an older generation than `oldest` gave to connections begun after `instant`.
+    pub fn stale(&self, instant: Instant, oldest: u32) -> Vec<&Observation> {
+        let stale = |seen: &&Observation| {
+            seen.started > instant && seen.generation.is_some_and(|it| it < oldest)
+        };
+        self.observations.iter().filter(stale).collect()
+    }
+
+    /// When the first connection that `generation` answered was begun.
+    pub fn first_of(&self, generation: u32) -> Option<Instant> {
+        let of = self.observations.iter().filter(|seen| seen.generation == Some(generation));
+        of.map(|seen| seen.started).min()
+    }
+
+    /// The longest handshake of a connection begun within `distance` of `instant`.
+    pub fn longest_handshake_near(&self, instant: Instant, distance: Duration) -> Option<Duration> {
+        let near = |seen: &&Observation| {
+            let (early, late) = (seen.started.min(instant), seen.started.max(instant));
+            late.duration_since(early) <= distance
+        };
+        self.observations
+            .iter()
+            .filter(near)
+            .map(|seen| seen.connected.duration_since(seen.started))
+            .max()
+    }
+}
+
+/// Counts and latencies so far, or of a whole run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Summary {
+    /// Since the start of the run.
+    pub elapsed: Duration,
+    /// By client class; only those that the plan has.
+    pub classes: BTreeMap<Class, ClassSummary>,
+}
+
+impl Summary {
+    /// The failures of all classes and kinds, those of the generator itself included.
+    pub fn failures(&self) -> u64 {
+        self.classes.values().flat_map(|class| class.failures.values()).map(|kind| kind.count).sum()
+    }
+
+    /// The failures of one kind in all classes.
+    pub fn failures_of(&self, kind: FailureKind) -> u64 {
+        self.classes
+            .values()
+            .filter_map(|class| class.failures.get(&kind))
+            .map(|kind| kind.count)
+            .sum()
+    }
+
+    /// The answers of all classes.
+    pub fn answers(&self) -> u64 {
+        self.classes.values().map(|class| class.answers).sum()
+    }
+
+    /// The answers of each generation in all classes.
+    pub fn generations(&self) -> BTreeMap<u32, u64> {
+        let mut sums = BTreeMap::new();
+        for (generation, count) in self.classes.values().flat_map(|class| &class.generations) {
+            *sums.entry(*generation).or_default() += count;
+        }
+        sums
+    }
+
+    /// One class's part; empty if the plan does not have it.
+    pub fn class(&self, class: Class) -> ClassSummary {
+        self.classes.get(&class).cloned().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (class, seen) in &self.classes {
+            writeln!(
+                formatter,
+                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, connect {}, answer {}",
+                seen.connections,
+                seen.requests,
+                seen.answers,
+                seen.generations,
+                seen.closed,
+                seen.late,
+                seen.connect,
+                seen.answer
+            )?;
+            for (kind, failures) in &seen.failures {
+                writeln!(formatter, "  {kind:?}: {}, first: {}", failures.count, failures.first)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One client class's counts and latencies.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ClassSummary {
+    /// Attempts to connect.
+    pub connections: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Answers understood, among them those of a wrong generation.
+    pub answers: u64,
+    /// Connections that the server ended after announcing it: no failure.
+    pub closed: u64,
+    /// Requests that the generator began more than 10 ms after their time: it could not keep its rate.
+    pub late: u64,
+    /// By kind.
+    pub failures: BTreeMap<FailureKind, Failures>,
+    /// Answers by generation.
+    pub generations: BTreeMap<u32, u64>,
+    /// From the intended start to the connection, so that a late generator hides no waiting.
+    pub connect: Latency,
+    /// The handshake alone.
+    pub handshake: Latency,
+    /// From the intended start (of the request, on a kept connection) to the complete answer.
+    pub answer: Latency,
+}
+
+/// Failures of one kind.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Failures {
+    /// How many.
+    pub count: u64,
+    /// What the first one was.
+    pub first: String,
+}
+
+/// A distribution of durations, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Latency {
+    /// How many.
+    pub count: u64,
+    /// The median.
+    pub p50_us: u64,
+    /// The 99th percentile.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+impl Latency {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            count: histogram.len(),
+            p50_us: histogram.value_at_quantile(0.5),
+            p99_us: histogram.value_at_quantile(0.99),
+            max_us: histogram.max(),
+        }
+    }
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "p50 {} p99 {} max {} µs", self.p50_us, self.p99_us, self.max_us)
+    }
+}

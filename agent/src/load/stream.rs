@@ -1,0 +1,221 @@
+//! Large answers read so slowly that the server stays blocked in the middle of sending.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::client::{Client, Connection};
+use super::failure::{Failure, FailureKind, Progress};
+use super::http::{self, After, Head};
+use super::plan::Stream;
+use super::report::Class;
+use super::stop::Stop;
+
+/// Reads one large answer after the other; when the end is requested, the last one quickly and to its end.
+pub(super) async fn run(client: Arc<Client>, settings: Stream, mut stop: Stop) {
+    let request = http::get(&settings.path, After::Close);
+    while !stop.requested() {
+        if let Err(failure) = one(&client, &settings, &request, &mut stop).await {
+            client.recorder.failed(Class::Stream, failure);
+            stop.pause(settings.pause).await;
+        }
+    }
+}
+
+async fn one(
+    client: &Client,
+    settings: &Stream,
+    request: &[u8],
+    stop: &mut Stop,
+) -> Result<(), Failure> {
+    let intended = Instant::now();
+    let mut connection =
+        client.connect(Class::Stream, intended, Some(settings.receive_buffer)).await?;
+    client.recorder.requested(Class::Stream);
+    let body = tokio::time::timeout(client.plan.timeout, begin(&mut connection, request)).await;
+    let mut body =
+        body.map_err(|elapsed| Failure::new(FailureKind::TimedOut, format!("head: {elapsed}")))??;
+    while !stop.requested() && !body.complete() {
+        stop.pause(settings.pause).await;
+        read(client, &mut connection, &mut body, settings.bytes).await?;
+    }
+    // Best effort: with the small buffer the rest comes as well, only later.
+    let _: std::io::Result<()> =
+        SockRef::from(&connection.stream).set_recv_buffer_size(QUICK_BUFFER);
+    while !body.complete() {
+        read(client, &mut connection, &mut body, QUICK_BUFFER).await?;
+    }
+    client.answered(&mut connection, intended, body.generation());
+    Ok(())
+}
+
+/// Sends the request and reads the head of the answer, with the part of the body that came with it.
+async fn begin(connection: &mut Connection, request: &[u8]) -> Result<Body, Failure> {
+    connection
+        .stream
+        .write_all(request)
+        .await
+        .map_err(|error| Failure::talking(&error, Progress::None))?;
+    loop {
+        let ended = connection.receive().await? == 0;
+        match Head::parse(&connection.received) {
+            Ok(Some(Head { end, length: Some(length), .. })) => {
+                let mut body = Body::new(length);
+                body.take(&connection.received[end..])?;
+                return Ok(body);
+            }
+            Ok(Some(_)) => {
+                return Err(Failure::new(FailureKind::WrongAnswer, "a stream without a length"));
+            }
+            Ok(None) if ended => {
+                return Err(Failure::ended(connection.progress(), "within the head"));
+            }
+            Ok(None) => {}
+            Err(reason) => return Err(Failure::new(FailureKind::WrongAnswer, reason)),
+        }
+    }
+}
+
+async fn read(
+    client: &Client,
+    connection: &mut Connection,
+    body: &mut Body,
+    most: usize,
+) -> Result<(), Failure> {
+    connection.received.clear();
+    connection.received.reserve(most);
+    let mut stream = (&mut connection.stream).take(u64::try_from(most).unwrap_or(u64::MAX));
+    let read =
+        match tokio::time::timeout(client.plan.timeout, stream.read_buf(&mut connection.received))
+            .await
+        {
+            Ok(read) => read.map_err(|error| Failure::talking(&error, Progress::Begun))?,
+            Err(_elapsed) => return Err(Failure::new(FailureKind::TimedOut, body.describe())),
+        };
+    if read == 0 {
+        return Err(Failure::ended(Progress::Begun, body.describe()));
+    }
+    body.take(&connection.received)
+}
+
+/// A body as far as it was read.
+#[derive(Debug)]
+struct Body {
+    length: u64,
+    read: u64,
+    mark: Mark,
+}
+
+/// A body that begins with a generation's number on a line must repeat that line to its end, so that bytes of two servers
+/// cannot pass for one answer.
+#[derive(Debug)]
+enum Mark {
+    /// The first line is not complete.
+    Reading(Vec<u8>),
+    /// Every line is this one.
+    Repeated { line: Vec<u8>, generation: u32 },
+    /// Any other content is only counted.
+    Other,
+}
+
+impl Body {
+    fn new(length: u64) -> Self {
+        Self { length, read: 0, mark: Mark::Reading(Vec::new()) }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        for byte in bytes {
+            self.take_one(*byte)?;
+        }
+        if self.read > self.length {
+            return Err(Failure::new(
+                FailureKind::WrongAnswer,
+                format!("more than {} bytes", self.length),
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_one(&mut self, byte: u8) -> Result<(), Failure> {
+        match &mut self.mark {
+            Mark::Reading(line) => {
+                line.push(byte);
+                if byte == b'\n' || line.len() == LONGEST_LINE {
+                    self.mark = Mark::of(std::mem::take(line));
+                }
+            }
+            Mark::Repeated { line, .. } => {
+                let place = usize::try_from(self.read).unwrap_or_default() % line.len();
+                if line[place] != byte {
+                    return Err(Failure::new(
+                        FailureKind::WrongAnswer,
+                        format!("byte {} is foreign", self.read),
+                    ));
+                }
+            }
+            Mark::Other => {}
+        }
+        self.read += 1;
+        Ok(())
+    }
+
+    fn complete(&self) -> bool {
+        self.read >= self.length
+    }
+
+    fn generation(&self) -> Option<u32> {
+        match self.mark {
+            Mark::Repeated { generation, .. } => Some(generation),
+            Mark::Reading(_) | Mark::Other => None,
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("body, after {} of {} bytes", self.read, self.length)
+    }
+}
+
+impl Mark {
+    fn of(line: Vec<u8>) -> Self {
+        let number = line.strip_suffix(b"\n").and_then(|number| std::str::from_utf8(number).ok());
+        match number.and_then(|number| number.parse().ok()) {
+            Some(generation) => Self::Repeated { line, generation },
+            None => Self::Other,
+        }
+    }
+}
+
+const QUICK_BUFFER: usize = 256 * 1024;
+/// Long enough for any number.
+const LONGEST_LINE: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_repeated_numbers_tells_its_generation() {
+        let mut body = Body::new(8);
+        body.take(b"12\n1").unwrap();
+        body.take(b"2\n12").unwrap();
+        assert!(body.complete());
+        assert_eq!(body.generation(), Some(12));
+    }
+
+    #[test]
+    fn bytes_of_another_generation_are_found() {
+        let mut body = Body::new(8);
+        body.take(b"1\n1\n").unwrap();
+        assert_eq!(body.take(b"2\n").unwrap_err().kind, FailureKind::WrongAnswer);
+    }
+
+    #[test]
+    fn unmarked_content_is_only_counted() {
+        let mut body = Body::new(8);
+        body.take(b"ab\ncdefg").unwrap();
+        assert!(body.complete());
+        assert_eq!(body.generation(), None);
+    }
+}

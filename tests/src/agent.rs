@@ -1,0 +1,275 @@
+//! The agent as its users have it: a command line, run inside a namespace, with directories of its own.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::namespace::Namespace;
+use crate::process::Handle;
+use crate::wait;
+
+/// An agent that shares nothing with any other; ended and removed with all its traces when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    namespace: Namespace,
+    binary: PathBuf,
+    runtime: TempDir,
+    pins: PathBuf,
+    cgroup: PathBuf,
+}
+
+/// What a command left behind.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it answered.
+    pub stdout: String,
+    /// What it told on the way.
+    pub stderr: String,
+}
+
+impl Output {
+    /// The answer as JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is something else.
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout)
+            .with_context(|| format!("the answer is no JSON: {self:?}"))
+    }
+
+    /// The output, if the command succeeded.
+    ///
+    /// # Errors
+    ///
+    /// If it did not; with all it said.
+    pub fn success(self) -> Result<Self> {
+        if self.code == Some(0) {
+            return Ok(self);
+        }
+        bail!("exit code {:?}\n{}\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+impl Agent {
+    /// Prepares an agent for a namespace. Nothing runs before the first command.
+    ///
+    /// # Errors
+    ///
+    /// If the binary has not been built or there is no cgroup v2 tree.
+    pub fn new(namespace: &Namespace) -> Result<Self> {
+        let binary =
+            std::env::var_os("AGENT_BINARY").map_or_else(|| PathBuf::from(BINARY), PathBuf::from);
+        let binary = fs::canonicalize(&binary)
+            .with_context(|| format!("find the agent's binary `{}`", binary.display()))?;
+        let name =
+            format!("agent-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let cgroups = cgroup_mount(&mounts).context("find a mounted cgroup v2 tree")?;
+        Ok(Self {
+            namespace: namespace.clone(),
+            binary,
+            runtime: tempfile::Builder::new().prefix("agent-test-run-").tempdir()?,
+            pins: Path::new("/sys/fs/bpf").join(&name),
+            cgroup: Path::new(cgroups).join(&name),
+        })
+    }
+
+    /// Takes charge of a port.
+    ///
+    /// # Errors
+    ///
+    /// If the command could not be run; its own failure is in the output.
+    pub fn attach(&self, port: u16) -> Result<Output> {
+        self.on_port("attach", port)
+    }
+
+    /// Starts the next generation and steers to it.
+    ///
+    /// # Errors
+    ///
+    /// If the command could not be run; its own failure is in the output.
+    pub fn upgrade(&self, port: u16, argv: &[String]) -> Result<Output> {
+        let port = port.to_string();
+        let own = ["upgrade", "--port", &port, "-o", "json", "--"];
+        let arguments: Vec<&str> = own.into_iter().chain(argv.iter().map(String::as_str)).collect();
+        self.run(&arguments)
+    }
+
+    /// Steers back to the generation before.
+    ///
+    /// # Errors
+    ///
+    /// If the command could not be run; its own failure is in the output.
+    pub fn undo(&self, port: u16) -> Result<Output> {
+        self.on_port("undo", port)
+    }
+
+    /// Leaves a port to its server.
+    ///
+    /// # Errors
+    ///
+    /// If the command could not be run; its own failure is in the output.
+    pub fn detach(&self, port: u16) -> Result<Output> {
+        self.on_port("detach", port)
+    }
+
+    /// What the agent knows.
+    ///
+    /// # Errors
+    ///
+    /// If the command failed or did not answer in JSON.
+    pub fn status(&self) -> Result<Value> {
+        self.run(&["status", "-o", "json"])?.success()?.json()
+    }
+
+    /// Runs any command to its end.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be run, or did not end within two minutes.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Output> {
+        // Files and not pipes: the daemon may inherit them, and a pipe would then not end with the command.
+        let answers = tempfile::tempdir()?;
+        let (stdout, stderr) = (answers.path().join("stdout"), answers.path().join("stderr"));
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        let mut child = self.namespace.spawn(&mut command)?;
+        let ended = wait::until("the command to end", LIMIT, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            // Only the command: the daemon has a guard of its own.
+            child.kill()?;
+            child.wait()?;
+        }
+        let (stdout, stderr) = (read(&stdout)?, read(&stderr)?);
+        let status = ended.with_context(|| format!("{command:?}\n{stdout}\n{stderr}"))?;
+        Ok(Output { code: status.code(), stdout, stderr })
+    }
+
+    /// A command of this agent, to be run inside its namespace.
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("--runtime-dir").arg(self.runtime.path());
+        command.arg("--pin-dir").arg(&self.pins).arg("--cgroup").arg(&self.cgroup);
+        command.args(arguments);
+        command
+    }
+
+    /// The running daemon, proven to be this agent's binary; `None` if there is none.
+    pub fn daemon(&self) -> Option<Handle> {
+        let pid =
+            fs::read_to_string(self.runtime.path().join("agent.pid")).ok()?.trim().parse().ok()?;
+        let handle = Handle::open(pid).ok()?;
+        let program = handle.program().to_string_lossy();
+        // A rebuilt binary leaves its running predecessor with this mark.
+        let ours = Path::new(program.trim_end_matches(" (deleted)")) == self.binary;
+        ours.then_some(handle)
+    }
+
+    /// The directory of the control socket, the log and the daemon's number.
+    pub fn runtime(&self) -> &Path {
+        self.runtime.path()
+    }
+
+    /// The directory of the pinned kernel state.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// The cgroup of all generations that the agent starts.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    fn on_port(&self, verb: &str, port: u16) -> Result<Output> {
+        self.run(&[verb, "--port", &port.to_string(), "-o", "json"])
+    }
+
+    fn clean(&self) -> Result<()> {
+        if let Some(daemon) = self.daemon() {
+            daemon.kill()?;
+        }
+        remove_cgroup(&self.cgroup)?;
+        match fs::remove_dir_all(&self.pins) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)
+                .with_context(|| format!("remove the pins below `{}`", self.pins.display())),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.runtime.path().join("agent.log")).unwrap_or_default();
+            eprintln!("the agent's log:\n{log}");
+        }
+        if let Err(error) = self.clean() {
+            eprintln!("the agent left something behind: {error:#}");
+        }
+    }
+}
+
+/// The mount point of the cgroup v2 tree, which may be one beside v1.
+fn cgroup_mount(mounts: &str) -> Option<&str> {
+    let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    mounts.find_map(|fields| match fields.as_slice() {
+        [_, path, "cgroup2", ..] => Some(*path),
+        _ => None,
+    })
+}
+
+/// Ends all processes of a cgroup and those below it, then removes it.
+fn remove_cgroup(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    fs::write(path.join("cgroup.kill"), "1")
+        .with_context(|| format!("end the processes of `{}`", path.display()))?;
+    wait::until("the cgroup to be empty", LIMIT, || {
+        let events = fs::read_to_string(path.join("cgroup.events"))?;
+        Ok(events.lines().any(|line| line == "populated 0").then_some(()))
+    })?;
+    remove_cgroup_directory(path)
+}
+
+/// Directories only: the files of a cgroup belong to the kernel.
+fn remove_cgroup_directory(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroup_directory(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path).with_context(|| format!("remove the cgroup `{}`", path.display()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+const BINARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/debug/agent");
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_tree_beside_the_old_ones_is_found() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup_mount(mounts), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(cgroup_mount("proc /proc proc rw 0 0\n"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Ending the processes that were started here, and no others.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+
+/// A process that cannot be mistaken for a later one of the same number.
+#[derive(Debug)]
+pub struct Handle {
+    pid: i32,
+    descriptor: OwnedFd,
+    program: PathBuf,
+}
+
+impl Handle {
+    /// Takes hold of a living process.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of that number.
+    pub fn open(pid: i32) -> Result<Self> {
+        let number =
+            rustix::process::Pid::from_raw(pid).with_context(|| format!("process number {pid}"))?;
+        let descriptor = pidfd_open(number, PidfdFlags::empty())
+            .with_context(|| format!("take hold of process {pid}"))?;
+        let program = fs::read_link(format!("/proc/{pid}/exe"))
+            .with_context(|| format!("find the program of process {pid}"))?;
+        Ok(Self { pid, descriptor, program })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The program it runs.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Whether it has ended, waiting for that at most so long.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn ended_within(&self, limit: Duration) -> Result<bool> {
+        let limit = Timespec::try_from(limit)?;
+        let mut wanted = [PollFd::new(&self.descriptor, PollFlags::IN)];
+        Ok(poll(&mut wanted, Some(&limit))? == 1)
+    }
+
+    /// Kills it and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end.
+    pub fn kill(&self) -> Result<()> {
+        if self.ended_within(Duration::ZERO)? {
+            return Ok(());
+        }
+        // It may end in between, which is as good.
+        let _: rustix::io::Result<()> =
+            pidfd_send_signal(&self.descriptor, rustix::process::Signal::KILL);
+        if !self.ended_within(LIMIT)? {
+            bail!("process {} did not end when killed", self.pid);
+        }
+        Ok(())
+    }
+}
+
+/// What a server has started as: a child in a group of its own, or a daemon that leads one.
+#[derive(Debug)]
+pub enum Group {
+    /// The leader is our child. As long as nobody has waited for it, its number cannot be given away.
+    Child(Child),
+    /// The leader has left us.
+    Daemon(Handle),
+}
+
+impl Group {
+    /// The number of the leader, and so of the group.
+    pub fn pid(&self) -> i32 {
+        match self {
+            Self::Child(child) => i32::try_from(child.id()).unwrap_or(i32::MAX),
+            Self::Daemon(handle) => handle.pid(),
+        }
+    }
+
+    /// Kills every process of the group and waits for the end of its leader.
+    ///
+    /// # Errors
+    ///
+    /// If the leader does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        let pid = self.pid();
+        match self {
+            Self::Child(child) => {
+                if child.try_wait()?.is_none() {
+                    killpg(Pid::from_raw(pid), Signal::SIGKILL)?;
+                    child.wait()?;
+                }
+            }
+            Self::Daemon(handle) => {
+                if handle.ended_within(Duration::ZERO)? {
+                    kill_orphans(handle)?;
+                } else {
+                    killpg(Pid::from_raw(pid), Signal::SIGKILL)?;
+                    if !handle.ended_within(LIMIT)? {
+                        bail!("process {pid} did not end when killed");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kills the members that a dead leader left behind, known by their group and their program.
+fn kill_orphans(leader: &Handle) -> Result<()> {
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let group = nix::unistd::getpgid(Some(Pid::from_raw(pid)));
+        if group == Ok(Pid::from_raw(leader.pid()))
+            && let Ok(member) = Handle::open(pid)
+            && member.program() == leader.program()
+        {
+            member.kill()?;
+        }
+    }
+    Ok(())
+}
+
+const LIMIT: Duration = Duration::from_secs(10);

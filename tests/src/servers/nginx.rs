@@ -1,0 +1,93 @@
+//! nginx as distributions start it: a master that makes a daemon of itself, and workers under another user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tempfile::TempDir;
+
+use ::agent::load::Plan;
+
+use super::{Server, THINK, content, directory};
+
+/// nginx with two workers.
+#[derive(Debug)]
+pub struct Nginx {
+    directory: TempDir,
+    port: u16,
+}
+
+impl Nginx {
+    /// An nginx for a port.
+    ///
+    /// # Errors
+    ///
+    /// If its directory cannot be made.
+    pub fn new(port: u16) -> Result<Self> {
+        Ok(Self { directory: directory("nginx")?, port })
+    }
+
+    fn configuration(&self, generation: u32, content: &Path) -> String {
+        let (port, path) = (self.port, self.directory.path().display());
+        format!(
+            "worker_processes 2;
+pid {path}/gen-{generation}.pid;
+error_log {path}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {path}/body;
+    proxy_temp_path {path}/proxy;
+    fastcgi_temp_path {path}/fastcgi;
+    uwsgi_temp_path {path}/uwsgi;
+    scgi_temp_path {path}/scgi;
+    server {{
+        listen {port};
+        listen [::]:{port};
+        root {};
+    }}
+}}
+",
+            content.display()
+        )
+    }
+}
+
+impl Server for Nginx {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn command(&self, generation: u32) -> Result<Vec<String>> {
+        let path = self.directory.path();
+        let content = content(path, generation)?;
+        let configuration = path.join(format!("gen-{generation}.conf"));
+        fs::write(&configuration, self.configuration(generation, &content))?;
+        let text = |path: &Path| path.display().to_string();
+        Ok(vec![
+            "nginx".to_owned(),
+            "-p".to_owned(),
+            text(path),
+            "-e".to_owned(),
+            text(&path.join("error.log")),
+            "-c".to_owned(),
+            text(&configuration),
+        ])
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::http(self.address()).one_shot(200).keep_alive(8, THINK).stream(2)
+    }
+
+    fn pid_file(&self, generation: u32) -> Option<PathBuf> {
+        Some(self.directory.path().join(format!("gen-{generation}.pid")))
+    }
+}

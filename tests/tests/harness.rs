@@ -1,0 +1,88 @@
+//! The stage itself, without the agent: every server serves every class of client, and a killed one is noticed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agent::load::{Class, FailureKind, Load};
+use anyhow::Result;
+use tests::namespace::Namespace;
+use tests::servers::{self, Go, Nginx, Node, Python, Redis, Server};
+
+const PORT: u16 = 8080;
+
+/// Two seconds without a failure, then a kill that must be counted, or a test without failures would mean nothing.
+async fn serves_and_is_missed(server: &dyn Server) -> Result<()> {
+    let namespace = Namespace::new()?;
+    let mut started = servers::start(server, &namespace, 1)?;
+    let plan = server.plan().generations(1..=1).namespace(namespace.descriptor());
+
+    let running = Load::start(plan.clone())?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let report = running.stop().await;
+    let summary = &report.summary;
+    assert_eq!(summary.failures(), 0, "{summary}");
+    assert!(summary.classes.values().all(|class| class.answers > 0), "{summary}");
+    assert_eq!(summary.generations(), BTreeMap::from([(1, summary.answers())]), "{summary}");
+    assert_eq!(report.stale(report.observations[0].started, 1).len(), 0);
+
+    let running = Load::start(plan)?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = running.snapshot();
+    assert_eq!(before.failures(), 0, "{before}");
+    started.kill()?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let summary = running.stop().await.summary;
+    assert!(summary.failures_of(FailureKind::Refused) > 0, "{summary}");
+    assert!(summary.classes.values().all(|class| !class.failures.is_empty()), "{summary}");
+    if summary.classes.contains_key(&Class::Stream) {
+        let cut = &summary.class(Class::Stream).failures[&FailureKind::CutInTheMiddle];
+        assert_eq!(cut.count, 2, "{summary}");
+    }
+    println!("{}: {summary}", server.name());
+    Ok(())
+}
+
+#[tokio::test]
+async fn nginx() -> Result<()> {
+    serves_and_is_missed(&Nginx::new(PORT)?).await
+}
+
+#[tokio::test]
+async fn python() -> Result<()> {
+    serves_and_is_missed(&Python::new(PORT)?).await
+}
+
+#[tokio::test]
+async fn node() -> Result<()> {
+    serves_and_is_missed(&Node::new(PORT)?).await
+}
+
+#[tokio::test]
+async fn redis() -> Result<()> {
+    serves_and_is_missed(&Redis::new(PORT)?).await
+}
+
+#[tokio::test]
+async fn go() -> Result<()> {
+    serves_and_is_missed(&Go::new(PORT)?).await
+}
+
+#[test]
+fn a_namespace_sees_only_its_own_listeners() -> Result<()> {
+    let (one, other) = (Namespace::new()?, Namespace::new()?);
+    let _server =
+        one.enter(|| Ok(std::net::TcpListener::bind((tests::namespace::ADDRESS, PORT))?))?;
+    assert!(one.listens(PORT)?);
+    assert!(!other.listens(PORT)?);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_does_not_start_says_why() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let redis = Redis::new(PORT)?;
+    let _first = servers::start(&redis, &namespace, 1)?;
+    let second = format!("{:#}", servers::start(&Nginx::new(PORT)?, &namespace, 2).unwrap_err());
+    assert!(second.contains("Address already in use"), "{second}");
+    Ok(())
+}
