@@ -1,1 +1,3 @@
 //! Upgrades unmodified network servers without losing a connection.
+
+pub mod host;
