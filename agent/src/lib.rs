@@ -6,6 +6,7 @@
 pub mod api;
 pub mod datapath;
 pub mod exit;
+pub mod host;
 pub mod load;
 pub mod places;
 pub mod rollout;

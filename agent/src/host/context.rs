@@ -1,0 +1,333 @@
+//! What a running process was given, so that the next generation can be given the same.
+
+use std::{fs, path::PathBuf};
+
+use procfs::{ProcError, process::Status};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    os_text::OsText,
+    process::{Pid, Process, ProcessError},
+};
+
+/// The surroundings of a process that are not its program: who it is, where it runs, what it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// The effective user, numbered as we see it.
+    pub uid: u32,
+    /// The effective group.
+    pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
+    /// The working directory, as a path inside the process's mount namespace.
+    pub working_directory: OsText,
+    /// The variables it was started with. Later changes stay inside a process, where nobody can see them.
+    pub environment: Vec<(OsText, OsText)>,
+    /// What it may use.
+    pub limits: Vec<Limit>,
+    /// The permissions that its new files do not get.
+    pub umask: u32,
+    /// The namespaces it does not share with us.
+    pub namespaces: Vec<Namespace>,
+    /// How readily the kernel kills it for its memory.
+    pub oom_score_adj: i32,
+    /// Its scheduling priority.
+    pub nice: i32,
+}
+
+impl Context {
+    /// The context of a running process.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Gone`], or [`ProcessError::Read`] where we may not look: the environment and the namespaces of
+    /// another user's process are for root.
+    pub fn of(pid: Pid) -> Result<Self, ProcessError> {
+        let process = Process::open(pid)?;
+        let context = Self::read(pid)?;
+        // All files were of this process only if it has lived until now.
+        if process.is_alive()? { Ok(context) } else { Err(ProcessError::Gone { pid }) }
+    }
+
+    fn read(pid: Pid) -> Result<Self, ProcessError> {
+        let what = "the status";
+        let entry = procfs::process::Process::new(pid.get())
+            .map_err(|source| ProcessError::reading(pid, what, source))?;
+        let Status { euid, egid, groups, umask, .. } =
+            entry.status().map_err(|source| ProcessError::reading(pid, what, source))?;
+        let stat =
+            entry.stat().map_err(|source| ProcessError::reading(pid, "the state", source))?;
+        let working_directory = entry
+            .cwd()
+            .map_err(|source| ProcessError::reading(pid, "the working directory", source))?;
+        let environment = read(pid, "environ", "the environment")?;
+        let limits = String::from_utf8_lossy(&read(pid, "limits", "the limits")?).into_owned();
+        let score =
+            String::from_utf8_lossy(&read(pid, "oom_score_adj", "the memory score")?).into_owned();
+        Ok(Self {
+            uid: euid,
+            gid: egid,
+            groups: groups.into_iter().collect(),
+            working_directory: working_directory.into(),
+            environment: variables(&environment),
+            limits: limits.lines().filter_map(Limit::parse).collect(),
+            umask: umask.unwrap_or(DEFAULT_UMASK),
+            namespaces: differing_namespaces(pid)?,
+            oom_score_adj: score.trim().parse().unwrap_or(0),
+            nice: i32::try_from(stat.nice).unwrap_or(0),
+        })
+    }
+}
+
+/// A file of `/proc/PID`.
+fn read(pid: Pid, file: &str, what: &'static str) -> Result<Vec<u8>, ProcessError> {
+    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+    fs::read(&path).map_err(|error| ProcessError::reading(pid, what, error.into()))
+}
+
+/// The variables in `/proc/PID/environ`; what is none, because the process wrote over its own memory, is left out.
+fn variables(environment: &[u8]) -> Vec<(OsText, OsText)> {
+    let split = |entry: &[u8]| {
+        let equals =
+            entry.iter().position(|byte| *byte == b'=').filter(|position| *position > 0)?;
+        Some((OsText::from_bytes(&entry[..equals]), OsText::from_bytes(&entry[equals + 1..])))
+    };
+    environment.split(|byte| *byte == 0).filter_map(split).collect()
+}
+
+/// A kind of namespace that a process can be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namespace {
+    /// Mounted file systems.
+    Mount,
+    /// Process numbers.
+    Pid,
+    /// Host name.
+    Uts,
+    /// Shared memory and message queues.
+    Ipc,
+    /// Interfaces and sockets.
+    Network,
+    /// Users, groups and capabilities.
+    User,
+    /// The root of control groups.
+    Cgroup,
+}
+
+impl Namespace {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Mount, Self::Pid, Self::Uts, Self::Ipc, Self::Network, Self::User, Self::Cgroup];
+
+    /// The name of its file in `/proc/PID/ns`.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Mount => "mnt",
+            Self::Pid => "pid",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Network => "net",
+            Self::User => "user",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+/// Which namespaces of the process are not ours. A link there reads like `mnt:[4026531841]`, one number per namespace.
+fn differing_namespaces(pid: Pid) -> Result<Vec<Namespace>, ProcessError> {
+    let mut differing = Vec::new();
+    for namespace in Namespace::ALL {
+        let name = namespace.file_name();
+        // A kernel built without this kind has no file of it, for any process.
+        let Ok(ours) = fs::read_link(format!("/proc/thread-self/ns/{name}")) else { continue };
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(|error| {
+            ProcessError::reading(pid, "the namespaces", ProcError::from(error))
+        })?;
+        if ours != theirs {
+            differing.push(namespace);
+        }
+    }
+    Ok(differing)
+}
+
+/// How much of something a process may use; no number means no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Of what.
+    pub resource: Resource,
+    /// The limit in force.
+    pub soft: Option<u64>,
+    /// How far the process may raise it by itself.
+    pub hard: Option<u64>,
+}
+
+impl Limit {
+    /// A line of `/proc/PID/limits`; nothing for the heading and for resources of later kernels.
+    fn parse(line: &str) -> Option<Self> {
+        let (resource, rest) = Resource::ALL
+            .iter()
+            .find_map(|resource| Some((*resource, line.strip_prefix(resource.title())?)))?;
+        let mut values = rest.split_ascii_whitespace().map(|value| match value {
+            "unlimited" => Some(None),
+            number => number.parse().ok().map(Some),
+        });
+        Some(Self { resource, soft: values.next()??, hard: values.next()?? })
+    }
+}
+
+/// What a limit is about; named as in `RLIMIT_NOFILE` and its like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names are those of getrlimit(2)")]
+pub enum Resource {
+    Cpu,
+    Fsize,
+    Data,
+    Stack,
+    Core,
+    Rss,
+    Nproc,
+    Nofile,
+    Memlock,
+    As,
+    Locks,
+    Sigpending,
+    Msgqueue,
+    Nice,
+    Rtprio,
+    Rttime,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Cpu,
+        Self::Fsize,
+        Self::Data,
+        Self::Stack,
+        Self::Core,
+        Self::Rss,
+        Self::Nproc,
+        Self::Nofile,
+        Self::Memlock,
+        Self::As,
+        Self::Locks,
+        Self::Sigpending,
+        Self::Msgqueue,
+        Self::Nice,
+        Self::Rtprio,
+        Self::Rttime,
+    ];
+
+    /// How `/proc/PID/limits` names it (`fs/proc/base.c`).
+    fn title(self) -> &'static str {
+        match self {
+            Self::Cpu => "Max cpu time",
+            Self::Fsize => "Max file size",
+            Self::Data => "Max data size",
+            Self::Stack => "Max stack size",
+            Self::Core => "Max core file size",
+            Self::Rss => "Max resident set",
+            Self::Nproc => "Max processes",
+            Self::Nofile => "Max open files",
+            Self::Memlock => "Max locked memory",
+            Self::As => "Max address space",
+            Self::Locks => "Max file locks",
+            Self::Sigpending => "Max pending signals",
+            Self::Msgqueue => "Max msgqueue size",
+            Self::Nice => "Max nice priority",
+            Self::Rtprio => "Max realtime priority",
+            Self::Rttime => "Max realtime timeout",
+        }
+    }
+
+    /// The number that `setrlimit` takes.
+    pub(super) fn to_rustix(self) -> rustix::process::Resource {
+        use rustix::process::Resource as Kernel;
+        match self {
+            Self::Cpu => Kernel::Cpu,
+            Self::Fsize => Kernel::Fsize,
+            Self::Data => Kernel::Data,
+            Self::Stack => Kernel::Stack,
+            Self::Core => Kernel::Core,
+            Self::Rss => Kernel::Rss,
+            Self::Nproc => Kernel::Nproc,
+            Self::Nofile => Kernel::Nofile,
+            Self::Memlock => Kernel::Memlock,
+            Self::As => Kernel::As,
+            Self::Locks => Kernel::Locks,
+            Self::Sigpending => Kernel::Sigpending,
+            Self::Msgqueue => Kernel::Msgqueue,
+            Self::Nice => Kernel::Nice,
+            Self::Rtprio => Kernel::Rtprio,
+            Self::Rttime => Kernel::Rttime,
+        }
+    }
+}
+
+/// What nearly every process has; for kernels that do not show it.
+const DEFAULT_UMASK: u32 = 0o022;
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn our_own_context_is_ours() {
+        let context = Context::of(Pid::ours()).unwrap();
+        assert_eq!(context.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(context.gid, rustix::process::getegid().as_raw());
+        assert_eq!(context.working_directory, std::env::current_dir().unwrap().into());
+        assert_eq!(context.namespaces, []);
+        assert_eq!(context.limits.len(), Resource::ALL.len());
+        let files = context.limits.iter().find(|limit| limit.resource == Resource::Nofile).unwrap();
+        let kernel = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!((files.soft, files.hard), (kernel.current, kernel.maximum));
+        let json = serde_json::to_string(&context).unwrap();
+        assert_eq!(serde_json::from_str::<Context>(&json).unwrap(), context);
+    }
+
+    #[test]
+    fn environment_directory_and_umask_of_another_process_are_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "umask 027; echo; read line"])
+            .env_clear()
+            .env("GREETING", "a=b\nc")
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let context = Context::of(Pid::new(child.id().try_into().unwrap()).unwrap()).unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(context.environment, [("GREETING".into(), "a=b\nc".into())]);
+        assert_eq!(context.working_directory, directory.path().canonicalize().unwrap().into());
+        assert_eq!(context.umask, 0o027);
+    }
+
+    #[test]
+    fn limits_are_read_as_the_kernel_writes_them() {
+        let line = "Max open files            1024                 unlimited            files     ";
+        let limit = Limit { resource: Resource::Nofile, soft: Some(1024), hard: None };
+        assert_eq!(Limit::parse(line), Some(limit));
+        for line in
+            ["Limit                     Soft Limit", "Max open files", "Max open files  many 4", ""]
+        {
+            assert_eq!(Limit::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_overwritten_environment_gives_what_is_left_of_it() {
+        assert_eq!(
+            variables(b"nginx: master\0=x\0A=\0\0B=1"),
+            [("A".into(), "".into()), ("B".into(), "1".into())]
+        );
+    }
+}

@@ -1,0 +1,16 @@
+//! What the agent asks of the machine, and does to it, apart from BPF.
+//!
+//! - [`sock_diag`]: which listeners and flows there are, as the kernel tells it
+//! - [`process`]: one process, held so that it can never be mistaken for another
+//! - [`holders`]: which processes have a listener, and which of them belong together
+//! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
+//! - [`os_text`]: text of the operating system that survives JSON
+//!
+//! Every function here is synchronous and may block for as long as the kernel takes: an asynchronous caller puts it on
+//! a thread of its own.
+
+pub mod context;
+pub mod holders;
+pub mod os_text;
+pub mod process;
+pub mod sock_diag;

@@ -1,0 +1,390 @@
+//! One process, held so that it can never be mistaken for another with the same number.
+
+use std::{
+    fmt, io,
+    num::NonZeroI32,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
+
+use procfs::{Current, ProcError, process::Stat};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::os_text::OsText;
+
+/// The number of a process, in our PID namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pid(NonZeroI32);
+
+impl Pid {
+    /// Nothing for 0 and for negative numbers, which name process groups in some system calls.
+    pub fn new(number: i32) -> Option<Self> {
+        NonZeroI32::new(number).filter(|number| number.is_positive()).map(Self)
+    }
+
+    /// Our own number.
+    pub fn ours() -> Self {
+        Self(rustix::process::getpid().as_raw_nonzero())
+    }
+
+    /// The number.
+    pub fn get(self) -> i32 {
+        self.0.get()
+    }
+
+    fn to_rustix(self) -> Result<rustix::process::Pid, ProcessError> {
+        rustix::process::Pid::from_raw(self.0.get()).ok_or(ProcessError::Gone { pid: self })
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When a process started, in clock ticks since the machine did. Together with the number it is unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StartTime(pub u64);
+
+/// What is written down of a process to find it again, or to know that it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Its number.
+    pub pid: Pid,
+    /// When it started.
+    pub start_time: StartTime,
+}
+
+/// A process that was alive when it was opened. Readable as a descriptor once it has exited.
+#[derive(Debug)]
+pub struct Process {
+    identity: ProcessIdentity,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Takes hold of the process that has this number now.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Gone`] if there is none, or it has exited and only waits for its parent.
+    pub fn open(pid: Pid) -> Result<Self, ProcessError> {
+        let pidfd =
+            pidfd_open(pid.to_rustix()?, PidfdFlags::empty()).map_err(|number| match number {
+                Errno::SRCH => ProcessError::Gone { pid },
+                _ => ProcessError::Open { pid, source: number.into() },
+            })?;
+        let start_time = StartTime(stat(pid)?.starttime);
+        let process = Self { identity: ProcessIdentity { pid, start_time }, pidfd };
+        // Alive only now: then the number cannot have changed hands between the two steps above.
+        if process.is_alive()? { Ok(process) } else { Err(ProcessError::Gone { pid }) }
+    }
+
+    /// Takes hold of a process that was written down earlier.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Gone`] also if another process has the number now.
+    pub fn reopen(identity: ProcessIdentity) -> Result<Self, ProcessError> {
+        let process = Self::open(identity.pid)?;
+        if process.identity == identity {
+            Ok(process)
+        } else {
+            Err(ProcessError::Gone { pid: identity.pid })
+        }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        self.identity.pid
+    }
+
+    /// When it started.
+    pub fn start_time(&self) -> StartTime {
+        self.identity.start_time
+    }
+
+    /// What to write down of it.
+    pub fn identity(&self) -> ProcessIdentity {
+        self.identity
+    }
+
+    /// For how long it has run.
+    ///
+    /// # Errors
+    ///
+    /// When the machine's uptime cannot be read.
+    pub fn age(&self) -> Result<Duration, ProcessError> {
+        let uptime = procfs::Uptime::current()
+            .map_err(|source| self.unreadable("the machine's uptime", source))?;
+        let ticks = procfs::ticks_per_second().max(1);
+        let started =
+            Duration::from_millis(self.identity.start_time.0.saturating_mul(1000) / ticks);
+        Ok(uptime.uptime_duration().saturating_sub(started))
+    }
+
+    /// Whether it runs: not if it has exited and waits for its parent.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot poll the descriptor.
+    pub fn is_alive(&self) -> Result<bool, ProcessError> {
+        self.has_exited_within(Duration::ZERO).map(|exited| !exited)
+    }
+
+    /// Waits for the exit, at most for `patience`; says whether it has come.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot poll the descriptor.
+    pub fn has_exited_within(&self, patience: Duration) -> Result<bool, ProcessError> {
+        readable_within(&self.pidfd, PollFlags::IN, patience)
+            .map_err(|source| ProcessError::Poll { pid: self.pid(), source })
+    }
+
+    /// Sends a signal to this very process, never to a later one of its number.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Gone`] if it has exited.
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        let pid = self.pid();
+        pidfd_send_signal(&self.pidfd, signal).map_err(|number| match number {
+            Errno::SRCH => ProcessError::Gone { pid },
+            _ => ProcessError::Signal { pid, signal: signal.as_raw(), source: number.into() },
+        })
+    }
+
+    /// How it ended, if it is our child and has; takes the zombie away. Can say so only once.
+    ///
+    /// # Errors
+    ///
+    /// When it is not our child.
+    pub fn reap(&self) -> Result<Option<Ending>, ProcessError> {
+        let status = waitid(
+            WaitId::PidFd(self.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        )
+        .map_err(|number| ProcessError::Reap { pid: self.pid(), source: number.into() })?;
+        Ok(status.and_then(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Ending::Exited(code)),
+            (None, Some(signal)) => Some(Ending::Killed(signal)),
+            (None, None) => None,
+        }))
+    }
+
+    fn unreadable(&self, what: &'static str, source: ProcError) -> ProcessError {
+        ProcessError::Read { pid: self.pid(), what, source }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl AsRawFd for Process {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pidfd.as_raw_fd()
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Killed(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+/// Why something about a process could not be done.
+#[derive(Debug, Error)]
+pub enum ProcessError {
+    /// It has exited, or another process has its number.
+    #[error("process `{pid}` is gone")]
+    Gone {
+        /// Its number.
+        pid: Pid,
+    },
+    /// The kernel gave no descriptor of it.
+    #[error("open process `{pid}`")]
+    Open {
+        /// Its number.
+        pid: Pid,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Its files below `/proc` could not be read or understood.
+    #[error("read {what} of process `{pid}`")]
+    Read {
+        /// Its number.
+        pid: Pid,
+        /// Which of its properties.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: ProcError,
+    },
+    /// Its exit could not be watched.
+    #[error("watch process `{pid}` for its exit")]
+    Poll {
+        /// Its number.
+        pid: Pid,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The signal was not sent.
+    #[error("send signal `{signal}` to process `{pid}`")]
+    Signal {
+        /// Its number.
+        pid: Pid,
+        /// The signal's number.
+        signal: i32,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Its end could not be asked for.
+    #[error("ask how process `{pid}` ended")]
+    Reap {
+        /// Its number.
+        pid: Pid,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The list of processes could not be read.
+    #[error("list the machine's processes")]
+    List(#[source] io::Error),
+}
+
+impl ProcessError {
+    /// Reading failed; a file that is not there (any more) means that the process is not.
+    pub(super) fn reading(pid: Pid, what: &'static str, source: ProcError) -> Self {
+        match source {
+            ProcError::NotFound(_) => Self::Gone { pid },
+            ProcError::Io(ref error, _)
+                if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
+            {
+                Self::Gone { pid }
+            }
+            _ => Self::Read { pid, what, source },
+        }
+    }
+}
+
+/// `/proc/PID/stat`.
+pub(super) fn stat(pid: Pid) -> Result<Stat, ProcessError> {
+    procfs::process::Process::new(pid.get())
+        .and_then(|process| process.stat())
+        .map_err(|source| ProcessError::reading(pid, "the state", source))
+}
+
+/// The arguments that a process was started with, or gave itself since; empty for a zombie.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn command_line(pid: Pid) -> Result<Vec<OsText>, ProcessError> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline"))
+        .map_err(|error| ProcessError::reading(pid, "the command line", error.into()))?;
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    if words.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(words.split(|byte| *byte == 0).map(OsText::from_bytes).collect())
+}
+
+/// Whether `descriptor` reports one of `flags` within `patience`.
+pub(super) fn readable_within(
+    descriptor: impl AsFd,
+    flags: PollFlags,
+    patience: Duration,
+) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::new(&descriptor, flags)], Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            Err(number) => return Err(number.into()),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper() -> (Child, Process) {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::new(child.id().try_into().unwrap()).unwrap();
+        (child, Process::open(pid).unwrap())
+    }
+
+    #[test]
+    fn a_process_is_watched_signalled_and_reaped() {
+        let (_child, process) = sleeper();
+        assert!(process.is_alive().unwrap());
+        assert!(process.age().unwrap() < Duration::from_secs(30));
+        assert_eq!(process.reap().unwrap(), None);
+        process.signal(Signal::TERM).unwrap();
+        assert!(process.has_exited_within(Duration::from_secs(10)).unwrap());
+        assert!(
+            matches!(Process::open(process.pid()), Err(ProcessError::Gone { .. })),
+            "a zombie is gone"
+        );
+        assert_eq!(process.reap().unwrap(), Some(Ending::Killed(15)));
+        assert!(matches!(process.signal(Signal::TERM), Err(ProcessError::Gone { .. })));
+    }
+
+    #[test]
+    fn a_number_with_another_start_time_is_another_process() {
+        let ours = Process::open(Pid::ours()).unwrap();
+        assert!(Process::reopen(ours.identity()).is_ok());
+        let earlier =
+            ProcessIdentity { start_time: StartTime(ours.start_time().0 - 1), ..ours.identity() };
+        assert!(matches!(Process::reopen(earlier), Err(ProcessError::Gone { .. })));
+    }
+
+    #[test]
+    fn no_process_has_a_number_that_is_not_positive() {
+        assert_eq!(Pid::new(0), None);
+        assert_eq!(Pid::new(-1), None);
+    }
+
+    #[test]
+    fn the_command_line_is_ours() {
+        let words = command_line(Pid::ours()).unwrap();
+        assert_eq!(words.len(), std::env::args_os().count());
+    }
+}

@@ -1,0 +1,282 @@
+//! Flows and half-open requests of one port.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    os::fd::BorrowedFd,
+    time::Duration,
+};
+
+use super::{
+    SockDiagError, SocketCookie, SocketInode,
+    dump::dump,
+    request::{Protocol, Request},
+    wire::{Family, RawSocket, StateSet},
+};
+
+/// One TCP connection of this machine's side: a flow, or one that waits to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// The socket.
+    pub cookie: SocketCookie,
+    /// What the descriptors of its processes show; absent if no process has one.
+    pub inode: Option<SocketInode>,
+    /// Our end, as the client knows it: the public port, wherever the listener is bound.
+    pub local: SocketAddr,
+    /// The client's end.
+    pub remote: SocketAddr,
+    /// How far it has come.
+    pub state: TcpState,
+    /// For how long no data went either way, counted from the socket's creation if none ever did.
+    pub idle: Option<Duration>,
+    /// The value that the socket has in the map of tags; absent if it has none or none was asked for.
+    pub tag: Option<Vec<u8>>,
+}
+
+impl Connection {
+    /// Whether the connection still waits for a server, has one, or had one.
+    pub fn stage(&self) -> Stage {
+        match (self.inode, self.state) {
+            (Some(_), _) => Stage::Accepted,
+            // A queued connection can be closed only from the far side. One of these states was reached from this side,
+            // by a process that closed its descriptor.
+            (
+                None,
+                TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck,
+            ) => Stage::Orphaned,
+            (None, TcpState::Established | TcpState::SynSent | TcpState::CloseWait) => {
+                Stage::Queued
+            }
+        }
+    }
+}
+
+/// Who has a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// It waits in a listener's accept queue, and is reset if the listener closes.
+    Queued,
+    /// A process has a descriptor of it.
+    Accepted,
+    /// The server has closed it, and the kernel sends the rest by itself. It outlives the process.
+    Orphaned,
+}
+
+/// The states of TCP in which a connection is a full socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TcpState {
+    /// Both ends may send.
+    Established,
+    /// We connect from this port.
+    SynSent,
+    /// We closed; the close is not confirmed.
+    FinWait1,
+    /// We closed; the client has not.
+    FinWait2,
+    /// The client closed; we have not.
+    CloseWait,
+    /// Both closed; ours is not confirmed.
+    LastAck,
+    /// Both closed at once.
+    Closing,
+}
+
+impl TcpState {
+    /// By the kernel's number (`include/net/tcp_states.h`).
+    fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Established),
+            2 => Some(Self::SynSent),
+            4 => Some(Self::FinWait1),
+            5 => Some(Self::FinWait2),
+            8 => Some(Self::CloseWait),
+            9 => Some(Self::LastAck),
+            11 => Some(Self::Closing),
+            _ => None,
+        }
+    }
+}
+
+/// A connection request whose handshake is not finished.
+///
+/// It belongs to the listener that got its SYN, and is lost if that one closes first. No accept queue shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HalfOpen {
+    /// The request, which has a cookie of its own: the later connection will have another.
+    pub cookie: SocketCookie,
+    /// The client's end.
+    pub remote: SocketAddr,
+}
+
+/// All connections whose local port is `port`, but for half-open ones and those in `TIME_WAIT`, with their tags if the
+/// map of tags (`BPF_MAP_TYPE_SK_STORAGE`) is given.
+///
+/// The kernel's table is walked without stopping the world: a connection that opens or closes meanwhile may or may not
+/// be there, but none is there twice.
+///
+/// # Errors
+///
+/// When the kernel's tables cannot be read, or the caller may not read the tags.
+pub fn connections(
+    port: u16,
+    tags: Option<BorrowedFd<'_>>,
+) -> Result<Vec<Connection>, SockDiagError> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    for family in Family::ALL {
+        let request = Request {
+            what: "connections",
+            family,
+            protocol: Protocol::Tcp,
+            states: StateSet::CONNECTED,
+            port: Some(port),
+            with_tcp_info: true,
+            tags,
+        };
+        // The walk resumes by position in a hash chain, so a change in the chain can repeat a socket.
+        let sockets = dump(&request)?.into_iter().filter(|socket| seen.insert(socket.cookie));
+        found.extend(sockets.filter_map(connection));
+    }
+    Ok(found)
+}
+
+/// The half-open requests on `port`.
+///
+/// # Errors
+///
+/// When the kernel's tables cannot be read.
+pub fn half_open(port: u16) -> Result<Vec<HalfOpen>, SockDiagError> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    for family in Family::ALL {
+        let request = Request {
+            what: "half-open requests",
+            family,
+            protocol: Protocol::Tcp,
+            states: StateSet::SYN_RECV,
+            port: Some(port),
+            with_tcp_info: false,
+            tags: None,
+        };
+        let sockets = dump(&request)?.into_iter().filter(|socket| seen.insert(socket.cookie));
+        found.extend(sockets.map(|socket| HalfOpen {
+            cookie: socket.cookie,
+            remote: socket_address(socket.remote, socket.interface),
+        }));
+    }
+    Ok(found)
+}
+
+/// Nothing for what is no full socket.
+fn connection(socket: RawSocket) -> Option<Connection> {
+    if socket.timer == RawSocket::TIMER_TIME_WAIT {
+        return None;
+    }
+    Some(Connection {
+        cookie: socket.cookie,
+        inode: (socket.inode != SocketInode(0)).then_some(socket.inode),
+        local: socket_address(socket.local, socket.interface),
+        remote: socket_address(socket.remote, socket.interface),
+        state: TcpState::from_number(socket.state)?,
+        idle: socket.idle,
+        tag: socket.tag,
+    })
+}
+
+/// A link-local address means something only together with its interface.
+fn socket_address((address, port): (IpAddr, u16), interface: u32) -> SocketAddr {
+    match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            SocketAddrV6::new(v6, port, 0, interface).into()
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address, port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
+        os::fd::AsFd,
+    };
+
+    use rustix::net::sockopt::socket_cookie;
+
+    use super::*;
+
+    fn only_connection(port: u16) -> Connection {
+        let mut found = connections(port, None).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    }
+
+    #[test]
+    fn a_connection_is_seen_queued_then_accepted_then_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(connections(address.port(), None).unwrap(), Vec::new());
+
+        let mut client = TcpStream::connect(address).unwrap();
+        let queued = only_connection(address.port());
+        assert_eq!((queued.stage(), queued.inode), (Stage::Queued, None));
+
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        let accepted = only_connection(address.port());
+        assert_eq!(accepted.stage(), Stage::Accepted);
+        assert_eq!(accepted.cookie, queued.cookie);
+        assert_eq!(accepted.cookie, SocketCookie(socket_cookie(&server).unwrap()));
+        assert_eq!(accepted.inode, Some(SocketInode(rustix::fs::fstat(&server).unwrap().st_ino)));
+        assert_eq!((accepted.local, accepted.remote), (address, client.local_addr().unwrap()));
+        assert_eq!(accepted.state, TcpState::Established);
+        assert!(accepted.idle.unwrap() < Duration::from_secs(5));
+        assert_eq!(accepted.tag, None);
+
+        client.shutdown(Shutdown::Write).unwrap();
+        server.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(only_connection(address.port()).state, TcpState::CloseWait);
+        drop(server);
+        client.read_to_end(&mut Vec::new()).unwrap();
+        // Whatever is left, the client's last acknowledgement may be on its way, but no process has it.
+        let left = connections(address.port(), None).unwrap();
+        assert!(left.iter().all(|connection| connection.stage() == Stage::Orphaned), "{left:?}");
+    }
+
+    #[test]
+    fn a_connection_that_only_this_side_closed_is_orphaned() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap());
+        assert_eq!(only_connection(address.port()).stage(), Stage::Orphaned);
+    }
+
+    #[test]
+    fn ipv4_clients_of_a_dual_stack_listener_have_ipv4_addresses() {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let connection = only_connection(port);
+        assert_eq!(connection.remote, client.local_addr().unwrap());
+        assert_eq!(connection.local, client.peer_addr().unwrap());
+    }
+
+    #[test]
+    fn the_other_end_of_a_loopback_connection_is_not_listed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = client.local_addr().unwrap().port();
+        let connection = only_connection(port);
+        assert_eq!(connection.cookie, SocketCookie(socket_cookie(&client).unwrap()));
+        assert_eq!(half_open(port).unwrap(), Vec::new());
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_map_is_refused_by_the_kernel() {
+        let file = tempfile::tempfile().unwrap();
+        let error = connections(1, Some(file.as_fd())).unwrap_err();
+        assert!(matches!(error, SockDiagError::Refused { .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Builds the netlink message that asks for a dump.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::wire::{Family, NLMSG_HEADER_LENGTH, StateSet};
+
+/// One question to the kernel: which sockets, and what about them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    /// What is asked for, in words, for errors.
+    pub(super) what: &'static str,
+    pub(super) family: Family,
+    pub(super) protocol: Protocol,
+    pub(super) states: StateSet,
+    /// Only sockets of this local port; the kernel filters. All ports if absent.
+    pub(super) port: Option<u16>,
+    /// Whether `struct tcp_info` is wanted.
+    pub(super) with_tcp_info: bool,
+    /// The socket storage whose value is wanted with each socket.
+    pub(super) tags: Option<BorrowedFd<'a>>,
+}
+
+/// Which of the protocols that share TCP's ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Tcp,
+    MultipathTcp,
+}
+
+impl Request<'_> {
+    /// The whole message, ready to be sent.
+    pub(super) fn encode(&self, sequence: u32) -> Vec<u8> {
+        let mut message = vec![0; NLMSG_HEADER_LENGTH];
+        self.put_inet_diag_req_v2(&mut message);
+        if self.protocol == Protocol::MultipathTcp {
+            // The header's protocol field has 8 bits, and 262 does not fit.
+            put_attribute(&mut message, INET_DIAG_REQ_PROTOCOL, &IPPROTO_MPTCP.to_ne_bytes());
+        }
+        if let Some(map) = self.tags {
+            let mut nested = Vec::new();
+            put_attribute(
+                &mut nested,
+                SK_DIAG_BPF_STORAGE_REQ_MAP_FD,
+                &map.as_raw_fd().to_ne_bytes(),
+            );
+            put_attribute(&mut message, INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED, &nested);
+        }
+        put_header(&mut message, sequence);
+        message
+    }
+
+    /// `struct inet_diag_req_v2`.
+    fn put_inet_diag_req_v2(&self, message: &mut Vec<u8>) {
+        let extensions = if self.with_tcp_info { 1 << (INET_DIAG_INFO - 1) } else { 0 };
+        message.extend_from_slice(&[self.family.number(), IPPROTO_TCP, extensions, 0]);
+        message.extend_from_slice(&self.states.bits().to_ne_bytes());
+        // struct inet_diag_sockid: ports in network byte order, then what a dump does not filter by.
+        message.extend_from_slice(&self.port.unwrap_or(0).to_be_bytes());
+        message.extend_from_slice(&[0; 2 + 16 + 16 + 4]);
+        message.extend_from_slice(&[0xff; 8]); // INET_DIAG_NOCOOKIE
+    }
+}
+
+/// Fills in `struct nlmsghdr`, once the length is known.
+fn put_header(message: &mut [u8], sequence: u32) {
+    let length = u32::try_from(message.len()).expect("a request has some hundred bytes");
+    message[0..4].copy_from_slice(&length.to_ne_bytes());
+    message[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    message[8..12].copy_from_slice(&sequence.to_ne_bytes());
+}
+
+/// Appends `struct nlattr` and its payload, padded to four bytes.
+fn put_attribute(message: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    let length =
+        u16::try_from(4 + payload.len()).expect("a request's attributes have some ten bytes");
+    message.extend_from_slice(&length.to_ne_bytes());
+    message.extend_from_slice(&kind.to_ne_bytes());
+    message.extend_from_slice(payload);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
+const NLA_F_NESTED: u16 = 0x8000;
+const INET_DIAG_INFO: u8 = 2;
+const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
+const INET_DIAG_REQ_PROTOCOL: u16 = 3;
+const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_MPTCP: u32 = 262;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn request() -> Request<'static> {
+        Request {
+            what: "listeners",
+            family: Family::V4,
+            protocol: Protocol::Tcp,
+            states: StateSet::LISTEN,
+            port: None,
+            with_tcp_info: false,
+            tags: None,
+        }
+    }
+
+    #[test]
+    fn a_plain_request_is_the_header_and_one_struct() {
+        let message = request().encode(7);
+        assert_eq!(message.len(), 16 + 56);
+        assert_eq!(message[0..4], 72_u32.to_ne_bytes());
+        assert_eq!(message[8..12], 7_u32.to_ne_bytes());
+        assert_eq!(message[16..20], [2, 6, 0, 0]);
+        assert_eq!(message[20..24], (1_u32 << 10).to_ne_bytes());
+    }
+
+    #[test]
+    fn the_port_travels_in_network_byte_order() {
+        let message = Request { port: Some(0x1f90), with_tcp_info: true, ..request() }.encode(1);
+        assert_eq!(message[24..26], [0x1f, 0x90]);
+        assert_eq!(message[18], 1 << 1);
+    }
+
+    #[test]
+    fn multipath_tcp_and_tags_are_attributes_after_the_struct() {
+        let file = tempfile::tempfile().expect("create a temporary file");
+        let message =
+            Request { protocol: Protocol::MultipathTcp, tags: Some(file.as_fd()), ..request() }
+                .encode(1);
+        let attributes = &message[72..];
+        assert_eq!(attributes[0..2], 8_u16.to_ne_bytes());
+        assert_eq!(attributes[2..4], 3_u16.to_ne_bytes());
+        assert_eq!(attributes[4..8], 262_u32.to_ne_bytes());
+        assert_eq!(attributes[8..10], 12_u16.to_ne_bytes());
+        assert_eq!(attributes[16..20], file.as_fd().as_raw_fd().to_ne_bytes());
+        assert_eq!(message[0..4], 92_u32.to_ne_bytes());
+    }
+}
