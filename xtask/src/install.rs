@@ -1,13 +1,13 @@
 //! `cargo xtask install`: the agent with everything that a user expects around it.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     build::{self, Build, Profile},
@@ -46,6 +46,7 @@ fn completions(agent: &Path, place: &Path) -> Result<()> {
         ("fish", "share/fish/vendor_completions.d/agent.fish"),
     ] {
         let script = command::output(Command::new(agent).args(["completions", shell]))?;
+        ensure!(!script.is_empty(), "the agent has no completions for {shell}");
         put(&place.join(file), script.as_bytes(), Mode::Data)?;
     }
     Ok(())
@@ -53,12 +54,14 @@ fn completions(agent: &Path, place: &Path) -> Result<()> {
 
 /// Each page goes to the folder of its section, which is the last part of its name.
 fn manual(agent: &Path, place: &Path) -> Result<()> {
-    let pages = tempfile::tempdir().context("create a folder for the manual")?;
-    command::run(Command::new(agent).arg("manual").arg(pages.path()))?;
-    for page in fs::read_dir(pages.path())? {
-        let page = page?.path();
+    let written = tempfile::tempdir().context("create a folder for the manual")?;
+    command::run(Command::new(agent).arg("manual").arg(written.path()))?;
+    let pages = fs::read_dir(written.path())?.collect::<io::Result<Vec<_>>>()?;
+    ensure!(!pages.is_empty(), "the agent wrote no manual pages");
+    for page in pages {
+        let page = page.path();
         let (Some(name), Some(section)) = (page.file_name(), page.extension()) else {
-            continue;
+            bail!("`{}` is not named like a manual page", page.display());
         };
         let folder = place.join("share/man").join(format!("man{}", section.display()));
         put(&folder.join(name), &fs::read(&page)?, Mode::Data)?;
