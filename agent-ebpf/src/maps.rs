@@ -12,7 +12,7 @@ use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf, SockMap},
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap},
 };
 
 #[map]
@@ -35,6 +35,10 @@ pub(crate) static FLOWS: HashMap<GenerationKey, FlowCounts> = HashMap::pinned(MA
 
 #[map]
 pub(crate) static GENERATION_CGROUPS: HashMap<u64, BindRule> = HashMap::pinned(MAX_LISTENERS, 0);
+
+/// The public port of each listener that was moved to another one, by socket cookie.
+#[map]
+pub(crate) static MOVED_BINDS: LruHashMap<u64, u32> = LruHashMap::pinned(MAX_LISTENERS, 0);
 
 /// Filled by the agent just before it runs `adopt_sockets`. Not preallocated: it is empty but for those moments.
 #[map]

@@ -7,14 +7,14 @@ use agent_ebpf::{
 };
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_uid_gid, bpf_setsockopt},
+    helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_setsockopt},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use aya_log_ebpf::info;
 
 use crate::{
-    maps::{ENDPOINTS, GENERATION_CGROUPS},
+    maps::{ENDPOINTS, GENERATION_CGROUPS, MOVED_BINDS},
     report::report,
 };
 
@@ -67,8 +67,7 @@ fn share_bind(ctx: &SockAddrContext) {
     if rule.action == SHARE && rule.owner == user {
         share_port(ctx);
     } else {
-        // SAFETY: a field that the verifier lets bind programs write; port 0 means any free one.
-        unsafe { core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, 0) };
+        move_bind(ctx, u16::from_be(port as u16));
         report(BIND_MOVED, rule.generation, 0);
         info!(ctx, "bind of port {} moved to a free one", u16::from_be(port as u16));
     }
@@ -96,6 +95,18 @@ fn share_port(ctx: &SockAddrContext) {
             info!(ctx, "socket option {} refused: {}", option, failed);
         }
     }
+}
+
+#[inline(always)]
+fn move_bind(ctx: &SockAddrContext, public: u16) {
+    // SAFETY: the context is valid.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if MOVED_BINDS.insert(cookie, u32::from(public), 0).is_err() {
+        // The agent could not tell which endpoint the listener is for: let the bind fail as it would without us.
+        return;
+    }
+    // SAFETY: a field that the verifier lets bind programs write; port 0 means any free one.
+    unsafe { core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, 0) };
 }
 
 pub(crate) const SOL_SOCKET: i32 = 1;

@@ -47,6 +47,7 @@ pub struct Datapath {
     listener_sets: HashMap<MapData, ListenerSetKey, ListenerSet>,
     flows: HashMap<MapData, GenerationKey, FlowCounts>,
     bind_rules: HashMap<MapData, u64, BindRule>,
+    moved_binds: HashMap<MapData, u64, u32>,
     adoptions: HashMap<MapData, u64, Adoption>,
     steered: PerCpuArray<MapData, SteerCounts>,
     /// A plain handle: socket storage is read through `sock_diag` and written by the programs.
@@ -70,6 +71,7 @@ impl Datapath {
             listener_sets: kernel.hash("LISTENER_SETS")?,
             flows: kernel.hash("FLOWS")?,
             bind_rules: kernel.hash("GENERATION_CGROUPS")?,
+            moved_binds: kernel.hash("MOVED_BINDS")?,
             adoptions: kernel.hash("ADOPTIONS")?,
             steered: kernel.per_cpu("STEERED")?,
             tags: kernel.descriptor("TAGS")?,
@@ -150,7 +152,7 @@ impl Datapath {
         self.count_flows_of(generation)?;
         let mut adopted = Vec::new();
         for endpoint in endpoints {
-            let serving: Vec<_> = listeners.iter().filter(|it| it.address.serves(endpoint.address)).collect();
+            let serving = sockets::serving(endpoint, listeners);
             let first = self.free_slots(serving.len())?;
             let placed = self.place_listeners(generation, first, &serving)?;
             let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };
@@ -192,6 +194,16 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn set_bind_rule(&mut self, cgroup: u64, rule: BindRule) -> Result<(), DatapathError> {
         self.bind_rules.insert(cgroup, rule, 0).named("write", "GENERATION_CGROUPS")
+    }
+
+    /// The public port that a listener asked for, if its bind was moved to another one.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn moved_from(&self, cookie: u64) -> Result<Option<u16>, DatapathError> {
+        let port = error::found(self.moved_binds.get(&cookie, 0)).named("read", "MOVED_BINDS")?;
+        Ok(port.and_then(|port| u16::try_from(port).ok()))
     }
 
     /// How many flows a generation got, and how many of them ended.

@@ -13,14 +13,16 @@ use agent_ebpf::{
 };
 
 use super::{Datapath, DatapathError, error::Named as _};
-use crate::service::{GenerationId, LocalAddress};
+use crate::service::{Endpoint, GenerationId, LocalAddress};
 
 /// A listener of a generation, found by `sock_diag`.
 #[derive(Clone, Debug)]
 pub struct ListenerToAdopt {
     /// The kernel's number for the socket, never reused.
     pub cookie: u64,
-    /// What it is bound to.
+    /// The public port that it is to serve, which need not be the one it is bound to.
+    pub port: u16,
+    /// The address that it is bound to.
     pub address: LocalAddress,
     /// Whether its port is to be shared with the next generation's listener.
     pub share: bool,
@@ -126,6 +128,14 @@ impl Datapath {
         }
         walked.map(|_| outcomes)
     }
+}
+
+/// The listeners for an endpoint: those on exactly its address, as in the kernel's own lookup, or else all that take its
+/// connections.
+pub(super) fn serving<'a>(endpoint: &Endpoint, listeners: &'a [ListenerToAdopt]) -> Vec<&'a ListenerToAdopt> {
+    let on_port = || listeners.iter().filter(|it| it.port == endpoint.port);
+    let exact: Vec<_> = on_port().filter(|it| it.address == endpoint.address).collect();
+    if exact.is_empty() { on_port().filter(|it| it.address.serves(endpoint.address)).collect() } else { exact }
 }
 
 const fn socket_error(cookie: u64, source: io::Error) -> DatapathError {

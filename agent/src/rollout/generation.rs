@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{DrainPlan, Timestamp};
-use crate::service::GenerationNumber;
+use crate::{host::process::ProcessIdentity, service::GenerationNumber};
 
 /// One incarnation of the server: its processes and its listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct Generation {
     /// When it was launched or found.
     pub since: Timestamp,
     /// Its processes, as far as they are known one by one. Those of a launched one are those of its cgroup.
-    pub processes: Vec<ProcessRecord>,
+    pub processes: Vec<ProcessIdentity>,
     /// Its listeners.
     pub listeners: Vec<ListenerRecord>,
 }
@@ -108,15 +108,6 @@ pub enum PortHold {
     Plain,
     /// Not known yet.
     Unbound,
-}
-
-/// A process, safe against reuse of its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ProcessRecord {
-    /// Its number.
-    pub pid: i32,
-    /// Its start time in clock ticks since boot (field 22 of `/proc/PID/stat`).
-    pub start_time: u64,
 }
 
 /// A listener that was taken over.

@@ -26,7 +26,7 @@ mod service;
 mod tests;
 
 pub use self::{
-    generation::{Generation, ListenerRecord, Origin, Phase, PortHold, ProcessRecord},
+    generation::{Generation, ListenerRecord, Origin, Phase, PortHold},
     plan::{DrainPlan, DrainPolicy, Plan, Timestamp},
     record::{Kind, Outcome, Rollout, RolloutId, Status},
     service::{Effect, Event, Flows, Queues, Refusal, Service, Targets},
