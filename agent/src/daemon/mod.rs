@@ -1,0 +1,33 @@
+//! The agent itself: the single writer of all state.
+//!
+//! ```text
+//!   HTTP requests ──┐                          ┌── rollout   what to do (pure)
+//!   kernel reports ─┼──▶ one queue ──▶ Agent ──┼── datapath  maps and programs
+//!   process exits ──┘     (this file) (agent)  └── host      sockets, processes, cgroups
+//!   deadlines ──────────────────────────▲
+//! ```
+//!
+//! [`agent::Agent`] runs on a thread of its own and takes one message after the other, so that nothing it does needs a lock,
+//! and may block for as long as the kernel takes. The asynchronous side ([`server`], [`watch`]) only waits for descriptors.
+
+mod agent;
+mod attach;
+mod clock;
+mod detach;
+mod effects;
+mod found;
+mod journal;
+mod launch;
+mod observe;
+mod problems;
+mod server;
+mod start;
+mod state_file;
+mod upgrade;
+mod views;
+mod watch;
+
+pub use self::{
+    start::{Options, run},
+    state_file::{StateFile, StateFileError},
+};

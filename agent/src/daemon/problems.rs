@@ -1,0 +1,83 @@
+//! How the layers' errors become what the operator reads.
+
+use super::StateFileError;
+use crate::{
+    api::{Problem, ProblemKind},
+    datapath::DatapathError,
+    host::{process::ProcessError, sock_diag::SockDiagError},
+    rollout::Refusal,
+};
+
+impl From<DatapathError> for Problem {
+    fn from(error: DatapathError) -> Self {
+        let problem = Self::caused(kind_of(&error), &error);
+        match &error {
+            DatapathError::OtherSchema { path, .. } => problem.fix(format!(
+                "detach with the agent that made the pins, or, if no service needs them, remove `{}`",
+                path.display()
+            )),
+            DatapathError::KernelTypes(_) => problem.fix("run a kernel built with CONFIG_DEBUG_INFO_BTF=y"),
+            DatapathError::Program { .. } | DatapathError::Object(_) => {
+                problem.fix("run `agent doctor`: it says what this kernel lacks")
+            }
+            DatapathError::NoBpfFileSystem(_)
+            | DatapathError::Pin { .. }
+            | DatapathError::Map { .. }
+            | DatapathError::SocketMapFull { .. }
+            | DatapathError::Walk(_)
+            | DatapathError::Socket { .. } => problem,
+        }
+    }
+}
+
+const fn kind_of(error: &DatapathError) -> ProblemKind {
+    match error {
+        DatapathError::OtherSchema { .. }
+        | DatapathError::NoBpfFileSystem(_)
+        | DatapathError::KernelTypes(_)
+        | DatapathError::Object(_)
+        | DatapathError::Program { .. } => ProblemKind::Preflight,
+        DatapathError::Pin { .. }
+        | DatapathError::Map { .. }
+        | DatapathError::SocketMapFull { .. }
+        | DatapathError::Walk(_)
+        | DatapathError::Socket { .. } => ProblemKind::Failed,
+    }
+}
+
+impl From<StateFileError> for Problem {
+    fn from(error: StateFileError) -> Self {
+        let problem = Self::caused(ProblemKind::Failed, &error);
+        match &error {
+            StateFileError::Io { .. } => problem,
+            StateFileError::Damaged { path, .. }
+            | StateFileError::TooLarge { path, .. }
+            | StateFileError::OtherVersion { path, .. } => Self { kind: ProblemKind::Preflight, ..problem }.fix(format!(
+                "steering goes on without the agent; move `{}` away to attach again from what runs",
+                path.display()
+            )),
+        }
+    }
+}
+
+impl From<SockDiagError> for Problem {
+    fn from(error: SockDiagError) -> Self {
+        Self::caused(ProblemKind::Failed, &error)
+    }
+}
+
+impl From<ProcessError> for Problem {
+    fn from(error: ProcessError) -> Self {
+        Self::caused(ProblemKind::Failed, &error)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let fix = match refusal {
+            Refusal::RolloutUnderWay(..) => "wait for it (`agent status --watch`), or take it back with `agent undo`",
+            Refusal::NothingToUndo => "upgrade to the version that you want back",
+        };
+        Self::new(ProblemKind::Locked, refusal.to_string()).fix(fix)
+    }
+}

@@ -1,0 +1,169 @@
+//! What the agent knows besides the kernel maps: one small file, replaced by rename.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{host::context::Context, rollout::Service};
+
+/// Version of the file. A newer one is refused, an older one would be converted here.
+const VERSION: u32 = 1;
+
+/// Larger than any state we write: 1,024 services of 64 remembered rollouts.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Content of the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StateFile {
+    /// Inode number of the network namespace that the agent serves.
+    pub network_namespace: u64,
+    /// Everything that was attached.
+    pub services: Vec<Record>,
+}
+
+/// One service and what it takes to launch its next generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its generations and rollouts.
+    pub service: Service,
+    /// User, directory, environment and limits of its server when last seen alive.
+    pub context: Context,
+    /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones.
+    pub origin_cgroup: PathBuf,
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    /// The system said no.
+    #[error("{operation} the state file `{}`", .path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not ours, or half of it is missing.
+    #[error("`{}` is no state file of this agent", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It is too large to be ours.
+    #[error("`{}` has {bytes} bytes, more than any state file of this agent", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A later agent wrote it.
+    #[error("`{}` has version {found}, this agent knows version {VERSION}", .path.display())]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    agent_state_version: u32,
+    #[serde(flatten)]
+    state: T,
+}
+
+impl StateFile {
+    /// Reads the state; `None` if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is not ours. It is left as it is.
+    pub fn read(path: &Path) -> Result<Option<Self>, StateFileError> {
+        let failed = |source| StateFileError::Io { operation: "read", path: path.to_owned(), source };
+        let bytes = match fs::metadata(path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if bytes > MAX_BYTES {
+            return Err(StateFileError::TooLarge { path: path.to_owned(), bytes });
+        }
+        let text = fs::read(path).map_err(failed)?;
+        let damaged = |source| StateFileError::Damaged { path: path.to_owned(), source };
+        let version: Versioned<serde_json::Value> = serde_json::from_slice(&text).map_err(damaged)?;
+        if version.agent_state_version != VERSION {
+            return Err(StateFileError::OtherVersion { path: path.to_owned(), found: version.agent_state_version });
+        }
+        serde_json::from_value(version.state).map(Some).map_err(damaged)
+    }
+
+    /// Replaces the file. A reader sees the old state or the new one, never a part.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses; the old state is then still there.
+    pub fn write(&self, path: &Path) -> Result<(), StateFileError> {
+        let failed = |operation| move |source| StateFileError::Io { operation, path: path.to_owned(), source };
+        let state = Versioned { agent_state_version: VERSION, state: self };
+        let text = serde_json::to_vec(&state).map_err(|error| failed("write")(error.into()))?;
+        let aside = path.with_extension("new");
+        let mut file = create(&aside).map_err(failed("create"))?;
+        file.write_all(&text).and_then(|()| file.sync_data()).map_err(failed("write"))?;
+        fs::rename(&aside, path).map_err(failed("replace"))
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back_and_nobody_else_may_read_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        assert_eq!(StateFile::read(&path).unwrap(), None);
+        let state = StateFile { network_namespace: 7, services: Vec::new() };
+        state.write(&path).unwrap();
+        assert_eq!(StateFile::read(&path).unwrap(), Some(state));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn truncated_foreign_and_newer_files_are_told_apart_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        for (text, damaged) in [
+            (r#"{"agent_state_version":1,"network_na"#, true),
+            (r#"{"hello":"world"}"#, true),
+            ("", true),
+            (r#"{"agent_state_version":2,"later":true}"#, false),
+        ] {
+            fs::write(&path, text).unwrap();
+            match StateFile::read(&path).unwrap_err() {
+                StateFileError::Damaged { .. } => assert!(damaged, "{text}"),
+                StateFileError::OtherVersion { found, .. } => assert!(!damaged && found == 2, "{text}"),
+                other => panic!("{other}"),
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+}
