@@ -145,7 +145,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200), ended: bool) {
-            let _: Result<Option<Answer>, String> = answer(&bytes, ended);
+            answer(&bytes, ended).ok();
         }
 
         #[test]

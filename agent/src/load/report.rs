@@ -140,14 +140,14 @@ impl fmt::Display for Summary {
         for (class, seen) in &self.classes {
             writeln!(
                 formatter,
-                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, connect {}, answer {}",
+                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, handshake {}, answer {}",
                 seen.connections,
                 seen.requests,
                 seen.answers,
                 seen.generations,
                 seen.closed,
                 seen.late,
-                seen.connect,
+                seen.handshake,
                 seen.answer
             )?;
             for (kind, failures) in &seen.failures {
