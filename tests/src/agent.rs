@@ -68,9 +68,18 @@ impl Agent {
     ///
     /// If the binary has not been built or there is no cgroup v2 tree.
     pub fn new(namespace: &Namespace) -> Result<Self> {
-        let binary =
-            std::env::var_os("AGENT_BINARY").map_or_else(|| PathBuf::from(BINARY), PathBuf::from);
-        let binary = fs::canonicalize(&binary)
+        let binary = std::env::var_os("AGENT_BINARY");
+        let binary = binary.map_or_else(|| PathBuf::from(BINARY), PathBuf::from);
+        Self::with_binary(namespace, &binary)
+    }
+
+    /// Prepares an agent of another build.
+    ///
+    /// # Errors
+    ///
+    /// As [`Agent::new`].
+    pub fn with_binary(namespace: &Namespace, binary: &Path) -> Result<Self> {
+        let binary = fs::canonicalize(binary)
             .with_context(|| format!("find the agent's binary `{}`", binary.display()))?;
         let name =
             format!("agent-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

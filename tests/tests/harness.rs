@@ -1,9 +1,10 @@
 //! The stage itself, without the agent: every server serves every class of client, and a killed one is noticed.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use agent::load::{Class, FailureKind, Load};
+use agent::load::{Class, FailureKind, Load, Plan};
 use anyhow::Result;
 use tests::namespace::Namespace;
 use tests::servers::{self, Go, Nginx, Node, Python, Redis, Server};
@@ -65,6 +66,36 @@ async fn redis() -> Result<()> {
 #[tokio::test]
 async fn go() -> Result<()> {
     serves_and_is_missed(&Go::new(PORT)?).await
+}
+
+#[tokio::test]
+async fn the_other_address_family() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = Node::new(PORT)?;
+    let _started = servers::start(&server, &namespace, 7)?;
+    let mut plan = server.plan().generations(7..=7).namespace(namespace.descriptor());
+    plan.target = SocketAddr::from((Ipv6Addr::LOCALHOST, PORT));
+    let running = Load::start(plan)?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let summary = running.stop().await.summary;
+    assert_eq!(summary.failures(), 0, "{summary}");
+    assert!(summary.answers() > 50, "{summary}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lack_of_ports_is_the_clients_own_failure() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = Redis::new(PORT)?;
+    let _started = servers::start(&server, &namespace, 1)?;
+    namespace.set("ipv4/ip_local_port_range", "50000 50003")?;
+    let plan = Plan::redis(server.address()).keep_alive(8, Duration::from_millis(20));
+    let running = Load::start(plan.namespace(namespace.descriptor()))?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let summary = running.stop().await.summary;
+    assert!(summary.failures_of(FailureKind::Local) >= 4, "{summary}");
+    assert_eq!(summary.failures(), summary.failures_of(FailureKind::Local), "{summary}");
+    Ok(())
 }
 
 #[test]

@@ -34,14 +34,16 @@ async fn one(
     let mut intended = Instant::now();
     let mut connection = client.connect(Class::KeepAlive, intended, None).await?;
     loop {
+        // The last request comes after the wish to stop: it shows that the connection lives to the very end.
+        let last = stop.requested();
         let answer = client.ask(&mut connection, request, intended).await?;
         if !answer.reusable {
             return Ok(End::Closed);
         }
-        stop.pause(think).await;
-        if stop.requested() {
+        if last {
             return Ok(End::Stopped);
         }
+        stop.pause(think).await;
         intended = Instant::now();
     }
 }

@@ -25,6 +25,7 @@ mod plan;
 mod report;
 mod running;
 
+mod alarm;
 mod failure;
 mod recorder;
 mod stop;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::alarm::Alarm;
 use super::client::Client;
 use super::http::After;
 use super::plan::OneShot;
@@ -17,16 +18,22 @@ use super::stop::Stop;
 
 /// Begins requests until the end is requested, then waits for those under way.
 pub(super) async fn run(client: Arc<Client>, settings: OneShot, mut stop: Stop) {
+    let alarm = match Alarm::new() {
+        Ok(alarm) => alarm,
+        Err(error) => return client.recorder.broken(&format!("make a timer: {error}")),
+    };
     let request: Arc<[u8]> = client.plan.protocol.request(After::Close).into();
     let room = Arc::new(Semaphore::new(settings.in_flight));
     let mut under_way = JoinSet::new();
     let begun = Instant::now();
     for number in 0.. {
         let intended = begun + offset(number, settings.rate);
-        if intended > Instant::now() {
-            stop.pause_until(intended).await;
-        }
-        if stop.requested() {
+        let waited = tokio::select! {
+            waited = alarm.wait_until(intended) => waited,
+            () = stop.wait() => break,
+        };
+        if let Err(error) = waited {
+            client.recorder.broken(&format!("wait for the next request's time: {error}"));
             break;
         }
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
@@ -68,7 +75,7 @@ fn offset(number: u64, rate: u32) -> Duration {
     Duration::from_secs(number / rate) + Duration::from_nanos(number % rate * 1_000_000_000 / rate)
 }
 
-/// Above the clock's own coarseness of about a millisecond.
+/// Above what a busy machine takes to wake a thread.
 const LATE: Duration = Duration::from_millis(10);
 const BATCH: u64 = 16;
 

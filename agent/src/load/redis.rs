@@ -18,6 +18,9 @@ pub(super) fn answer(bytes: &[u8]) -> Result<Option<Answer>, String> {
         }
     }
     let (Some(_length), Some(name)) = (next(&mut lines), next(&mut lines)) else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err("more than two answers".to_owned());
+    }
     let number = name.strip_prefix("gen-").and_then(|name| name.strip_suffix(".rdb"));
     let generation = number
         .and_then(|number| number.parse().ok())
@@ -46,6 +49,11 @@ mod tests {
         for cut in 0..WHOLE.len() {
             assert_eq!(answer(&WHOLE[..cut]).unwrap(), None, "{cut}");
         }
+    }
+
+    #[test]
+    fn more_than_was_asked_for_is_a_wrong_answer() {
+        assert!(answer(&[WHOLE, b"+"].concat()).is_err());
     }
 
     #[test]

@@ -140,14 +140,14 @@ impl fmt::Display for Summary {
         for (class, seen) in &self.classes {
             writeln!(
                 formatter,
-                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, connect {}, answer {}",
+                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, handshake {}, answer {}",
                 seen.connections,
                 seen.requests,
                 seen.answers,
                 seen.generations,
                 seen.closed,
                 seen.late,
-                seen.connect,
+                seen.handshake,
                 seen.answer
             )?;
             for (kind, failures) in &seen.failures {
@@ -219,5 +219,44 @@ impl Latency {
 impl fmt::Display for Latency {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "p50 {} p99 {} max {} µs", self.p50_us, self.p99_us, self.max_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers by (milliseconds at which the connection was begun, those of its handshake, generation).
+    fn report(begun: Instant, answers: &[(u64, u64, u32)]) -> Report {
+        let observation = |(at, handshake, generation): &(u64, u64, u32)| {
+            let started = begun + Duration::from_millis(*at);
+            let connected = started + Duration::from_millis(*handshake);
+            let generation = Some(*generation);
+            let (class, connection) = (Class::OneShot, 0);
+            Observation { class, connection, started, connected, answered: connected, generation }
+        };
+        let observations = answers.iter().map(observation).collect();
+        Report { summary: Summary::default(), observations }
+    }
+
+    #[test]
+    fn an_answer_is_stale_by_when_its_connection_was_begun() {
+        let begun = Instant::now();
+        let report = report(begun, &[(10, 50, 1), (20, 1, 2), (30, 1, 1)]);
+        let stale = report.stale(begun + Duration::from_millis(15), 2);
+        let at: Vec<Duration> =
+            stale.iter().map(|seen| seen.started.duration_since(begun)).collect();
+        assert_eq!(at, [Duration::from_millis(30)]);
+        assert_eq!(report.first_of(2), Some(begun + Duration::from_millis(20)));
+        assert_eq!(report.first_of(3), None);
+    }
+
+    #[test]
+    fn only_handshakes_near_an_instant_are_looked_at() {
+        let begun = Instant::now();
+        let report = report(begun, &[(0, 9, 1), (100, 3, 1), (140, 5, 1), (300, 7, 1)]);
+        let (switch, near) = (begun + Duration::from_millis(120), Duration::from_millis(50));
+        assert_eq!(report.longest_handshake_near(switch, near), Some(Duration::from_millis(5)));
+        assert_eq!(report.longest_handshake_near(begun + Duration::from_secs(9), near), None);
     }
 }

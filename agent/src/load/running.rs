@@ -36,13 +36,13 @@ impl Load {
         let body = move || match prepare(&plan) {
             Ok(runtime) => {
                 // The caller waits for this message, so it is there to take it.
-                let _: Result<(), mpsc::SendError<_>> = ready.send(Ok(()));
+                ready.send(Ok(())).ok();
                 runtime.block_on(drive(Client::new(plan, notes), stop));
                 // Nobody has to wait for the end.
-                let _: Result<(), ()> = finish.send(());
+                finish.send(()).ok();
             }
             Err(error) => {
-                let _: Result<(), mpsc::SendError<_>> = ready.send(Err(error));
+                ready.send(Err(error)).ok();
             }
         };
         std::thread::Builder::new()

@@ -1,6 +1,6 @@
 //! The request to come to an end, as the clients hear it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -28,8 +28,7 @@ impl Stop {
     /// Waits until the end is requested, or nobody is left who could.
     pub(super) async fn wait(&mut self) {
         // An error says that the sender is gone, which is an end as well.
-        let _: Result<_, watch::error::RecvError> =
-            self.0.wait_for(|wish| *wish == Wish::Finish).await;
+        self.0.wait_for(|wish| *wish == Wish::Finish).await.ok();
     }
 
     /// Waits until nobody is interested in the run any more.
@@ -39,13 +38,6 @@ impl Stop {
 
     /// Waits for a time, or less if the end is requested.
     pub(super) async fn pause(&mut self, duration: Duration) {
-        let _: Result<(), tokio::time::error::Elapsed> =
-            tokio::time::timeout(duration, self.wait()).await;
-    }
-
-    /// Waits until an instant, or less if the end is requested.
-    pub(super) async fn pause_until(&mut self, instant: Instant) {
-        let _: Result<(), tokio::time::error::Elapsed> =
-            tokio::time::timeout_at(instant.into(), self.wait()).await;
+        tokio::time::timeout(duration, self.wait()).await.ok();
     }
 }

@@ -51,9 +51,10 @@ async fn a_healthy_server_has_no_failures() {
     assert_eq!(report.summary.generations(), BTreeMap::from([(3, report.summary.answers())]));
     let kept = report.summary.class(Class::KeepAlive);
     assert_eq!(kept.connections, 4);
-    assert!(kept.answers > 40, "{}", report.summary);
+    assert!(kept.answers > 20, "{}", report.summary);
     let new = report.summary.class(Class::OneShot);
-    assert!((80..=105).contains(&new.answers), "{}", report.summary);
+    let due = report.summary.elapsed.as_secs_f64() * 200.0 + 1.0;
+    assert!(new.connections >= 50 && f64::from(u32::try_from(new.connections).unwrap()) <= due);
     assert_eq!(new.connect.count, new.connections);
     assert_eq!(u64::try_from(report.observations.len()).unwrap(), report.summary.answers());
     assert_eq!(report.stale(begun, 3).len(), 0);
