@@ -1,0 +1,80 @@
+//! What is mounted where, in our mount namespace.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+/// One mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Which part of the file system it shows; `/` for all of it.
+    pub root: PathBuf,
+    /// Where it shows it.
+    pub point: PathBuf,
+}
+
+/// All mounts of a type of file system, such as `cgroup2` or `bpf`, in the order they were made.
+///
+/// # Errors
+///
+/// When `/proc/self/mountinfo` cannot be read.
+pub fn of_type(kind: &str) -> io::Result<Vec<Mount>> {
+    let table = fs::read(Path::new("/proc/thread-self/mountinfo"))?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(|line| parse(line, kind)).collect())
+}
+
+/// A line of the table if it is of the wanted type: number, parent, device, root, point, options, any optional fields,
+/// a lone hyphen, type, source, options.
+fn parse(line: &[u8], kind: &str) -> Option<Mount> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let hyphen = fields.iter().position(|field| *field == b"-")?;
+    if *fields.get(hyphen + 1)? != kind.as_bytes() {
+        return None;
+    }
+    Some(Mount { root: unescaped(fields.get(3)?), point: unescaped(fields.get(4)?) })
+}
+
+/// The kernel writes blanks, line ends and backslashes as a backslash and three octal digits (`mangle_path`).
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        let escaped = after.first_chunk::<3>().filter(|_| *first == b'\\').and_then(octal);
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &after[3..] } else { after };
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+fn octal(digits: &[u8; 3]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_with_its_escapes_and_optional_fields() {
+        let line = br"38 31 0:38 /part /mnt/my\040groups rw,relatime shared:4 master:1 - cgroup2 cgroup2 rw";
+        let mount = Mount { root: "/part".into(), point: "/mnt/my groups".into() };
+        assert_eq!(parse(line, "cgroup2"), Some(mount));
+        assert_eq!(parse(line, "cgroup"), None);
+        assert_eq!(parse(b"38 31 0:38 / /x rw", "cgroup2"), None);
+        assert_eq!(parse(b"- cgroup2", "cgroup2"), None);
+    }
+
+    #[test]
+    fn a_backslash_that_escapes_nothing_stays() {
+        assert_eq!(unescaped(br"a\13"), Path::new(r"a\13"));
+        assert_eq!(unescaped(br"a\134b"), Path::new(r"a\b"));
+    }
+
+    #[test]
+    fn the_process_file_system_is_mounted() {
+        assert!(of_type("proc").unwrap().iter().any(|mount| mount.point == Path::new("/proc")));
+    }
+}
