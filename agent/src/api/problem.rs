@@ -50,6 +50,13 @@ impl Problem {
         Self { causes, ..Self::new(kind, error.to_string()) }
     }
 
+    /// The same, with another failure as its cause.
+    #[must_use]
+    pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        self.causes.extend(std::iter::successors(Some(error), |cause| cause.source()).map(ToString::to_string));
+        self
+    }
+
     /// The same, with what to do about it.
     #[must_use]
     pub fn fix(self, fix: impl Into<String>) -> Self {

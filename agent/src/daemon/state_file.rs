@@ -22,6 +22,8 @@ const MAX_BYTES: u64 = 64 << 20;
 pub struct StateFile {
     /// Inode number of the network namespace that the agent serves.
     pub network_namespace: u64,
+    /// Of which start of the machine it speaks: pins and processes do not outlive one, a file may.
+    pub boot_id: String,
     /// Everything that was attached.
     pub services: Vec<Record>,
 }
@@ -121,7 +123,8 @@ impl StateFile {
         let text = serde_json::to_vec(&state).map_err(|error| failed("write")(error.into()))?;
         let aside = path.with_extension("new");
         let mut file = create(&aside).map_err(failed("create"))?;
-        file.write_all(&text).and_then(|()| file.sync_data()).map_err(failed("write"))?;
+        // Not synced to a disk: what the file speaks of does not outlive the machine's next start either.
+        file.write_all(&text).map_err(failed("write"))?;
         fs::rename(&aside, path).map_err(failed("replace"))
     }
 }
@@ -141,7 +144,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(StateFile::read(&path).unwrap(), None);
-        let state = StateFile { network_namespace: 7, services: Vec::new() };
+        let state = StateFile { network_namespace: 7, boot_id: "b".to_owned(), services: Vec::new() };
         state.write(&path).unwrap();
         assert_eq!(StateFile::read(&path).unwrap(), Some(state));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
