@@ -79,13 +79,19 @@ impl Hierarchy {
     /// [`CgroupError::Outside`] if the mount does not show it.
     pub fn of(&self, pid: Pid) -> Result<Cgroup, CgroupError> {
         let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let table = fs::read_to_string(&file)
-            .map_err(|source| CgroupError::Failed { operation: "read", path: file, source })?;
+        let table = fs::read_to_string(&file).map_err(|source| CgroupError::Failed {
+            operation: "read",
+            path: file,
+            source,
+        })?;
         // Version 2 is the line with hierarchy number 0 and no controllers.
-        let path = table.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotMounted)?;
-        let inside = Path::new(path)
-            .strip_prefix(&self.mount.root)
-            .map_err(|_outside: std::path::StripPrefixError| CgroupError::Outside { path: path.into() })?;
+        let path = table
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .ok_or(CgroupError::NotMounted)?;
+        let inside = Path::new(path).strip_prefix(&self.mount.root).map_err(
+            |_outside: std::path::StripPrefixError| CgroupError::Outside { path: path.into() },
+        )?;
         self.below_root(inside)
     }
 
@@ -140,7 +146,8 @@ impl Cgroup {
     ///
     /// When the group does not exist (any more).
     pub fn id(&self) -> Result<u64, CgroupError> {
-        let directory = fs::metadata(&self.directory).map_err(|source| self.failed("read the number of", source))?;
+        let directory = fs::metadata(&self.directory)
+            .map_err(|source| self.failed("read the number of", source))?;
         Ok(directory.ino())
     }
 
@@ -153,7 +160,8 @@ impl Cgroup {
         let mut pids = HashSet::new();
         for group in self.with_descendants()? {
             match fs::read_to_string(group.join("cgroup.procs")) {
-                Ok(list) => pids.extend(list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::new)),
+                Ok(list) => pids
+                    .extend(list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::new)),
                 // Gone meanwhile, or made of threads, whose processes a group above lists.
                 Err(error) if group != self.directory && is_benign(&error) => {}
                 Err(source) => return Err(self.failed("list the processes of", source)),
@@ -198,7 +206,9 @@ impl Cgroup {
     /// When the kernel refuses.
     pub fn kill(&self) -> Result<(), CgroupError> {
         match fs::write(self.directory.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.exists() => self.kill_each(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.exists() => {
+                self.kill_each()
+            }
             answer => answer.map_err(|source| self.failed("kill", source)),
         }
     }
@@ -212,7 +222,9 @@ impl Cgroup {
             for pid in pids {
                 match Process::open(pid).and_then(|process| process.signal(Signal::KILL)) {
                     Ok(()) | Err(ProcessError::Gone { .. }) => {}
-                    Err(source) => return Err(CgroupError::Signal { path: self.directory.clone(), source }),
+                    Err(source) => {
+                        return Err(CgroupError::Signal { path: self.directory.clone(), source });
+                    }
                 }
             }
         }
@@ -243,7 +255,8 @@ impl Cgroup {
             for pid in pids {
                 match other.adopt(pid) {
                     Err(CgroupError::Failed { source, .. })
-                        if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+                        if source.raw_os_error()
+                            == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
                     answer => answer?,
                 }
             }
@@ -258,13 +271,19 @@ impl Cgroup {
     /// `EBUSY` while a process is in one of them.
     pub fn remove(&self) -> Result<(), CgroupError> {
         let groups = match self.with_descendants() {
-            Err(CgroupError::Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(CgroupError::Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
             answer => answer?,
         };
         for directory in groups.iter().rev() {
             match fs::remove_dir(directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(CgroupError::Failed { operation: "remove", path: directory.clone(), source: error });
+                    return Err(CgroupError::Failed {
+                        operation: "remove",
+                        path: directory.clone(),
+                        source: error,
+                    });
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -279,7 +298,8 @@ impl Cgroup {
         while let Some(directory) = groups.get(next).cloned() {
             match fs::read_dir(&directory) {
                 Ok(entries) => {
-                    let groups_below = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+                    let groups_below =
+                        |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
                     groups.extend(entries.flatten().filter(groups_below).map(|entry| entry.path()));
                 }
                 Err(error) if next > 0 && is_benign(&error) => {}
@@ -325,7 +345,8 @@ impl PopulatedWatch {
         let deadline = Instant::now() + patience;
         while self.is_populated()? {
             let left = deadline.saturating_duration_since(Instant::now());
-            let changed = readable_within(&self.events, PollFlags::PRI, left).map_err(|source| self.failed(source))?;
+            let changed = readable_within(&self.events, PollFlags::PRI, left)
+                .map_err(|source| self.failed(source))?;
             if !changed {
                 return Ok(false);
             }
@@ -386,7 +407,9 @@ pub enum CgroupError {
         source: ProcessError,
     },
     /// Its processes forked faster than they were moved.
-    #[error("control group `{path}` still has processes after `{ROUNDS}` rounds of moving them out")]
+    #[error(
+        "control group `{path}` still has processes after `{ROUNDS}` rounds of moving them out"
+    )]
     NeverEmpty {
         /// The group's directory.
         path: PathBuf,
@@ -396,7 +419,8 @@ pub enum CgroupError {
 /// Of a group below: removed meanwhile (`ENODEV` for a file that was open), or one of threads (`EOPNOTSUPP`).
 fn is_benign(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    Errno::from_io_error(error).is_some_and(|number| [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].contains(&number))
+    Errno::from_io_error(error)
+        .is_some_and(|number| [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].contains(&number))
 }
 
 /// How often a list of processes is worked off before we call it a fork bomb.
@@ -417,14 +441,16 @@ mod tests {
                 let path = PathBuf::from(format!("agent-test-{}-{name}", std::process::id()));
                 Ok(Self(hierarchy.create(&path)?, hierarchy))
             });
-            made.inspect_err(|error| eprintln!("skipped: cannot make a control group: {error:?}")).ok()
+            made.inspect_err(|error| eprintln!("skipped: cannot make a control group: {error:?}"))
+                .ok()
         }
     }
 
     impl Drop for TestGroup {
         fn drop(&mut self) {
             self.0.kill().unwrap();
-            let empty = self.0.watch_populated().unwrap().is_empty_within(Duration::from_secs(10)).unwrap();
+            let empty =
+                self.0.watch_populated().unwrap().is_empty_within(Duration::from_secs(10)).unwrap();
             assert!(empty, "the group still has processes");
             self.0.remove().unwrap();
         }
@@ -442,14 +468,18 @@ mod tests {
         assert!(!group.is_populated().unwrap());
         assert_eq!(group.level(), 1);
         assert_eq!(group.id().unwrap(), fs::metadata(group.directory()).unwrap().ino());
-        let below = hierarchy.create(&group.directory().strip_prefix(&hierarchy.mount.point).unwrap().join("below"));
+        let below = hierarchy
+            .create(&group.directory().strip_prefix(&hierarchy.mount.point).unwrap().join("below"));
         let below = below.unwrap();
         assert_eq!(below.level(), 2);
 
         let watch = group.watch_populated().unwrap();
         let (mut child, pid) = sleeper();
         below.adopt(pid).unwrap();
-        assert!(readable_within(&watch, PollFlags::PRI, Duration::from_secs(10)).unwrap(), "a change is reported");
+        assert!(
+            readable_within(&watch, PollFlags::PRI, Duration::from_secs(10)).unwrap(),
+            "a change is reported"
+        );
         assert!(watch.is_populated().unwrap());
         assert!(!watch.is_empty_within(Duration::ZERO).unwrap());
         assert_eq!(group.pids().unwrap(), [pid]);
@@ -493,7 +523,10 @@ mod tests {
     fn no_path_leads_out_of_the_tree() {
         let mount = Mount { root: "/".into(), point: "/sys/fs/cgroup".into() };
         let hierarchy = Hierarchy { mount };
-        assert!(matches!(hierarchy.create(Path::new("a/../../etc")), Err(CgroupError::Outside { .. })));
+        assert!(matches!(
+            hierarchy.create(Path::new("a/../../etc")),
+            Err(CgroupError::Outside { .. })
+        ));
         let group = hierarchy.below_root(Path::new("/a/b")).unwrap();
         assert_eq!((group.directory(), group.level()), (Path::new("/sys/fs/cgroup/a/b"), 2));
     }

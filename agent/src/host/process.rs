@@ -103,6 +103,14 @@ impl Process {
         }
     }
 
+    /// Takes hold of a child of ours that nobody has reaped: it may have exited, but its number is its own until then.
+    pub(super) fn of_child(pid: Pid) -> Result<Self, ProcessError> {
+        let pidfd = pidfd_open(pid.to_rustix()?, PidfdFlags::empty())
+            .map_err(|number| ProcessError::Open { pid, source: number.into() })?;
+        let start_time = StartTime(stat(pid)?.starttime);
+        Ok(Self { identity: ProcessIdentity { pid, start_time }, pidfd })
+    }
+
     /// Its number.
     pub fn pid(&self) -> Pid {
         self.identity.pid
