@@ -1,7 +1,7 @@
 //! A launched server gets exactly what it was promised, and a launch that fails says at which step.
 //!
-//! The launches are real: this program starts itself as the trampoline, which is why it has its own main function. The
-//! servers are shell scripts that print what they see to the log.
+//! The launches are real: this program starts itself as the trampoline, which is why it has its own
+//! main function. The servers are shell scripts that print what they see to the log.
 
 use std::{
     ffi::OsString,
@@ -67,7 +67,8 @@ const TESTS: [(&str, Test); 6] = [
     ),
 ];
 
-/// Set once this program ignores a signal and has inherited a descriptor that nothing closes by itself.
+/// Set once this program ignores a signal and has inherited a descriptor that nothing closes by
+/// itself.
 const PREPARED: &str = "LAUNCH_TEST_PREPARED";
 
 /// Becomes itself once more, as if started by `nohup` from a shell with a stray descriptor.
@@ -120,7 +121,8 @@ fn run_tests(arguments: &[OsString]) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// A directory and a control group of a test's own; both go with it, and all processes in the group.
+/// A directory and a control group of a test's own; both go with it, and all processes in the
+/// group.
 struct Surroundings {
     directory: tempfile::TempDir,
     cgroup: Cgroup,
@@ -284,8 +286,8 @@ fn no_descriptor_and_no_signal_setting_leaks(surroundings: &Surroundings) -> Res
     expect_lines(&surroundings.printed(&spec)?, &["0", "1", "2", "/dev/null", log, log])
 }
 
-/// A set of signals in `/proc/PID/status`, but for 32 and 33: those belong to the C library, which sets them as it needs
-/// and lets nobody else do so.
+/// A set of signals in `/proc/PID/status`, but for 32 and 33: those belong to the C library, which
+/// sets them as it needs and lets nobody else do so.
 fn signals(status: &str, field: &str) -> Result<u64> {
     let line = status
         .lines()

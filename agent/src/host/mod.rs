@@ -9,8 +9,8 @@
 //! - [`mounts`]: what is mounted where
 //! - [`os_text`]: text of the operating system that survives JSON
 //!
-//! Every function here is synchronous and may block for as long as the kernel takes: an asynchronous caller puts it on
-//! a thread of its own.
+//! Every function here is synchronous and may block for as long as the kernel takes: an
+//! asynchronous caller puts it on a thread of its own.
 
 pub mod cgroup;
 pub mod context;

@@ -50,7 +50,8 @@ impl fmt::Display for Pid {
     }
 }
 
-/// When a process started, in clock ticks since the machine did. Together with the number it is unique.
+/// When a process started, in clock ticks since the machine did. Together with the number it is
+/// unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StartTime(pub u64);
@@ -103,7 +104,8 @@ impl Process {
         }
     }
 
-    /// Takes hold of a child of ours that nobody has reaped: it may have exited, but its number is its own until then.
+    /// Takes hold of a child of ours that nobody has reaped: it may have exited, but its number is
+    /// its own until then.
     pub(super) fn of_child(pid: Pid) -> Result<Self, ProcessError> {
         let pidfd = pidfd_open(pid.to_rustix()?, PidfdFlags::empty())
             .map_err(|number| ProcessError::Open { pid, source: number.into() })?;

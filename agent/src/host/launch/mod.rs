@@ -6,8 +6,9 @@
 //!   │ <── + … failed step, or the end of the pipe ──┘
 //! ```
 //!
-//! The trampoline is our own program once more, which becomes the server when all is in place: its process number is
-//! the server's from the start, and a step that fails is told in words before anything of the server has run.
+//! The trampoline is our own program once more, which becomes the server when all is in place: its
+//! process number is the server's from the start, and a step that fails is told in words before
+//! anything of the server has run.
 
 mod error;
 mod program;
@@ -50,7 +51,7 @@ pub use program::{ResolveError, resolve_program};
 pub use report::Step;
 pub use trampoline::trampoline;
 
-/// The argument that makes a program call [`trampoline`]; the number of a descriptor follows.
+/// The argument that makes a program call [`trampoline()`]; the number of a descriptor follows.
 pub const TRAMPOLINE_ARGUMENT: &str = "launch";
 
 /// What to start, and with what.
@@ -93,11 +94,11 @@ pub fn launch(spec: &LaunchSpec, sockets: &[BorrowedFd<'_>]) -> Result<Launched,
     launch_with(Path::new("/proc/self/exe"), spec, sockets)
 }
 
-/// As [`launch`], by another program that calls [`trampoline`].
+/// As [`launch()`], by another program that calls [`trampoline()`].
 ///
 /// # Errors
 ///
-/// As [`launch`].
+/// As [`launch()`].
 pub fn launch_with(
     executable: &Path,
     spec: &LaunchSpec,
@@ -139,10 +140,11 @@ pub fn launch_with(
     };
     drop(report_writer);
     let process = Process::of_child(pid).map_err(LaunchError::Process)?;
-    await_execution(process, File::from(report))
+    await_execution(process, &File::from(report))
 }
 
-/// The specification in memory, as the trampoline reads it: with the user numbered as in the server's user namespace.
+/// The specification in memory, as the trampoline reads it: with the user numbered as in the
+/// server's user namespace.
 fn written(spec: &LaunchSpec, source: Option<&Process>) -> Result<File, LaunchError> {
     let mut spec = spec.clone();
     if let Some(source) = source.filter(|_| spec.context.namespaces.contains(&Namespace::User)) {
@@ -158,8 +160,8 @@ fn written(spec: &LaunchSpec, source: Option<&Process>) -> Result<File, LaunchEr
 }
 
 /// Listens until the trampoline has become the server or said why not.
-fn await_execution(process: Process, report: File) -> Result<Launched, LaunchError> {
-    let told = match read_report(&report) {
+fn await_execution(process: Process, report: &File) -> Result<Launched, LaunchError> {
+    let told = match read_report(report) {
         Ok(Some(told)) => told,
         Ok(None) => {
             end(&process)?;
@@ -179,7 +181,8 @@ fn await_execution(process: Process, report: File) -> Result<Launched, LaunchErr
     }
 }
 
-/// All that the trampoline says; nothing if it takes too long, as a working directory on a dead file server makes it.
+/// All that the trampoline says; nothing if it takes too long, as a working directory on a dead
+/// file server makes it.
 fn read_report(mut report: &File) -> io::Result<Option<Vec<u8>>> {
     let deadline = Instant::now() + PATIENCE;
     let mut told = Vec::new();
@@ -198,7 +201,8 @@ fn read_report(mut report: &File) -> io::Result<Option<Vec<u8>>> {
 
 /// Ends a trampoline that has failed, and takes the zombie away.
 fn end(process: &Process) -> Result<Option<Ending>, LaunchError> {
-    // One that writes its report is about to exit by itself, and its code says more than our signal.
+    // One that writes its report is about to exit by itself, and its code says more than our
+    // signal.
     let exited = process.has_exited_within(GRACE).map_err(LaunchError::Process)?;
     if !exited {
         match process.signal(Signal::KILL) {

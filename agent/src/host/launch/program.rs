@@ -9,8 +9,9 @@ use std::{
 
 use thiserror::Error;
 
-/// The absolute path of the program `name`: relative to `working_directory` if it has a slash, else the first of that
-/// name which may be executed in the directories of `search_path`, the value of `PATH`.
+/// The absolute path of the program `name`: relative to `working_directory` if it has a slash, else
+/// the first of that name which may be executed in the directories of `search_path`, the value of
+/// `PATH`.
 ///
 /// The answer is about our own mount namespace.
 ///

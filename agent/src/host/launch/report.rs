@@ -1,7 +1,8 @@
 //! What the trampoline tells the parent: that it has begun, and the step that failed.
 //!
-//! The last step replaces the trampoline's program. Its end of the pipe closes by that (close-on-exec), so an end of the
-//! stream after the first byte means success, and an end before it that the trampoline never ran.
+//! The last step replaces the trampoline's program. Its end of the pipe closes by that
+//! (close-on-exec), so an end of the stream after the first byte means success, and an end before
+//! it that the trampoline never ran.
 
 use std::{fmt, io};
 

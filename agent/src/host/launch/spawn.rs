@@ -1,4 +1,5 @@
-//! The parent's half of a launch: starts the trampoline with the descriptors where it looks for them.
+//! The parent's half of a launch: starts the trampoline with the descriptors where it looks for
+//! them.
 
 use std::{
     ffi::{CStr, CString},
@@ -22,7 +23,8 @@ use rustix::{
 use super::{LaunchError, TRAMPOLINE_ARGUMENT, trampoline::FIRST_PASSED};
 use crate::host::process::{Pid, Process};
 
-/// What the trampoline finds at which number: 0 input, 1 report, 2 log, then the sockets, then the specification.
+/// What the trampoline finds at which number: 0 input, 1 report, 2 log, then the sockets, then the
+/// specification.
 pub(super) struct Descriptors<'a> {
     pub(super) input: BorrowedFd<'a>,
     pub(super) report: BorrowedFd<'a>,
@@ -31,8 +33,9 @@ pub(super) struct Descriptors<'a> {
     pub(super) spec: BorrowedFd<'a>,
 }
 
-/// A process never changes its own PID namespace, only that of its children to come, and each thread for itself: so a
-/// thread of its own enters it and is the one that spawns. The child is still the child of this process.
+/// A process never changes its own PID namespace, only that of its children to come, and each
+/// thread for itself: so a thread of its own enters it and is the one that spawns. The child is
+/// still the child of this process.
 pub(super) fn spawn_in_pid_namespace(
     source: &Process,
     executable: &Path,
@@ -53,14 +56,16 @@ pub(super) fn spawn_in_pid_namespace(
     })
 }
 
-/// Starts the trampoline with all signals at their defaults: what the agent ignores or blocks, because whoever started
-/// it does (`nohup`), is none of the server's business. Only a spawn can do that to all signals in safe code.
+/// Starts the trampoline with all signals at their defaults: what the agent ignores or blocks,
+/// because whoever started it does (`nohup`), is none of the server's business. Only a spawn can do
+/// that to all signals in safe code.
 pub(super) fn spawn(executable: &Path, descriptors: &Descriptors<'_>) -> Result<Pid, LaunchError> {
     let failed = |source| LaunchError::Start { executable: executable.to_owned(), source };
     let Descriptors { input, report, log, sockets, spec } = descriptors;
     let sources = [&[*input, *report, *log], *sockets, &[*spec]].concat();
     let places = RawFd::try_from(sources.len()).map_err(|error| failed(io::Error::other(error)))?;
-    // Copied out of the way first, so that filling one place never destroys what is meant for the next.
+    // Copied out of the way first, so that filling one place never destroys what is meant for the
+    // next.
     let copies: Vec<OwnedFd> = sources
         .iter()
         .map(|source| fcntl_dupfd_cloexec(source, places))

@@ -1,7 +1,8 @@
 //! The child's half of a launch: turns this process into the server, step by step.
 //!
-//! It runs in a program of its own, freshly executed and with one thread, rather than between `fork` and `exec`: there
-//! nothing may allocate or lock, and entering a user or mount namespace needs a process with one thread.
+//! It runs in a program of its own, freshly executed and with one thread, rather than between
+//! `fork` and `exec`: there nothing may allocate or lock, and entering a user or mount namespace
+//! needs a process with one thread.
 
 use std::{
     collections::HashSet,
@@ -32,13 +33,15 @@ use crate::host::{
     os_text::OsText,
 };
 
-/// Becomes the server that the parent described; returns only if that failed, and the parent has been told.
+/// Becomes the server that the parent described; returns only if that failed, and the parent has
+/// been told.
 ///
-/// To be called first of all in the program that [`launch`](super::launch) starts, while it has one thread.
-/// `spec_descriptor` is the argument after `launch`.
+/// To be called first of all in the program that [`launch()`](super::launch()) starts, while it has
+/// one thread. `spec_descriptor` is the argument after `launch`.
 ///
-/// Standard input is the process to take namespaces from, standard output the pipe to the parent, standard error the log.
-/// That they are the standard ones is how they are reached without trusting a number.
+/// Standard input is the process to take namespaces from, standard output the pipe to the parent,
+/// standard error the log. That they are the standard ones is how they are reached without trusting
+/// a number.
 pub fn trampoline(spec_descriptor: RawFd) -> ExitCode {
     let Ok(mut report) = fcntl_dupfd_cloexec(io::stdout(), spec_descriptor + 1).map(File::from)
     else {
@@ -46,10 +49,14 @@ pub fn trampoline(spec_descriptor: RawFd) -> ExitCode {
     };
     let Err(failure) = run(spec_descriptor, &mut report);
     // A parent that is gone hears nothing; the log still does.
-    let _: io::Result<()> = serde_json::to_writer(&report, &failure).map_err(io::Error::from);
-    let Failure { step, subject, .. } = &failure;
-    let _: io::Result<()> =
-        writeln!(io::stderr(), "launch: {step} `{subject}`: {}", failure.clone().into_error());
+    let told = serde_json::to_writer(&report, &failure).is_ok();
+    let whom = if told { "the agent knows" } else { "the agent could not be told" };
+    eprintln!(
+        "launch: {} `{}`: {} ({whom})",
+        failure.step,
+        failure.subject,
+        failure.clone().into_error()
+    );
     ExitCode::FAILURE
 }
 
@@ -70,7 +77,8 @@ fn run(spec_descriptor: RawFd, report: &mut File) -> Result<Infallible, Failure>
     if spec.namespaces_of.is_some() {
         enter_namespaces(&spec.context.namespaces)?;
     }
-    // While still root: the directory may be one that the user cannot reach by its path, as it was for the old process.
+    // While still root: the directory may be one that the user cannot reach by its path, as it was
+    // for the old process.
     let directory: &Path = spec.context.working_directory.as_ref();
     std::env::set_current_dir(directory)
         .map_err(|error| Failure::new(Step::ChangeDirectory, directory.display(), error))?;
@@ -89,8 +97,8 @@ fn read_spec(descriptor: RawFd) -> Result<LaunchSpec, Failure> {
     serde_json::from_slice(&json).map_err(|error| failed(error.into()))
 }
 
-/// Closes every descriptor but the standard ones, the sockets to pass, and the pipe to the parent. What the agent opens
-/// is closed by its own execution, but what the agent inherited may not be.
+/// Closes every descriptor but the standard ones, the sockets to pass, and the pipe to the parent.
+/// What the agent opens is closed by its own execution, but what the agent inherited may not be.
 fn close_inherited(sockets: usize, report: RawFd) -> Result<(), Failure> {
     let failed = |error| Failure::new(Step::CloseDescriptors, "", error);
     let first_other = FIRST_PASSED + RawFd::try_from(sockets).unwrap_or(RawFd::MAX - FIRST_PASSED);
@@ -101,8 +109,12 @@ fn close_inherited(sockets: usize, report: RawFd) -> Result<(), Failure> {
     }
     for descriptor in open {
         if descriptor >= first_other && descriptor != report {
-            // The one that the directory was read by is closed already. No value here owns any of the others.
-            let _: nix::Result<()> = nix::unistd::close(descriptor);
+            // No value here owns any of them, and the one that read the directory is closed
+            // already.
+            match nix::unistd::close(descriptor) {
+                Ok(()) | Err(nix::Error::EBADF) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
         }
     }
     Ok(())
@@ -131,8 +143,9 @@ fn set_limits(limits: &[Limit]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Enters all namespaces by one call: the kernel checks our rights before it takes any away (`setns` with a pidfd). The
-/// PID namespace is the parent's part: a process never changes its own, only that of children to come.
+/// Enters all namespaces by one call: the kernel checks our rights before it takes any away
+/// (`setns` with a pidfd). The PID namespace is the parent's part: a process never changes its own,
+/// only that of children to come.
 fn enter_namespaces(namespaces: &[Namespace]) -> Result<(), Failure> {
     let kinds = namespaces.iter().map(|namespace| match namespace {
         Namespace::Mount => ThreadNameSpaceType::MOUNT,
@@ -151,12 +164,14 @@ fn enter_namespaces(namespaces: &[Namespace]) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Step::EnterNamespaces, "the running server", error))
 }
 
-/// Before the namespaces, for two reasons: a user namespace may forbid it (`/proc/PID/setgroups`), and the groups need not
-/// exist in it, as they need not for the old process. The rights to enter are the user's, which stays for now.
+/// Before the namespaces, for two reasons: a user namespace may forbid it (`/proc/PID/setgroups`),
+/// and the groups need not exist in it, as they need not for the old process. The rights to enter
+/// are the user's, which stays for now.
 fn join_groups(context: &Context) -> Result<(), Failure> {
     let failed = |error: nix::Error| Failure::new(Step::JoinGroups, context.gid, error);
     if !Uid::effective().is_root() && Gid::effective().as_raw() == context.gid {
-        // An agent without privilege launches with its own groups, and may not even set those that it has.
+        // An agent without privilege launches with its own groups, and may not even set those that
+        // it has.
         return Ok(());
     }
     let groups: Vec<Gid> = context.groups.iter().copied().map(Gid::from_raw).collect();
@@ -178,8 +193,8 @@ fn connect_standard_streams(null: &OwnedFd) -> Result<(), Failure> {
     nix::unistd::dup2_stdout(io::stderr()).map_err(failed)
 }
 
-/// Returns only on failure. The standard library clears the signal mask and gives `SIGPIPE`, which its own start-up
-/// ignores, its default back; all other signals the parent has reset.
+/// Returns only on failure. The standard library clears the signal mask and gives `SIGPIPE`, which
+/// its own start-up ignores, its default back; all other signals the parent has reset.
 fn execute(spec: &LaunchSpec) -> Failure {
     let program = spec.program.as_os_str();
     let mut command = Command::new(program);

@@ -11,7 +11,8 @@ pub(super) fn user_inside(uid: u32, pid: Pid) -> Result<u32, LaunchError> {
     map.inside(uid).ok_or(LaunchError::UnmappedUser { uid, path: map.path })
 }
 
-/// `/proc/PID/uid_map`: lines of first number inside, first number outside (as the reader numbers it), and how many.
+/// `/proc/PID/uid_map`: lines of first number inside, first number outside (as the reader numbers
+/// it), and how many.
 struct IdMap {
     path: PathBuf,
     ranges: Vec<[u32; 3]>,

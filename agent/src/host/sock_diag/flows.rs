@@ -29,7 +29,8 @@ pub struct Connection {
     pub state: TcpState,
     /// For how long no data went either way, counted from the socket's creation if none ever did.
     pub idle: Option<Duration>,
-    /// The value that the socket has in the map of tags; absent if it has none or none was asked for.
+    /// The value that the socket has in the map of tags; absent if it has none or none was asked
+    /// for.
     pub tag: Option<Vec<u8>>,
 }
 
@@ -38,8 +39,8 @@ impl Connection {
     pub fn stage(&self) -> Stage {
         match (self.inode, self.state) {
             (Some(_), _) => Stage::Accepted,
-            // A queued connection can be closed only from the far side. One of these states was reached from this side,
-            // by a process that closed its descriptor.
+            // A queued connection can be closed only from the far side. One of these states was
+            // reached from this side, by a process that closed its descriptor.
             (
                 None,
                 TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck,
@@ -99,7 +100,8 @@ impl TcpState {
 
 /// A connection request whose handshake is not finished.
 ///
-/// It belongs to the listener that got its SYN, and is lost if that one closes first. No accept queue shows it.
+/// It belongs to the listener that got its SYN, and is lost if that one closes first. No accept
+/// queue shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HalfOpen {
     /// The request, which has a cookie of its own: the later connection will have another.
@@ -108,11 +110,11 @@ pub struct HalfOpen {
     pub remote: SocketAddr,
 }
 
-/// All connections whose local port is `port`, but for half-open ones and those in `TIME_WAIT`, with their tags if the
-/// map of tags (`BPF_MAP_TYPE_SK_STORAGE`) is given.
+/// All connections whose local port is `port`, but for half-open ones and those in `TIME_WAIT`,
+/// with their tags if the map of tags (`BPF_MAP_TYPE_SK_STORAGE`) is given.
 ///
-/// The kernel's table is walked without stopping the world: a connection that opens or closes meanwhile may or may not
-/// be there, but none is there twice.
+/// The kernel's table is walked without stopping the world: a connection that opens or closes
+/// meanwhile may or may not be there, but none is there twice.
 ///
 /// # Errors
 ///
@@ -133,7 +135,8 @@ pub fn connections(
             with_tcp_info: true,
             tags,
         };
-        // The walk resumes by position in a hash chain, so a change in the chain can repeat a socket.
+        // The walk resumes by position in a hash chain, so a change in the chain can repeat a
+        // socket.
         let sockets = dump(&request)?.into_iter().filter(|socket| seen.insert(socket.cookie));
         found.extend(sockets.filter_map(connection));
     }
@@ -239,7 +242,8 @@ mod tests {
         assert_eq!(only_connection(address.port()).state, TcpState::CloseWait);
         drop(server);
         client.read_to_end(&mut Vec::new()).unwrap();
-        // Whatever is left, the client's last acknowledgement may be on its way, but no process has it.
+        // Whatever is left, the client's last acknowledgement may be on its way, but no process has
+        // it.
         let left = connections(address.port(), None).unwrap();
         assert!(left.iter().all(|connection| connection.stage() == Stage::Orphaned), "{left:?}");
     }
