@@ -104,7 +104,7 @@ impl TcpState {
 /// queue shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HalfOpen {
-    /// The request, which has a cookie of its own: the later connection will have another.
+    /// The request. The connection that it becomes keeps the cookie (`inet_csk_clone_lock`).
     pub cookie: SocketCookie,
     /// The client's end.
     pub remote: SocketAddr,
@@ -199,9 +199,10 @@ fn socket_address((address, port): (IpAddr, u16), interface: u32) -> SocketAddr 
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{Read, Write},
+        io::{BufRead, BufReader, Read, Write},
         net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
         os::fd::AsFd,
+        process::{Child, Command, Stdio},
     };
 
     use rustix::net::sockopt::socket_cookie;
@@ -275,6 +276,45 @@ mod tests {
         let connection = only_connection(port);
         assert_eq!(connection.cookie, SocketCookie(socket_cookie(&client).unwrap()));
         assert_eq!(half_open(port).unwrap(), Vec::new());
+    }
+
+    /// A listener that leaves each handshake unfinished until the client sends data
+    /// (`TCP_DEFER_ACCEPT`, which no safe wrapper sets); nothing where there is no Python.
+    fn deferring_listener() -> Option<(Child, u16)> {
+        let script = "import socket\n\
+                      listener = socket.create_server(('127.0.0.1', 0))\n\
+                      listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)\n\
+                      print(listener.getsockname()[1], flush=True)\n\
+                      input()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .inspect_err(|error| eprintln!("skipped: cannot run python3: {error}"))
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Some((child, line.trim().parse().unwrap()))
+    }
+
+    #[test]
+    fn a_half_open_request_is_no_connection_until_its_handshake_ends() {
+        let Some((mut server, port)) = deferring_listener() else { return };
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let requests = half_open(port).unwrap();
+        let none_yet = connections(port, None).unwrap();
+        client.write_all(b"x").unwrap();
+        // On loopback the data has arrived when it has been sent.
+        let (requests_after, established) = (half_open(port).unwrap(), only_connection(port));
+        drop(server.stdin.take());
+        server.wait().unwrap();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        assert_eq!(requests[0].remote, client.local_addr().unwrap());
+        assert_eq!(none_yet, []);
+        assert_eq!(requests_after, []);
+        assert_eq!(established.stage(), Stage::Queued);
+        assert_eq!(established.cookie, requests[0].cookie);
     }
 
     #[test]
