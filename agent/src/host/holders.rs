@@ -32,8 +32,8 @@ pub struct Holders {
 
 /// All processes that hold one of these sockets.
 ///
-/// Every descriptor of every process is looked at: they are read from the directory, so gaps in their numbers do not
-/// hide any. Processes that vanish meanwhile hold nothing.
+/// Every descriptor of every process is looked at: they are read from the directory, so gaps in
+/// their numbers do not hide any. Processes that vanish meanwhile hold nothing.
 ///
 /// # Errors
 ///
@@ -79,8 +79,8 @@ fn socket_inode(link: &Path) -> Option<SocketInode> {
     std::str::from_utf8(number).ok()?.parse().ok().map(SocketInode)
 }
 
-/// Those of the processes whose parent is none of them: a server's masters, which get the drain signal. Processes that
-/// are gone are left out.
+/// Those of the processes whose parent is none of them: a server's masters, which get the drain
+/// signal. Processes that are gone are left out.
 ///
 /// # Errors
 ///
@@ -93,8 +93,9 @@ pub fn roots(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
 
 /// Splits holders into groups that have nothing to do with each other.
 ///
-/// Two belong together if one is the other's parent, if they share a socket, a process group or a session. More than one
-/// group means that several servers share the port: which one an upgrade replaces is then for the operator to say.
+/// Two belong together if one is the other's parent, if they share a socket, a process group or a
+/// session. More than one group means that several servers share the port: which one an upgrade
+/// replaces is then for the operator to say.
 ///
 /// # Errors
 ///
@@ -254,7 +255,8 @@ mod tests {
         let sleeper = Sleeper::in_our_session(&socket);
         let found = holders(&HashSet::from([inode(&socket)])).unwrap().found;
         let pids: HashSet<Pid> = found.iter().map(|holder| holder.pid).collect();
-        // Another test's child has our descriptors too until it runs its program, so there may be more.
+        // Another test's child has our descriptors too until it runs its program, so there may be
+        // more.
         assert!(pids.is_superset(&HashSet::from([Pid::ours(), sleeper.pid()])), "{found:?}");
         assert!(found.iter().all(|holder| holder.inodes == HashSet::from([inode(&socket)])));
         assert!(found.is_sorted_by_key(|holder| holder.pid));
@@ -284,7 +286,7 @@ mod tests {
         };
         assert_eq!(groups(&[&one, &other]), [1, 1], "strangers");
         assert_eq!(
-            groups(&[&one, &Holder { inodes: one.inodes.clone(), ..other.clone() }]),
+            groups(&[&one, &Holder { inodes: one.inodes.clone(), pid: other.pid }]),
             [2],
             "one socket"
         );
