@@ -11,7 +11,7 @@ use super::{agent::Agent, found};
 use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath},
-    host::sock_diag::{self, Connection, Listener},
+    host::sock_diag::{self, Connection, Listener, Stage},
     rollout::{Event, Flows, Origin, Phase, Queues},
     service::{Endpoint, GenerationId, ServiceId},
 };
@@ -198,12 +198,13 @@ impl Agent {
         self.feed(generation.service, Event::Queues(generation.number, queues))
     }
 
-    /// Counts the flows by their tags, from the sockets themselves.
+    /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
+    /// sends the rest whether the server lives or not.
     fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let mut open = 0;
         let mut idle = Duration::MAX;
         for flow in self.flows_of(generation.service)? {
-            if owner(&flow).is_some_and(|key| key == generation.key()) {
+            if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
                 open += 1;
                 idle = idle.min(flow.idle.unwrap_or_default());
             }

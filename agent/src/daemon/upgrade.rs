@@ -11,7 +11,7 @@ use crate::{
         process::Pid,
         sock_diag::{self, Listener},
     },
-    rollout::{DrainPlan, DrainPolicy, Event, Origin, Phase, Plan},
+    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -250,11 +250,6 @@ impl Agent {
         });
         steps.push(format!("kill generation {from} if it has not ended {} later", humantime::format_duration(drain.stop_timeout)));
         UpgradePreview { schema: api::SCHEMA, from, to, steps }
-    }
-
-    /// Whether any generation is in this phase.
-    pub(super) fn any_in(&self, id: ServiceId, is: impl Fn(&Phase) -> bool) -> bool {
-        self.record(id).service.generations.iter().any(|generation| is(&generation.phase))
     }
 }
 

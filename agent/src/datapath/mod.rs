@@ -119,6 +119,15 @@ impl Datapath {
         Ok(())
     }
 
+    /// Whether any endpoint is ours.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn has_endpoints(&self) -> Result<bool, DatapathError> {
+        self.endpoints.keys().next().transpose().map(|key| key.is_some()).named("read", "ENDPOINTS")
+    }
+
     /// Switches a service: from the next packet on, on every CPU and all its ports at once.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a running process was given, so that the next generation can be given the same.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,16 @@ impl Namespace {
             Self::Cgroup => "cgroup",
         }
     }
+}
+
+/// The number (inode) of the network namespace that a process lives in.
+///
+/// # Errors
+///
+/// When the process is gone, or may not be looked at.
+pub fn network_namespace_of(pid: Pid) -> Result<u64, ProcessError> {
+    let file = fs::metadata(format!("/proc/{pid}/ns/{}", Namespace::Network.file_name()));
+    file.map(|file| file.ino()).map_err(|error| ProcessError::reading(pid, "the namespaces", ProcError::from(error)))
 }
 
 /// Which namespaces of the process are not ours. A link there reads like `mnt:[4026531841]`, one

@@ -1,6 +1,7 @@
 //! Who has a socket, and which of those processes belong together.
 
 use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     collections::{HashMap, HashSet},
     fs, io,
     os::unix::ffi::OsStrExt,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use super::{
-    process::{Pid, ProcessError, stat},
+    process::{Pid, ProcessError, command_line, stat},
     sock_diag::SocketInode,
 };
 
@@ -93,9 +94,10 @@ pub fn roots(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
 
 /// Splits holders into groups that have nothing to do with each other.
 ///
-/// Two belong together if one is the other's parent, if they share a socket, a process group or a
-/// session. More than one group means that several servers share the port: which one an upgrade
-/// replaces is then for the operator to say.
+/// Two belong together if one is the other's parent, if they share a socket, or if they are children of one process with
+/// the same command line, as the workers of a master are that holds no listener itself. A common session or process group
+/// ties nothing: one shell starts many servers. More than one group means that several servers share the port: which one
+/// an upgrade replaces is then for the operator to say.
 ///
 /// # Errors
 ///
@@ -110,12 +112,8 @@ pub fn related(holders: &[Holder]) -> Result<Vec<Vec<Pid>>, ProcessError> {
         if Pid::new(kin.parent).is_some_and(|parent| living.contains(&parent)) {
             groups.join(Tie::Process(kin.pid.get()), Tie::Process(kin.parent));
         }
-        // 0 stands for a group or session of another PID namespace: no tie that we can see.
-        if kin.group != 0 {
-            groups.join(Tie::Process(kin.pid.get()), Tie::Group(kin.group));
-        }
-        if kin.session != 0 {
-            groups.join(Tie::Process(kin.pid.get()), Tie::Session(kin.session));
+        if let Some(workers) = kin.workers() {
+            groups.join(Tie::Process(kin.pid.get()), workers);
         }
     }
     for holder in holders.iter().filter(|holder| living.contains(&holder.pid)) {
@@ -130,20 +128,24 @@ pub fn related(holders: &[Holder]) -> Result<Vec<Vec<Pid>>, ProcessError> {
 struct Kinship {
     pid: Pid,
     parent: i32,
-    group: i32,
-    session: i32,
+}
+
+impl Kinship {
+    /// What ties it to its siblings: parent and command line. Orphans have the same parent without being siblings.
+    fn workers(&self) -> Option<Tie> {
+        const INIT: i32 = 1;
+        let command = command_line(self.pid).ok().filter(|_| self.parent > INIT)?;
+        let mut hasher = DefaultHasher::new();
+        command.iter().for_each(|part| part.as_bytes().hash(&mut hasher));
+        Some(Tie::Workers(self.parent, hasher.finish()))
+    }
 }
 
 fn kinships(pids: &[Pid]) -> Result<Vec<Kinship>, ProcessError> {
     let mut found = Vec::with_capacity(pids.len());
     for &pid in pids {
         match stat(pid) {
-            Ok(stat) => found.push(Kinship {
-                pid,
-                parent: stat.ppid,
-                group: stat.pgrp,
-                session: stat.session,
-            }),
+            Ok(stat) => found.push(Kinship { pid, parent: stat.ppid }),
             Err(ProcessError::Gone { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -155,8 +157,7 @@ fn kinships(pids: &[Pid]) -> Result<Vec<Kinship>, ProcessError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Tie {
     Process(i32),
-    Group(i32),
-    Session(i32),
+    Workers(i32, u64),
     Socket(SocketInode),
 }
 
@@ -302,11 +303,11 @@ mod tests {
     fn sets_of_ties_are_joined_transitively() {
         let pid = |number| Pid::new(number).unwrap();
         let mut groups = Groups::default();
-        groups.join(Tie::Process(1), Tie::Group(5));
-        groups.join(Tie::Process(2), Tie::Session(6));
-        groups.join(Tie::Process(3), Tie::Group(5));
+        groups.join(Tie::Process(1), Tie::Workers(5, 0));
+        groups.join(Tie::Process(2), Tie::Workers(6, 0));
+        groups.join(Tie::Process(3), Tie::Workers(5, 0));
         assert_eq!(groups.of([1, 2, 3].map(pid).into_iter()), [vec![pid(1), pid(3)], vec![pid(2)]]);
-        groups.join(Tie::Socket(SocketInode(9)), Tie::Session(6));
+        groups.join(Tie::Socket(SocketInode(9)), Tie::Workers(6, 0));
         groups.join(Tie::Process(1), Tie::Socket(SocketInode(9)));
         assert_eq!(groups.of([1, 2, 3].map(pid).into_iter()), [[1, 2, 3].map(pid).to_vec()]);
     }

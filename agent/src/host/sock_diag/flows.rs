@@ -98,6 +98,20 @@ impl TcpState {
     }
 }
 
+impl std::fmt::Display for TcpState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Established => "established",
+            Self::SynSent => "syn-sent",
+            Self::FinWait1 => "fin-wait-1",
+            Self::FinWait2 => "fin-wait-2",
+            Self::CloseWait => "close-wait",
+            Self::LastAck => "last-ack",
+            Self::Closing => "closing",
+        })
+    }
+}
+
 /// A connection request whose handshake is not finished.
 ///
 /// It belongs to the listener that got its SYN, and is lost if that one closes first. No accept
