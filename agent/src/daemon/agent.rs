@@ -98,7 +98,7 @@ impl Agent {
     pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), Problem> {
         loop {
             let message = match self.next_wake() {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                None => queue.recv().map_err(|_closed| RecvTimeoutError::Disconnected),
                 Some(wake) => queue.recv_timeout(wake.saturating_duration_since(Instant::now())),
             };
             match message {
@@ -128,15 +128,21 @@ impl Agent {
         match request {
             Request::Attach(request, reply) => send(reply, self.attach(&request)),
             Request::Detach(selector, reply) => send(reply, self.detach(&selector)),
-            Request::Upgrade(selector, request, reply) => send(reply, self.upgrade(&selector, &request)),
+            Request::Upgrade(selector, request, reply) => {
+                send(reply, self.upgrade(&selector, &request))
+            }
             Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
             Request::Agent(reply) => send(reply, Ok(self.agent_view())),
             Request::Services(reply) => send(reply, self.services_view()),
             Request::Service(selector, reply) => {
                 send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
             }
-            Request::Flows(selector, reply) => send(reply, self.select(&selector).and_then(|id| self.flows_view(id))),
-            Request::History(selector, reply) => send(reply, self.select(&selector).and_then(|id| self.history_view(id))),
+            Request::Flows(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)))
+            }
+            Request::History(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.history_view(id)))
+            }
             Request::Rollout(selector, rollout, reply) => {
                 send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));
             }
@@ -155,11 +161,15 @@ impl Agent {
             Some(port) => service.endpoints.iter().any(|endpoint| endpoint.port == port),
             None => service.name.as_str() == selector,
         };
-        let mut found = self.records.iter().filter(|(_, record)| matches(&record.service)).map(|(id, _)| *id);
+        let mut found =
+            self.records.iter().filter(|(_, record)| matches(&record.service)).map(|(id, _)| *id);
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
-            (Some(_), Some(_)) => Err(Problem::new(ProblemKind::Usage, format!("several services have port {selector}"))
-                .fix("select one by its name: `agent status` lists them")),
+            (Some(_), Some(_)) => Err(Problem::new(
+                ProblemKind::Usage,
+                format!("several services have port {selector}"),
+            )
+            .fix("select one by its name: `agent status` lists them")),
             (None, _) => Err(self.not_found(selector, port)),
         }
     }
@@ -169,7 +179,8 @@ impl Agent {
             Some(port) => format!("no service is attached to port {port}"),
             None => format!("there is no service `{selector}`"),
         };
-        let names: Vec<_> = self.records.values().map(|record| record.service.name.to_string()).collect();
+        let names: Vec<_> =
+            self.records.values().map(|record| record.service.name.to_string()).collect();
         let fix = match (port, names.is_empty()) {
             (Some(port), true) => format!("attach it: `agent attach --port {port}`"),
             (_, false) => format!("attached are: {}", names.join(", ")),
@@ -179,7 +190,9 @@ impl Agent {
     }
 
     pub(super) fn record(&self, id: ServiceId) -> &Record {
-        self.records.get(&id).expect("ids come from `select` or from the records themselves, within one message")
+        self.records
+            .get(&id)
+            .expect("ids come from `select` or from the records themselves, within one message")
     }
 
     pub(super) fn record_if_any(&self, id: ServiceId) -> Option<&Record> {
@@ -187,7 +200,9 @@ impl Agent {
     }
 
     pub(super) fn record_mut(&mut self, id: ServiceId) -> &mut Record {
-        self.records.get_mut(&id).expect("ids come from `select` or from the records themselves, within one message")
+        self.records
+            .get_mut(&id)
+            .expect("ids come from `select` or from the records themselves, within one message")
     }
 
     /// Lets a service know what happened, writes the new state down, and then makes the world follow.
@@ -237,15 +252,19 @@ impl Agent {
     fn next_wake(&self) -> Option<Instant> {
         let now = clock::now();
         let deadline = |record: &Record| record.service.next_deadline();
-        let deadlines = self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
+        let deadlines =
+            self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
         let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
         deadlines.chain(self.looks.values().copied()).chain(retry).min()
     }
 
     fn keep_time(&mut self) {
         let now = clock::now();
-        let due = |record: &Record| record.service.next_deadline().is_some_and(|deadline| deadline <= now);
-        let due: Vec<_> = self.records.iter().filter(|(_, record)| due(record)).map(|(id, _)| *id).collect();
+        let due = |record: &Record| {
+            record.service.next_deadline().is_some_and(|deadline| deadline <= now)
+        };
+        let due: Vec<_> =
+            self.records.iter().filter(|(_, record)| due(record)).map(|(id, _)| *id).collect();
         for id in due {
             self.feed_quietly(id, rollout::Event::Tick);
         }

@@ -41,7 +41,10 @@ impl Agent {
             listeners: found::records(&server.listeners),
         };
         let context = Context::of(root)?;
-        let origin_cgroup = self.hierarchy.of(root).map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        let origin_cgroup = self
+            .hierarchy
+            .of(root)
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         let record = Record {
             service: Service::attached(id, name.clone(), endpoints, first),
             context,
@@ -52,15 +55,26 @@ impl Agent {
             self.withdraw(id);
             return Err(problem);
         }
-        self.journal.note(&name, Some(GenerationNumber(1)), EventKind::Attached, format!("attached to {name}"));
+        self.journal.note(
+            &name,
+            Some(GenerationNumber(1)),
+            EventKind::Attached,
+            format!("attached to {name}"),
+        );
         let warnings = self.warnings(&server);
-        Ok(Attached { schema: api::SCHEMA, changed: true, service: self.service_view(id)?, warnings })
+        Ok(Attached {
+            schema: api::SCHEMA,
+            changed: true,
+            service: self.service_view(id)?,
+            warnings,
+        })
     }
 
     fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, Problem> {
         let matches = |record: &&Record| {
             let ports = observe::ports(&record.service.endpoints);
-            let at = |address| record.service.endpoints.iter().any(|it| it.address.contains(address));
+            let at =
+                |address| record.service.endpoints.iter().any(|it| it.address.contains(address));
             request.ports.iter().any(|port| ports.contains(port)) && request.address.is_none_or(at)
         };
         let Some(record) = self.records.values().find(matches) else { return Ok(None) };
@@ -68,9 +82,15 @@ impl Agent {
         if let Some(new) = request.ports.iter().find(|port| !ports.contains(port)) {
             return Err(Problem::new(
                 ProblemKind::Locked,
-                format!("service `{}` has some of these ports already, but not {new}", record.service.name),
+                format!(
+                    "service `{}` has some of these ports already, but not {new}",
+                    record.service.name
+                ),
             )
-            .fix(format!("detach `{}` first, then attach all of them together", record.service.name)));
+            .fix(format!(
+                "detach `{}` first, then attach all of them together",
+                record.service.name
+            )));
         }
         let service = self.service_view(record.service.id)?;
         Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
@@ -81,7 +101,11 @@ impl Agent {
         for port in &request.ports {
             let on_port: Vec<_> = sock_diag::listeners_on(*port)?
                 .into_iter()
-                .filter(|listener| request.address.is_none_or(|wanted| found::address_of(listener).contains(wanted)))
+                .filter(|listener| {
+                    request
+                        .address
+                        .is_none_or(|wanted| found::address_of(listener).contains(wanted))
+                })
                 .collect();
             if on_port.is_empty() {
                 return Err(nothing_listens(*port, request)?);
@@ -91,7 +115,10 @@ impl Agent {
         if let Some(bound) = listeners.iter().find(|listener| listener.interface != 0) {
             return Err(Problem::new(
                 ProblemKind::Preflight,
-                format!("the listener on port {} is bound to one network interface, which steering cannot honour", bound.port),
+                format!(
+                    "the listener on port {} is bound to one network interface, which steering cannot honour",
+                    bound.port
+                ),
             ));
         }
         let server = found::server_of(listeners, request.pid)?;
@@ -109,7 +136,10 @@ impl Agent {
         }
         Err(Problem::new(
             ProblemKind::Preflight,
-            format!("process {} holds the listener but lives in another network namespace", found::describe(root)),
+            format!(
+                "process {} holds the listener but lives in another network namespace",
+                found::describe(root)
+            ),
         )
         .fix("run the agent in that namespace, with its own --runtime-dir, --pin-dir and --cgroup"))
     }
@@ -136,13 +166,20 @@ impl Agent {
     /// Connections that were open before the listener had its tag. A second look finds those that became established while
     /// the first one was made.
     fn adopt_open_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let share = self.record(generation.service).service.primary().is_some_and(|it| it.hold == PortHold::Shared);
+        let share = self
+            .record(generation.service)
+            .service
+            .primary()
+            .is_some_and(|it| it.hold == PortHold::Shared);
         for _look in 0..2 {
             let endpoints = self.record(generation.service).service.endpoints.clone();
             let untagged: Vec<_> = self
                 .flows_of(generation.service)?
                 .iter()
-                .filter(|flow| observe::owner(flow).is_none() && endpoints.iter().any(|it| it.contains(flow.local)))
+                .filter(|flow| {
+                    observe::owner(flow).is_none()
+                        && endpoints.iter().any(|it| it.contains(flow.local))
+                })
                 .map(|flow| flow.cookie.0)
                 .collect();
             self.datapath.adopt_flows(generation, &untagged, share)?;
@@ -159,31 +196,64 @@ impl Agent {
     fn withdraw(&mut self, id: ServiceId) {
         let name = self.record(id).service.name.clone();
         if let Err(problem) = self.release(id) {
-            self.journal.note(&name, None, EventKind::Warning, format!("could not take back the attach: {problem}"));
+            self.journal.note(
+                &name,
+                None,
+                EventKind::Warning,
+                format!("could not take back the attach: {problem}"),
+            );
         }
     }
 
-    fn name_for(&self, request: &AttachRequest, root: process::Pid) -> Result<ServiceName, Problem> {
+    fn name_for(
+        &self,
+        request: &AttachRequest,
+        root: process::Pid,
+    ) -> Result<ServiceName, Problem> {
         if let Some(name) = &request.name {
             return match self.records.values().find(|record| record.service.name == *name) {
                 None => Ok(name.clone()),
-                Some(_) => Err(Problem::new(ProblemKind::Locked, format!("a service `{name}` exists already"))),
+                Some(_) => Err(Problem::new(
+                    ProblemKind::Locked,
+                    format!("a service `{name}` exists already"),
+                )),
             };
         }
         let command = process::command_line(root).unwrap_or_default();
-        let program = command.first().map(|it| it.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
-        let program = program.split_whitespace().next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-        let clean: String = program.chars().filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it)).take(40).collect();
+        let program = command
+            .first()
+            .map(|it| it.as_os_str().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let program = program
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
+        let clean: String = program
+            .chars()
+            .filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it))
+            .take(40)
+            .collect();
         let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
         let base = if clean.is_empty() { "server" } else { clean };
         let port = request.ports.first().copied().unwrap_or_default();
-        format!("{base}-{port}").parse().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+        format!("{base}-{port}")
+            .parse()
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
     }
 
     fn free_id(&self) -> Result<ServiceId, Problem> {
-        (1..agent_ebpf::MAX_SERVICES).map(ServiceId).find(|id| !self.records.contains_key(id)).ok_or_else(|| {
-            Problem::new(ProblemKind::Failed, format!("all {} services are taken", agent_ebpf::MAX_SERVICES - 1))
-        })
+        (1..agent_ebpf::MAX_SERVICES)
+            .map(ServiceId)
+            .find(|id| !self.records.contains_key(id))
+            .ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::Failed,
+                    format!("all {} services are taken", agent_ebpf::MAX_SERVICES - 1),
+                )
+            })
     }
 
     /// Ports that the server has besides the attached ones: the next generation would find them taken.
@@ -191,7 +261,8 @@ impl Agent {
         let attached: Vec<_> = server.listeners.iter().map(|listener| listener.port).collect();
         let Ok(root) = server.root() else { return Vec::new() };
         let Ok(all) = sock_diag::listeners() else { return Vec::new() };
-        let others = all.into_iter().filter(|listener| !attached.contains(&listener.port)).collect();
+        let others =
+            all.into_iter().filter(|listener| !attached.contains(&listener.port)).collect();
         let Ok(others) = found::server_of(others, Some(root.get())) else { return Vec::new() };
         let mut ports: Vec<_> = others.listeners.iter().map(|listener| listener.port).collect();
         ports.sort_unstable();

@@ -1,6 +1,6 @@
 //! Hands a port back to the kernel.
 
-use std::fs;
+use std::{fs, io, path::Path};
 
 use super::{agent::Agent, observe};
 use crate::{
@@ -31,9 +31,12 @@ impl Agent {
         let service = &self.record(id).service;
         if let Some(candidate) = service.candidate() {
             let message = format!("generation {} is being made ready", candidate.number);
-            return Err(Problem::new(ProblemKind::Locked, message).fix("wait for it, or take it back with `agent undo`"));
+            return Err(Problem::new(ProblemKind::Locked, message)
+                .fix("wait for it, or take it back with `agent undo`"));
         }
-        if let Some(other) = service.generations.iter().find(|it| !matches!(it.phase, Phase::Primary | Phase::Dead)) {
+        if let Some(other) =
+            service.generations.iter().find(|it| !matches!(it.phase, Phase::Primary | Phase::Dead))
+        {
             let generation = GenerationId { service: id, number: other.number };
             let counts = self.datapath.flow_counts(generation)?;
             let open = counts.opened.saturating_sub(counts.closed);
@@ -42,11 +45,13 @@ impl Agent {
                  which it would cut when it ends",
                 other.number
             );
-            return Err(Problem::new(ProblemKind::Locked, message).fix("wait until it has drained (`agent status`)"));
+            return Err(Problem::new(ProblemKind::Locked, message)
+                .fix("wait until it has drained (`agent status`)"));
         }
         match service.primary() {
             Some(primary) if primary.hold == PortHold::Moved => {
-                let places: Vec<_> = primary.listeners.iter().map(|it| it.bound.to_string()).collect();
+                let places: Vec<_> =
+                    primary.listeners.iter().map(|it| it.bound.to_string()).collect();
                 let message = format!(
                     "generation {} listens on {}, and only steering leads there: clients would be refused",
                     primary.number,
@@ -89,14 +94,17 @@ impl Agent {
     /// Removes our tags and switches off the socket options that we switched on.
     fn release_sockets(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let mut cookies: Vec<_> = service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
-        let ours = |flow: &&sock_diag::Connection| observe::owner(flow).is_some_and(|key| key.service == id.0);
+        let mut cookies: Vec<_> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let ours = |flow: &&sock_diag::Connection| {
+            observe::owner(flow).is_some_and(|key| key.service == id.0)
+        };
         cookies.extend(self.flows_of(id)?.iter().filter(ours).map(|flow| flow.cookie.0));
         Ok(self.datapath.release(&cookies)?)
     }
 
     /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
-    fn return_processes(&self, generation: GenerationId, origin: &std::path::Path) -> Result<(), Problem> {
+    fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), Problem> {
         let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(()) };
         let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
         cgroup
@@ -124,10 +132,23 @@ impl Agent {
         let Self { datapath, cgroup, places, .. } = self;
         datapath.remove()?;
         cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        for file in [places.state_file(), places.pid_file(), places.socket()] {
+        let failed = |path: &Path, error: io::Error| {
+            Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
+        };
+        for file in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
             match fs::remove_file(&file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", file.display())));
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&file, error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        for directory in [places.services_dir(), places.runtime_dir] {
+            match fs::remove_dir(&directory) {
+                // The log of an agent in the background, or somebody else's files.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&directory, error));
                 }
                 Ok(()) | Err(_) => {}
             }

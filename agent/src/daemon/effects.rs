@@ -1,5 +1,7 @@
 //! Executes what the rollout decided, in order, each effect at least once.
 
+use std::time::Instant;
+
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 
 use super::agent::Agent;
@@ -22,8 +24,17 @@ impl Agent {
             }
             if let Err(problem) = self.execute(id, &effect) {
                 let name = self.record(id).service.name.clone();
-                let why = std::iter::once(&problem.message).chain(&problem.causes).cloned().collect::<Vec<_>>().join(": ");
-                self.journal.note(&name, None, EventKind::Warning, format!("could not {}: {why}", describe(&effect)));
+                let why = std::iter::once(&problem.message)
+                    .chain(&problem.causes)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(": ");
+                self.journal.note(
+                    &name,
+                    None,
+                    EventKind::Warning,
+                    format!("could not {}: {why}", describe(&effect)),
+                );
                 self.unfinished.push_front((id, effect));
                 return;
             }
@@ -44,7 +55,11 @@ impl Agent {
     /// A launch that fails is the candidate's end, not a failure of ours.
     fn launch(&mut self, generation: GenerationId) -> Result<(), Problem> {
         if let Err(problem) = self.launch_candidate(generation) {
-            let why = std::iter::once(&problem.message).chain(&problem.causes).cloned().collect::<Vec<_>>().join(": ");
+            let why = std::iter::once(&problem.message)
+                .chain(&problem.causes)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(": ");
             self.feed(generation.service, rollout::Event::Failed(generation.number, why))?;
             // Nothing runs: the cgroup is empty and will not become emptier.
             self.feed(generation.service, rollout::Event::Exited(generation.number))?;
@@ -77,7 +92,9 @@ impl Agent {
             cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         }
         for pid in self.pids_of(generation)? {
-            match Process::open(pid).and_then(|process| process.signal(rustix::process::Signal::KILL)) {
+            match Process::open(pid)
+                .and_then(|process| process.signal(rustix::process::Signal::KILL))
+            {
                 Ok(()) => {}
                 Err(error) if !self.lives(pid) => tracing::debug!(%error, "already gone"),
                 Err(error) => return Err(error.into()),
@@ -115,24 +132,37 @@ impl Agent {
             let number = generation.number;
             let Some(previous) = before.generation(number) else {
                 let how = match &generation.origin {
-                    Origin::Launched { command, .. } => format!("launching generation {number}: {}", command.join(" ")),
+                    Origin::Launched { command, .. } => {
+                        format!("launching generation {number}: {}", command.join(" "))
+                    }
                     Origin::Found => format!("generation {number} was found running"),
                 };
                 self.journal.note(&name, Some(number), EventKind::Launched, how);
                 continue;
             };
-            if std::mem::discriminant(&previous.phase) != std::mem::discriminant(&generation.phase)
-                && let Some((kind, message)) = transition(number, &generation.phase)
+            if std::mem::discriminant(&previous.phase) == std::mem::discriminant(&generation.phase)
             {
+                continue;
+            }
+            self.looks.insert(GenerationId { service: id, number }, Instant::now());
+            if let Some((kind, message)) = transition(number, &generation.phase) {
                 self.journal.note(&name, Some(number), kind, message);
             }
         }
         for gone in before.generations.iter().filter(|it| after.generation(it.number).is_none()) {
-            self.journal.note(&name, Some(gone.number), EventKind::Gone, format!("generation {} is gone", gone.number));
+            self.journal.note(
+                &name,
+                Some(gone.number),
+                EventKind::Gone,
+                format!("generation {} is gone", gone.number),
+            );
         }
         for rollout in after.rollouts.iter().filter(|it| it.is_ended()) {
             if before.rollout(rollout.id).is_none_or(|it| !it.is_ended()) {
-                let message = format!("rollout {} to generation {}: {}", rollout.id, rollout.to, rollout.status);
+                let message = format!(
+                    "rollout {} to generation {}: {}",
+                    rollout.id, rollout.to, rollout.status
+                );
                 self.journal.note(&name, Some(rollout.to), EventKind::Ended, message);
             }
         }
@@ -142,17 +172,25 @@ impl Agent {
 fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, String)> {
     Some(match phase {
         Phase::Starting { .. } => return None,
-        Phase::Primary => (EventKind::Switched, format!("new connections go to generation {number}")),
-        Phase::Dead => (EventKind::Warning, format!("generation {number} died, and no other one can take over")),
+        Phase::Primary => {
+            (EventKind::Switched, format!("new connections go to generation {number}"))
+        }
+        Phase::Dead => (
+            EventKind::Warning,
+            format!("generation {number} died, and no other one can take over"),
+        ),
         Phase::Settling { .. } => return None,
         Phase::Draining { .. } => (EventKind::Settled, format!("generation {number} drains")),
-        Phase::Finishing { signal, .. } => {
-            (EventKind::Signalled, format!("generation {number} was told to finish (signal {signal})"))
-        }
+        Phase::Finishing { signal, .. } => (
+            EventKind::Signalled,
+            format!("generation {number} was told to finish (signal {signal})"),
+        ),
         Phase::Stopping { killed: false, signal, .. } => {
             (EventKind::Signalled, format!("generation {number} was told to end (signal {signal})"))
         }
-        Phase::Stopping { killed: true, .. } => (EventKind::Signalled, format!("generation {number} was killed")),
+        Phase::Stopping { killed: true, .. } => {
+            (EventKind::Signalled, format!("generation {number} was killed"))
+        }
     })
 }
 

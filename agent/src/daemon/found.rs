@@ -43,9 +43,12 @@ pub(super) fn server_of(listeners: Vec<Listener>, pid: Option<i32>) -> Result<Fo
     }
     let groups = holders::related(&holders.found)?;
     let group = choose(&groups, pid)?;
-    let held: HashSet<_> = holders.found.iter().filter(|it| group.contains(&it.pid)).flat_map(of_holder).collect();
-    let processes = group.iter().filter_map(|pid| Process::open(*pid).ok()).map(|it| it.identity()).collect();
-    let listeners = listeners.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
+    let held: HashSet<_> =
+        holders.found.iter().filter(|it| group.contains(&it.pid)).flat_map(of_holder).collect();
+    let processes =
+        group.iter().filter_map(|pid| Process::open(*pid).ok()).map(|it| it.identity()).collect();
+    let listeners =
+        listeners.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
     Ok(Found { listeners, processes })
 }
 
@@ -60,8 +63,11 @@ fn choose(groups: &[Vec<Pid>], pid: Option<i32>) -> Result<Vec<Pid>, Problem> {
             .find(|group| group.iter().any(|pid| pid.get() == wanted))
             .cloned()
             .ok_or_else(|| {
-                Problem::new(ProblemKind::Preflight, format!("process {wanted} does not hold a listener on the port"))
-                    .fix(format!("these do: {}", described(groups)))
+                Problem::new(
+                    ProblemKind::Preflight,
+                    format!("process {wanted} does not hold a listener on the port"),
+                )
+                .fix(format!("these do: {}", described(groups)))
             }),
         ([group], None) => Ok(group.clone()),
         (_, None) => Err(Problem::new(
@@ -73,7 +79,12 @@ fn choose(groups: &[Vec<Pid>], pid: Option<i32>) -> Result<Vec<Pid>, Problem> {
 }
 
 fn described(groups: &[Vec<Pid>]) -> String {
-    groups.iter().filter_map(|group| group.first()).map(|pid| describe(*pid)).collect::<Vec<_>>().join(", ")
+    groups
+        .iter()
+        .filter_map(|group| group.first())
+        .map(|pid| describe(*pid))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A process as people know it.
@@ -85,7 +96,10 @@ pub(super) fn describe(pid: Pid) -> String {
 
 fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
     let ports: Vec<_> = listeners.iter().map(|listener| listener.port.to_string()).collect();
-    let problem = Problem::new(ProblemKind::Preflight, format!("no process holds the listener on port {}", ports.join(", ")));
+    let problem = Problem::new(
+        ProblemKind::Preflight,
+        format!("no process holds the listener on port {}", ports.join(", ")),
+    );
     if refused > 0 {
         problem.fix(format!("{refused} processes may not be looked at: run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"))
     } else {
@@ -94,7 +108,10 @@ fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
 }
 
 /// The listeners as the kernel maps need them, each for the public port that it serves.
-pub(super) fn to_adopt(listeners: &[Listener], public: impl Fn(&Listener) -> u16) -> Vec<ListenerToAdopt> {
+pub(super) fn to_adopt(
+    listeners: &[Listener],
+    public: impl Fn(&Listener) -> u16,
+) -> Vec<ListenerToAdopt> {
     listeners
         .iter()
         .map(|listener| ListenerToAdopt {
@@ -129,10 +146,15 @@ pub(super) fn hold(listeners: &[Listener], public: impl Fn(&Listener) -> u16) ->
 
 /// Endpoints, one for each address and port that is listened on.
 pub(super) fn endpoints(listeners: &[Listener]) -> Vec<Endpoint> {
-    let mut places: Vec<_> = listeners.iter().map(|listener| (listener.port, address_of(listener))).collect();
+    let mut places: Vec<_> =
+        listeners.iter().map(|listener| (listener.port, address_of(listener))).collect();
     places.sort_unstable();
     places.dedup();
-    places.into_iter().zip(0..).map(|((port, address), number)| Endpoint { number, port, address }).collect()
+    places
+        .into_iter()
+        .zip(0..)
+        .map(|((port, address), number)| Endpoint { number, port, address })
+        .collect()
 }
 
 /// What a listener is bound to.
@@ -141,7 +163,10 @@ pub(super) fn address_of(listener: &Listener) -> LocalAddress {
 }
 
 /// The first endpoint that these listeners leave without one.
-pub(super) fn uncovered<'a>(endpoints: &'a [Endpoint], listeners: &[ListenerToAdopt]) -> Option<&'a Endpoint> {
+pub(super) fn uncovered<'a>(
+    endpoints: &'a [Endpoint],
+    listeners: &[ListenerToAdopt],
+) -> Option<&'a Endpoint> {
     endpoints.iter().find(|endpoint| {
         let on_port = listeners.iter().filter(|listener| listener.port == endpoint.port);
         let addresses: Vec<_> = on_port.map(|listener| listener.address).collect();
@@ -155,12 +180,17 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(super) fn pids_of(&self, generation: crate::service::GenerationId) -> Result<Vec<Pid>, Problem> {
+    pub(super) fn pids_of(
+        &self,
+        generation: crate::service::GenerationId,
+    ) -> Result<Vec<Pid>, Problem> {
         if let Some(cgroup) = self.cgroup_of(generation)? {
             return cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error));
         }
         let record = self.record(generation.service);
-        let Some(known) = record.service.generation(generation.number) else { return Ok(Vec::new()) };
+        let Some(known) = record.service.generation(generation.number) else {
+            return Ok(Vec::new());
+        };
         let alive = |identity: &&ProcessIdentity| {
             Process::reopen(**identity).and_then(|process| process.is_alive()).unwrap_or(false)
         };

@@ -35,18 +35,26 @@ impl Agent {
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
             datapath::Event::FallbackUsed(generation) => self.warn_of(
                 generation,
-                format!("generation {} has no listener left; others took its new connections", generation.number),
+                format!(
+                    "generation {} has no listener left; others took its new connections",
+                    generation.number
+                ),
             ),
             datapath::Event::BindMoved(generation) => self.warn_of(
                 generation,
-                format!("generation {} could not share the port: its bind was moved to a free one", generation.number),
+                format!(
+                    "generation {} could not share the port: its bind was moved to a free one",
+                    generation.number
+                ),
             ),
         }
     }
 
     /// A process of a generation that was found running has ended; others of it may live, and new ones may have come.
     pub(super) fn note_process_ended(&mut self, generation: GenerationId) {
-        let known = self.record_if_any(generation.service).and_then(|it| it.service.generation(generation.number));
+        let known = self
+            .record_if_any(generation.service)
+            .and_then(|it| it.service.generation(generation.number));
         if known.is_none_or(|it| it.origin != Origin::Found) {
             // The first process of a launched one: it may have put its server into the background. Its cgroup tells.
             return;
@@ -68,7 +76,12 @@ impl Agent {
     /// Looks at every generation whose time has come, and decides when to look next.
     pub(super) fn look_where_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self.looks.iter().filter(|(_, at)| **at <= now).map(|(generation, _)| *generation).collect();
+        let due: Vec<_> = self
+            .looks
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(generation, _)| *generation)
+            .collect();
         for generation in due {
             self.looks.remove(&generation);
             self.look_at(generation);
@@ -87,13 +100,20 @@ impl Agent {
         let Some(record) = self.records.get(&generation.service) else { return };
         let Some(known) = record.service.generation(generation.number) else { return };
         let looked = match &known.phase {
-            Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => self.look_for_listeners(generation),
+            Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
+                self.look_for_listeners(generation)
+            }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => Ok(()),
+            Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => {
+                Ok(())
+            }
         };
         if let Err(problem) = looked {
-            self.warn_of(generation, format!("cannot look at generation {}: {problem}", generation.number));
+            self.warn_of(
+                generation,
+                format!("cannot look at generation {}: {problem}", generation.number),
+            );
         }
     }
 
@@ -108,19 +128,30 @@ impl Agent {
             .filter(|holder| pids.contains(&holder.pid))
             .flat_map(|holder| holder.inodes)
             .collect();
-        let listeners: Vec<_> = all.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
+        let listeners: Vec<_> =
+            all.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
         self.introduce(generation, &listeners)
     }
 
     /// Makes a candidate with these listeners the primary, or remembers what it lacks.
-    pub(super) fn introduce(&mut self, generation: GenerationId, listeners: &[Listener]) -> Result<(), Problem> {
+    pub(super) fn introduce(
+        &mut self,
+        generation: GenerationId,
+        listeners: &[Listener],
+    ) -> Result<(), Problem> {
         let endpoints = self.record(generation.service).service.endpoints.clone();
         let public = self.public_ports(generation, &endpoints, listeners)?;
         let port_of = |listener: &Listener| {
-            public.iter().find(|(cookie, _)| *cookie == listener.cookie.0).map_or(listener.port, |(_, port)| *port)
+            public
+                .iter()
+                .find(|(cookie, _)| *cookie == listener.cookie.0)
+                .map_or(listener.port, |(_, port)| *port)
         };
-        let serving: Vec<_> =
-            listeners.iter().filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it))).cloned().collect();
+        let serving: Vec<_> = listeners
+            .iter()
+            .filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it)))
+            .cloned()
+            .collect();
         let to_adopt = found::to_adopt(&serving, port_of);
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
@@ -129,7 +160,9 @@ impl Agent {
         }
         self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
         let hold = found::hold(&serving, port_of);
-        if let Some(candidate) = self.record_mut(generation.service).service.generation_mut(generation.number) {
+        if let Some(candidate) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
             candidate.listeners = found::records(&serving);
         }
         self.remember_half_open(generation.service)?;
@@ -167,7 +200,9 @@ impl Agent {
     /// cookies, so that nothing else has to tell them apart.
     fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let Some(replaced) = service.primary().map(|it| GenerationId { service: id, number: it.number }) else {
+        let Some(replaced) =
+            service.primary().map(|it| GenerationId { service: id, number: it.number })
+        else {
             return Ok(());
         };
         let mut requests = HashSet::new();
@@ -183,7 +218,8 @@ impl Agent {
         let Some(known) = service.generation(generation.number) else { return Ok(()) };
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
         let all = sock_diag::listeners()?;
-        let accept_queue = all.iter().any(|it| cookies.contains(&it.cookie.0) && it.accept_queue > 0);
+        let accept_queue =
+            all.iter().any(|it| cookies.contains(&it.cookie.0) && it.accept_queue > 0);
         let remembered = self.half_open.get(&generation);
         let mut half_open = false;
         if remembered.is_none_or(|requests| !requests.is_empty()) {
@@ -230,15 +266,25 @@ impl Agent {
     /// Finds out which processes of a found generation live, watches those that are new, and says how many there are.
     fn refresh_processes(&mut self, generation: GenerationId) -> Result<usize, Problem> {
         let service = &self.record_if_any(generation.service).map(|record| record.service.clone());
-        let Some(known) = service.as_ref().and_then(|service| service.generation(generation.number)) else { return Ok(0) };
+        let Some(known) =
+            service.as_ref().and_then(|service| service.generation(generation.number))
+        else {
+            return Ok(0);
+        };
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
-        let listeners: Vec<_> = sock_diag::listeners()?.into_iter().filter(|it| cookies.contains(&it.cookie.0)).collect();
+        let listeners: Vec<_> = sock_diag::listeners()?
+            .into_iter()
+            .filter(|it| cookies.contains(&it.cookie.0))
+            .collect();
         let holders = match listeners.is_empty() {
             true => Vec::new(),
-            false => found::server_of(listeners, None).map(|found| found.processes).unwrap_or_default(),
+            false => {
+                found::server_of(listeners, None).map(|found| found.processes).unwrap_or_default()
+            }
         };
         let alive: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
-        let mut processes: Vec<_> = known.processes.iter().filter(|it| alive.contains(&it.pid)).copied().collect();
+        let mut processes: Vec<_> =
+            known.processes.iter().filter(|it| alive.contains(&it.pid)).copied().collect();
         for holder in holders {
             if !processes.contains(&holder) {
                 self.watch_process(generation, holder)?;
@@ -246,7 +292,9 @@ impl Agent {
             }
         }
         let count = processes.len();
-        if let Some(known) = self.record_mut(generation.service).service.generation_mut(generation.number) {
+        if let Some(known) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
             known.processes = processes;
         }
         self.save()?;
@@ -295,6 +343,7 @@ fn obstacle(missing: &Endpoint, listeners: &[Listener]) -> String {
     if listeners.is_empty() {
         return "it does not listen".to_owned();
     }
-    let places: Vec<_> = listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
+    let places: Vec<_> =
+        listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
     format!("it listens on {}, not on {missing}", places.join(", "))
 }

@@ -4,7 +4,10 @@ use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Durati
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, FromRequest, Path, Query, Request as HttpRequest, State, connect_info::Connected, rejection::JsonRejection},
+    extract::{
+        ConnectInfo, FromRequest, Path, Query, Request as HttpRequest, State,
+        connect_info::Connected, rejection::JsonRejection,
+    },
     http::StatusCode,
     middleware::{self, Next},
     response::{
@@ -62,8 +65,12 @@ pub(super) async fn serve(
         .route("/v1/services/{selector}/rollouts/{id}/progress", get(progress))
         .route("/v1/explain", get(explain))
         .route("/v1/events", get(events))
-        .fallback(async || Failure(Problem::new(ProblemKind::NotFound, "there is no such resource")))
-        .method_not_allowed_fallback(async || Failure(Problem::new(ProblemKind::Usage, "that method does nothing here")))
+        .fallback(async || {
+            Failure(Problem::new(ProblemKind::NotFound, "there is no such resource"))
+        })
+        .method_not_allowed_fallback(async || {
+            Failure(Problem::new(ProblemKind::Usage, "that method does nothing here"))
+        })
         .layer(middleware::from_fn_with_state(door.clone(), check_peer))
         .with_state(door);
     let service = routes.into_make_service_with_connect_info::<Peer>();
@@ -88,14 +95,19 @@ async fn check_peer(
     request: HttpRequest,
     next: Next,
 ) -> Response {
-    let refuse = |message: &str| Failure(Problem::new(ProblemKind::Preflight, message)).into_response();
+    let refuse =
+        |message: &str| Failure(Problem::new(ProblemKind::Preflight, message)).into_response();
     let Some(peer) = peer else { return refuse("the kernel does not say who you are") };
     if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
         return refuse("only root and the agent's own user may use the control socket");
     }
-    let theirs = peer.pid().and_then(Pid::new).and_then(|pid| context::network_namespace_of(pid).ok());
+    let theirs =
+        peer.pid().and_then(Pid::new).and_then(|pid| context::network_namespace_of(pid).ok());
     if theirs.is_some_and(|theirs| theirs != door.network_namespace) {
-        let problem = Problem::new(ProblemKind::Preflight, "this agent serves another network namespace than yours");
+        let problem = Problem::new(
+            ProblemKind::Preflight,
+            "this agent serves another network namespace than yours",
+        );
         let fix = "run one in yours, with its own --runtime-dir, --pin-dir and --cgroup";
         return Failure(problem.fix(fix)).into_response();
     }
@@ -107,7 +119,8 @@ struct Failure(Problem);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.kind.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
@@ -128,7 +141,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
 impl Door {
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
-        let gone = || Failure(Problem::new(ProblemKind::Failed, "the agent is ending; steering goes on without it"));
+        let gone = || {
+            Failure(Problem::new(
+                ProblemKind::Failed,
+                "the agent is ending; steering goes on without it",
+            ))
+        };
         let (reply, answer) = oneshot::channel();
         self.queue.send(Message::Request(request(reply))).map_err(|_ended| gone())?;
         answer.await.map_err(|_ended| gone())?.map_err(Failure)
@@ -145,11 +163,17 @@ async fn services(State(door): State<Door>) -> Answer<api::Services> {
     door.ask(Request::Services).await.map(Json)
 }
 
-async fn attach(State(door): State<Door>, Body(body): Body<api::AttachRequest>) -> Answer<api::Attached> {
+async fn attach(
+    State(door): State<Door>,
+    Body(body): Body<api::AttachRequest>,
+) -> Answer<api::Attached> {
     door.ask(|reply| Request::Attach(body, reply)).await.map(Json)
 }
 
-async fn service(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::ServiceView> {
+async fn service(
+    State(door): State<Door>,
+    Path(selector): Path<String>,
+) -> Answer<api::ServiceView> {
     door.ask(|reply| Request::Service(selector, reply)).await.map(Json)
 }
 
@@ -181,7 +205,10 @@ async fn history(State(door): State<Door>, Path(selector): Path<String>) -> Answ
     door.ask(|reply| Request::History(selector, reply)).await.map(Json)
 }
 
-async fn rollout(State(door): State<Door>, Path((selector, id)): Path<(String, u64)>) -> Answer<RolloutView> {
+async fn rollout(
+    State(door): State<Door>,
+    Path((selector, id)): Path<(String, u64)>,
+) -> Answer<RolloutView> {
     door.ask(|reply| Request::Rollout(selector, RolloutId(id), reply)).await.map(Json)
 }
 
@@ -199,7 +226,8 @@ async fn progress(
                 Some(view) => view,
                 None => {
                     // Whichever comes first; an ended agent ends the stream at the question below.
-                    let _: Result<_, _> = tokio::time::timeout(PROGRESS, door.changes.changed()).await;
+                    let _: Result<_, _> =
+                        tokio::time::timeout(PROGRESS, door.changes.changed()).await;
                     door.ask(|reply| Request::Rollout(selector, RolloutId(id), reply)).await.ok()?
                 }
             };
@@ -216,7 +244,10 @@ struct Explain {
     remote: Option<SocketAddr>,
 }
 
-async fn explain(State(door): State<Door>, Query(query): Query<Explain>) -> Answer<api::Explanation> {
+async fn explain(
+    State(door): State<Door>,
+    Query(query): Query<Explain>,
+) -> Answer<api::Explanation> {
     door.ask(|reply| Request::Explain(query.local, query.remote, reply)).await.map(Json)
 }
 
@@ -226,17 +257,23 @@ struct Follow {
     follow: bool,
 }
 
-async fn events(State(door): State<Door>, Query(Follow { follow }): Query<Follow>) -> Result<Response, Failure> {
+async fn events(
+    State(door): State<Door>,
+    Query(Follow { follow }): Query<Follow>,
+) -> Result<Response, Failure> {
     let (events, follower) = door.ask(Request::Events).await?;
     if !follow {
         return Ok(Json(events).into_response());
     }
     // Who is too slow misses some, and sees it by the gap in the sequence.
-    let later = BroadcastStream::new(follower).filter_map(async |event: Result<EventView, _>| event.ok());
+    let later =
+        BroadcastStream::new(follower).filter_map(async |event: Result<EventView, _>| event.ok());
     let all = stream::iter(events.events).chain(later).map(|event| to_event(&event));
     Ok(Sse::new(all).keep_alive(KeepAlive::default()).into_response())
 }
 
 fn to_event(view: &impl Serialize) -> Result<Event, Infallible> {
-    Ok(Event::default().json_data(view).unwrap_or_else(|error| Event::default().comment(error.to_string())))
+    Ok(Event::default()
+        .json_data(view)
+        .unwrap_or_else(|error| Event::default().comment(error.to_string())))
 }

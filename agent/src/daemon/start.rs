@@ -3,7 +3,9 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::Path,
     sync::mpsc,
     thread,
@@ -68,15 +70,20 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         let _: Result<(), ()> = ended.send(());
         result
     });
-    let writer = writer.map_err(|error| Problem::new(ProblemKind::Failed, format!("start a thread: {error}")))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Problem::new(ProblemKind::Failed, format!("start the runtime: {error}")))?;
+    let writer = writer
+        .map_err(|error| Problem::new(ProblemKind::Failed, format!("start a thread: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("start the runtime: {error}"))
+        })?;
     let served = runtime.block_on(serve(listener, door, messages, has_ended, ready));
     drop(runtime);
-    let written = writer.join().map_err(|_panic| Problem::new(ProblemKind::Failed, "the agent's thread panicked"))?;
-    served.map_err(|error| Problem::new(ProblemKind::Failed, format!("serve the control socket: {error}")))?;
+    let written = writer
+        .join()
+        .map_err(|_panic| Problem::new(ProblemKind::Failed, "the agent's thread panicked"))?;
+    served.map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("serve the control socket: {error}"))
+    })?;
     written
 }
 
@@ -120,15 +127,18 @@ async fn serve(
 /// Everything but the threads.
 fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent, Problem> {
     let places = options.places.clone();
-    let network_namespace =
-        context::network_namespace_of(Pid::ours()).map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    let network_namespace = context::network_namespace_of(Pid::ours())
+        .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
     let boot_id = read_boot_id()?;
     let state = read_state(&places, network_namespace, &boot_id)?;
     let hierarchy = Hierarchy::find().map_err(|error| {
-        Problem::caused(ProblemKind::Preflight, &error).fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
+        Problem::caused(ProblemKind::Preflight, &error)
+            .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
     })?;
-    let path = places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
-    let cgroup = hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))?;
+    let path =
+        places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
+    let cgroup =
+        hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))?;
     mount_bpf(&places.pin_dir)?;
     let mut datapath = open_datapath(&places, &cgroup)?;
     if state.services.is_empty() && datapath.has_endpoints()? {
@@ -139,8 +149,9 @@ fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent,
         .fix("steering goes on; to start anew, remove the pins, which gives the ports back to the kernel, and attach again"));
     }
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
-    let watcher = Watcher::start(events, logs, messages)
-        .map_err(|error| Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}")))?;
+    let watcher = Watcher::start(events, logs, messages).map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
+    })?;
     let records = state.services.into_iter().map(|record| (record.service.id, record)).collect();
     let mut agent = Agent {
         places,
@@ -176,7 +187,10 @@ impl Agent {
             self.unfinished.extend(service.resume().into_iter().map(|effect| (id, effect)));
             self.finish_effects();
             for generation in service.generations {
-                self.adopt_generation(GenerationId { service: id, number: generation.number }, &generation)?;
+                self.adopt_generation(
+                    GenerationId { service: id, number: generation.number },
+                    &generation,
+                )?;
             }
         }
         self.set_endpoints()?;
@@ -227,7 +241,9 @@ fn require_root() -> Result<(), Problem> {
 }
 
 fn private_directory(path: &Path) -> Result<(), Problem> {
-    let failed = |error: io::Error| Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()));
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
+    };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
@@ -235,23 +251,52 @@ fn private_directory(path: &Path) -> Result<(), Problem> {
 /// Held for the life of the process: a killed agent leaves no lock behind.
 fn lock(places: &Places) -> Result<File, Problem> {
     let path = places.lock_file();
-    let failed = |error: io::Error| Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()));
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let pid = fs::read_to_string(places.pid_file()).unwrap_or_else(|_| "unknown".to_owned());
-            Err(Problem::new(ProblemKind::Locked, format!("an agent runs already on `{}` (pid {pid})", places.runtime_dir.display())))
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()))
+    };
+    loop {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid =
+                    fs::read_to_string(places.pid_file()).unwrap_or_else(|_| "unknown".to_owned());
+                let message = format!(
+                    "an agent runs already on `{}` (pid {pid})",
+                    places.runtime_dir.display()
+                );
+                return Err(Problem::new(ProblemKind::Locked, message));
+            }
+            Err(error) => return Err(failed(error.into())),
         }
-        Err(error) => Err(failed(error.into())),
+        // One that ended in between has removed the file that we locked: then it locks nobody out.
+        let locked = file.metadata().map_err(failed)?.ino();
+        if fs::metadata(&path).is_ok_and(|named| named.ino() == locked) {
+            return Ok(file);
+        }
     }
 }
 
 /// The state, unless it is of an earlier start of the machine: then nothing of what it speaks of exists any more.
-fn read_state(places: &Places, network_namespace: u64, boot_id: &str) -> Result<StateFile, Problem> {
-    let Some(state) = StateFile::read(&places.state_file())? else { return Ok(StateFile::default()) };
+fn read_state(
+    places: &Places,
+    network_namespace: u64,
+    boot_id: &str,
+) -> Result<StateFile, Problem> {
+    let Some(state) = StateFile::read(&places.state_file())? else {
+        return Ok(StateFile::default());
+    };
     if state.boot_id != boot_id {
-        tracing::warn!(services = state.services.len(), "the machine was restarted: attach the services again");
+        tracing::warn!(
+            services = state.services.len(),
+            "the machine was restarted: attach the services again"
+        );
         return Ok(StateFile::default());
     }
     if state.network_namespace != network_namespace && !state.services.is_empty() {
@@ -266,13 +311,17 @@ fn read_state(places: &Places, network_namespace: u64, boot_id: &str) -> Result<
 
 fn read_boot_id() -> Result<String, Problem> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).map_err(|error| Problem::new(ProblemKind::Failed, format!("read `{path}`: {error}")))?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problem::new(ProblemKind::Failed, format!("read `{path}`: {error}")))?;
     Ok(text.trim().to_owned())
 }
 
 fn open_datapath(places: &Places, cgroup: &Cgroup) -> Result<Datapath, Problem> {
     let directory = File::open(cgroup.directory()).map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("open `{}`: {error}", cgroup.directory().display()))
+        Problem::new(
+            ProblemKind::Failed,
+            format!("open `{}`: {error}", cgroup.directory().display()),
+        )
     })?;
     // Generations live one level below the agent's cgroup.
     Ok(Datapath::open(&places.pin_dir, &directory, cgroup.level() + 1)?)
@@ -281,22 +330,30 @@ fn open_datapath(places: &Places, cgroup: &Cgroup) -> Result<Datapath, Problem> 
 /// Mounts the BPF file system at its usual place where nobody has.
 fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
     const USUAL: &str = "/sys/fs/bpf";
-    let mounted = crate::host::mounts::of_type("bpf")
-        .map_err(|error| Problem::new(ProblemKind::Failed, format!("read the mount table: {error}")))?;
+    let mounted = crate::host::mounts::of_type("bpf").map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("read the mount table: {error}"))
+    })?;
     if !pin_dir.starts_with(USUAL) || mounted.iter().any(|mount| mount.point == Path::new(USUAL)) {
         return Ok(());
     }
     tracing::info!("mounting the BPF file system at {USUAL}");
-    let flags = nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV | nix::mount::MsFlags::MS_NOEXEC;
+    let flags = nix::mount::MsFlags::MS_NOSUID
+        | nix::mount::MsFlags::MS_NODEV
+        | nix::mount::MsFlags::MS_NOEXEC;
     nix::mount::mount(Some("bpf"), USUAL, Some("bpf"), flags, Some("mode=0700")).map_err(|error| {
-        Problem::new(ProblemKind::Preflight, format!("mount the BPF file system at `{USUAL}`: {error}"))
-            .fix(format!("mount it: `mount -t bpf bpf {USUAL}`"))
+        Problem::new(
+            ProblemKind::Preflight,
+            format!("mount the BPF file system at `{USUAL}`: {error}"),
+        )
+        .fix(format!("mount it: `mount -t bpf bpf {USUAL}`"))
     })
 }
 
 /// Replaces the socket of an agent that was killed; the lock says that none lives.
 fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Problem> {
-    let failed = |error: io::Error| Problem::new(ProblemKind::Failed, format!("bind `{}`: {error}", path.display()));
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("bind `{}`: {error}", path.display()))
+    };
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
@@ -310,8 +367,9 @@ fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Problem> {
 
 fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display())))
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display()))
+    })
 }
 
 /// Does nothing where no service manager asked to be told.
@@ -320,4 +378,3 @@ fn tell_service_manager() {
         tracing::warn!(%error, "cannot tell the service manager that the agent is ready");
     }
 }
-

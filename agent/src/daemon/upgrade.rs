@@ -3,8 +3,8 @@
 use super::{agent::Agent, found};
 use crate::{
     api::{
-        self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RolloutView, UndoRequest, UpgradeAnswer,
-        UpgradePreview, UpgradeRequest,
+        self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RolloutView, UndoRequest,
+        UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     host::{
         context,
@@ -27,11 +27,16 @@ impl Agent {
     /// # Errors
     ///
     /// Nothing has changed then.
-    pub(super) fn upgrade(&mut self, selector: &str, request: &UpgradeRequest) -> Result<UpgradeAnswer, Problem> {
+    pub(super) fn upgrade(
+        &mut self,
+        selector: &str,
+        request: &UpgradeRequest,
+    ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
         self.expect_generation(id, request.if_generation)?;
         if let Some(candidate) = self.record(id).service.candidate() {
-            let rollout = self.record(id).service.rollouts.iter().rfind(|it| it.to == candidate.number);
+            let rollout =
+                self.record(id).service.rollouts.iter().rfind(|it| it.to == candidate.number);
             let rollout = rollout.map_or(self.record(id).service.last_rollout, |it| it.id);
             return Err(crate::rollout::Refusal::RolloutUnderWay(candidate.number, rollout).into());
         }
@@ -62,7 +67,11 @@ impl Agent {
     /// # Errors
     ///
     /// When there is none; nothing has changed then.
-    pub(super) fn undo(&mut self, selector: &str, request: &UndoRequest) -> Result<RolloutView, Problem> {
+    pub(super) fn undo(
+        &mut self,
+        selector: &str,
+        request: &UndoRequest,
+    ) -> Result<RolloutView, Problem> {
         let id = self.select(selector)?;
         self.expect_generation(id, request.if_generation)?;
         let candidate = self.record(id).service.candidate().map(|candidate| candidate.number);
@@ -73,28 +82,50 @@ impl Agent {
         self.rollout_view(id, rollout)
     }
 
-    fn expect_generation(&self, id: ServiceId, expected: Option<GenerationNumber>) -> Result<(), Problem> {
+    fn expect_generation(
+        &self,
+        id: ServiceId,
+        expected: Option<GenerationNumber>,
+    ) -> Result<(), Problem> {
         let Some(expected) = expected else { return Ok(()) };
         let service = &self.record(id).service;
         match service.primary() {
             Some(primary) if primary.number == expected => Ok(()),
             Some(primary) => Err(Problem::new(
                 ProblemKind::Locked,
-                format!("generation {} of `{}` takes new connections, not generation {expected}", primary.number, service.name),
+                format!(
+                    "generation {} of `{}` takes new connections, not generation {expected}",
+                    primary.number, service.name
+                ),
             )),
-            None => Err(Problem::new(ProblemKind::Locked, format!("no generation of `{}` is primary", service.name))),
+            None => Err(Problem::new(
+                ProblemKind::Locked,
+                format!("no generation of `{}` is primary", service.name),
+            )),
         }
     }
 
-    fn check_candidate(&self, generation: GenerationId, new: &NewGeneration) -> Result<Candidate, Problem> {
+    fn check_candidate(
+        &self,
+        generation: GenerationId,
+        new: &NewGeneration,
+    ) -> Result<Candidate, Problem> {
         match new {
             NewGeneration::Launch(command) => self.check_launch(generation, command),
-            NewGeneration::Process(pid) => self.check_process(generation.service, *pid).map(Candidate::Found),
-            NewGeneration::Listening(port) => self.check_listening(generation.service, *port).map(Candidate::Found),
+            NewGeneration::Process(pid) => {
+                self.check_process(generation.service, *pid).map(Candidate::Found)
+            }
+            NewGeneration::Listening(port) => {
+                self.check_listening(generation.service, *port).map(Candidate::Found)
+            }
         }
     }
 
-    fn check_launch(&self, generation: GenerationId, command: &Command) -> Result<Candidate, Problem> {
+    fn check_launch(
+        &self,
+        generation: GenerationId,
+        command: &Command,
+    ) -> Result<Candidate, Problem> {
         let spec = self.launch_spec(generation, command)?;
         let origin = Origin::Launched {
             command: command.arguments.clone(),
@@ -105,15 +136,19 @@ impl Agent {
     }
 
     fn check_process(&self, id: ServiceId, pid: i32) -> Result<found::Found, Problem> {
-        let no_process = || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
+        let no_process =
+            || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
         let process = Pid::new(pid).ok_or_else(no_process)?;
-        let theirs = context::network_namespace_of(process).map_err(|error| no_process().because(&error))?;
+        let theirs =
+            context::network_namespace_of(process).map_err(|error| no_process().because(&error))?;
         if theirs != self.network_namespace {
             return Err(Problem::new(
                 ProblemKind::Preflight,
                 format!("process {pid} is in another network namespace than this agent"),
             )
-            .fix("run an agent of its own there, with its own --runtime-dir, --pin-dir and --cgroup"));
+            .fix(
+                "run an agent of its own there, with its own --runtime-dir, --pin-dir and --cgroup",
+            ));
         }
         let all = sock_diag::listeners()?;
         let server = found::server_of(all, Some(pid)).map_err(|problem| {
@@ -126,15 +161,25 @@ impl Agent {
     fn check_listening(&self, id: ServiceId, port: u16) -> Result<found::Found, Problem> {
         let listeners = sock_diag::listeners_on(port)?;
         if listeners.is_empty() {
-            return Err(Problem::new(ProblemKind::Preflight, format!("nothing listens on port {port}")));
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!("nothing listens on port {port}"),
+            ));
         }
         self.check_found(id, found::server_of(listeners, None)?)
     }
 
-    fn check_found(&self, id: ServiceId, mut server: found::Found) -> Result<found::Found, Problem> {
+    fn check_found(
+        &self,
+        id: ServiceId,
+        mut server: found::Found,
+    ) -> Result<found::Found, Problem> {
         let service = &self.record(id).service;
         let ours = |listener: &Listener| {
-            service.generations.iter().find(|it| it.listeners.iter().any(|known| known.cookie == listener.cookie.0))
+            service
+                .generations
+                .iter()
+                .find(|it| it.listeners.iter().any(|known| known.cookie == listener.cookie.0))
         };
         if let Some(known) = server.listeners.iter().find_map(ours) {
             return Err(Problem::new(
@@ -162,20 +207,29 @@ impl Agent {
         }
         let mut ports: Vec<_> = server.listeners.iter().map(|listener| listener.port).collect();
         ports.dedup();
-        if ports.iter().any(|port| !public.contains(port)) && (public.len() > 1 || ports.len() > 1) {
+        if ports.iter().any(|port| !public.contains(port)) && (public.len() > 1 || ports.len() > 1)
+        {
             return Err(Problem::new(
                 ProblemKind::Preflight,
                 format!("which of the ports {ports:?} stands for which of the service's ports {public:?}?"),
             )
             .fix("name one port with `--listen`; a service of several ports needs a server that listens on the same ones"));
         }
-        let to_adopt = found::to_adopt(&server.listeners, |it| if public.contains(&it.port) { it.port } else { public[0] });
+        let to_adopt = found::to_adopt(&server.listeners, |it| {
+            if public.contains(&it.port) { it.port } else { public[0] }
+        });
         match found::uncovered(endpoints, &to_adopt) {
             None => Ok(()),
             Some(missing) => {
-                let places: Vec<_> =
-                    server.listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
-                let message = format!("that server listens on {}, which does not stand for {missing}", places.join(", "));
+                let places: Vec<_> = server
+                    .listeners
+                    .iter()
+                    .map(|it| format!("{}:{}", found::address_of(it), it.port))
+                    .collect();
+                let message = format!(
+                    "that server listens on {}, which does not stand for {missing}",
+                    places.join(", ")
+                );
                 Err(Problem::new(ProblemKind::Preflight, message))
             }
         }
@@ -183,7 +237,9 @@ impl Agent {
 
     /// A server that was found is ready at once.
     fn introduce_found(&mut self, generation: GenerationId, server: &found::Found) {
-        if let Some(candidate) = self.record_mut(generation.service).service.generation_mut(generation.number) {
+        if let Some(candidate) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
             candidate.processes.clone_from(&server.processes);
         }
         let introduced = server
@@ -192,7 +248,10 @@ impl Agent {
             .try_for_each(|process| self.watch_process(generation, *process))
             .and_then(|()| self.introduce(generation, &server.listeners));
         if let Err(problem) = introduced {
-            self.feed_quietly(generation.service, Event::Failed(generation.number, problem.to_string()));
+            self.feed_quietly(
+                generation.service,
+                Event::Failed(generation.number, problem.to_string()),
+            );
         }
     }
 
@@ -200,11 +259,19 @@ impl Agent {
         use std::os::unix::fs::DirBuilderExt as _;
         let directory = self.places.service_dir(self.record(id).service.name.as_str());
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("create the log directory `{}`: {error}", directory.display()))
+            Problem::new(
+                ProblemKind::Failed,
+                format!("create the log directory `{}`: {error}", directory.display()),
+            )
         })
     }
 
-    fn preview(&self, generation: GenerationId, request: &UpgradeRequest, candidate: &Candidate) -> UpgradePreview {
+    fn preview(
+        &self,
+        generation: GenerationId,
+        request: &UpgradeRequest,
+        candidate: &Candidate,
+    ) -> UpgradePreview {
         let service = &self.record(generation.service).service;
         let from = service.primary().map_or(service.last_generation, |primary| primary.number);
         let to = generation.number;
@@ -235,7 +302,10 @@ impl Agent {
         }
         steps.push(format!("give every new connection to generation {to}"));
         let drain = &request.drain;
-        steps.push(format!("wait up to {} until generation {from}'s queues are empty", humantime::format_duration(drain.queue_timeout)));
+        steps.push(format!(
+            "wait up to {} until generation {from}'s queues are empty",
+            humantime::format_duration(drain.queue_timeout)
+        ));
         let signal = drain.signal;
         let timeout = humantime::format_duration(drain.timeout);
         steps.push(match drain.policy {
@@ -248,7 +318,10 @@ impl Agent {
             ),
             DrainPolicy::Graceful => format!("send signal {signal} to generation {from} and wait up to {timeout} until it ends"),
         });
-        steps.push(format!("kill generation {from} if it has not ended {} later", humantime::format_duration(drain.stop_timeout)));
+        steps.push(format!(
+            "kill generation {from} if it has not ended {} later",
+            humantime::format_duration(drain.stop_timeout)
+        ));
         UpgradePreview { schema: api::SCHEMA, from, to, steps }
     }
 }

@@ -47,24 +47,38 @@ impl Watcher {
     /// # Errors
     ///
     /// When the system has no descriptors or threads left.
-    pub(super) fn start(events: Events, logs: KernelLogs, queue: Sender<Message>) -> io::Result<Arc<Self>> {
+    pub(super) fn start(
+        events: Events,
+        logs: KernelLogs,
+        queue: Sender<Message>,
+    ) -> io::Result<Arc<Self>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &events, EventData::new_u64(EVENTS), EventFlags::IN)?;
         epoll::add(&epoll, &logs, EventData::new_u64(LOGS), EventFlags::IN)?;
         let watched = Mutex::new(Watched { last_key: LOGS, by_key: HashMap::new() });
         let watcher = Arc::new(Self { epoll, watched, queue });
         let waiting = Arc::clone(&watcher);
-        thread::Builder::new().name("watch".to_owned()).spawn(move || waiting.wait(events, logs))?;
+        thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || waiting.wait(events, logs))?;
         Ok(watcher)
     }
 
     /// Tells the agent when the process ends, and reaps it if it is ours.
-    pub(super) fn watch_process(&self, generation: GenerationId, process: Process) -> io::Result<()> {
+    pub(super) fn watch_process(
+        &self,
+        generation: GenerationId,
+        process: Process,
+    ) -> io::Result<()> {
         self.watch(generation, Subject::Process(process), EventFlags::IN)
     }
 
     /// Tells the agent when the last process of the cgroup has ended.
-    pub(super) fn watch_cgroup(&self, generation: GenerationId, cgroup: PopulatedWatch) -> io::Result<()> {
+    pub(super) fn watch_cgroup(
+        &self,
+        generation: GenerationId,
+        cgroup: PopulatedWatch,
+    ) -> io::Result<()> {
         self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)
     }
 
@@ -73,7 +87,12 @@ impl Watcher {
         self.watched().by_key.retain(|_, (of, _)| *of != generation);
     }
 
-    fn watch(&self, generation: GenerationId, subject: Subject, flags: EventFlags) -> io::Result<()> {
+    fn watch(
+        &self,
+        generation: GenerationId,
+        subject: Subject,
+        flags: EventFlags,
+    ) -> io::Result<()> {
         let mut watched = self.watched();
         watched.last_key += 1;
         let key = watched.last_key;
@@ -96,7 +115,7 @@ impl Watcher {
             }
             for event in &ready {
                 let messages = match event.data.u64() {
-                    EVENTS => std::iter::from_fn(|| events.next()).map(Message::Kernel).collect(),
+                    EVENTS => std::iter::from_fn(|| events.take()).map(Message::Kernel).collect(),
                     LOGS => {
                         logs.flush();
                         Vec::new()

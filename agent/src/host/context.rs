@@ -144,7 +144,8 @@ impl Namespace {
 /// When the process is gone, or may not be looked at.
 pub fn network_namespace_of(pid: Pid) -> Result<u64, ProcessError> {
     let file = fs::metadata(format!("/proc/{pid}/ns/{}", Namespace::Network.file_name()));
-    file.map(|file| file.ino()).map_err(|error| ProcessError::reading(pid, "the namespaces", ProcError::from(error)))
+    file.map(|file| file.ino())
+        .map_err(|error| ProcessError::reading(pid, "the namespaces", ProcError::from(error)))
 }
 
 /// Which namespaces of the process are not ours. A link there reads like `mnt:[4026531841]`, one

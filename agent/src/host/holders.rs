@@ -1,9 +1,10 @@
 //! Who has a socket, and which of those processes belong together.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     collections::{HashMap, HashSet},
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     os::unix::ffi::OsStrExt,
     path::Path,
 };

@@ -110,9 +110,13 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Completed => f.write_str("completed"),
-            Self::DeadlinePassed { flows_left } => write!(f, "the drain deadline passed with {flows_left} flows left"),
+            Self::DeadlinePassed { flows_left } => {
+                write!(f, "the drain deadline passed with {flows_left} flows left")
+            }
             Self::OldDied => f.write_str("the old generation died during its drain"),
-            Self::NotReady { reason } => write!(f, "the new generation did not become ready: {reason}"),
+            Self::NotReady { reason } => {
+                write!(f, "the new generation did not become ready: {reason}")
+            }
             Self::RolledBack { reason } => write!(f, "rolled back: {reason}"),
         }
     }
