@@ -27,7 +27,8 @@ fn embed() -> Result<(), String> {
     for watched in [&object, &sources] {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
-    let built = modified(&compiled).map_err(|error| format!("the kernel programs are not built: {error}"))?;
+    let built = modified(&compiled)
+        .map_err(|error| format!("the kernel programs are not built: {error}"))?;
     let changed =
         newest(&sources).map_err(|error| format!("cannot read agent-ebpf/src: {error}"))?;
     if changed > built {

@@ -129,7 +129,7 @@ impl Agent {
             Request::Attach(request, reply) => send(reply, self.attach(&request)),
             Request::Detach(selector, reply) => send(reply, self.detach(&selector)),
             Request::Upgrade(selector, request, reply) => {
-                send(reply, self.upgrade(&selector, &request))
+                send(reply, self.upgrade(&selector, &request));
             }
             Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
             Request::Agent(reply) => send(reply, Ok(self.agent_view())),
@@ -138,10 +138,10 @@ impl Agent {
                 send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
             }
             Request::Flows(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)))
+                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)));
             }
             Request::History(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.history_view(id)))
+                send(reply, self.select(&selector).and_then(|id| self.history_view(id)));
             }
             Request::Rollout(selector, rollout, reply) => {
                 send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));

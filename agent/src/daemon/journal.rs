@@ -36,7 +36,7 @@ impl Journal {
         let message = message.into();
         match kind {
             EventKind::Warning => {
-                tracing::warn!(%service, generation = generation.map(|it| it.0), "{message}")
+                tracing::warn!(%service, generation = generation.map(|it| it.0), "{message}");
             }
             _ => tracing::info!(%service, generation = generation.map(|it| it.0), "{message}"),
         }

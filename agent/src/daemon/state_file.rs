@@ -172,7 +172,7 @@ mod tests {
             match StateFile::read(&path).unwrap_err() {
                 StateFileError::Damaged { .. } => assert!(damaged, "{text}"),
                 StateFileError::OtherVersion { found, .. } => {
-                    assert!(!damaged && found == 2, "{text}")
+                    assert!(!damaged && found == 2, "{text}");
                 }
                 other => panic!("{other}"),
             }

@@ -155,7 +155,7 @@ impl Service {
         for generation in &self.generations {
             match generation.phase {
                 Phase::Stopping { killed: true, .. } => {
-                    effects.push(Effect::Kill(generation.number))
+                    effects.push(Effect::Kill(generation.number));
                 }
                 Phase::Stopping { killed: false, signal, .. } | Phase::Finishing { signal, .. } => {
                     effects.push(Effect::Signal(generation.number, signal));
@@ -259,7 +259,7 @@ impl Service {
         }
         let previous = self.previous().ok_or(Refusal::NothingToUndo)?;
         let current = self.primary().ok_or(Refusal::NothingToUndo)?.number;
-        self.end_rollouts_to(current, |_| Outcome::RolledBack { reason: "undone".to_owned() }, now);
+        self.end_rollouts_to(current, &Outcome::RolledBack { reason: "undone".to_owned() }, now);
         self.hand_over(previous, Some(drain), now);
         let id = self.record(Kind::Undo, current, previous, Status::Draining, now);
         if let Some(rollout) = self.rollouts.iter_mut().find(|rollout| rollout.id == id) {
@@ -314,7 +314,7 @@ impl Service {
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
         let Phase::Starting { drain, .. } = candidate.phase.clone() else { return Vec::new() };
         let found = candidate.origin == Origin::Found;
-        self.end_rollouts_to(number, |_| Outcome::NotReady { reason: reason.to_owned() }, now);
+        self.end_rollouts_to(number, &Outcome::NotReady { reason: reason.to_owned() }, now);
         if found {
             // Somebody else's process: it was offered to us, and goes on without us.
             self.generations.retain(|generation| generation.number != number);
@@ -330,7 +330,7 @@ impl Service {
         match phase {
             Phase::Starting { .. } => {
                 let reason = "it exited before it listened".to_owned();
-                self.end_rollouts_to(number, |_| Outcome::NotReady { reason: reason.clone() }, now);
+                self.end_rollouts_to(number, &Outcome::NotReady { reason }, now);
                 self.remove(number)
             }
             Phase::Primary => self.replace_dead_primary(number, now),
@@ -365,7 +365,7 @@ impl Service {
             return Vec::new();
         };
         let reason = format!("generation {number} died");
-        self.end_rollouts_to(number, |_| Outcome::RolledBack { reason: reason.clone() }, now);
+        self.end_rollouts_to(number, &Outcome::RolledBack { reason }, now);
         self.hand_over(previous, None, now);
         self.steer_without(number)
     }
@@ -434,14 +434,9 @@ impl Service {
         }
     }
 
-    fn end_rollouts_to(
-        &mut self,
-        to: GenerationNumber,
-        outcome: impl Fn(&Rollout) -> Outcome,
-        now: Timestamp,
-    ) {
+    fn end_rollouts_to(&mut self, to: GenerationNumber, outcome: &Outcome, now: Timestamp) {
         for rollout in self.rollouts.iter_mut().filter(|it| it.to == to && !it.is_ended()) {
-            rollout.end(outcome(rollout), now);
+            rollout.end(outcome.clone(), now);
         }
     }
 

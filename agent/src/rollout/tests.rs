@@ -287,7 +287,7 @@ impl World {
     fn execute(&mut self, effect: &Effect) {
         match effect {
             Effect::Launch(one) => {
-                assert!(self.alive.insert(*one), "generation {one} launched twice")
+                assert!(self.alive.insert(*one), "generation {one} launched twice");
             }
             Effect::Steer(targets) => self.steered = targets.clone(),
             Effect::Signal(one, _) | Effect::Kill(one) => {
@@ -298,7 +298,7 @@ impl World {
                 );
             }
             Effect::Forget(one) => {
-                assert!(self.steered.primary != *one, "{one} forgotten while steered to")
+                assert!(self.steered.primary != *one, "{one} forgotten while steered to");
             }
         }
     }
