@@ -153,7 +153,7 @@ impl Refused {
         match self {
             Self::CommandLine(error) => {
                 // Nobody is left to tell when the terminal is gone.
-                let _: std::io::Result<()> = error.print();
+                error.print().ok();
                 u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8).into()
             }
             Self::Configuration(problem) => {
