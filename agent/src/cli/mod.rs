@@ -1,7 +1,7 @@
 //! The command line: what is typed, what is asked of the agent, what is shown.
 //!
-//! [`arguments`] says what can be typed and [`config`] completes it. Each command is one module. A command asks through
-//! [`client`], shows by [`output`], and ends with an [`ExitCode`] or a [`Problem`].
+//! `arguments` says what can be typed and `config` completes it. Each command is one module. A command asks through
+//! `client`, shows by `output`, and ends with an [`ExitCode`] or a [`Problem`].
 
 mod arguments;
 mod attach;
