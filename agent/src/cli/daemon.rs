@@ -1,0 +1,48 @@
+//! `agent daemon`, and what an agent in the background tells the one who started it.
+
+use std::io::{self, Write as _};
+
+use super::{Context, arguments::DaemonArguments};
+use crate::{
+    api::{Problem, ProblemKind},
+    daemon::{self, Options},
+    exit::ExitCode,
+};
+
+/// The first line of an agent in the background, when it answers. When it cannot, it is the JSON of a [`Problem`].
+pub(super) const READY: &str = "ready";
+
+/// Runs the agent until it is told to end.
+pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<ExitCode, Problem> {
+    let DaemonArguments { exit_when_detached } = *arguments;
+    let options = Options { places: context.places.clone(), exit_when_detached };
+    if exit_when_detached { in_background(&options) } else { daemon::run(&options, || ()) }?;
+    Ok(ExitCode::Done)
+}
+
+fn in_background(options: &Options) -> Result<(), Problem> {
+    leave_the_caller()?;
+    let mut told = false;
+    let served = daemon::run(options, || {
+        tell(READY);
+        told = true;
+    });
+    if let (Err(problem), false) = (&served, told) {
+        tell(&serde_json::to_string(problem).unwrap_or_default());
+    }
+    served
+}
+
+/// Writes the line. Whoever started the agent may have gone; it serves all the same.
+fn tell(line: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}
+
+/// Out of the caller's session, so that its terminal's signals end only the caller, and off its directory.
+fn leave_the_caller() -> Result<(), Problem> {
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| Problem::caused(ProblemKind::Failed, error);
+    nix::unistd::setsid().map_err(|error| failed(&error))?;
+    std::env::set_current_dir("/").map_err(|error| failed(&error))
+}
