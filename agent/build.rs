@@ -27,8 +27,10 @@ fn embed() -> Result<(), String> {
     for watched in [&object, &sources] {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
-    let built = modified(&compiled).map_err(|_| "the kernel programs are not built".to_owned())?;
-    let changed = newest(&sources).map_err(|error| format!("cannot read agent-ebpf/src: {error}"))?;
+    let built = modified(&compiled)
+        .map_err(|error| format!("the kernel programs are not built: {error}"))?;
+    let changed =
+        newest(&sources).map_err(|error| format!("cannot read agent-ebpf/src: {error}"))?;
     if changed > built {
         return Err("the kernel programs are older than agent-ebpf/src".to_owned());
     }

@@ -10,7 +10,9 @@ use agent_ebpf::{
     flow::{LISTENER, OPEN, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
     socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, NO_SLOT, RELEASE},
 };
-use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{
+    bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt, bpf_skc_to_tcp_sock,
+};
 
 use crate::{
     maps::{ADOPTIONS, LISTENERS, TAGS},
@@ -42,7 +44,9 @@ pub(crate) extern "C" fn adopt_sockets(ctx: *mut TcpIteration) -> i32 {
     // SAFETY: the kernel just vouched for the socket.
     let cookie = unsafe { bpf_get_socket_cookie(socket) };
     // SAFETY: RCU keeps the element; only the agent that waits for this run looks at it.
-    if let Some(adoption) = ADOPTIONS.get_ptr_mut(cookie).and_then(|adoption| unsafe { adoption.as_mut() }) {
+    if let Some(adoption) =
+        ADOPTIONS.get_ptr_mut(cookie).and_then(|adoption| unsafe { adoption.as_mut() })
+    {
         adoption.outcome = match adoption.action {
             ADOPT_LISTENER => adopt_listener(socket, adoption),
             ADOPT_FLOW => adopt_flow(socket, adoption),
@@ -68,7 +72,14 @@ fn adopt_listener(socket: *mut c_void, adoption: &Adoption) -> i32 {
     }
     let slot = adoption.slot;
     // SAFETY: the verifier lets iterators update socket maps, and the socket is locked by the iterator.
-    unsafe { bpf_map_update_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const slot).cast(), socket, 0) as i32 }
+    unsafe {
+        bpf_map_update_elem(
+            (&raw const LISTENERS).cast_mut().cast(),
+            (&raw const slot).cast(),
+            socket,
+            0,
+        ) as i32
+    }
 }
 
 /// The order matters little: the socket is locked, so it cannot end between being tagged and being counted.
@@ -124,7 +135,13 @@ fn is_on(socket: *mut c_void, option: i32) -> bool {
     let mut value: i32 = 0;
     // SAFETY: the value is an int of the length given; the iterator holds the socket's lock, as the helper demands.
     let failed = unsafe {
-        bpf_getsockopt(socket, SOL_SOCKET, option, core::ptr::from_mut(&mut value).cast(), size_of::<i32>() as i32)
+        bpf_getsockopt(
+            socket,
+            SOL_SOCKET,
+            option,
+            core::ptr::from_mut(&mut value).cast(),
+            size_of::<i32>() as i32,
+        )
     };
     failed == 0 && value != 0
 }
@@ -133,7 +150,13 @@ fn is_on(socket: *mut c_void, option: i32) -> bool {
 fn set(socket: *mut c_void, option: i32, mut value: i32) -> bool {
     // SAFETY: as in `is_on`.
     let failed = unsafe {
-        bpf_setsockopt(socket, SOL_SOCKET, option, core::ptr::from_mut(&mut value).cast(), size_of::<i32>() as i32)
+        bpf_setsockopt(
+            socket,
+            SOL_SOCKET,
+            option,
+            core::ptr::from_mut(&mut value).cast(),
+            size_of::<i32>() as i32,
+        )
     };
     failed == 0
 }

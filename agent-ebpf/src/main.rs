@@ -4,7 +4,10 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic addition, see `track_flows::add`")]
-#![allow(unsafe_code, reason = "kernel helpers and map values are reached by pointer; each block says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "kernel helpers and map values are reached by pointer; each block says why it is sound"
+)]
 
 mod adopt_sockets;
 mod maps;

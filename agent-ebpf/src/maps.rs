@@ -22,7 +22,8 @@ pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::pinned(40
 pub(crate) static SERVICES: HashMap<u32, Steering> = HashMap::pinned(MAX_SERVICES, 0);
 
 #[map]
-pub(crate) static LISTENER_SETS: HashMap<ListenerSetKey, ListenerSet> = HashMap::pinned(MAX_LISTENERS, 0);
+pub(crate) static LISTENER_SETS: HashMap<ListenerSetKey, ListenerSet> =
+    HashMap::pinned(MAX_LISTENERS, 0);
 
 #[map]
 pub(crate) static LISTENERS: SockMap = SockMap::pinned(MAX_LISTENERS, 0);
@@ -90,9 +91,15 @@ impl TagStorage {
     ///
     /// `socket` must be one that the kernel handed to this program.
     #[inline(always)]
-    pub(crate) unsafe fn get_or_create(&self, socket: *mut core::ffi::c_void, tag: &mut Tag) -> *mut Tag {
+    pub(crate) unsafe fn get_or_create(
+        &self,
+        socket: *mut core::ffi::c_void,
+        tag: &mut Tag,
+    ) -> *mut Tag {
         // SAFETY: as above; the kernel copies `tag`, which has the map's value type.
-        unsafe { bpf_sk_storage_get(self.as_ptr(), socket, core::ptr::from_mut(tag).cast(), 1).cast() }
+        unsafe {
+            bpf_sk_storage_get(self.as_ptr(), socket, core::ptr::from_mut(tag).cast(), 1).cast()
+        }
     }
 
     /// Removes the tag of a socket.

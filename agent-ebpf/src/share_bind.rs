@@ -7,7 +7,10 @@ use agent_ebpf::{
 };
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_setsockopt},
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_uid_gid, bpf_get_socket_cookie,
+        bpf_setsockopt,
+    },
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -77,9 +80,15 @@ fn share_bind(ctx: &SockAddrContext) {
 #[inline(always)]
 fn is_port_of(service: u32, port: u16) -> bool {
     // SAFETY: RCU keeps the elements while the program runs.
-    let (ipv4, ipv6) =
-        unsafe { (ENDPOINTS.get(EndpointKey::ipv4(TCP, 0, port)), ENDPOINTS.get(EndpointKey::ipv6(TCP, [0; 4], port))) };
-    let ours = |endpoint: &agent_ebpf::endpoint::Endpoint| endpoint.service == service || endpoint.specific != 0;
+    let (ipv4, ipv6) = unsafe {
+        (
+            ENDPOINTS.get(EndpointKey::ipv4(TCP, 0, port)),
+            ENDPOINTS.get(EndpointKey::ipv6(TCP, [0; 4], port)),
+        )
+    };
+    let ours = |endpoint: &agent_ebpf::endpoint::Endpoint| {
+        endpoint.service == service || endpoint.specific != 0
+    };
     ipv4.is_some_and(ours) || ipv6.is_some_and(ours)
 }
 
@@ -89,7 +98,13 @@ fn share_port(ctx: &SockAddrContext) {
         let mut on: i32 = 1;
         // SAFETY: the context is valid and the value is an int of the length given.
         let failed = unsafe {
-            bpf_setsockopt(ctx.as_ptr(), SOL_SOCKET, option, core::ptr::from_mut(&mut on).cast(), size_of::<i32>() as i32)
+            bpf_setsockopt(
+                ctx.as_ptr(),
+                SOL_SOCKET,
+                option,
+                core::ptr::from_mut(&mut on).cast(),
+                size_of::<i32>() as i32,
+            )
         };
         if failed != 0 {
             info!(ctx, "socket option {} refused: {}", option, failed);

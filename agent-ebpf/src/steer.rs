@@ -57,8 +57,14 @@ impl Packet {
         let (local, client) = match field!(family) {
             AF_INET => (EndpointKey::ipv4(protocol, field!(local_ip4), port), field!(remote_ip4)),
             AF_INET6 => {
-                let local = [field!(local_ip6[0]), field!(local_ip6[1]), field!(local_ip6[2]), field!(local_ip6[3])];
-                let client = mix(mix(field!(remote_ip6[0]), field!(remote_ip6[1])), field!(remote_ip6[2]));
+                let local = [
+                    field!(local_ip6[0]),
+                    field!(local_ip6[1]),
+                    field!(local_ip6[2]),
+                    field!(local_ip6[3]),
+                ];
+                let client =
+                    mix(mix(field!(remote_ip6[0]), field!(remote_ip6[1])), field!(remote_ip6[2]));
                 (EndpointKey::ipv6(protocol, local, port), mix(client, field!(remote_ip6[3])))
             }
             _ => return None,
@@ -94,7 +100,14 @@ fn steer_to_endpoint(ctx: &SkLookupContext, packet: &Packet, endpoint: &Endpoint
         if generation != NO_GENERATION {
             match reach(ctx, packet, endpoint, generation) {
                 Reach::Assigned if rank == 0 => return counts.steered += 1,
-                Reach::Assigned => return fall_back(ctx, endpoint.service, steering.choice(0, packet.client), counts),
+                Reach::Assigned => {
+                    return fall_back(
+                        ctx,
+                        endpoint.service,
+                        steering.choice(0, packet.client),
+                        counts,
+                    );
+                }
                 Reach::Plain => return counts.plain += 1,
                 Reach::NoListener => {}
             }
@@ -123,7 +136,8 @@ fn reach(ctx: &SkLookupContext, packet: &Packet, endpoint: &Endpoint, generation
     while attempt < MAX_TRIES && attempt < set.count {
         let slot = set.slot(packet.spread, attempt);
         // Without this flag the kernel would choose again among all generations that share the port.
-        if LISTENERS.redirect_sk_lookup(ctx, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)).is_ok() {
+        if LISTENERS.redirect_sk_lookup(ctx, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)).is_ok()
+        {
             return Reach::Assigned;
         }
         attempt += 1;
@@ -141,6 +155,11 @@ fn fall_back(ctx: &SkLookupContext, service: u32, meant: u32, counts: &mut Steer
     if now.wrapping_sub(counts.reported_at) > SECOND {
         counts.reported_at = now;
         report(FALLBACK_USED, GenerationKey { service, generation: meant }, 0);
-        warn!(ctx, "service {}: generation {} has no listener left, another one took its connection", service, meant);
+        warn!(
+            ctx,
+            "service {}: generation {} has no listener left, another one took its connection",
+            service,
+            meant
+        );
     }
 }

@@ -127,8 +127,13 @@ const _: () = assert!(size_of::<SteerCounts>() == 40);
 mod tests {
     use super::*;
 
-    const STEERING: Steering =
-        Steering { primary: 1, candidate: 2, share: FULL_SHARE / 4, salt: 7, standbys: [3, 0, 0, 0, 0, 0, 0, 0] };
+    const STEERING: Steering = Steering {
+        primary: 1,
+        candidate: 2,
+        share: FULL_SHARE / 4,
+        salt: 7,
+        standbys: [3, 0, 0, 0, 0, 0, 0, 0],
+    };
 
     #[test]
     fn every_generation_is_offered_once_whoever_is_first() {

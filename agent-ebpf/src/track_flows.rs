@@ -9,7 +9,9 @@ use agent_ebpf::{
     event::{GENERATION_EMPTY, LISTENER_APPEARED, LISTENER_GONE},
     flow::{CLOSED, FlowCounts, GenerationKey, LISTENER, OPEN, Tag},
 };
-use aya_ebpf::{helpers::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::bpf_get_socket_cookie, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
 
 use crate::{
     maps::{FLOWS, GENERATION_CGROUPS, TAGS},

@@ -48,9 +48,14 @@ impl Places {
         self.runtime_dir.join("agent.log")
     }
 
+    /// One directory for each service.
+    pub fn services_dir(&self) -> PathBuf {
+        self.runtime_dir.join("services")
+    }
+
     /// Logs of one service's generations.
     pub fn service_dir(&self, service: &str) -> PathBuf {
-        self.runtime_dir.join("services").join(service)
+        self.services_dir().join(service)
     }
 
     /// Whether these are the default directories.

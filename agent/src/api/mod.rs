@@ -23,11 +23,13 @@ mod request;
 mod view;
 
 pub use problem::{Problem, ProblemKind};
-pub use request::{AttachRequest, Command, DrainRequest, NewGeneration, UndoRequest, UpgradeRequest};
+pub use request::{
+    AttachRequest, Command, DrainRequest, NewGeneration, UndoRequest, UpgradeRequest,
+};
 pub use view::{
-    AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows, GenerationState,
-    GenerationView, History, ListenerView, Offer, RolloutView, ServiceState, ServiceView, Services, UpgradeAnswer,
-    UpgradePreview,
+    AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
+    GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, ServiceState,
+    ServiceView, Services, UpgradeAnswer, UpgradePreview,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.

@@ -46,8 +46,19 @@ impl Problem {
 
     /// A failure with all that led to it.
     pub fn caused(kind: ProblemKind, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
+        let causes = std::iter::successors(error.source(), |cause| cause.source())
+            .map(ToString::to_string)
+            .collect();
         Self { causes, ..Self::new(kind, error.to_string()) }
+    }
+
+    /// The same, with another failure as its cause.
+    #[must_use]
+    pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        self.causes.extend(
+            std::iter::successors(Some(error), |cause| cause.source()).map(ToString::to_string),
+        );
+        self
     }
 
     /// The same, with what to do about it.

@@ -9,7 +9,8 @@ use crate::rollout::Timestamp;
 /// Now, for deadlines: since boot, so that setting the clock moves none.
 pub(super) fn now() -> Timestamp {
     let time = clock_gettime(ClockId::Boottime);
-    let since_boot = Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0));
+    let since_boot =
+        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0));
     Timestamp::default().after(since_boot)
 }
 

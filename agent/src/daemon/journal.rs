@@ -35,7 +35,9 @@ impl Journal {
     ) {
         let message = message.into();
         match kind {
-            EventKind::Warning => tracing::warn!(%service, generation = generation.map(|it| it.0), "{message}"),
+            EventKind::Warning => {
+                tracing::warn!(%service, generation = generation.map(|it| it.0), "{message}");
+            }
             _ => tracing::info!(%service, generation = generation.map(|it| it.0), "{message}"),
         }
         let sequence = self.next;

@@ -52,7 +52,11 @@ impl From<StateFileError> for Problem {
             StateFileError::Io { .. } => problem,
             StateFileError::Damaged { path, .. }
             | StateFileError::TooLarge { path, .. }
-            | StateFileError::OtherVersion { path, .. } => Self { kind: ProblemKind::Preflight, ..problem }.fix(format!(
+            | StateFileError::OtherVersion { path, .. } => Self {
+                kind: ProblemKind::Preflight,
+                ..problem
+            }
+            .fix(format!(
                 "steering goes on without the agent; move `{}` away to attach again from what runs",
                 path.display()
             )),
@@ -75,7 +79,9 @@ impl From<ProcessError> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let fix = match refusal {
-            Refusal::RolloutUnderWay(..) => "wait for it (`agent status --watch`), or take it back with `agent undo`",
+            Refusal::RolloutUnderWay(..) => {
+                "wait for it (`agent status --watch`), or take it back with `agent undo`"
+            }
             Refusal::NothingToUndo => "upgrade to the version that you want back",
         };
         Self::new(ProblemKind::Locked, refusal.to_string()).fix(fix)

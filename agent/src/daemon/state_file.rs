@@ -22,6 +22,8 @@ const MAX_BYTES: u64 = 64 << 20;
 pub struct StateFile {
     /// Inode number of the network namespace that the agent serves.
     pub network_namespace: u64,
+    /// Of which start of the machine it speaks: pins and processes do not outlive one, a file may.
+    pub boot_id: String,
     /// Everything that was attached.
     pub services: Vec<Record>,
 }
@@ -92,7 +94,8 @@ impl StateFile {
     ///
     /// When the file cannot be read or is not ours. It is left as it is.
     pub fn read(path: &Path) -> Result<Option<Self>, StateFileError> {
-        let failed = |source| StateFileError::Io { operation: "read", path: path.to_owned(), source };
+        let failed =
+            |source| StateFileError::Io { operation: "read", path: path.to_owned(), source };
         let bytes = match fs::metadata(path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -103,9 +106,13 @@ impl StateFile {
         }
         let text = fs::read(path).map_err(failed)?;
         let damaged = |source| StateFileError::Damaged { path: path.to_owned(), source };
-        let version: Versioned<serde_json::Value> = serde_json::from_slice(&text).map_err(damaged)?;
+        let version: Versioned<serde_json::Value> =
+            serde_json::from_slice(&text).map_err(damaged)?;
         if version.agent_state_version != VERSION {
-            return Err(StateFileError::OtherVersion { path: path.to_owned(), found: version.agent_state_version });
+            return Err(StateFileError::OtherVersion {
+                path: path.to_owned(),
+                found: version.agent_state_version,
+            });
         }
         serde_json::from_value(version.state).map(Some).map_err(damaged)
     }
@@ -116,12 +123,15 @@ impl StateFile {
     ///
     /// When the file system refuses; the old state is then still there.
     pub fn write(&self, path: &Path) -> Result<(), StateFileError> {
-        let failed = |operation| move |source| StateFileError::Io { operation, path: path.to_owned(), source };
+        let failed = |operation| {
+            move |source| StateFileError::Io { operation, path: path.to_owned(), source }
+        };
         let state = Versioned { agent_state_version: VERSION, state: self };
         let text = serde_json::to_vec(&state).map_err(|error| failed("write")(error.into()))?;
         let aside = path.with_extension("new");
         let mut file = create(&aside).map_err(failed("create"))?;
-        file.write_all(&text).and_then(|()| file.sync_data()).map_err(failed("write"))?;
+        // Not synced to a disk: what the file speaks of does not outlive the machine's next start either.
+        file.write_all(&text).map_err(failed("write"))?;
         fs::rename(&aside, path).map_err(failed("replace"))
     }
 }
@@ -141,7 +151,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
         assert_eq!(StateFile::read(&path).unwrap(), None);
-        let state = StateFile { network_namespace: 7, services: Vec::new() };
+        let state =
+            StateFile { network_namespace: 7, boot_id: "b".to_owned(), services: Vec::new() };
         state.write(&path).unwrap();
         assert_eq!(StateFile::read(&path).unwrap(), Some(state));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -160,7 +171,9 @@ mod tests {
             fs::write(&path, text).unwrap();
             match StateFile::read(&path).unwrap_err() {
                 StateFileError::Damaged { .. } => assert!(damaged, "{text}"),
-                StateFileError::OtherVersion { found, .. } => assert!(!damaged && found == 2, "{text}"),
+                StateFileError::OtherVersion { found, .. } => {
+                    assert!(!damaged && found == 2, "{text}");
+                }
                 other => panic!("{other}"),
             }
             assert_eq!(fs::read_to_string(&path).unwrap(), text);

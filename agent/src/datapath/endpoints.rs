@@ -14,7 +14,8 @@ pub(super) fn entries<'a>(
     for (service, endpoints) in services {
         for endpoint in endpoints {
             for key in endpoint.address.keys(endpoint.port) {
-                let value = EndpointValue { service: service.0, endpoint: endpoint.number, specific: 0 };
+                let value =
+                    EndpointValue { service: service.0, endpoint: endpoint.number, specific: 0 };
                 entries.insert(key, value);
             }
         }

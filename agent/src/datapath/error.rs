@@ -60,7 +60,10 @@ pub enum DatapathError {
         source: Box<MapError>,
     },
     /// No room for more listeners.
-    #[error("the socket map has no room for {wanted} more listeners (it holds {})", agent_ebpf::MAX_LISTENERS)]
+    #[error(
+        "the socket map has no room for {wanted} more listeners (it holds {})",
+        agent_ebpf::MAX_LISTENERS
+    )]
     SocketMapFull {
         /// How many were to be added.
         wanted: usize,
@@ -103,13 +106,18 @@ pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapErro
 pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
         other => other,
     }
 }
 
 /// Gives a program's error its operation and object.
-pub(super) fn program_error<E>(operation: &'static str, program: &'static str) -> impl FnOnce(E) -> DatapathError
+pub(super) fn program_error<E>(
+    operation: &'static str,
+    program: &'static str,
+) -> impl FnOnce(E) -> DatapathError
 where
     E: std::error::Error + Send + Sync + 'static,
 {

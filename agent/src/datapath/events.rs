@@ -36,13 +36,16 @@ impl Events {
     }
 
     /// The next report, if there is one.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take(&mut self) -> Option<Event> {
         loop {
             let record = self.ring.next()?;
             if let Some(event) = parse(&record) {
                 return Some(event);
             }
-            tracing::warn!(bytes = record.len(), "the kernel sent a report that this agent does not know");
+            tracing::warn!(
+                bytes = record.len(),
+                "the kernel sent a report that this agent does not know"
+            );
         }
     }
 }
@@ -62,8 +65,12 @@ impl AsRawFd for Events {
 fn parse(record: &[u8]) -> Option<Event> {
     let (words, _) = record.as_chunks::<4>();
     let &[kind, _pid, service, generation, ..] = words else { return None };
-    let key = GenerationKey { service: u32::from_ne_bytes(service), generation: u32::from_ne_bytes(generation) };
-    let generation = GenerationId { service: ServiceId(key.service), number: GenerationNumber(key.generation) };
+    let key = GenerationKey {
+        service: u32::from_ne_bytes(service),
+        generation: u32::from_ne_bytes(generation),
+    };
+    let generation =
+        GenerationId { service: ServiceId(key.service), number: GenerationNumber(key.generation) };
     match u32::from_ne_bytes(kind) {
         LISTENER_APPEARED => Some(Event::ListenerAppeared(generation)),
         LISTENER_GONE => Some(Event::ListenerGone(generation)),

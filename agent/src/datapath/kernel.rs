@@ -15,7 +15,8 @@ use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, Program, ProgramError, SkLookup,
+        BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, Program, ProgramError,
+        SkLookup,
         links::{FdLink, PinnedLink},
     },
     util::nr_cpus,
@@ -32,7 +33,8 @@ use crate::service::ServiceId;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every program that is attached for good, by its name in the object and in the pin directory.
-const ATTACHED: [&str; 5] = ["steer", "share_bind4", "share_bind6", "refuse_multipath", "track_flows"];
+const ATTACHED: [&str; 5] =
+    ["steer", "share_bind4", "share_bind6", "refuse_multipath", "track_flows"];
 
 /// Walks the sockets on demand; never attached for good.
 const ITERATOR: &str = "adopt_sockets";
@@ -50,7 +52,11 @@ pub struct KernelLogs {
 }
 
 impl Kernel {
-    pub(super) fn open(pin_dir: &Path, cgroup: &File, generation_level: u32) -> Result<Self, DatapathError> {
+    pub(super) fn open(
+        pin_dir: &Path,
+        cgroup: &File,
+        generation_level: u32,
+    ) -> Result<Self, DatapathError> {
         let pins = Pins::create(pin_dir)?;
         let btf = Btf::from_sys_fs().map_err(DatapathError::KernelTypes)?;
         let ebpf = EbpfLoader::new()
@@ -69,11 +75,17 @@ impl Kernel {
         Ok(kernel)
     }
 
-    pub(super) fn hash<K: Pod, V: Pod>(&mut self, map: &'static str) -> Result<HashMap<MapData, K, V>, DatapathError> {
+    pub(super) fn hash<K: Pod, V: Pod>(
+        &mut self,
+        map: &'static str,
+    ) -> Result<HashMap<MapData, K, V>, DatapathError> {
         self.take(map).try_into().named("open", map)
     }
 
-    pub(super) fn per_cpu<V: Pod>(&mut self, map: &'static str) -> Result<PerCpuArray<MapData, V>, DatapathError> {
+    pub(super) fn per_cpu<V: Pod>(
+        &mut self,
+        map: &'static str,
+    ) -> Result<PerCpuArray<MapData, V>, DatapathError> {
         self.take(map).try_into().named("open", map)
     }
 
@@ -81,7 +93,11 @@ impl Kernel {
     pub(super) fn descriptor(&self, map: &'static str) -> Result<OwnedFd, DatapathError> {
         let path = self.pins.maps().join(map);
         let data = MapData::from_pin(&path).named("open", map)?;
-        data.fd().as_fd().try_clone_to_owned().map_err(|source| DatapathError::Pin { operation: "open", path, source })
+        data.fd().as_fd().try_clone_to_owned().map_err(|source| DatapathError::Pin {
+            operation: "open",
+            path,
+            source,
+        })
     }
 
     pub(super) fn take_events(&mut self) -> Result<Events, DatapathError> {
@@ -89,7 +105,8 @@ impl Kernel {
     }
 
     pub(super) fn take_logs(&mut self) -> Result<KernelLogs, DatapathError> {
-        let logger = EbpfLogger::init(&mut self.ebpf).map_err(program_error("read the log of", "all"))?;
+        let logger =
+            EbpfLogger::init(&mut self.ebpf).map_err(program_error("read the log of", "all"))?;
         Ok(KernelLogs { logger })
     }
 
@@ -107,7 +124,8 @@ impl Kernel {
         service: ServiceId,
     ) -> Result<(), DatapathError> {
         let cpus = nr_cpus().map_err(|(_, source)| DatapathError::Walk(source))?;
-        let zero = PerCpuValues::try_from(vec![SteerCounts::default(); cpus]).map_err(DatapathError::Walk)?;
+        let zero = PerCpuValues::try_from(vec![SteerCounts::default(); cpus])
+            .map_err(DatapathError::Walk)?;
         counts.set(service.0, zero, 0).named("write", "STEERED")
     }
 
@@ -119,7 +137,9 @@ impl Kernel {
     }
 
     fn take(&mut self, map: &'static str) -> Map {
-        self.ebpf.take_map(map).expect("every map is in the object that we embed, and is taken once")
+        self.ebpf
+            .take_map(map)
+            .expect("every map is in the object that we embed, and is taken once")
     }
 
     fn load_iterator(&mut self, btf: &Btf) -> Result<(), DatapathError> {
@@ -127,7 +147,12 @@ impl Kernel {
         iterator.load("tcp", btf).map_err(program_error("load", ITERATOR))
     }
 
-    fn attach_unless_pinned(&mut self, name: &'static str, cgroup: &File, btf: &Btf) -> Result<(), DatapathError> {
+    fn attach_unless_pinned(
+        &mut self,
+        name: &'static str,
+        cgroup: &File,
+        btf: &Btf,
+    ) -> Result<(), DatapathError> {
         let pin = self.pins.links().join(name);
         if pin.exists() {
             PinnedLink::from_pin(&pin).map_err(program_error("adopt the pinned link of", name))?;
@@ -147,12 +172,17 @@ impl Kernel {
         let failed = || program_error("attach", name);
         let steer: &mut SkLookup = program(&mut self.ebpf, name)?;
         steer.load().map_err(program_error("load", name))?;
-        let netns = File::open("/proc/self/ns/net").map_err(program_error("open the network namespace for", name))?;
+        let netns = File::open("/proc/self/ns/net")
+            .map_err(program_error("open the network namespace for", name))?;
         let link = steer.attach(netns).map_err(failed())?;
         steer.take_link(link).map(Into::into).map_err(failed())
     }
 
-    fn attach_track_flows(&mut self, name: &'static str, btf: &Btf) -> Result<FdLink, DatapathError> {
+    fn attach_track_flows(
+        &mut self,
+        name: &'static str,
+        btf: &Btf,
+    ) -> Result<FdLink, DatapathError> {
         let failed = || program_error("attach", name);
         let tracepoint: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
         tracepoint.load("inet_sock_set_state", btf).map_err(program_error("load", name))?;
@@ -160,7 +190,11 @@ impl Kernel {
         tracepoint.take_link(link).map(Into::into).map_err(failed())
     }
 
-    fn attach_refuse_multipath(&mut self, name: &'static str, cgroup: &File) -> Result<FdLink, DatapathError> {
+    fn attach_refuse_multipath(
+        &mut self,
+        name: &'static str,
+        cgroup: &File,
+    ) -> Result<FdLink, DatapathError> {
         let failed = || program_error("attach", name);
         let hook: &mut CgroupSock = program(&mut self.ebpf, name)?;
         hook.load().map_err(program_error("load", name))?;
@@ -168,7 +202,11 @@ impl Kernel {
         hook.take_link(link).map_err(failed())?.try_into().map_err(program_error("attach", name))
     }
 
-    fn attach_share_bind(&mut self, name: &'static str, cgroup: &File) -> Result<FdLink, DatapathError> {
+    fn attach_share_bind(
+        &mut self,
+        name: &'static str,
+        cgroup: &File,
+    ) -> Result<FdLink, DatapathError> {
         let failed = || program_error("attach", name);
         let hook: &mut CgroupSockAddr = program(&mut self.ebpf, name)?;
         hook.load().map_err(program_error("load", name))?;
@@ -232,12 +270,18 @@ impl Pins {
 
     fn refuse_other_schema(&self) -> Result<(), DatapathError> {
         let ours = format!("v{SCHEMA}");
-        for entry in fs::read_dir(&self.root).map_err(|source| pin_error("read", &self.root, source))? {
+        for entry in
+            fs::read_dir(&self.root).map_err(|source| pin_error("read", &self.root, source))?
+        {
             let name = entry.map_err(|source| pin_error("read", &self.root, source))?.file_name();
             let name = name.to_string_lossy();
             if name != ours {
                 let found = name.trim_start_matches('v').to_owned();
-                return Err(DatapathError::OtherSchema { path: self.root.clone(), found, known: SCHEMA });
+                return Err(DatapathError::OtherSchema {
+                    path: self.root.clone(),
+                    found,
+                    known: SCHEMA,
+                });
             }
         }
         Ok(())
@@ -245,7 +289,9 @@ impl Pins {
 
     fn remove(&self) -> Result<(), DatapathError> {
         for directory in [self.links(), self.maps()] {
-            for entry in fs::read_dir(&directory).map_err(|source| pin_error("read", &directory, source))? {
+            for entry in
+                fs::read_dir(&directory).map_err(|source| pin_error("read", &directory, source))?
+            {
                 let path = entry.map_err(|source| pin_error("read", &directory, source))?.path();
                 fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))?;
             }
@@ -258,7 +304,11 @@ impl Pins {
 }
 
 fn make_directory(path: &Path) -> Result<(), DatapathError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| pin_error("create", path, source))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| pin_error("create", path, source))
 }
 
 fn is_bpf(path: &Path) -> io::Result<bool> {

@@ -63,7 +63,11 @@ impl Datapath {
     /// # Errors
     ///
     /// Names the step and the object. What was pinned before stays as it was.
-    pub fn open(pin_dir: &Path, cgroup: &File, generation_level: u32) -> Result<Self, DatapathError> {
+    pub fn open(
+        pin_dir: &Path,
+        cgroup: &File,
+        generation_level: u32,
+    ) -> Result<Self, DatapathError> {
         let mut kernel = Kernel::open(pin_dir, cgroup, generation_level)?;
         Ok(Self {
             endpoints: kernel.hash("ENDPOINTS")?,
@@ -107,7 +111,8 @@ impl Datapath {
         services: impl IntoIterator<Item = (ServiceId, &'a [Endpoint])>,
     ) -> Result<(), DatapathError> {
         let wanted = endpoints::entries(services);
-        let present: BTreeMap<_, _> = self.endpoints.iter().collect::<Result<_, _>>().named("read", "ENDPOINTS")?;
+        let present: BTreeMap<_, _> =
+            self.endpoints.iter().collect::<Result<_, _>>().named("read", "ENDPOINTS")?;
         for (key, value) in &wanted {
             if present.get(key) != Some(value) {
                 self.endpoints.insert(key, value, 0).named("write", "ENDPOINTS")?;
@@ -117,6 +122,15 @@ impl Datapath {
             self.endpoints.remove(key).named("remove from", "ENDPOINTS")?;
         }
         Ok(())
+    }
+
+    /// Whether any endpoint is ours.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn has_endpoints(&self) -> Result<bool, DatapathError> {
+        self.endpoints.keys().next().transpose().map(|key| key.is_some()).named("read", "ENDPOINTS")
     }
 
     /// Switches a service: from the next packet on, on every CPU and all its ports at once.
@@ -157,7 +171,9 @@ impl Datapath {
             let placed = self.place_listeners(generation, first, &serving)?;
             let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };
             let key = listener_set_key(generation, endpoint);
-            self.listener_sets.insert(key, ListenerSet { first, count }, 0).named("write", "LISTENER_SETS")?;
+            self.listener_sets
+                .insert(key, ListenerSet { first, count }, 0)
+                .named("write", "LISTENER_SETS")?;
             adopted.extend(placed);
         }
         Ok(adopted)
@@ -168,7 +184,11 @@ impl Datapath {
     /// # Errors
     ///
     /// When the kernel refuses; calling again continues.
-    pub fn forget(&mut self, generation: GenerationId, endpoints: &[Endpoint]) -> Result<(), DatapathError> {
+    pub fn forget(
+        &mut self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+    ) -> Result<(), DatapathError> {
         for endpoint in endpoints {
             let key = listener_set_key(generation, endpoint);
             error::gone(self.listener_sets.remove(&key)).named("remove from", "LISTENER_SETS")?;
@@ -212,7 +232,9 @@ impl Datapath {
     ///
     /// When the map cannot be read.
     pub fn flow_counts(&self, generation: GenerationId) -> Result<FlowCounts, DatapathError> {
-        Ok(error::found(self.flows.get(&generation.key(), 0)).named("read", "FLOWS")?.unwrap_or_default())
+        Ok(error::found(self.flows.get(&generation.key(), 0))
+            .named("read", "FLOWS")?
+            .unwrap_or_default())
     }
 
     /// What became of the lookups for a service, all CPUs together.
@@ -259,7 +281,9 @@ impl Datapath {
 
     fn count_flows_of(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
         if error::found(self.flows.get(&generation.key(), 0)).named("read", "FLOWS")?.is_none() {
-            self.flows.insert(generation.key(), FlowCounts::default(), 0).named("write", "FLOWS")?;
+            self.flows
+                .insert(generation.key(), FlowCounts::default(), 0)
+                .named("write", "FLOWS")?;
         }
         Ok(())
     }
@@ -283,12 +307,17 @@ impl Datapath {
             .map(|(cgroup, _)| cgroup)
             .collect();
         for cgroup in cgroups {
-            error::gone(self.bind_rules.remove(&cgroup)).named("remove from", "GENERATION_CGROUPS")?;
+            error::gone(self.bind_rules.remove(&cgroup))
+                .named("remove from", "GENERATION_CGROUPS")?;
         }
         Ok(())
     }
 }
 
 const fn listener_set_key(generation: GenerationId, endpoint: &Endpoint) -> ListenerSetKey {
-    ListenerSetKey { service: generation.service.0, generation: generation.number.0, endpoint: endpoint.number }
+    ListenerSetKey {
+        service: generation.service.0,
+        generation: generation.number.0,
+        endpoint: endpoint.number,
+    }
 }

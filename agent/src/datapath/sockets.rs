@@ -68,8 +68,13 @@ impl Datapath {
     ///
     /// When the sockets cannot be walked. A socket that is gone is no error.
     pub fn release(&mut self, cookies: &[u64]) -> Result<(), DatapathError> {
-        let nobody = Tag { generation: agent_ebpf::flow::GenerationKey { service: 0, generation: 0 }, role: 0, options_set: 0 };
-        let release = Adoption { action: RELEASE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: nobody };
+        let nobody = Tag {
+            generation: agent_ebpf::flow::GenerationKey { service: 0, generation: 0 },
+            role: 0,
+            options_set: 0,
+        };
+        let release =
+            Adoption { action: RELEASE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: nobody };
         self.walk(cookies.iter().map(|&cookie| (cookie, release)))?;
         Ok(())
     }
@@ -94,9 +99,15 @@ impl Datapath {
         listeners
             .iter()
             .map(|listener| match outcomes.get(&listener.cookie) {
-                Some(&DONE) => Ok(AdoptedListener { cookie: listener.cookie, in_map: !listener.multipath }),
-                Some(&errno) if errno < 0 => Err(socket_error(listener.cookie, io::Error::from_raw_os_error(-errno))),
-                Some(_) | None => Err(socket_error(listener.cookie, io::ErrorKind::NotFound.into())),
+                Some(&DONE) => {
+                    Ok(AdoptedListener { cookie: listener.cookie, in_map: !listener.multipath })
+                }
+                Some(&errno) if errno < 0 => {
+                    Err(socket_error(listener.cookie, io::Error::from_raw_os_error(-errno)))
+                }
+                Some(_) | None => {
+                    Err(socket_error(listener.cookie, io::ErrorKind::NotFound.into()))
+                }
             })
             .collect()
     }
@@ -132,10 +143,17 @@ impl Datapath {
 
 /// The listeners for an endpoint: those on exactly its address, as in the kernel's own lookup, or else all that take its
 /// connections.
-pub(super) fn serving<'a>(endpoint: &Endpoint, listeners: &'a [ListenerToAdopt]) -> Vec<&'a ListenerToAdopt> {
+pub(super) fn serving<'a>(
+    endpoint: &Endpoint,
+    listeners: &'a [ListenerToAdopt],
+) -> Vec<&'a ListenerToAdopt> {
     let on_port = || listeners.iter().filter(|it| it.port == endpoint.port);
     let exact: Vec<_> = on_port().filter(|it| it.address == endpoint.address).collect();
-    if exact.is_empty() { on_port().filter(|it| it.address.serves(endpoint.address)).collect() } else { exact }
+    if exact.is_empty() {
+        on_port().filter(|it| it.address.serves(endpoint.address)).collect()
+    } else {
+        exact
+    }
 }
 
 const fn socket_error(cookie: u64, source: io::Error) -> DatapathError {

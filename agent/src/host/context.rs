@@ -1,6 +1,6 @@
 //! What a running process was given, so that the next generation can be given the same.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,8 @@ use super::{
     process::{Pid, Process, ProcessError},
 };
 
-/// The surroundings of a process that are not its program: who it is, where it runs, what it may use.
+/// The surroundings of a process that are not its program: who it is, where it runs, what it may
+/// use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// The effective user, numbered as we see it.
@@ -21,7 +22,8 @@ pub struct Context {
     pub groups: Vec<u32>,
     /// The working directory, as a path inside the process's mount namespace.
     pub working_directory: OsText,
-    /// The variables it was started with. Later changes stay inside a process, where nobody can see them.
+    /// The variables it was started with. Later changes stay inside a process, where nobody can see
+    /// them.
     pub environment: Vec<(OsText, OsText)>,
     /// What it may use.
     pub limits: Vec<Limit>,
@@ -40,8 +42,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// [`ProcessError::Gone`], or [`ProcessError::Read`] where we may not look: the environment and the namespaces of
-    /// another user's process are for root.
+    /// [`ProcessError::Gone`], or [`ProcessError::Read`] where we may not look: the environment and
+    /// the namespaces of another user's process are for root.
     pub fn of(pid: Pid) -> Result<Self, ProcessError> {
         let process = Process::open(pid)?;
         let context = Self::read(pid)?;
@@ -85,7 +87,8 @@ fn read(pid: Pid, file: &str, what: &'static str) -> Result<Vec<u8>, ProcessErro
     fs::read(&path).map_err(|error| ProcessError::reading(pid, what, error.into()))
 }
 
-/// The variables in `/proc/PID/environ`; what is none, because the process wrote over its own memory, is left out.
+/// The variables in `/proc/PID/environ`; what is none, because the process wrote over its own
+/// memory, is left out.
 fn variables(environment: &[u8]) -> Vec<(OsText, OsText)> {
     let split = |entry: &[u8]| {
         let equals =
@@ -134,7 +137,19 @@ impl Namespace {
     }
 }
 
-/// Which namespaces of the process are not ours. A link there reads like `mnt:[4026531841]`, one number per namespace.
+/// The number (inode) of the network namespace that a process lives in.
+///
+/// # Errors
+///
+/// When the process is gone, or may not be looked at.
+pub fn network_namespace_of(pid: Pid) -> Result<u64, ProcessError> {
+    let file = fs::metadata(format!("/proc/{pid}/ns/{}", Namespace::Network.file_name()));
+    file.map(|file| file.ino())
+        .map_err(|error| ProcessError::reading(pid, "the namespaces", ProcError::from(error)))
+}
+
+/// Which namespaces of the process are not ours. A link there reads like `mnt:[4026531841]`, one
+/// number per namespace.
 fn differing_namespaces(pid: Pid) -> Result<Vec<Namespace>, ProcessError> {
     let mut differing = Vec::new();
     for namespace in Namespace::ALL {

@@ -2,13 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     os::unix::ffi::OsStrExt,
     path::Path,
 };
 
 use super::{
-    process::{Pid, ProcessError, stat},
+    process::{Pid, ProcessError, command_line, stat},
     sock_diag::SocketInode,
 };
 
@@ -32,8 +34,8 @@ pub struct Holders {
 
 /// All processes that hold one of these sockets.
 ///
-/// Every descriptor of every process is looked at: they are read from the directory, so gaps in their numbers do not
-/// hide any. Processes that vanish meanwhile hold nothing.
+/// Every descriptor of every process is looked at: they are read from the directory, so gaps in
+/// their numbers do not hide any. Processes that vanish meanwhile hold nothing.
 ///
 /// # Errors
 ///
@@ -79,8 +81,8 @@ fn socket_inode(link: &Path) -> Option<SocketInode> {
     std::str::from_utf8(number).ok()?.parse().ok().map(SocketInode)
 }
 
-/// Those of the processes whose parent is none of them: a server's masters, which get the drain signal. Processes that
-/// are gone are left out.
+/// Those of the processes whose parent is none of them: a server's masters, which get the drain
+/// signal. Processes that are gone are left out.
 ///
 /// # Errors
 ///
@@ -93,8 +95,10 @@ pub fn roots(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
 
 /// Splits holders into groups that have nothing to do with each other.
 ///
-/// Two belong together if one is the other's parent, if they share a socket, a process group or a session. More than one
-/// group means that several servers share the port: which one an upgrade replaces is then for the operator to say.
+/// Two belong together if one is the other's parent, if they share a socket, or if they are children of one process with
+/// the same command line, as the workers of a master are that holds no listener itself. A common session or process group
+/// ties nothing: one shell starts many servers. More than one group means that several servers share the port: which one
+/// an upgrade replaces is then for the operator to say.
 ///
 /// # Errors
 ///
@@ -109,12 +113,8 @@ pub fn related(holders: &[Holder]) -> Result<Vec<Vec<Pid>>, ProcessError> {
         if Pid::new(kin.parent).is_some_and(|parent| living.contains(&parent)) {
             groups.join(Tie::Process(kin.pid.get()), Tie::Process(kin.parent));
         }
-        // 0 stands for a group or session of another PID namespace: no tie that we can see.
-        if kin.group != 0 {
-            groups.join(Tie::Process(kin.pid.get()), Tie::Group(kin.group));
-        }
-        if kin.session != 0 {
-            groups.join(Tie::Process(kin.pid.get()), Tie::Session(kin.session));
+        if let Some(workers) = kin.workers() {
+            groups.join(Tie::Process(kin.pid.get()), workers);
         }
     }
     for holder in holders.iter().filter(|holder| living.contains(&holder.pid)) {
@@ -129,20 +129,24 @@ pub fn related(holders: &[Holder]) -> Result<Vec<Vec<Pid>>, ProcessError> {
 struct Kinship {
     pid: Pid,
     parent: i32,
-    group: i32,
-    session: i32,
+}
+
+impl Kinship {
+    /// What ties it to its siblings: parent and command line. Orphans have the same parent without being siblings.
+    fn workers(&self) -> Option<Tie> {
+        const INIT: i32 = 1;
+        let command = command_line(self.pid).ok().filter(|_| self.parent > INIT)?;
+        let mut hasher = DefaultHasher::new();
+        command.iter().for_each(|part| part.as_bytes().hash(&mut hasher));
+        Some(Tie::Workers(self.parent, hasher.finish()))
+    }
 }
 
 fn kinships(pids: &[Pid]) -> Result<Vec<Kinship>, ProcessError> {
     let mut found = Vec::with_capacity(pids.len());
     for &pid in pids {
         match stat(pid) {
-            Ok(stat) => found.push(Kinship {
-                pid,
-                parent: stat.ppid,
-                group: stat.pgrp,
-                session: stat.session,
-            }),
+            Ok(stat) => found.push(Kinship { pid, parent: stat.ppid }),
             Err(ProcessError::Gone { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -154,8 +158,7 @@ fn kinships(pids: &[Pid]) -> Result<Vec<Kinship>, ProcessError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Tie {
     Process(i32),
-    Group(i32),
-    Session(i32),
+    Workers(i32, u64),
     Socket(SocketInode),
 }
 
@@ -254,7 +257,8 @@ mod tests {
         let sleeper = Sleeper::in_our_session(&socket);
         let found = holders(&HashSet::from([inode(&socket)])).unwrap().found;
         let pids: HashSet<Pid> = found.iter().map(|holder| holder.pid).collect();
-        // Another test's child has our descriptors too until it runs its program, so there may be more.
+        // Another test's child has our descriptors too until it runs its program, so there may be
+        // more.
         assert!(pids.is_superset(&HashSet::from([Pid::ours(), sleeper.pid()])), "{found:?}");
         assert!(found.iter().all(|holder| holder.inodes == HashSet::from([inode(&socket)])));
         assert!(found.is_sorted_by_key(|holder| holder.pid));
@@ -284,7 +288,7 @@ mod tests {
         };
         assert_eq!(groups(&[&one, &other]), [1, 1], "strangers");
         assert_eq!(
-            groups(&[&one, &Holder { inodes: one.inodes.clone(), ..other.clone() }]),
+            groups(&[&one, &Holder { inodes: one.inodes.clone(), pid: other.pid }]),
             [2],
             "one socket"
         );
@@ -300,11 +304,11 @@ mod tests {
     fn sets_of_ties_are_joined_transitively() {
         let pid = |number| Pid::new(number).unwrap();
         let mut groups = Groups::default();
-        groups.join(Tie::Process(1), Tie::Group(5));
-        groups.join(Tie::Process(2), Tie::Session(6));
-        groups.join(Tie::Process(3), Tie::Group(5));
+        groups.join(Tie::Process(1), Tie::Workers(5, 0));
+        groups.join(Tie::Process(2), Tie::Workers(6, 0));
+        groups.join(Tie::Process(3), Tie::Workers(5, 0));
         assert_eq!(groups.of([1, 2, 3].map(pid).into_iter()), [vec![pid(1), pid(3)], vec![pid(2)]]);
-        groups.join(Tie::Socket(SocketInode(9)), Tie::Session(6));
+        groups.join(Tie::Socket(SocketInode(9)), Tie::Workers(6, 0));
         groups.join(Tie::Process(1), Tie::Socket(SocketInode(9)));
         assert_eq!(groups.of([1, 2, 3].map(pid).into_iter()), [[1, 2, 3].map(pid).to_vec()]);
     }

@@ -5,15 +5,17 @@
 //! - [`holders`]: which processes have a listener, and which of them belong together
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`cgroup`]: the bag that holds all processes of a generation
+//! - [`launch`]: starts a new generation with what the old one was given
 //! - [`mounts`]: what is mounted where
 //! - [`os_text`]: text of the operating system that survives JSON
 //!
-//! Every function here is synchronous and may block for as long as the kernel takes: an asynchronous caller puts it on
-//! a thread of its own.
+//! Every function here is synchronous and may block for as long as the kernel takes: an
+//! asynchronous caller puts it on a thread of its own.
 
 pub mod cgroup;
 pub mod context;
 pub mod holders;
+pub mod launch;
 pub mod mounts;
 pub mod os_text;
 pub mod process;

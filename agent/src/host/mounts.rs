@@ -26,8 +26,8 @@ pub fn of_type(kind: &str) -> io::Result<Vec<Mount>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(|line| parse(line, kind)).collect())
 }
 
-/// A line of the table if it is of the wanted type: number, parent, device, root, point, options, any optional fields,
-/// a lone hyphen, type, source, options.
+/// A line of the table if it is of the wanted type: number, parent, device, root, point, options,
+/// any optional fields, a lone hyphen, type, source, options.
 fn parse(line: &[u8], kind: &str) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let hyphen = fields.iter().position(|field| *field == b"-")?;
@@ -37,7 +37,8 @@ fn parse(line: &[u8], kind: &str) -> Option<Mount> {
     Some(Mount { root: unescaped(fields.get(3)?), point: unescaped(fields.get(4)?) })
 }
 
-/// The kernel writes blanks, line ends and backslashes as a backslash and three octal digits (`mangle_path`).
+/// The kernel writes blanks, line ends and backslashes as a backslash and three octal digits
+/// (`mangle_path`).
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,7 +1,7 @@
 //! Text of the operating system (arguments, variables, paths) in JSON.
 //!
-//! Linux allows any byte but zero in them, JSON only Unicode. What is UTF-8 is written as a string, so that people can
-//! read the file; the rest as a list of bytes, so that nothing is lost.
+//! Linux allows any byte but zero in them, JSON only Unicode. What is UTF-8 is written as a string,
+//! so that people can read the file; the rest as a list of bytes, so that nothing is lost.
 
 use std::{
     ffi::{OsStr, OsString},

@@ -50,7 +50,8 @@ impl fmt::Display for Pid {
     }
 }
 
-/// When a process started, in clock ticks since the machine did. Together with the number it is unique.
+/// When a process started, in clock ticks since the machine did. Together with the number it is
+/// unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StartTime(pub u64);
@@ -101,6 +102,15 @@ impl Process {
         } else {
             Err(ProcessError::Gone { pid: identity.pid })
         }
+    }
+
+    /// Takes hold of a child of ours that nobody has reaped: it may have exited, but its number is
+    /// its own until then.
+    pub(super) fn of_child(pid: Pid) -> Result<Self, ProcessError> {
+        let pidfd = pidfd_open(pid.to_rustix()?, PidfdFlags::empty())
+            .map_err(|number| ProcessError::Open { pid, source: number.into() })?;
+        let start_time = StartTime(stat(pid)?.starttime);
+        Ok(Self { identity: ProcessIdentity { pid, start_time }, pidfd })
     }
 
     /// Its number.

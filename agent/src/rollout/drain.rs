@@ -8,9 +8,16 @@ use crate::service::GenerationNumber;
 
 impl Service {
     /// Two empty looks in a row, because a connection can be between the two queues at one of them.
-    pub(super) fn note_queues(&mut self, number: GenerationNumber, queues: Queues, now: Timestamp) -> Vec<Effect> {
+    pub(super) fn note_queues(
+        &mut self,
+        number: GenerationNumber,
+        queues: Queues,
+        now: Timestamp,
+    ) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        let Phase::Settling { quiet, ref drain, until } = generation.phase else { return Vec::new() };
+        let Phase::Settling { quiet, ref drain, until } = generation.phase else {
+            return Vec::new();
+        };
         let drain = drain.clone();
         match queues {
             Queues::Empty if quiet => self.settle(number, &drain, now),
@@ -26,7 +33,12 @@ impl Service {
     }
 
     /// What the flows say, counted from the sockets themselves and not from the counters: a signal cannot be taken back.
-    pub(super) fn note_flows(&mut self, number: GenerationNumber, flows: Flows, now: Timestamp) -> Vec<Effect> {
+    pub(super) fn note_flows(
+        &mut self,
+        number: GenerationNumber,
+        flows: Flows,
+        now: Timestamp,
+    ) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         if let Phase::Finishing { flows_left, .. } = &mut generation.phase {
             *flows_left = flows.open;
@@ -53,11 +65,16 @@ impl Service {
         match generation.phase.clone() {
             Phase::Starting { ready_by, .. } if now >= ready_by => {
                 let waited = now.since(generation.since);
-                let reason = format!("it did not listen on every endpoint within {}", humantime::format_duration(waited));
+                let reason = format!(
+                    "it did not listen on every endpoint within {}",
+                    humantime::format_duration(waited)
+                );
                 let failed = super::Event::Failed(number, reason);
                 self.apply(failed, now).unwrap_or_default()
             }
-            Phase::Settling { until, drain, .. } if now >= until => self.settle(number, &drain, now),
+            Phase::Settling { until, drain, .. } if now >= until => {
+                self.settle(number, &drain, now)
+            }
             Phase::Stopping { kill_at, killed: false, signal, flows_left }
             | Phase::Finishing { deadline: kill_at, signal, flows_left }
                 if now >= kill_at =>
@@ -76,15 +93,27 @@ impl Service {
     }
 
     /// The queues are empty, or their time is up.
-    fn settle(&mut self, number: GenerationNumber, drain: &DrainPlan, now: Timestamp) -> Vec<Effect> {
+    fn settle(
+        &mut self,
+        number: GenerationNumber,
+        drain: &DrainPlan,
+        now: Timestamp,
+    ) -> Vec<Effect> {
         match drain.policy {
             DrainPolicy::Graceful => {
                 let deadline = now.after(drain.timeout);
-                self.signal(number, Phase::Finishing { deadline, signal: drain.signal, flows_left: 0 }, drain.signal)
+                self.signal(
+                    number,
+                    Phase::Finishing { deadline, signal: drain.signal, flows_left: 0 },
+                    drain.signal,
+                )
             }
             DrainPolicy::Patient { .. } => {
                 if let Some(generation) = self.generation_mut(number) {
-                    generation.phase = Phase::Draining { deadline: now.after(drain.timeout), drain: drain.clone() };
+                    generation.phase = Phase::Draining {
+                        deadline: now.after(drain.timeout),
+                        drain: drain.clone(),
+                    };
                 }
                 Vec::new()
             }

@@ -95,3 +95,29 @@ impl std::fmt::Display for RolloutId {
         self.0.fmt(f)
     }
 }
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::MakingReady => f.write_str("making ready"),
+            Self::Draining => f.write_str("draining"),
+            Self::Ended(outcome) => outcome.fmt(f),
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Completed => f.write_str("completed"),
+            Self::DeadlinePassed { flows_left } => {
+                write!(f, "the drain deadline passed with {flows_left} flows left")
+            }
+            Self::OldDied => f.write_str("the old generation died during its drain"),
+            Self::NotReady { reason } => {
+                write!(f, "the new generation did not become ready: {reason}")
+            }
+            Self::RolledBack { reason } => write!(f, "rolled back: {reason}"),
+        }
+    }
+}

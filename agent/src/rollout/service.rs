@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DrainPlan, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Rollout, RolloutId, Status, Timestamp,
+    DrainPlan, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Rollout, RolloutId,
+    Status, Timestamp,
 };
 use crate::service::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 
@@ -107,10 +108,23 @@ pub enum Refusal {
 
 impl Service {
     /// A service whose first generation was found serving.
-    pub fn attached(id: ServiceId, name: ServiceName, endpoints: Vec<Endpoint>, first: Generation) -> Self {
+    pub fn attached(
+        id: ServiceId,
+        name: ServiceName,
+        endpoints: Vec<Endpoint>,
+        first: Generation,
+    ) -> Self {
         let last_generation = first.number;
         let rollouts = Vec::new();
-        Self { id, name, endpoints, generations: vec![first], rollouts, last_generation, last_rollout: RolloutId(0) }
+        Self {
+            id,
+            name,
+            endpoints,
+            generations: vec![first],
+            rollouts,
+            last_generation,
+            last_rollout: RolloutId(0),
+        }
     }
 
     /// Changes the state by what happened at `now`, and says what is to be done.
@@ -125,7 +139,7 @@ impl Service {
             Event::Upgrade(plan, origin) => self.begin_upgrade(&plan, origin, now)?,
             Event::Undo(drain) => self.undo(&drain, now)?,
             Event::Ready(number, hold) => self.promote(number, hold, now),
-            Event::Failed(number, reason) => self.give_up(number, reason, now),
+            Event::Failed(number, reason) => self.give_up(number, &reason, now),
             Event::Exited(number) => self.note_exit(number, now),
             Event::Queues(number, queues) => self.note_queues(number, queues, now),
             Event::Flows(number, flows) => self.note_flows(number, flows, now),
@@ -140,7 +154,9 @@ impl Service {
         let mut effects: Vec<_> = self.targets().map(Effect::Steer).into_iter().collect();
         for generation in &self.generations {
             match generation.phase {
-                Phase::Stopping { killed: true, .. } => effects.push(Effect::Kill(generation.number)),
+                Phase::Stopping { killed: true, .. } => {
+                    effects.push(Effect::Kill(generation.number));
+                }
                 Phase::Stopping { killed: false, signal, .. } | Phase::Finishing { signal, .. } => {
                     effects.push(Effect::Signal(generation.number, signal));
                 }
@@ -161,7 +177,9 @@ impl Service {
             .filter_map(|generation| match generation.phase {
                 Phase::Starting { ready_by, .. } => Some(ready_by),
                 Phase::Settling { until, .. } => Some(until),
-                Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(deadline),
+                Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => {
+                    Some(deadline)
+                }
                 Phase::Stopping { kill_at, killed: false, .. } => Some(kill_at),
                 Phase::Stopping { killed: true, .. } | Phase::Primary | Phase::Dead => None,
             })
@@ -180,12 +198,16 @@ impl Service {
 
     /// The one that takes new connections, or took them last.
     pub fn primary(&self) -> Option<&Generation> {
-        self.generations.iter().find(|generation| matches!(generation.phase, Phase::Primary | Phase::Dead))
+        self.generations
+            .iter()
+            .find(|generation| matches!(generation.phase, Phase::Primary | Phase::Dead))
     }
 
     /// The one that is being made ready.
     pub fn candidate(&self) -> Option<&Generation> {
-        self.generations.iter().find(|generation| matches!(generation.phase, Phase::Starting { .. }))
+        self.generations
+            .iter()
+            .find(|generation| matches!(generation.phase, Phase::Starting { .. }))
     }
 
     /// The rollout with this number, if it is remembered.
@@ -197,11 +219,19 @@ impl Service {
     pub fn targets(&self) -> Option<Targets> {
         let primary = self.primary()?.number;
         let younger_first = self.generations.iter().rev();
-        let standbys = younger_first.filter(|it| it.can_serve() && it.number != primary).map(|it| it.number).collect();
+        let standbys = younger_first
+            .filter(|it| it.can_serve() && it.number != primary)
+            .map(|it| it.number)
+            .collect();
         Some(Targets { primary, standbys })
     }
 
-    fn begin_upgrade(&mut self, plan: &Plan, origin: Origin, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
+    fn begin_upgrade(
+        &mut self,
+        plan: &Plan,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, Refusal> {
         self.refuse_while_making_ready()?;
         let number = GenerationNumber(self.last_generation.0 + 1);
         let from = self.primary().map_or(self.last_generation, |primary| primary.number);
@@ -209,7 +239,10 @@ impl Service {
         let launch = matches!(origin, Origin::Launched { .. });
         self.generations.push(Generation {
             number,
-            phase: Phase::Starting { ready_by: now.after(plan.ready_timeout), drain: plan.drain.clone() },
+            phase: Phase::Starting {
+                ready_by: now.after(plan.ready_timeout),
+                drain: plan.drain.clone(),
+            },
             origin,
             hold: PortHold::Unbound,
             since: now,
@@ -222,11 +255,11 @@ impl Service {
 
     fn undo(&mut self, drain: &DrainPlan, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
         if let Some(candidate) = self.candidate() {
-            return Ok(self.give_up(candidate.number, "undone".to_owned(), now));
+            return Ok(self.give_up(candidate.number, "undone", now));
         }
         let previous = self.previous().ok_or(Refusal::NothingToUndo)?;
         let current = self.primary().ok_or(Refusal::NothingToUndo)?.number;
-        self.end_rollouts_to(current, |_| Outcome::RolledBack { reason: "undone".to_owned() }, now);
+        self.end_rollouts_to(current, &Outcome::RolledBack { reason: "undone".to_owned() }, now);
         self.hand_over(previous, Some(drain), now);
         let id = self.record(Kind::Undo, current, previous, Status::Draining, now);
         if let Some(rollout) = self.rollouts.iter_mut().find(|rollout| rollout.id == id) {
@@ -277,11 +310,11 @@ impl Service {
     }
 
     /// A candidate that will not serve: nobody was steered to it, so it can be told to end at once.
-    fn give_up(&mut self, number: GenerationNumber, reason: String, now: Timestamp) -> Vec<Effect> {
+    fn give_up(&mut self, number: GenerationNumber, reason: &str, now: Timestamp) -> Vec<Effect> {
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
         let Phase::Starting { drain, .. } = candidate.phase.clone() else { return Vec::new() };
         let found = candidate.origin == Origin::Found;
-        self.end_rollouts_to(number, |_| Outcome::NotReady { reason: reason.clone() }, now);
+        self.end_rollouts_to(number, &Outcome::NotReady { reason: reason.to_owned() }, now);
         if found {
             // Somebody else's process: it was offered to us, and goes on without us.
             self.generations.retain(|generation| generation.number != number);
@@ -291,11 +324,13 @@ impl Service {
     }
 
     fn note_exit(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
-        let Some(phase) = self.generation(number).map(|generation| generation.phase.clone()) else { return Vec::new() };
+        let Some(phase) = self.generation(number).map(|generation| generation.phase.clone()) else {
+            return Vec::new();
+        };
         match phase {
             Phase::Starting { .. } => {
                 let reason = "it exited before it listened".to_owned();
-                self.end_rollouts_to(number, |_| Outcome::NotReady { reason: reason.clone() }, now);
+                self.end_rollouts_to(number, &Outcome::NotReady { reason }, now);
                 self.remove(number)
             }
             Phase::Primary => self.replace_dead_primary(number, now),
@@ -309,8 +344,11 @@ impl Service {
                 self.remove(number)
             }
             Phase::Stopping { flows_left, .. } => {
-                let outcome =
-                    if flows_left == 0 { Outcome::Completed } else { Outcome::DeadlinePassed { flows_left } };
+                let outcome = if flows_left == 0 {
+                    Outcome::Completed
+                } else {
+                    Outcome::DeadlinePassed { flows_left }
+                };
                 self.end_rollouts_from(number, &outcome, now);
                 self.remove(number)
             }
@@ -327,14 +365,15 @@ impl Service {
             return Vec::new();
         };
         let reason = format!("generation {number} died");
-        self.end_rollouts_to(number, |_| Outcome::RolledBack { reason: reason.clone() }, now);
+        self.end_rollouts_to(number, &Outcome::RolledBack { reason }, now);
         self.hand_over(previous, None, now);
         self.steer_without(number)
     }
 
     /// The youngest replaced generation that still can serve.
     fn previous(&self) -> Option<GenerationNumber> {
-        let replaced = |it: &&Generation| matches!(it.phase, Phase::Settling { .. } | Phase::Draining { .. });
+        let replaced =
+            |it: &&Generation| matches!(it.phase, Phase::Settling { .. } | Phase::Draining { .. });
         self.generations.iter().filter(replaced).map(|it| it.number).max()
     }
 
@@ -358,7 +397,10 @@ impl Service {
     fn refuse_while_making_ready(&self) -> Result<(), Refusal> {
         let Some(candidate) = self.candidate() else { return Ok(()) };
         let rollout = self.rollouts.iter().rfind(|rollout| rollout.to == candidate.number);
-        Err(Refusal::RolloutUnderWay(candidate.number, rollout.map_or(self.last_rollout, |rollout| rollout.id)))
+        Err(Refusal::RolloutUnderWay(
+            candidate.number,
+            rollout.map_or(self.last_rollout, |rollout| rollout.id),
+        ))
     }
 
     fn record(
@@ -371,24 +413,36 @@ impl Service {
     ) -> RolloutId {
         let id = RolloutId(self.last_rollout.0 + 1);
         self.last_rollout = id;
-        self.rollouts.push(Rollout { id, kind, from, to, began, switched: None, ended: None, status });
+        self.rollouts.push(Rollout {
+            id,
+            kind,
+            from,
+            to,
+            began,
+            switched: None,
+            ended: None,
+            status,
+        });
         id
     }
 
     fn end_rollouts_from(&mut self, from: GenerationNumber, outcome: &Outcome, now: Timestamp) {
-        for rollout in self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining) {
+        for rollout in
+            self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining)
+        {
             rollout.end(outcome.clone(), now);
         }
     }
 
-    fn end_rollouts_to(&mut self, to: GenerationNumber, outcome: impl Fn(&Rollout) -> Outcome, now: Timestamp) {
+    fn end_rollouts_to(&mut self, to: GenerationNumber, outcome: &Outcome, now: Timestamp) {
         for rollout in self.rollouts.iter_mut().filter(|it| it.to == to && !it.is_ended()) {
-            rollout.end(outcome(rollout), now);
+            rollout.end(outcome.clone(), now);
         }
     }
 
     fn trim_history(&mut self) {
-        let mut surplus = self.rollouts.iter().filter(|it| it.is_ended()).count().saturating_sub(HISTORY);
+        let mut surplus =
+            self.rollouts.iter().filter(|it| it.is_ended()).count().saturating_sub(HISTORY);
         self.rollouts.retain(|rollout| {
             let drop = surplus > 0 && rollout.is_ended();
             surplus -= usize::from(drop);

@@ -10,7 +10,13 @@ use crate::service::{GenerationNumber, ServiceId};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn drain(policy: DrainPolicy) -> DrainPlan {
-    DrainPlan { policy, signal: 15, queue_timeout: SECOND, timeout: 60 * SECOND, stop_timeout: 10 * SECOND }
+    DrainPlan {
+        policy,
+        signal: 15,
+        queue_timeout: SECOND,
+        timeout: 60 * SECOND,
+        stop_timeout: 10 * SECOND,
+    }
 }
 
 fn plan(policy: DrainPolicy) -> Plan {
@@ -45,7 +51,10 @@ fn number(number: u32) -> GenerationNumber {
 }
 
 fn targets(primary: u32, standbys: &[u32]) -> Effect {
-    Effect::Steer(Targets { primary: number(primary), standbys: standbys.iter().copied().map(number).collect() })
+    Effect::Steer(Targets {
+        primary: number(primary),
+        standbys: standbys.iter().copied().map(number).collect(),
+    })
 }
 
 /// Applies an event that must be accepted.
@@ -55,8 +64,14 @@ fn apply(service: &mut Service, event: Event, now: Timestamp) -> Vec<Effect> {
 
 fn upgraded(policy: DrainPolicy) -> Service {
     let mut service = attached();
-    assert_eq!(apply(&mut service, Event::Upgrade(plan(policy), launched()), at(0)), [Effect::Launch(number(2))]);
-    assert_eq!(apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1)), [targets(2, &[1])]);
+    assert_eq!(
+        apply(&mut service, Event::Upgrade(plan(policy), launched()), at(0)),
+        [Effect::Launch(number(2))]
+    );
+    assert_eq!(
+        apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1)),
+        [targets(2, &[1])]
+    );
     service
 }
 
@@ -77,7 +92,10 @@ fn an_upgrade_switches_then_drains_then_signals_then_forgets() {
     let busy = Flows { open: 3, idle: 100 * SECOND };
     assert_eq!(apply(&mut service, Event::Flows(one, busy), at(2)), []);
     let empty = Flows { open: 0, idle: SECOND };
-    assert_eq!(apply(&mut service, Event::Flows(one, empty), at(3)), [targets(2, &[]), Effect::Signal(one, 15)]);
+    assert_eq!(
+        apply(&mut service, Event::Flows(one, empty), at(3)),
+        [targets(2, &[]), Effect::Signal(one, 15)]
+    );
     assert_eq!(apply(&mut service, Event::Exited(one), at(4)), [Effect::Forget(one)]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
 }
@@ -90,7 +108,10 @@ fn one_empty_look_between_two_full_ones_does_not_settle() {
         assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Settling { .. }));
     }
     apply(&mut service, Event::Tick, at(2));
-    assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Draining { .. }), "queue timeout");
+    assert!(
+        matches!(service.generation(number(1)).unwrap().phase, Phase::Draining { .. }),
+        "queue timeout"
+    );
 }
 
 #[test]
@@ -100,7 +121,9 @@ fn a_candidate_that_never_listens_is_stopped_and_the_old_one_keeps_serving() {
     assert_eq!(apply(&mut service, Event::Tick, at(29)), []);
     let effects = apply(&mut service, Event::Tick, at(30));
     assert_eq!(effects, [targets(1, &[]), Effect::Signal(number(2), 15)]);
-    assert!(matches!(outcome(&service, 1), Some(Outcome::NotReady { reason }) if reason.contains("30s")));
+    assert!(
+        matches!(outcome(&service, 1), Some(Outcome::NotReady { reason }) if reason.contains("30s"))
+    );
     assert_eq!(apply(&mut service, Event::Tick, at(40)), [Effect::Kill(number(2))]);
 }
 
@@ -118,12 +141,19 @@ fn a_second_upgrade_is_refused_only_while_the_first_is_made_ready() {
     apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(0));
     let again = Event::Upgrade(plan(PATIENT), launched());
     let before = service.clone();
-    assert_eq!(service.apply(again.clone(), at(1)), Err(Refusal::RolloutUnderWay(number(2), RolloutId(1))));
+    assert_eq!(
+        service.apply(again.clone(), at(1)),
+        Err(Refusal::RolloutUnderWay(number(2), RolloutId(1)))
+    );
     assert_eq!(service, before);
     apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1));
     assert_eq!(apply(&mut service, again, at(2)), [Effect::Launch(number(3))]);
     let effects = apply(&mut service, Event::Ready(number(3), PortHold::Shared), at(3));
-    assert_eq!(effects, [targets(3, &[2, 1])], "both replaced generations drain, the younger is the first to fall back to");
+    assert_eq!(
+        effects,
+        [targets(3, &[2, 1])],
+        "both replaced generations drain, the younger is the first to fall back to"
+    );
 }
 
 #[test]
@@ -189,7 +219,11 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let policy = prop_oneof![Just(PATIENT), Just(DrainPolicy::Graceful), Just(DrainPolicy::Patient { idle: Some(SECOND) })];
+    let policy = prop_oneof![
+        Just(PATIENT),
+        Just(DrainPolicy::Graceful),
+        Just(DrainPolicy::Patient { idle: Some(SECOND) })
+    ];
     let one = 1..8_u32;
     let queues = prop_oneof![Just(Queues::Empty), Just(Queues::Waiting)];
     let step = prop_oneof![
@@ -223,7 +257,9 @@ impl World {
         let event = match *step {
             Step::Upgrade(policy) => Event::Upgrade(plan(policy), launched()),
             Step::Undo => Event::Undo(drain(PATIENT)),
-            Step::Ready(one) if self.alive.contains(&number(one)) => Event::Ready(number(one), PortHold::Shared),
+            Step::Ready(one) if self.alive.contains(&number(one)) => {
+                Event::Ready(number(one), PortHold::Shared)
+            }
             Step::Failed(one) => Event::Failed(number(one), "test".into()),
             Step::Exited(one) => {
                 self.alive.remove(&number(one));
@@ -250,24 +286,44 @@ impl World {
 
     fn execute(&mut self, effect: &Effect) {
         match effect {
-            Effect::Launch(one) => assert!(self.alive.insert(*one), "generation {one} launched twice"),
+            Effect::Launch(one) => {
+                assert!(self.alive.insert(*one), "generation {one} launched twice");
+            }
             Effect::Steer(targets) => self.steered = targets.clone(),
             Effect::Signal(one, _) | Effect::Kill(one) => {
                 let steered = &self.steered;
-                assert!(steered.primary != *one && !steered.standbys.contains(one), "{one} ends while steered to");
+                assert!(
+                    steered.primary != *one && !steered.standbys.contains(one),
+                    "{one} ends while steered to"
+                );
             }
-            Effect::Forget(one) => assert!(self.steered.primary != *one, "{one} forgotten while steered to"),
+            Effect::Forget(one) => {
+                assert!(self.steered.primary != *one, "{one} forgotten while steered to");
+            }
         }
     }
 
     fn check(&self) {
-        let primaries = self.service.generations.iter().filter(|it| matches!(it.phase, Phase::Primary | Phase::Dead));
+        let primaries = self
+            .service
+            .generations
+            .iter()
+            .filter(|it| matches!(it.phase, Phase::Primary | Phase::Dead));
         assert_eq!(primaries.count(), 1, "exactly one generation is (or was last) the primary");
-        let serving = |one: &GenerationNumber| self.service.generation(*one).is_some_and(Generation::can_serve);
+        let serving = |one: &GenerationNumber| {
+            self.service.generation(*one).is_some_and(Generation::can_serve)
+        };
         if self.alive.iter().any(serving) {
-            assert!(self.alive.contains(&self.steered.primary), "a live generation is steered to if one can serve");
+            assert!(
+                self.alive.contains(&self.steered.primary),
+                "a live generation is steered to if one can serve"
+            );
         }
-        assert_eq!(self.service.targets().as_ref(), Some(&self.steered), "the kernel has what the service wants");
+        assert_eq!(
+            self.service.targets().as_ref(),
+            Some(&self.steered),
+            "the kernel has what the service wants"
+        );
     }
 }
 

@@ -43,7 +43,8 @@ impl LocalAddress {
 
     /// The kernel's keys for it: `DualStack` is "any" of both families.
     pub fn keys(self, port: u16) -> Vec<EndpointKey> {
-        let ipv4 = |address: Ipv4Addr| EndpointKey::ipv4(TCP, u32::from_ne_bytes(address.octets()), port);
+        let ipv4 =
+            |address: Ipv4Addr| EndpointKey::ipv4(TCP, u32::from_ne_bytes(address.octets()), port);
         let ipv6 = |address: Ipv6Addr| {
             let mut words = [0; 4];
             for (word, bytes) in words.iter_mut().zip(address.octets().as_chunks::<4>().0) {
@@ -80,10 +81,14 @@ impl LocalAddress {
     pub fn cover(listeners: &[Self], endpoint: Self) -> bool {
         match endpoint {
             Self::DualStack => {
-                let serves = |family: Self| listeners.iter().any(|listener| listener.serves(family));
-                serves(Self::Ipv4(Ipv4Addr::UNSPECIFIED)) && serves(Self::Ipv6(Ipv6Addr::UNSPECIFIED))
+                let serves =
+                    |family: Self| listeners.iter().any(|listener| listener.serves(family));
+                serves(Self::Ipv4(Ipv4Addr::UNSPECIFIED))
+                    && serves(Self::Ipv6(Ipv6Addr::UNSPECIFIED))
             }
-            Self::Ipv4(_) | Self::Ipv6(_) => listeners.iter().any(|listener| listener.serves(endpoint)),
+            Self::Ipv4(_) | Self::Ipv6(_) => {
+                listeners.iter().any(|listener| listener.serves(endpoint))
+            }
         }
     }
 
@@ -170,7 +175,13 @@ mod tests {
 
     #[test]
     fn addresses_survive_being_written_down() {
-        for address in [ANY4, ANY6, LOOPBACK4, LocalAddress::DualStack, LocalAddress::Ipv6(Ipv6Addr::LOCALHOST)] {
+        for address in [
+            ANY4,
+            ANY6,
+            LOOPBACK4,
+            LocalAddress::DualStack,
+            LocalAddress::Ipv6(Ipv6Addr::LOCALHOST),
+        ] {
             assert_eq!(LocalAddress::try_from(String::from(address)), Ok(address));
         }
     }

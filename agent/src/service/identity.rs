@@ -73,7 +73,8 @@ impl FromStr for ServiceName {
         if text.is_empty() || text.len() > 64 {
             return Err(ServiceNameError::Length(text.len()));
         }
-        if let Some(bad) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_.".contains(*c))) {
+        if let Some(bad) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_.".contains(*c)))
+        {
             return Err(ServiceNameError::Character(bad));
         }
         if text.starts_with(['.', '-']) {

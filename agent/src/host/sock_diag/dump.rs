@@ -86,5 +86,6 @@ fn retry_on_signal<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> 
 /// How often a question is asked before the answer is given up on.
 const ATTEMPTS: u32 = 5;
 
-/// The kernel packs dumps into datagrams as large as the receiver's buffer, but of at most 32 KiB (`netlink_recvmsg`).
+/// The kernel packs dumps into datagrams as large as the receiver's buffer, but of at most 32 KiB
+/// (`netlink_recvmsg`).
 const DATAGRAM: usize = 64 * 1024;

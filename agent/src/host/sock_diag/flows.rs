@@ -29,7 +29,8 @@ pub struct Connection {
     pub state: TcpState,
     /// For how long no data went either way, counted from the socket's creation if none ever did.
     pub idle: Option<Duration>,
-    /// The value that the socket has in the map of tags; absent if it has none or none was asked for.
+    /// The value that the socket has in the map of tags; absent if it has none or none was asked
+    /// for.
     pub tag: Option<Vec<u8>>,
 }
 
@@ -38,8 +39,8 @@ impl Connection {
     pub fn stage(&self) -> Stage {
         match (self.inode, self.state) {
             (Some(_), _) => Stage::Accepted,
-            // A queued connection can be closed only from the far side. One of these states was reached from this side,
-            // by a process that closed its descriptor.
+            // A queued connection can be closed only from the far side. One of these states was
+            // reached from this side, by a process that closed its descriptor.
             (
                 None,
                 TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck,
@@ -97,22 +98,37 @@ impl TcpState {
     }
 }
 
+impl std::fmt::Display for TcpState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Established => "established",
+            Self::SynSent => "syn-sent",
+            Self::FinWait1 => "fin-wait-1",
+            Self::FinWait2 => "fin-wait-2",
+            Self::CloseWait => "close-wait",
+            Self::LastAck => "last-ack",
+            Self::Closing => "closing",
+        })
+    }
+}
+
 /// A connection request whose handshake is not finished.
 ///
-/// It belongs to the listener that got its SYN, and is lost if that one closes first. No accept queue shows it.
+/// It belongs to the listener that got its SYN, and is lost if that one closes first. No accept
+/// queue shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HalfOpen {
-    /// The request, which has a cookie of its own: the later connection will have another.
+    /// The request. The connection that it becomes keeps the cookie (`inet_csk_clone_lock`).
     pub cookie: SocketCookie,
     /// The client's end.
     pub remote: SocketAddr,
 }
 
-/// All connections whose local port is `port`, but for half-open ones and those in `TIME_WAIT`, with their tags if the
-/// map of tags (`BPF_MAP_TYPE_SK_STORAGE`) is given.
+/// All connections whose local port is `port`, but for half-open ones and those in `TIME_WAIT`,
+/// with their tags if the map of tags (`BPF_MAP_TYPE_SK_STORAGE`) is given.
 ///
-/// The kernel's table is walked without stopping the world: a connection that opens or closes meanwhile may or may not
-/// be there, but none is there twice.
+/// The kernel's table is walked without stopping the world: a connection that opens or closes
+/// meanwhile may or may not be there, but none is there twice.
 ///
 /// # Errors
 ///
@@ -133,7 +149,8 @@ pub fn connections(
             with_tcp_info: true,
             tags,
         };
-        // The walk resumes by position in a hash chain, so a change in the chain can repeat a socket.
+        // The walk resumes by position in a hash chain, so a change in the chain can repeat a
+        // socket.
         let sockets = dump(&request)?.into_iter().filter(|socket| seen.insert(socket.cookie));
         found.extend(sockets.filter_map(connection));
     }
@@ -196,9 +213,10 @@ fn socket_address((address, port): (IpAddr, u16), interface: u32) -> SocketAddr 
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{Read, Write},
+        io::{BufRead, BufReader, Read, Write},
         net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
         os::fd::AsFd,
+        process::{Child, Command, Stdio},
     };
 
     use rustix::net::sockopt::socket_cookie;
@@ -239,7 +257,8 @@ mod tests {
         assert_eq!(only_connection(address.port()).state, TcpState::CloseWait);
         drop(server);
         client.read_to_end(&mut Vec::new()).unwrap();
-        // Whatever is left, the client's last acknowledgement may be on its way, but no process has it.
+        // Whatever is left, the client's last acknowledgement may be on its way, but no process has
+        // it.
         let left = connections(address.port(), None).unwrap();
         assert!(left.iter().all(|connection| connection.stage() == Stage::Orphaned), "{left:?}");
     }
@@ -271,6 +290,45 @@ mod tests {
         let connection = only_connection(port);
         assert_eq!(connection.cookie, SocketCookie(socket_cookie(&client).unwrap()));
         assert_eq!(half_open(port).unwrap(), Vec::new());
+    }
+
+    /// A listener that leaves each handshake unfinished until the client sends data
+    /// (`TCP_DEFER_ACCEPT`, which no safe wrapper sets); nothing where there is no Python.
+    fn deferring_listener() -> Option<(Child, u16)> {
+        let script = "import socket\n\
+                      listener = socket.create_server(('127.0.0.1', 0))\n\
+                      listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)\n\
+                      print(listener.getsockname()[1], flush=True)\n\
+                      input()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .inspect_err(|error| eprintln!("skipped: cannot run python3: {error}"))
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Some((child, line.trim().parse().unwrap()))
+    }
+
+    #[test]
+    fn a_half_open_request_is_no_connection_until_its_handshake_ends() {
+        let Some((mut server, port)) = deferring_listener() else { return };
+        let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let requests = half_open(port).unwrap();
+        let none_yet = connections(port, None).unwrap();
+        client.write_all(b"x").unwrap();
+        // On loopback the data has arrived when it has been sent.
+        let (requests_after, established) = (half_open(port).unwrap(), only_connection(port));
+        drop(server.stdin.take());
+        server.wait().unwrap();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        assert_eq!(requests[0].remote, client.local_addr().unwrap());
+        assert_eq!(none_yet, []);
+        assert_eq!(requests_after, []);
+        assert_eq!(established.stage(), Stage::Queued);
+        assert_eq!(established.cookie, requests[0].cookie);
     }
 
     #[test]

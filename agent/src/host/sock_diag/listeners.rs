@@ -38,8 +38,9 @@ pub struct Listener {
 ///
 /// # Kernel
 ///
-/// A Multipath TCP listener is two sockets: an `mptcp` one, which has the descriptor, and a TCP one below it, which has
-/// the accept queue. They are returned as one. A kernel without Multipath TCP refuses to list any, which means none.
+/// A Multipath TCP listener is two sockets: an `mptcp` one, which has the descriptor, and a TCP one
+/// below it, which has the accept queue. They are returned as one. A kernel without Multipath TCP
+/// refuses to list any, which means none.
 ///
 /// # Errors
 ///
@@ -71,7 +72,8 @@ fn matching(port: Option<u16>) -> Result<Vec<Listener>, SockDiagError> {
             tags: None,
         };
         let sockets = dump(&request)?;
-        // Only a port that has a subflow can have a Multipath TCP listener: most questions end here.
+        // Only a port that has a subflow can have a Multipath TCP listener: most questions end
+        // here.
         let multipath = if sockets.iter().any(|socket| socket.multipath_subflow) {
             multipath_listeners(Request {
                 protocol: Protocol::MultipathTcp,
@@ -106,8 +108,9 @@ fn means_unsupported(error: &io::Error) -> bool {
 
 /// Gives each TCP subflow the inode of the `mptcp` socket on top of it.
 ///
-/// Newer kernels copy the inode to the subflow; where they do not, equal address, port and interface decide, each
-/// `mptcp` socket being used once, so that listeners which share a port do not all get the first one's inode.
+/// Newer kernels copy the inode to the subflow; where they do not, equal address, port and
+/// interface decide, each `mptcp` socket being used once, so that listeners which share a port do
+/// not all get the first one's inode.
 fn merge(sockets: Vec<RawSocket>, mut multipath: Vec<RawSocket>) -> Vec<Listener> {
     let mut found = Vec::new();
     for socket in sockets {

@@ -1,11 +1,11 @@
 //! Listeners, flows and half-open requests, as the kernel lists them (`inet_diag` over netlink).
 //!
-//! One question is one dump: the kernel walks its socket tables and filters by state and local port, so asking for one
-//! port of a machine with many sockets costs a walk but no copy of the others. All answers are about the network
-//! namespace of the calling thread.
+//! One question is one dump: the kernel walks its socket tables and filters by state and local
+//! port, so asking for one port of a machine with many sockets costs a walk but no copy of the
+//! others. All answers are about the network namespace of the calling thread.
 //!
-//! Layout and semantics: `include/uapi/linux/inet_diag.h`, `net/ipv4/inet_diag.c`, `net/ipv4/tcp_diag.c`,
-//! `net/mptcp/mptcp_diag.c` and `net/core/bpf_sk_storage.c` of Linux 6.12.
+//! Layout and semantics: `include/uapi/linux/inet_diag.h`, `net/ipv4/inet_diag.c`,
+//! `net/ipv4/tcp_diag.c`, `net/mptcp/mptcp_diag.c` and `net/core/bpf_sk_storage.c` of Linux 6.12.
 
 mod dump;
 mod flows;
@@ -70,8 +70,8 @@ pub enum SockDiagError {
         #[source]
         source: io::Error,
     },
-    /// The kernel answered with an error. Tags are refused with `EPERM` to a caller without `CAP_BPF` (or
-    /// `CAP_NET_ADMIN`), and with `EINVAL` if the map is no socket storage.
+    /// The kernel answered with an error. Tags are refused with `EPERM` to a caller without
+    /// `CAP_BPF` (or `CAP_NET_ADMIN`), and with `EINVAL` if the map is no socket storage.
     #[error("list {what}")]
     Refused {
         /// What was asked for.

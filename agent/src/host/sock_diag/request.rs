@@ -54,7 +54,8 @@ impl Request<'_> {
         let extensions = if self.with_tcp_info { 1 << (INET_DIAG_INFO - 1) } else { 0 };
         message.extend_from_slice(&[self.family.number(), IPPROTO_TCP, extensions, 0]);
         message.extend_from_slice(&self.states.bits().to_ne_bytes());
-        // struct inet_diag_sockid: ports in network byte order, then what a dump does not filter by.
+        // struct inet_diag_sockid: ports in network byte order, then what a dump does not filter
+        // by.
         message.extend_from_slice(&self.port.unwrap_or(0).to_be_bytes());
         message.extend_from_slice(&[0; 2 + 16 + 16 + 4]);
         message.extend_from_slice(&[0xff; 8]); // INET_DIAG_NOCOOKIE

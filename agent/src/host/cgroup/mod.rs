@@ -1,111 +1,26 @@
-//! Control groups (version 2): the bag that holds all processes of a generation, whatever they fork.
+//! Control groups (version 2): the bag that holds all processes of a generation, whatever they
+//! fork.
 //!
-//! The kernel tells when a group has become empty, kills all of it at once, and lets BPF programs know a process's
-//! group: none of this can be had from process numbers without races.
+//! The kernel tells when a group has become empty, kills all of it at once, and lets BPF programs
+//! know a process's group: none of this can be had from process numbers without races.
+
+mod hierarchy;
+mod watch;
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
-    io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-        unix::fs::{FileExt, MetadataExt},
-    },
-    path::{Component, Path, PathBuf},
-    time::{Duration, Instant},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
 };
 
-use rustix::{event::PollFlags, process::Signal};
+use rustix::process::Signal;
 use thiserror::Error;
 
-use super::{
-    mounts::{self, Mount},
-    process::{Pid, Process, ProcessError, readable_within},
-};
+use super::process::{Pid, Process, ProcessError};
 
-/// The place where the cgroup2 tree is mounted.
-///
-/// That may be beside a version 1 tree (`/sys/fs/cgroup/unified`): what we need works there as well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hierarchy {
-    mount: Mount,
-}
-
-impl Hierarchy {
-    /// The cgroup2 mount of our mount namespace.
-    ///
-    /// # Errors
-    ///
-    /// [`CgroupError::NotMounted`] if there is none.
-    pub fn find() -> Result<Self, CgroupError> {
-        let mounts = mounts::of_type("cgroup2").map_err(CgroupError::MountTable)?;
-        // A mount of a part of the tree does not reach the groups outside it: take one of the whole if there is one.
-        let whole = mounts.iter().find(|mount| mount.root == Path::new("/"));
-        let mount = whole.or_else(|| mounts.first()).cloned().ok_or(CgroupError::NotMounted)?;
-        Ok(Self { mount })
-    }
-
-    /// The group of all groups that the mount shows.
-    pub fn root(&self) -> Cgroup {
-        Cgroup { directory: self.mount.point.clone(), level: 0 }
-    }
-
-    /// The group `path` below the root, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such group.
-    pub fn open(&self, path: &Path) -> Result<Cgroup, CgroupError> {
-        let group = self.below_root(path)?;
-        group.id()?;
-        Ok(group)
-    }
-
-    /// The group `path` below the root, made with all groups on the way where they are missing.
-    ///
-    /// # Errors
-    ///
-    /// When the path leads elsewhere or the kernel refuses.
-    pub fn create(&self, path: &Path) -> Result<Cgroup, CgroupError> {
-        let group = self.below_root(path)?;
-        fs::create_dir_all(&group.directory).map_err(|source| group.failed("create", source))?;
-        Ok(group)
-    }
-
-    /// The group that a process is in.
-    ///
-    /// # Errors
-    ///
-    /// [`CgroupError::Outside`] if the mount does not show it.
-    pub fn of(&self, pid: Pid) -> Result<Cgroup, CgroupError> {
-        let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let table = fs::read_to_string(&file)
-            .map_err(|source| CgroupError::Failed { operation: "read", path: file, source })?;
-        // Version 2 is the line with hierarchy number 0 and no controllers.
-        let path = table.lines().find_map(|line| line.strip_prefix("0::")).ok_or(CgroupError::NotMounted)?;
-        let inside = Path::new(path)
-            .strip_prefix(&self.mount.root)
-            .map_err(|_outside: std::path::StripPrefixError| CgroupError::Outside { path: path.into() })?;
-        self.below_root(inside)
-    }
-
-    fn below_root(&self, path: &Path) -> Result<Cgroup, CgroupError> {
-        let mut group = self.root();
-        for component in path.components() {
-            match component {
-                Component::Normal(name) => {
-                    group.directory.push(name);
-                    group.level += 1;
-                }
-                Component::RootDir | Component::CurDir => {}
-                Component::ParentDir | Component::Prefix(_) => {
-                    return Err(CgroupError::Outside { path: path.to_owned() });
-                }
-            }
-        }
-        Ok(group)
-    }
-}
+pub use hierarchy::Hierarchy;
+pub use watch::PopulatedWatch;
 
 /// One control group. Dropping it leaves the group in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -124,8 +39,8 @@ impl Cgroup {
     ///
     /// # Kernel
     ///
-    /// `bpf_get_current_ancestor_cgroup_id` counts from the root of all. That is the same, unless we run in a cgroup
-    /// namespace of our own.
+    /// `bpf_get_current_ancestor_cgroup_id` counts from the root of all. That is the same, unless
+    /// we run in a cgroup namespace of our own.
     pub fn level(&self) -> u32 {
         self.level
     }
@@ -134,13 +49,15 @@ impl Cgroup {
     ///
     /// # Kernel
     ///
-    /// `cgroup_id` is the inode number of the directory (`kernfs_ino`) wherever inode numbers have 64 bits.
+    /// `cgroup_id` is the inode number of the directory (`kernfs_ino`) wherever inode numbers have
+    /// 64 bits.
     ///
     /// # Errors
     ///
     /// When the group does not exist (any more).
     pub fn id(&self) -> Result<u64, CgroupError> {
-        let directory = fs::metadata(&self.directory).map_err(|source| self.failed("read the number of", source))?;
+        let directory = fs::metadata(&self.directory)
+            .map_err(|source| self.failed("read the number of", source))?;
         Ok(directory.ino())
     }
 
@@ -153,7 +70,8 @@ impl Cgroup {
         let mut pids = HashSet::new();
         for group in self.with_descendants()? {
             match fs::read_to_string(group.join("cgroup.procs")) {
-                Ok(list) => pids.extend(list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::new)),
+                Ok(list) => pids
+                    .extend(list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::new)),
                 // Gone meanwhile, or made of threads, whose processes a group above lists.
                 Err(error) if group != self.directory && is_benign(&error) => {}
                 Err(source) => return Err(self.failed("list the processes of", source)),
@@ -179,26 +97,24 @@ impl Cgroup {
     ///
     /// When the group does not exist.
     pub fn watch_populated(&self) -> Result<PopulatedWatch, CgroupError> {
-        let path = self.directory.join("cgroup.events");
-        let events = File::open(&path).map_err(|source| self.failed("watch", source))?;
-        let watch = PopulatedWatch { events, path };
-        // The kernel reports a change since the last reading, so there must have been one.
-        watch.is_populated()?;
-        Ok(watch)
+        PopulatedWatch::open(&self.directory)
     }
 
     /// Kills all processes of the group and below it, without one escaping by a fork.
     ///
     /// # Kernel
     ///
-    /// Before Linux 5.14 there is no `cgroup.kill`: then each is signalled, until none is left or many rounds have gone by.
+    /// Before Linux 5.14 there is no `cgroup.kill`: then each is signalled, until none is left or
+    /// many rounds have gone by.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
     pub fn kill(&self) -> Result<(), CgroupError> {
         match fs::write(self.directory.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.exists() => self.kill_each(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.exists() => {
+                self.kill_each()
+            }
             answer => answer.map_err(|source| self.failed("kill", source)),
         }
     }
@@ -212,7 +128,9 @@ impl Cgroup {
             for pid in pids {
                 match Process::open(pid).and_then(|process| process.signal(Signal::KILL)) {
                     Ok(()) | Err(ProcessError::Gone { .. }) => {}
-                    Err(source) => return Err(CgroupError::Signal { path: self.directory.clone(), source }),
+                    Err(source) => {
+                        return Err(CgroupError::Signal { path: self.directory.clone(), source });
+                    }
                 }
             }
         }
@@ -229,7 +147,8 @@ impl Cgroup {
             .map_err(|source| self.failed("move a process into", source))
     }
 
-    /// Moves all processes, also those of groups below, into another group; again until none is left, since they fork.
+    /// Moves all processes, also those of groups below, into another group; again until none is
+    /// left, since they fork.
     ///
     /// # Errors
     ///
@@ -243,7 +162,8 @@ impl Cgroup {
             for pid in pids {
                 match other.adopt(pid) {
                     Err(CgroupError::Failed { source, .. })
-                        if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+                        if source.raw_os_error()
+                            == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
                     answer => answer?,
                 }
             }
@@ -258,13 +178,19 @@ impl Cgroup {
     /// `EBUSY` while a process is in one of them.
     pub fn remove(&self) -> Result<(), CgroupError> {
         let groups = match self.with_descendants() {
-            Err(CgroupError::Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(CgroupError::Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
             answer => answer?,
         };
         for directory in groups.iter().rev() {
             match fs::remove_dir(directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(CgroupError::Failed { operation: "remove", path: directory.clone(), source: error });
+                    return Err(CgroupError::Failed {
+                        operation: "remove",
+                        path: directory.clone(),
+                        source: error,
+                    });
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -279,7 +205,8 @@ impl Cgroup {
         while let Some(directory) = groups.get(next).cloned() {
             match fs::read_dir(&directory) {
                 Ok(entries) => {
-                    let groups_below = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+                    let groups_below =
+                        |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
                     groups.extend(entries.flatten().filter(groups_below).map(|entry| entry.path()));
                 }
                 Err(error) if next > 0 && is_benign(&error) => {}
@@ -292,61 +219,6 @@ impl Cgroup {
 
     fn failed(&self, operation: &'static str, source: io::Error) -> CgroupError {
         CgroupError::Failed { operation, path: self.directory.clone(), source }
-    }
-}
-
-/// Watches whether a group has processes. As a descriptor it reports priority data (`POLLPRI`) at each change, until
-/// [`PopulatedWatch::is_populated`] is called.
-#[derive(Debug)]
-pub struct PopulatedWatch {
-    events: File,
-    path: PathBuf,
-}
-
-impl PopulatedWatch {
-    /// Whether a live process is in the group or below it, now.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if the group has been removed.
-    pub fn is_populated(&self) -> Result<bool, CgroupError> {
-        let mut events = [0; 256];
-        let length = self.events.read_at(&mut events, 0).map_err(|source| self.failed(source))?;
-        let events = events.get(..length).unwrap_or(&events);
-        Ok(events.split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
-    }
-
-    /// Waits until the group is empty, at most for `patience`; says whether it is.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` if the group has been removed.
-    pub fn is_empty_within(&self, patience: Duration) -> Result<bool, CgroupError> {
-        let deadline = Instant::now() + patience;
-        while self.is_populated()? {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let changed = readable_within(&self.events, PollFlags::PRI, left).map_err(|source| self.failed(source))?;
-            if !changed {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn failed(&self, source: io::Error) -> CgroupError {
-        CgroupError::Failed { operation: "watch", path: self.path.clone(), source }
-    }
-}
-
-impl AsFd for PopulatedWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
-    }
-}
-
-impl AsRawFd for PopulatedWatch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.events.as_raw_fd()
     }
 }
 
@@ -386,17 +258,21 @@ pub enum CgroupError {
         source: ProcessError,
     },
     /// Its processes forked faster than they were moved.
-    #[error("control group `{path}` still has processes after `{ROUNDS}` rounds of moving them out")]
+    #[error(
+        "control group `{path}` still has processes after `{ROUNDS}` rounds of moving them out"
+    )]
     NeverEmpty {
         /// The group's directory.
         path: PathBuf,
     },
 }
 
-/// Of a group below: removed meanwhile (`ENODEV` for a file that was open), or one of threads (`EOPNOTSUPP`).
+/// Of a group below: removed meanwhile (`ENODEV` for a file that was open), or one of threads
+/// (`EOPNOTSUPP`).
 fn is_benign(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    Errno::from_io_error(error).is_some_and(|number| [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].contains(&number))
+    Errno::from_io_error(error)
+        .is_some_and(|number| [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].contains(&number))
 }
 
 /// How often a list of processes is worked off before we call it a fork bomb.
@@ -404,11 +280,18 @@ const ROUNDS: u32 = 100;
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command, Stdio};
+    use std::{
+        process::{Child, Command, Stdio},
+        time::Duration,
+    };
+
+    use rustix::event::PollFlags;
 
     use super::*;
+    use crate::host::process::readable_within;
 
-    /// A group of this test's own, removed with all that runs in it; nothing where there are none to be had.
+    /// A group of this test's own, removed with all that runs in it; nothing where there are none
+    /// to be had.
     struct TestGroup(Cgroup, Hierarchy);
 
     impl TestGroup {
@@ -417,14 +300,16 @@ mod tests {
                 let path = PathBuf::from(format!("agent-test-{}-{name}", std::process::id()));
                 Ok(Self(hierarchy.create(&path)?, hierarchy))
             });
-            made.inspect_err(|error| eprintln!("skipped: cannot make a control group: {error:?}")).ok()
+            made.inspect_err(|error| eprintln!("skipped: cannot make a control group: {error:?}"))
+                .ok()
         }
     }
 
     impl Drop for TestGroup {
         fn drop(&mut self) {
             self.0.kill().unwrap();
-            let empty = self.0.watch_populated().unwrap().is_empty_within(Duration::from_secs(10)).unwrap();
+            let empty =
+                self.0.watch_populated().unwrap().is_empty_within(Duration::from_secs(10)).unwrap();
             assert!(empty, "the group still has processes");
             self.0.remove().unwrap();
         }
@@ -442,14 +327,17 @@ mod tests {
         assert!(!group.is_populated().unwrap());
         assert_eq!(group.level(), 1);
         assert_eq!(group.id().unwrap(), fs::metadata(group.directory()).unwrap().ino());
-        let below = hierarchy.create(&group.directory().strip_prefix(&hierarchy.mount.point).unwrap().join("below"));
-        let below = below.unwrap();
+        let path = Path::new(group.directory().file_name().unwrap()).join("below");
+        let below = hierarchy.create(&path).unwrap();
         assert_eq!(below.level(), 2);
 
         let watch = group.watch_populated().unwrap();
         let (mut child, pid) = sleeper();
         below.adopt(pid).unwrap();
-        assert!(readable_within(&watch, PollFlags::PRI, Duration::from_secs(10)).unwrap(), "a change is reported");
+        assert!(
+            readable_within(&watch, PollFlags::PRI, Duration::from_secs(10)).unwrap(),
+            "a change is reported"
+        );
         assert!(watch.is_populated().unwrap());
         assert!(!watch.is_empty_within(Duration::ZERO).unwrap());
         assert_eq!(group.pids().unwrap(), [pid]);
@@ -484,17 +372,10 @@ mod tests {
         assert!(matches!(group.remove(), Err(CgroupError::Failed { operation: "remove", .. })));
         group.kill().unwrap();
         child.wait().unwrap();
-        let path = Path::new("agent-test-none/such");
-        assert!(hierarchy.open(path).is_err());
-        hierarchy.below_root(path).unwrap().remove().unwrap();
-    }
-
-    #[test]
-    fn no_path_leads_out_of_the_tree() {
-        let mount = Mount { root: "/".into(), point: "/sys/fs/cgroup".into() };
-        let hierarchy = Hierarchy { mount };
-        assert!(matches!(hierarchy.create(Path::new("a/../../etc")), Err(CgroupError::Outside { .. })));
-        let group = hierarchy.below_root(Path::new("/a/b")).unwrap();
-        assert_eq!((group.directory(), group.level()), (Path::new("/sys/fs/cgroup/a/b"), 2));
+        let path = Path::new(group.directory().file_name().unwrap()).join("below");
+        let below = hierarchy.create(&path).unwrap();
+        below.remove().unwrap();
+        below.remove().unwrap();
+        assert!(hierarchy.open(&path).is_err());
     }
 }

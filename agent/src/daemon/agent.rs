@@ -1,0 +1,291 @@
+//! The single writer: takes one message after the other, and makes the world follow.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{broadcast, oneshot, watch};
+
+use super::{StateFile, clock, journal::Journal, state_file::Record, watch::Watcher};
+use crate::{
+    api::{self, Problem, ProblemKind},
+    datapath::{self, Datapath},
+    host::{
+        cgroup::{Cgroup, Hierarchy},
+        launch::LaunchSpec,
+        sock_diag::SocketCookie,
+    },
+    places::Places,
+    rollout::{self, Effect, Flows, RolloutId, Service},
+    service::{GenerationId, ServiceId},
+};
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// What the agent is told or asked.
+pub(super) enum Message {
+    /// Somebody asks for something.
+    Request(Request),
+    /// A kernel program reports.
+    Kernel(datapath::Event),
+    /// A process of a generation that was found running has ended.
+    ProcessEnded(GenerationId),
+    /// The last process of a launched generation has ended.
+    CgroupEmptied(GenerationId),
+    /// Leave everything as it is and end.
+    Stop,
+}
+
+/// What can be asked for. Services are selected by name or port.
+pub(super) enum Request {
+    Attach(api::AttachRequest, Reply<api::Attached>),
+    Detach(String, Reply<api::Detached>),
+    Upgrade(String, Box<api::UpgradeRequest>, Reply<api::UpgradeAnswer>),
+    Undo(String, api::UndoRequest, Reply<api::RolloutView>),
+    Agent(Reply<api::AgentView>),
+    Services(Reply<api::Services>),
+    Service(String, Reply<api::ServiceView>),
+    Flows(String, Reply<api::Flows>),
+    History(String, Reply<api::History>),
+    Rollout(String, RolloutId, Reply<api::RolloutView>),
+    Explain(SocketAddr, Option<SocketAddr>, Reply<api::Explanation>),
+    Events(Reply<(api::Events, broadcast::Receiver<api::EventView>)>),
+}
+
+/// Everything the agent knows. Owned by its thread.
+pub(super) struct Agent {
+    pub(super) places: Places,
+    pub(super) network_namespace: u64,
+    pub(super) boot_id: String,
+    pub(super) hierarchy: Hierarchy,
+    /// Holds one cgroup for each launched generation.
+    pub(super) cgroup: Cgroup,
+    pub(super) datapath: Datapath,
+    pub(super) records: BTreeMap<ServiceId, Record>,
+    pub(super) watcher: Arc<Watcher>,
+    pub(super) journal: Journal,
+    /// Counts changes, for whoever follows a rollout.
+    pub(super) changes: watch::Sender<u64>,
+    /// What is to be launched for a candidate. Never written down: a launch is not repeated.
+    pub(super) launches: HashMap<GenerationId, LaunchSpec>,
+    /// Effects that failed, and those that must wait for them.
+    pub(super) unfinished: VecDeque<(ServiceId, Effect)>,
+    /// When to look at a generation next.
+    pub(super) looks: HashMap<GenerationId, Instant>,
+    /// Half-open requests that a generation had when it was replaced.
+    pub(super) half_open: HashMap<GenerationId, HashSet<SocketCookie>>,
+    /// What was last seen of a generation's flows.
+    pub(super) flows: HashMap<GenerationId, Flows>,
+    /// Why a candidate is not ready yet.
+    pub(super) obstacles: HashMap<GenerationId, String>,
+    /// Whether to end, leaving nothing behind, with the last service.
+    pub(super) exit_when_detached: bool,
+    pub(super) detached_last: bool,
+}
+
+/// How long a failed effect waits for its next try.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Runs until told to stop, or until the last service is detached. Says whether anything is left to steer.
+    pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), Problem> {
+        loop {
+            let message = match self.next_wake() {
+                None => queue.recv().map_err(|_closed| RecvTimeoutError::Disconnected),
+                Some(wake) => queue.recv_timeout(wake.saturating_duration_since(Instant::now())),
+            };
+            match message {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.keep_time();
+            if self.detached_last && self.exit_when_detached {
+                break;
+            }
+        }
+        self.end()
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Request(request) => self.answer(request),
+            Message::Kernel(event) => self.note_kernel(event),
+            Message::ProcessEnded(generation) => self.note_process_ended(generation),
+            Message::CgroupEmptied(generation) => self.note_exit(generation),
+            Message::Stop => {}
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Attach(request, reply) => send(reply, self.attach(&request)),
+            Request::Detach(selector, reply) => send(reply, self.detach(&selector)),
+            Request::Upgrade(selector, request, reply) => {
+                send(reply, self.upgrade(&selector, &request));
+            }
+            Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
+            Request::Agent(reply) => send(reply, Ok(self.agent_view())),
+            Request::Services(reply) => send(reply, self.services_view()),
+            Request::Service(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
+            }
+            Request::Flows(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)));
+            }
+            Request::History(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.history_view(id)));
+            }
+            Request::Rollout(selector, rollout, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));
+            }
+            Request::Explain(local, remote, reply) => send(reply, self.explain(local, remote)),
+            Request::Events(reply) => {
+                let events = api::Events { schema: api::SCHEMA, events: self.journal.last() };
+                send(reply, Ok((events, self.journal.follow())));
+            }
+        }
+    }
+
+    /// The service with this name, or the one that has an endpoint on this port.
+    pub(super) fn select(&self, selector: &str) -> Result<ServiceId, Problem> {
+        let port: Option<u16> = selector.parse().ok();
+        let matches = |service: &Service| match port {
+            Some(port) => service.endpoints.iter().any(|endpoint| endpoint.port == port),
+            None => service.name.as_str() == selector,
+        };
+        let mut found =
+            self.records.iter().filter(|(_, record)| matches(&record.service)).map(|(id, _)| *id);
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => Err(Problem::new(
+                ProblemKind::Usage,
+                format!("several services have port {selector}"),
+            )
+            .fix("select one by its name: `agent status` lists them")),
+            (None, _) => Err(self.not_found(selector, port)),
+        }
+    }
+
+    fn not_found(&self, selector: &str, port: Option<u16>) -> Problem {
+        let message = match port {
+            Some(port) => format!("no service is attached to port {port}"),
+            None => format!("there is no service `{selector}`"),
+        };
+        let names: Vec<_> =
+            self.records.values().map(|record| record.service.name.to_string()).collect();
+        let fix = match (port, names.is_empty()) {
+            (Some(port), true) => format!("attach it: `agent attach --port {port}`"),
+            (_, false) => format!("attached are: {}", names.join(", ")),
+            (None, true) => "nothing is attached; see `agent attach --help`".to_owned(),
+        };
+        Problem::new(ProblemKind::NotFound, message).fix(fix)
+    }
+
+    pub(super) fn record(&self, id: ServiceId) -> &Record {
+        self.records
+            .get(&id)
+            .expect("ids come from `select` or from the records themselves, within one message")
+    }
+
+    pub(super) fn record_if_any(&self, id: ServiceId) -> Option<&Record> {
+        self.records.get(&id)
+    }
+
+    pub(super) fn record_mut(&mut self, id: ServiceId) -> &mut Record {
+        self.records
+            .get_mut(&id)
+            .expect("ids come from `select` or from the records themselves, within one message")
+    }
+
+    /// Lets a service know what happened, writes the new state down, and then makes the world follow.
+    ///
+    /// # Errors
+    ///
+    /// A refusal, or a state that cannot be written down: nothing has changed then.
+    pub(super) fn feed(&mut self, id: ServiceId, event: rollout::Event) -> Result<(), Problem> {
+        let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
+        let before = record.service.clone();
+        let effects = record.service.apply(event, clock::now())?;
+        if record.service != before {
+            if let Err(error) = self.save() {
+                self.record_mut(id).service = before;
+                return Err(error);
+            }
+            self.note_changes(id, &before);
+        }
+        self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
+        self.finish_effects();
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// As [`Self::feed`], where nobody waits for the answer.
+    pub(super) fn feed_quietly(&mut self, id: ServiceId, event: rollout::Event) {
+        if let Err(problem) = self.feed(id, event) {
+            tracing::error!(%problem, causes = ?problem.causes, "an event was not taken");
+        }
+    }
+
+    /// Writes the state down.
+    ///
+    /// # Errors
+    ///
+    /// When the file system refuses; the old state stays.
+    pub(super) fn save(&self) -> Result<(), Problem> {
+        let state = StateFile {
+            network_namespace: self.network_namespace,
+            boot_id: self.boot_id.clone(),
+            services: self.records.values().cloned().collect(),
+        };
+        Ok(state.write(&self.places.state_file())?)
+    }
+
+    /// When something must be done although nothing happens. `None` while all is steady: then the agent sleeps.
+    fn next_wake(&self) -> Option<Instant> {
+        let now = clock::now();
+        let deadline = |record: &Record| record.service.next_deadline();
+        let deadlines =
+            self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
+        let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
+        deadlines.chain(self.looks.values().copied()).chain(retry).min()
+    }
+
+    fn keep_time(&mut self) {
+        let now = clock::now();
+        let due = |record: &Record| {
+            record.service.next_deadline().is_some_and(|deadline| deadline <= now)
+        };
+        let due: Vec<_> =
+            self.records.iter().filter(|(_, record)| due(record)).map(|(id, _)| *id).collect();
+        for id in due {
+            self.feed_quietly(id, rollout::Event::Tick);
+        }
+        self.look_where_due();
+        self.finish_effects();
+    }
+
+    /// Leaves steering as it is, or, with nothing to steer, no trace.
+    fn end(self) -> Result<(), Problem> {
+        if !self.records.is_empty() {
+            tracing::info!(services = self.records.len(), "ending; steering goes on in the kernel");
+            return Ok(());
+        }
+        tracing::info!("ending; nothing is attached, so nothing stays behind");
+        self.leave_no_trace()
+    }
+}
+
+/// Whoever asked may have gone: then nobody needs the answer.
+fn send<T>(reply: Reply<T>, answer: Result<T, Problem>) {
+    if reply.send(answer).is_err() {
+        tracing::debug!("the asker has gone");
+    }
+}

@@ -1,0 +1,295 @@
+//! Takes charge of a port that a server serves.
+
+use super::{agent::Agent, clock, found, observe, state_file::Record};
+use crate::{
+    api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
+    host::{
+        context::Context,
+        process,
+        sock_diag::{self, Listener},
+    },
+    rollout::{Generation, Origin, Phase, PortHold, Service},
+    service::{GenerationId, GenerationNumber, LocalAddress, ServiceId, ServiceName},
+};
+
+impl Agent {
+    /// Attaches; attaching what is attached changes nothing.
+    ///
+    /// Everything is prepared before the endpoints are set, which is when the kernel begins to ask us. Until then, and
+    /// if any step fails, connections go as they always did.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to take charge of, or it cannot be. Nothing has changed then.
+    pub(super) fn attach(&mut self, request: &AttachRequest) -> Result<Attached, Problem> {
+        if let Some(attached) = self.already_attached(request)? {
+            return Ok(attached);
+        }
+        let server = self.find_server(request)?;
+        let root = server.root()?;
+        let name = self.name_for(request, root)?;
+        let id = self.free_id()?;
+        let endpoints = found::endpoints(&server.listeners);
+        let hold = found::hold(&server.listeners, |listener| listener.port);
+        let first = Generation {
+            number: GenerationNumber(1),
+            phase: Phase::Primary,
+            origin: Origin::Found,
+            hold,
+            since: clock::now(),
+            processes: server.processes.clone(),
+            listeners: found::records(&server.listeners),
+        };
+        let context = Context::of(root)?;
+        let origin_cgroup = self
+            .hierarchy
+            .of(root)
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        let record = Record {
+            service: Service::attached(id, name.clone(), endpoints, first),
+            context,
+            origin_cgroup: origin_cgroup.directory().to_owned(),
+        };
+        self.records.insert(id, record);
+        if let Err(problem) = self.take_charge(id, &server) {
+            self.withdraw(id);
+            return Err(problem);
+        }
+        self.journal.note(
+            &name,
+            Some(GenerationNumber(1)),
+            EventKind::Attached,
+            format!("attached to {name}"),
+        );
+        let warnings = self.warnings(&server);
+        Ok(Attached {
+            schema: api::SCHEMA,
+            changed: true,
+            service: self.service_view(id)?,
+            warnings,
+        })
+    }
+
+    fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, Problem> {
+        let matches = |record: &&Record| {
+            let ports = observe::ports(&record.service.endpoints);
+            let at =
+                |address| record.service.endpoints.iter().any(|it| it.address.contains(address));
+            request.ports.iter().any(|port| ports.contains(port)) && request.address.is_none_or(at)
+        };
+        let Some(record) = self.records.values().find(matches) else { return Ok(None) };
+        let ports = observe::ports(&record.service.endpoints);
+        if let Some(new) = request.ports.iter().find(|port| !ports.contains(port)) {
+            return Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "service `{}` has some of these ports already, but not {new}",
+                    record.service.name
+                ),
+            )
+            .fix(format!(
+                "detach `{}` first, then attach all of them together",
+                record.service.name
+            )));
+        }
+        let service = self.service_view(record.service.id)?;
+        Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
+    }
+
+    fn find_server(&self, request: &AttachRequest) -> Result<found::Found, Problem> {
+        let mut listeners = Vec::new();
+        for port in &request.ports {
+            let on_port: Vec<_> = sock_diag::listeners_on(*port)?
+                .into_iter()
+                .filter(|listener| {
+                    request
+                        .address
+                        .is_none_or(|wanted| found::address_of(listener).contains(wanted))
+                })
+                .collect();
+            if on_port.is_empty() {
+                return Err(nothing_listens(*port, request)?);
+            }
+            listeners.extend(on_port);
+        }
+        if let Some(bound) = listeners.iter().find(|listener| listener.interface != 0) {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!(
+                    "the listener on port {} is bound to one network interface, which steering cannot honour",
+                    bound.port
+                ),
+            ));
+        }
+        let server = found::server_of(listeners, request.pid)?;
+        self.refuse_other_namespace(&server)?;
+        Ok(server)
+    }
+
+    /// The sockets are of our namespace by construction; a process with a foreign one would be launched into it.
+    fn refuse_other_namespace(&self, server: &found::Found) -> Result<(), Problem> {
+        let root = server.root()?;
+        let theirs = crate::host::context::network_namespace_of(root)
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        if theirs == self.network_namespace {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemKind::Preflight,
+            format!(
+                "process {} holds the listener but lives in another network namespace",
+                found::describe(root)
+            ),
+        )
+        .fix("run the agent in that namespace, with its own --runtime-dir, --pin-dir and --cgroup"))
+    }
+
+    /// In this order: tag (so that what is accepted from now on is counted), count what is open, write down, steer, and
+    /// only then let the kernel ask.
+    fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
+        let generation = GenerationId { service: id, number: GenerationNumber(1) };
+        let endpoints = self.record(id).service.endpoints.clone();
+        let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
+        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        self.adopt_open_flows(generation)?;
+        for process in &server.processes {
+            self.watch_process(generation, *process)?;
+        }
+        self.save()?;
+        let effects = self.record(id).service.resume();
+        self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
+        self.finish_effects();
+        self.set_endpoints()?;
+        Ok(())
+    }
+
+    /// Connections that were open before the listener had its tag. A second look finds those that became established while
+    /// the first one was made.
+    fn adopt_open_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let share = self
+            .record(generation.service)
+            .service
+            .primary()
+            .is_some_and(|it| it.hold == PortHold::Shared);
+        for _look in 0..2 {
+            let endpoints = self.record(generation.service).service.endpoints.clone();
+            let untagged: Vec<_> = self
+                .flows_of(generation.service)?
+                .iter()
+                .filter(|flow| {
+                    observe::owner(flow).is_none()
+                        && endpoints.iter().any(|it| it.contains(flow.local))
+                })
+                .map(|flow| flow.cookie.0)
+                .collect();
+            self.datapath.adopt_flows(generation, &untagged, share)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {
+        let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
+        Ok(self.datapath.set_endpoints(services)?)
+    }
+
+    /// Takes back an attach that failed half-way.
+    fn withdraw(&mut self, id: ServiceId) {
+        let name = self.record(id).service.name.clone();
+        if let Err(problem) = self.release(id) {
+            self.journal.note(
+                &name,
+                None,
+                EventKind::Warning,
+                format!("could not take back the attach: {problem}"),
+            );
+        }
+    }
+
+    fn name_for(
+        &self,
+        request: &AttachRequest,
+        root: process::Pid,
+    ) -> Result<ServiceName, Problem> {
+        if let Some(name) = &request.name {
+            return match self.records.values().find(|record| record.service.name == *name) {
+                None => Ok(name.clone()),
+                Some(_) => Err(Problem::new(
+                    ProblemKind::Locked,
+                    format!("a service `{name}` exists already"),
+                )),
+            };
+        }
+        let command = process::command_line(root).unwrap_or_default();
+        let program = command
+            .first()
+            .map(|it| it.as_os_str().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let program = program
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
+        let clean: String = program
+            .chars()
+            .filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it))
+            .take(40)
+            .collect();
+        let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
+        let base = if clean.is_empty() { "server" } else { clean };
+        let port = request.ports.first().copied().unwrap_or_default();
+        format!("{base}-{port}")
+            .parse()
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+    }
+
+    fn free_id(&self) -> Result<ServiceId, Problem> {
+        (1..agent_ebpf::MAX_SERVICES)
+            .map(ServiceId)
+            .find(|id| !self.records.contains_key(id))
+            .ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::Failed,
+                    format!("all {} services are taken", agent_ebpf::MAX_SERVICES - 1),
+                )
+            })
+    }
+
+    /// Ports that the server has besides the attached ones: the next generation would find them taken.
+    fn warnings(&self, server: &found::Found) -> Vec<String> {
+        let attached: Vec<_> = server.listeners.iter().map(|listener| listener.port).collect();
+        let Ok(root) = server.root() else { return Vec::new() };
+        let Ok(all) = sock_diag::listeners() else { return Vec::new() };
+        let others =
+            all.into_iter().filter(|listener| !attached.contains(&listener.port)).collect();
+        let Ok(others) = found::server_of(others, Some(root.get())) else { return Vec::new() };
+        let mut ports: Vec<_> = others.listeners.iter().map(|listener| listener.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+            .into_iter()
+            .map(|port| {
+                format!("the server listens on port {port} too: attach both together, or the next generation finds it taken")
+            })
+            .collect()
+    }
+}
+
+fn nothing_listens(port: u16, request: &AttachRequest) -> Result<Problem, Problem> {
+    let message = match request.address {
+        Some(address) => format!("nothing listens on port {port} of {address}"),
+        None => format!("nothing listens on port {port}"),
+    };
+    let mut all = sock_diag::listeners()?;
+    all.sort_by_key(|listener| listener.port.abs_diff(port));
+    let place = |it: &Listener| format!("{}:{}", LocalAddress::of(it.address, it.v6only), it.port);
+    let mut near: Vec<_> = all.iter().map(place).collect();
+    near.dedup();
+    near.truncate(5);
+    let fix = match near.is_empty() {
+        true => "nothing listens in this network namespace: start the server first".to_owned(),
+        false => format!("start the server first; these listen: {}", near.join(", ")),
+    };
+    Ok(Problem::new(ProblemKind::Preflight, message).fix(fix))
+}

@@ -1,0 +1,158 @@
+//! Hands a port back to the kernel.
+
+use std::{fs, io, path::Path};
+
+use super::{agent::Agent, observe};
+use crate::{
+    api::{self, Detached, EventKind, Problem, ProblemKind},
+    host::sock_diag,
+    rollout::{Origin, Phase, PortHold},
+    service::{GenerationId, ServiceId},
+};
+
+impl Agent {
+    /// Detaches, unless that would cut somebody off.
+    ///
+    /// # Errors
+    ///
+    /// Refuses while more than one generation lives, and while the one that serves is not bound to the public port.
+    pub(super) fn detach(&mut self, selector: &str) -> Result<Detached, Problem> {
+        let id = self.select(selector)?;
+        self.refuse_to_cut(id)?;
+        let service = self.record(id).service.name.clone();
+        self.release(id)?;
+        self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
+        self.changes.send_modify(|count| *count += 1);
+        self.detached_last = self.records.is_empty();
+        Ok(Detached { schema: api::SCHEMA, changed: true, service, last: self.detached_last })
+    }
+
+    fn refuse_to_cut(&self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        if let Some(candidate) = service.candidate() {
+            let message = format!("generation {} is being made ready", candidate.number);
+            return Err(Problem::new(ProblemKind::Locked, message)
+                .fix("wait for it, or take it back with `agent undo`"));
+        }
+        if let Some(other) =
+            service.generations.iter().find(|it| !matches!(it.phase, Phase::Primary | Phase::Dead))
+        {
+            let generation = GenerationId { service: id, number: other.number };
+            let counts = self.datapath.flow_counts(generation)?;
+            let open = counts.opened.saturating_sub(counts.closed);
+            let message = format!(
+                "generation {} still lives, with {open} open flows: without steering the kernel would give it new connections, \
+                 which it would cut when it ends",
+                other.number
+            );
+            return Err(Problem::new(ProblemKind::Locked, message)
+                .fix("wait until it has drained (`agent status`)"));
+        }
+        match service.primary() {
+            Some(primary) if primary.hold == PortHold::Moved => {
+                let places: Vec<_> =
+                    primary.listeners.iter().map(|it| it.bound.to_string()).collect();
+                let message = format!(
+                    "generation {} listens on {}, and only steering leads there: clients would be refused",
+                    primary.number,
+                    places.join(", ")
+                );
+                Err(Problem::new(ProblemKind::Preflight, message)
+                    .fix("upgrade once more: the next generation can bind the public port itself"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Removes every trace of a service. Steering goes first, so that a failure later cuts nobody off.
+    ///
+    /// # Errors
+    ///
+    /// When a step fails; calling again continues.
+    pub(super) fn release(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let record = self.record(id).clone();
+        let others = self.records.iter().filter(|(other, _)| **other != id);
+        let others = others.map(|(id, record)| (*id, &record.service.endpoints[..]));
+        self.datapath.set_endpoints(others)?;
+        self.release_sockets(id)?;
+        for generation in &record.service.generations {
+            let key = GenerationId { service: id, number: generation.number };
+            self.watcher.forget(key);
+            self.datapath.forget(key, &record.service.endpoints)?;
+            if let Origin::Launched { .. } = generation.origin {
+                self.return_processes(key, &record.origin_cgroup)?;
+            }
+        }
+        self.datapath.forget_service(id)?;
+        self.records.remove(&id);
+        self.looks.retain(|generation, _| generation.service != id);
+        self.unfinished.retain(|(service, _)| *service != id);
+        self.remove_empty_logs(record.service.name.as_str());
+        self.save()
+    }
+
+    /// Removes our tags and switches off the socket options that we switched on.
+    fn release_sockets(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let mut cookies: Vec<_> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let ours = |flow: &&sock_diag::Connection| {
+            observe::owner(flow).is_some_and(|key| key.service == id.0)
+        };
+        cookies.extend(self.flows_of(id)?.iter().filter(ours).map(|flow| flow.cookie.0));
+        Ok(self.datapath.release(&cookies)?)
+    }
+
+    /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
+    fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), Problem> {
+        let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(()) };
+        let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
+        cgroup
+            .move_all_to(&home)
+            .and_then(|()| cgroup.remove())
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+    }
+
+    /// The server that goes on keeps its log open; the file itself is no longer needed by anybody who could find it.
+    fn remove_empty_logs(&self, service: &str) {
+        let directory = self.places.service_dir(service);
+        if directory.exists()
+            && let Err(error) = fs::remove_dir_all(&directory)
+        {
+            tracing::warn!(%error, directory = %directory.display(), "cannot remove the logs of a detached service");
+        }
+    }
+
+    /// Removes pins, cgroup and files. Called with no service left.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be removed.
+    pub(super) fn leave_no_trace(self) -> Result<(), Problem> {
+        let Self { datapath, cgroup, places, .. } = self;
+        datapath.remove()?;
+        cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        let failed = |path: &Path, error: io::Error| {
+            Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
+        };
+        for file in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&file, error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        for directory in [places.services_dir(), places.runtime_dir] {
+            match fs::remove_dir(&directory) {
+                // The log of an agent in the background, or somebody else's files.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&directory, error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Launches a candidate with what the generation it replaces was given.
+
+use std::path::PathBuf;
+
+use agent_ebpf::bind::{BindRule, MOVE, SHARE};
+
+use super::agent::Agent;
+use crate::{
+    api::{Command, Problem, ProblemKind},
+    host::{
+        cgroup::{Cgroup, CgroupError},
+        context::{Context, Limit, Resource},
+        launch::{self, LaunchSpec},
+        os_text::OsText,
+        process::ProcessIdentity,
+        sock_diag,
+    },
+    rollout::{Origin, Phase, PortHold},
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+impl Agent {
+    /// What to launch as the next generation, checked as far as it can be before anything is done.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot work: no such user or directory.
+    pub(super) fn launch_spec(
+        &self,
+        generation: GenerationId,
+        command: &Command,
+    ) -> Result<LaunchSpec, Problem> {
+        let record = self.record(generation.service);
+        let (model, source) = self.model(generation.service)?;
+        let (argument_zero, arguments) = command
+            .arguments
+            .split_first()
+            .ok_or_else(|| Problem::new(ProblemKind::Usage, "the command is empty"))?;
+        Ok(LaunchSpec {
+            program: text(&command.program),
+            argument_zero: Some(text(argument_zero)),
+            arguments: arguments.iter().map(text).collect(),
+            context: overridden(model, command)?,
+            namespaces_of: source,
+            cgroup: text(self.cgroup_path(generation)),
+            log: text(self.log_path(&record.service.name, generation.number)),
+            socket_names: Vec::new(),
+        })
+    }
+
+    /// The context of the generation that is replaced, and the process to take its namespaces from; with none alive, the
+    /// context that it had.
+    fn model(&self, id: ServiceId) -> Result<(Context, Option<ProcessIdentity>), Problem> {
+        let record = self.record(id);
+        let Some(primary) = record.service.primary() else {
+            return Ok((record.context.clone(), None));
+        };
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+        let Some(root) = crate::host::holders::roots(&pids)?.first().copied() else {
+            return Ok((record.context.clone(), None));
+        };
+        let context = Context::of(root)?;
+        let process = crate::host::process::Process::open(root)?;
+        let source = (!context.namespaces.is_empty()).then(|| process.identity());
+        Ok((context, source))
+    }
+
+    /// Starts the candidate's processes in a cgroup of their own.
+    ///
+    /// # Errors
+    ///
+    /// Says which step failed; nothing of the candidate is left running then.
+    pub(super) fn launch_candidate(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let spec = self.launches.remove(&generation).ok_or_else(|| {
+            Problem::new(ProblemKind::Failed, "nobody knows what to launch any more")
+        })?;
+        let failed = |error: &CgroupError| Problem::caused(ProblemKind::Failed, error);
+        let cgroup =
+            self.hierarchy.create(&self.cgroup_path(generation)).map_err(|error| failed(&error))?;
+        let id = cgroup.id().map_err(|error| failed(&error))?;
+        self.datapath.set_bind_rule(id, self.bind_rule(generation, spec.context.uid)?)?;
+        launch::launch(&spec, &[])
+            .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
+            .map(|launched| {
+                // Its end is seen by the cgroup; this only takes the zombie away.
+                if let Err(error) = self.watcher.watch_process(generation, launched.process) {
+                    tracing::warn!(%error, "cannot wait for the launched process");
+                }
+            })?;
+        self.watch_cgroup(generation, &cgroup)
+    }
+
+    /// Share the port with those that hold it, unless one of them cannot share it.
+    fn bind_rule(&self, generation: GenerationId, launched_as: u32) -> Result<BindRule, Problem> {
+        let service = &self.record(generation.service).service;
+        let others = service
+            .generations
+            .iter()
+            .filter(|it| it.number != generation.number && it.phase != Phase::Dead);
+        let (shared, alone): (Vec<_>, Vec<_>) = others
+            .filter(|it| it.hold != PortHold::Moved)
+            .partition(|it| it.hold != PortHold::Plain);
+        let cookies: Vec<_> =
+            shared.iter().flat_map(|it| &it.listeners).map(|listener| listener.cookie).collect();
+        let owner = sock_diag::listeners()?
+            .into_iter()
+            .find(|it| cookies.contains(&it.cookie.0))
+            .map(|it| it.uid);
+        let action = if alone.is_empty() { SHARE } else { MOVE };
+        Ok(BindRule { generation: generation.key(), action, owner: owner.unwrap_or(launched_as) })
+    }
+
+    pub(super) fn watch_cgroup(
+        &self,
+        generation: GenerationId,
+        cgroup: &Cgroup,
+    ) -> Result<(), Problem> {
+        let watch = cgroup
+            .watch_populated()
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        self.watcher.watch_cgroup(generation, watch).map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("wait for a cgroup: {error}"))
+        })
+    }
+
+    pub(super) fn watch_process(
+        &self,
+        generation: GenerationId,
+        identity: ProcessIdentity,
+    ) -> Result<(), Problem> {
+        let process = crate::host::process::Process::reopen(identity)?;
+        self.watcher.watch_process(generation, process).map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("wait for process {}: {error}", identity.pid))
+        })
+    }
+
+    /// The cgroup of a launched generation; `None` for one that was found running.
+    pub(super) fn cgroup_of(&self, generation: GenerationId) -> Result<Option<Cgroup>, Problem> {
+        let service = self.record_if_any(generation.service).map(|record| &record.service);
+        let known = service.and_then(|service| service.generation(generation.number));
+        match known.map(|it| &it.origin) {
+            Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => self
+                .hierarchy
+                .open(cgroup)
+                .map(Some)
+                .map_err(|error| Problem::caused(ProblemKind::Failed, &error)),
+            Some(Origin::Launched { .. } | Origin::Found) | None => Ok(None),
+        }
+    }
+
+    pub(super) fn cgroup_path(&self, generation: GenerationId) -> PathBuf {
+        let service =
+            self.record_if_any(generation.service).map(|record| record.service.name.to_string());
+        let service = service.unwrap_or_else(|| generation.service.0.to_string());
+        self.cgroup.directory().join(format!("{service}.{}", generation.number))
+    }
+
+    pub(super) fn log_path(
+        &self,
+        service: &crate::service::ServiceName,
+        number: GenerationNumber,
+    ) -> PathBuf {
+        self.places.service_dir(service.as_str()).join(format!("generation-{number}.log"))
+    }
+}
+
+fn overridden(mut context: Context, command: &Command) -> Result<Context, Problem> {
+    let Command {
+        program: _,
+        arguments: _,
+        working_directory,
+        user,
+        group,
+        environment,
+        clear_environment,
+        open_files,
+    } = command;
+    if let Some(directory) = working_directory {
+        context.working_directory = text(directory);
+    }
+    if let Some(user) = user {
+        let user = find_user(user)?;
+        context.uid = user.uid.as_raw();
+        context.gid = user.gid.as_raw();
+        context.groups = vec![user.gid.as_raw()];
+    }
+    if let Some(group) = group {
+        context.gid = find_group(group)?.gid.as_raw();
+    }
+    if *clear_environment {
+        context.environment.clear();
+    }
+    for (name, value) in environment {
+        context.environment.retain(|(known, _)| known.as_os_str() != name.as_str());
+        context.environment.push((text(name), text(value)));
+    }
+    if let Some(limit) = open_files {
+        context.limits.retain(|it| it.resource != Resource::Nofile);
+        context.limits.push(Limit {
+            resource: Resource::Nofile,
+            soft: Some(*limit),
+            hard: Some(*limit),
+        });
+    }
+    Ok(context)
+}
+
+fn find_user(text: &str) -> Result<nix::unistd::User, Problem> {
+    let found = match text.parse() {
+        Ok(uid) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)),
+        Err(_) => nix::unistd::User::from_name(text),
+    };
+    found
+        .map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("look up the user `{text}`: {error}"))
+        })?
+        .ok_or_else(|| Problem::new(ProblemKind::Preflight, format!("there is no user `{text}`")))
+}
+
+fn find_group(text: &str) -> Result<nix::unistd::Group, Problem> {
+    let found = match text.parse() {
+        Ok(gid) => nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)),
+        Err(_) => nix::unistd::Group::from_name(text),
+    };
+    found
+        .map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("look up the group `{text}`: {error}"))
+        })?
+        .ok_or_else(|| Problem::new(ProblemKind::Preflight, format!("there is no group `{text}`")))
+}
+
+fn text(value: impl AsRef<std::ffi::OsStr>) -> OsText {
+    OsText::from(value.as_ref().to_owned())
+}

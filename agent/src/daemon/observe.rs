@@ -1,0 +1,349 @@
+//! Looks at generations: is the candidate ready, are the queues empty, are the flows gone?
+//!
+//! The kernel's reports say when to look; what counts is what the sockets themselves say (`sock_diag`).
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use super::{agent::Agent, found};
+use crate::{
+    api::{EventKind, Problem},
+    datapath::{self, Datapath},
+    host::sock_diag::{self, Connection, Listener, Stage},
+    rollout::{Event, Flows, Origin, Phase, Queues},
+    service::{Endpoint, GenerationId, ServiceId},
+};
+
+/// Time between two looks at the queues of a replaced generation.
+const QUEUE_LOOK: Duration = Duration::from_millis(10);
+/// Time between two looks at the flows of a draining generation that nobody reports as empty.
+const FLOW_LOOK: Duration = Duration::from_secs(1);
+/// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
+const LISTENER_LOOK: Duration = Duration::from_millis(2);
+
+impl Agent {
+    /// What a kernel program reports.
+    pub(super) fn note_kernel(&mut self, event: datapath::Event) {
+        match event {
+            datapath::Event::ListenerAppeared(generation) => {
+                self.look_at(generation);
+                self.looks.insert(generation, Instant::now() + LISTENER_LOOK);
+            }
+            datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
+            datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
+            datapath::Event::FallbackUsed(generation) => self.warn_of(
+                generation,
+                format!(
+                    "generation {} has no listener left; others took its new connections",
+                    generation.number
+                ),
+            ),
+            datapath::Event::BindMoved(generation) => self.warn_of(
+                generation,
+                format!(
+                    "generation {} could not share the port: its bind was moved to a free one",
+                    generation.number
+                ),
+            ),
+        }
+    }
+
+    /// A process of a generation that was found running has ended; others of it may live, and new ones may have come.
+    pub(super) fn note_process_ended(&mut self, generation: GenerationId) {
+        let known = self
+            .record_if_any(generation.service)
+            .and_then(|it| it.service.generation(generation.number));
+        if known.is_none_or(|it| it.origin != Origin::Found) {
+            // The first process of a launched one: it may have put its server into the background. Its cgroup tells.
+            return;
+        }
+        match self.refresh_processes(generation) {
+            Ok(0) => self.note_exit(generation),
+            Ok(_) => {}
+            Err(problem) => tracing::warn!(%problem, "cannot list the processes of a generation"),
+        }
+    }
+
+    /// No process of the generation is left.
+    pub(super) fn note_exit(&mut self, generation: GenerationId) {
+        if self.records.contains_key(&generation.service) {
+            self.feed_quietly(generation.service, Event::Exited(generation.number));
+        }
+    }
+
+    /// Looks at every generation whose time has come, and decides when to look next.
+    pub(super) fn look_where_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .looks
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(generation, _)| *generation)
+            .collect();
+        for generation in due {
+            self.looks.remove(&generation);
+            self.look_at(generation);
+        }
+        for (id, record) in &self.records {
+            for generation in &record.service.generations {
+                let key = GenerationId { service: *id, number: generation.number };
+                if let Some(interval) = interval(&generation.phase) {
+                    self.looks.entry(key).or_insert(now + interval);
+                }
+            }
+        }
+    }
+
+    fn look_at(&mut self, generation: GenerationId) {
+        let Some(record) = self.records.get(&generation.service) else { return };
+        let Some(known) = record.service.generation(generation.number) else { return };
+        let looked = match &known.phase {
+            Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
+                self.look_for_listeners(generation)
+            }
+            Phase::Settling { .. } => self.look_at_queues(generation),
+            Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
+            Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => {
+                Ok(())
+            }
+        };
+        if let Err(problem) = looked {
+            self.warn_of(
+                generation,
+                format!("cannot look at generation {}: {problem}", generation.number),
+            );
+        }
+    }
+
+    /// Ready is: the candidate's processes listen on every endpoint, and its listeners are in the kernel maps.
+    fn look_for_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let pids: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
+        let all = sock_diag::listeners()?;
+        let inodes = all.iter().map(|listener| listener.inode).collect();
+        let held: HashSet<_> = crate::host::holders::holders(&inodes)?
+            .found
+            .into_iter()
+            .filter(|holder| pids.contains(&holder.pid))
+            .flat_map(|holder| holder.inodes)
+            .collect();
+        let listeners: Vec<_> =
+            all.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
+        self.introduce(generation, &listeners)
+    }
+
+    /// Makes a candidate with these listeners the primary, or remembers what it lacks.
+    pub(super) fn introduce(
+        &mut self,
+        generation: GenerationId,
+        listeners: &[Listener],
+    ) -> Result<(), Problem> {
+        let endpoints = self.record(generation.service).service.endpoints.clone();
+        let public = self.public_ports(generation, &endpoints, listeners)?;
+        let port_of = |listener: &Listener| {
+            public
+                .iter()
+                .find(|(cookie, _)| *cookie == listener.cookie.0)
+                .map_or(listener.port, |(_, port)| *port)
+        };
+        let serving: Vec<_> = listeners
+            .iter()
+            .filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it)))
+            .cloned()
+            .collect();
+        let to_adopt = found::to_adopt(&serving, port_of);
+        if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
+            let obstacle = obstacle(missing, listeners);
+            self.obstacles.insert(generation, obstacle);
+            return Ok(());
+        }
+        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        let hold = found::hold(&serving, port_of);
+        if let Some(candidate) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            candidate.listeners = found::records(&serving);
+        }
+        self.remember_half_open(generation.service)?;
+        self.feed(generation.service, Event::Ready(generation.number, hold))
+    }
+
+    /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
+    /// started on another port the service's only one.
+    fn public_ports(
+        &self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+        listeners: &[Listener],
+    ) -> Result<Vec<(u64, u16)>, Problem> {
+        let found = self
+            .record(generation.service)
+            .service
+            .generation(generation.number)
+            .is_some_and(|it| it.origin == Origin::Found);
+        let is_public = |port: u16| endpoints.iter().any(|endpoint| endpoint.port == port);
+        let only = endpoints.first().map(|endpoint| endpoint.port);
+        let mut public = Vec::new();
+        for listener in listeners {
+            let port = match self.datapath.moved_from(listener.cookie.0)? {
+                Some(port) => port,
+                None if found && !is_public(listener.port) => only.unwrap_or(listener.port),
+                None => listener.port,
+            };
+            public.push((listener.cookie.0, port));
+        }
+        Ok(public)
+    }
+
+    /// Requests that are half-open at the switch belong to the generation that got the SYN. Those that come later have other
+    /// cookies, so that nothing else has to tell them apart.
+    fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let Some(replaced) =
+            service.primary().map(|it| GenerationId { service: id, number: it.number })
+        else {
+            return Ok(());
+        };
+        let mut requests = HashSet::new();
+        for port in ports(&service.endpoints) {
+            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
+        }
+        self.half_open.insert(replaced, requests);
+        Ok(())
+    }
+
+    fn look_at_queues(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let service = &self.record(generation.service).service;
+        let Some(known) = service.generation(generation.number) else { return Ok(()) };
+        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let all = sock_diag::listeners()?;
+        let accept_queue =
+            all.iter().any(|it| cookies.contains(&it.cookie.0) && it.accept_queue > 0);
+        let remembered = self.half_open.get(&generation);
+        let mut half_open = false;
+        if remembered.is_none_or(|requests| !requests.is_empty()) {
+            for port in ports(&service.endpoints) {
+                let requests = sock_diag::half_open(port)?;
+                // After a restart nobody remembers which requests were there: then all are waited for.
+                let ours = |cookie| remembered.is_none_or(|remembered| remembered.contains(cookie));
+                half_open |= requests.iter().any(|request| ours(&request.cookie));
+            }
+        }
+        let queues = if accept_queue || half_open { Queues::Waiting } else { Queues::Empty };
+        self.feed(generation.service, Event::Queues(generation.number, queues))
+    }
+
+    /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
+    /// sends the rest whether the server lives or not.
+    fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let mut open = 0;
+        let mut idle = Duration::MAX;
+        for flow in self.flows_of(generation.service)? {
+            if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
+                open += 1;
+                idle = idle.min(flow.idle.unwrap_or_default());
+            }
+        }
+        let flows = Flows { open, idle };
+        self.flows.insert(generation, flows);
+        self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// All connections to a service's ports, tagged or not.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
+        let mut flows = Vec::new();
+        for port in ports(&self.record(id).service.endpoints) {
+            flows.extend(sock_diag::connections(port, Some(self.datapath.tags()))?);
+        }
+        Ok(flows)
+    }
+
+    /// Finds out which processes of a found generation live, watches those that are new, and says how many there are.
+    fn refresh_processes(&mut self, generation: GenerationId) -> Result<usize, Problem> {
+        let service = &self.record_if_any(generation.service).map(|record| record.service.clone());
+        let Some(known) =
+            service.as_ref().and_then(|service| service.generation(generation.number))
+        else {
+            return Ok(0);
+        };
+        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let listeners: Vec<_> = sock_diag::listeners()?
+            .into_iter()
+            .filter(|it| cookies.contains(&it.cookie.0))
+            .collect();
+        let holders = match listeners.is_empty() {
+            true => Vec::new(),
+            false => {
+                found::server_of(listeners, None).map(|found| found.processes).unwrap_or_default()
+            }
+        };
+        let alive: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
+        let mut processes: Vec<_> =
+            known.processes.iter().filter(|it| alive.contains(&it.pid)).copied().collect();
+        for holder in holders {
+            if !processes.contains(&holder) {
+                self.watch_process(generation, holder)?;
+                processes.push(holder);
+            }
+        }
+        let count = processes.len();
+        if let Some(known) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            known.processes = processes;
+        }
+        self.save()?;
+        Ok(count)
+    }
+
+    /// A listener of a generation that should serve was closed. What counts is whether any is left.
+    fn note_listener_gone(&mut self, generation: GenerationId) {
+        let Some(record) = self.records.get(&generation.service) else { return };
+        let Some(known) = record.service.generation(generation.number) else { return };
+        if matches!(known.phase, Phase::Primary) {
+            self.warn_of(generation, format!("generation {} closed a listener", generation.number));
+        }
+    }
+
+    fn warn_of(&mut self, generation: GenerationId, message: String) {
+        if let Some(record) = self.records.get(&generation.service) {
+            let name = record.service.name.clone();
+            self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
+        }
+    }
+}
+
+/// Who has a connection.
+pub(super) fn owner(flow: &Connection) -> Option<agent_ebpf::flow::GenerationKey> {
+    flow.tag.as_deref().and_then(Datapath::parse_tag).map(|tag| tag.generation)
+}
+
+/// The ports of these endpoints, each once.
+pub(super) fn ports(endpoints: &[Endpoint]) -> Vec<u16> {
+    let mut ports: Vec<_> = endpoints.iter().map(|endpoint| endpoint.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+const fn interval(phase: &Phase) -> Option<Duration> {
+    match phase {
+        Phase::Settling { .. } => Some(QUEUE_LOOK),
+        Phase::Draining { .. } | Phase::Finishing { .. } => Some(FLOW_LOOK),
+        Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => None,
+    }
+}
+
+fn obstacle(missing: &Endpoint, listeners: &[Listener]) -> String {
+    if listeners.is_empty() {
+        return "it does not listen".to_owned();
+    }
+    let places: Vec<_> =
+        listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
+    format!("it listens on {}, not on {missing}", places.join(", "))
+}

@@ -1,0 +1,279 @@
+//! The control socket: HTTP/JSON, each request one message to the agent.
+
+use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{
+        ConnectInfo, FromRequest, Path, Query, Request as HttpRequest, State,
+        connect_info::Connected, rejection::JsonRejection,
+    },
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::{get, post},
+    serve::IncomingStream,
+};
+use futures_util::{Stream, StreamExt as _, stream};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    net::{UnixListener, unix::UCred},
+    sync::{oneshot, watch},
+};
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::agent::{Message, Reply, Request};
+use crate::{
+    api::{self, EventView, Problem, ProblemKind, RolloutView},
+    host::{context, process::Pid},
+    rollout::RolloutId,
+};
+
+/// What every request needs.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) queue: Sender<Message>,
+    pub(super) changes: watch::Receiver<u64>,
+    pub(super) network_namespace: u64,
+}
+
+/// Longest time between two looks at a rollout that somebody follows.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Serves until the shutdown future is done.
+///
+/// # Errors
+///
+/// When the socket breaks.
+pub(super) async fn serve(
+    listener: UnixListener,
+    door: Door,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/v1/agent", get(agent))
+        .route("/v1/services", get(services).post(attach))
+        .route("/v1/services/{selector}", get(service).delete(detach))
+        .route("/v1/services/{selector}/upgrade", post(upgrade))
+        .route("/v1/services/{selector}/undo", post(undo))
+        .route("/v1/services/{selector}/flows", get(flows))
+        .route("/v1/services/{selector}/history", get(history))
+        .route("/v1/services/{selector}/rollouts/{id}", get(rollout))
+        .route("/v1/services/{selector}/rollouts/{id}/progress", get(progress))
+        .route("/v1/explain", get(explain))
+        .route("/v1/events", get(events))
+        .fallback(async || {
+            Failure(Problem::new(ProblemKind::NotFound, "there is no such resource"))
+        })
+        .method_not_allowed_fallback(async || {
+            Failure(Problem::new(ProblemKind::Usage, "that method does nothing here"))
+        })
+        .layer(middleware::from_fn_with_state(door.clone(), check_peer))
+        .with_state(door);
+    let service = routes.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+/// Who is at the other end, as the kernel says (`SO_PEERCRED`).
+#[derive(Clone, Debug)]
+struct Peer(Option<UCred>);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self(stream.io().peer_cred().ok())
+    }
+}
+
+/// The socket's mode keeps others out already; this holds even where somebody changed it. A caller from another network
+/// namespace would be told about, and would change, ports that are not the ones that it sees.
+async fn check_peer(
+    State(door): State<Door>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    let refuse =
+        |message: &str| Failure(Problem::new(ProblemKind::Preflight, message)).into_response();
+    let Some(peer) = peer else { return refuse("the kernel does not say who you are") };
+    if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
+        return refuse("only root and the agent's own user may use the control socket");
+    }
+    let theirs =
+        peer.pid().and_then(Pid::new).and_then(|pid| context::network_namespace_of(pid).ok());
+    if theirs.is_some_and(|theirs| theirs != door.network_namespace) {
+        let problem = Problem::new(
+            ProblemKind::Preflight,
+            "this agent serves another network namespace than yours",
+        );
+        let fix = "run one in yours, with its own --runtime-dir, --pin-dir and --cgroup";
+        return Failure(problem.fix(fix)).into_response();
+    }
+    next.run(request).await
+}
+
+/// A problem as an HTTP answer.
+struct Failure(Problem);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.kind.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.0)).into_response()
+    }
+}
+
+/// A body, or a problem that says what is wrong with it.
+struct Body<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Failure> {
+        let parsed: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
+        parsed
+            .map(|Json(body)| Self(body))
+            .map_err(|rejection| Failure(Problem::new(ProblemKind::Usage, rejection.body_text())))
+    }
+}
+
+impl Door {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
+        let gone = || {
+            Failure(Problem::new(
+                ProblemKind::Failed,
+                "the agent is ending; steering goes on without it",
+            ))
+        };
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Message::Request(request(reply))).map_err(|_ended| gone())?;
+        answer.await.map_err(|_ended| gone())?.map_err(Failure)
+    }
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+async fn agent(State(door): State<Door>) -> Answer<api::AgentView> {
+    door.ask(Request::Agent).await.map(Json)
+}
+
+async fn services(State(door): State<Door>) -> Answer<api::Services> {
+    door.ask(Request::Services).await.map(Json)
+}
+
+async fn attach(
+    State(door): State<Door>,
+    Body(body): Body<api::AttachRequest>,
+) -> Answer<api::Attached> {
+    door.ask(|reply| Request::Attach(body, reply)).await.map(Json)
+}
+
+async fn service(
+    State(door): State<Door>,
+    Path(selector): Path<String>,
+) -> Answer<api::ServiceView> {
+    door.ask(|reply| Request::Service(selector, reply)).await.map(Json)
+}
+
+async fn detach(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::Detached> {
+    door.ask(|reply| Request::Detach(selector, reply)).await.map(Json)
+}
+
+async fn upgrade(
+    State(door): State<Door>,
+    Path(selector): Path<String>,
+    Body(body): Body<api::UpgradeRequest>,
+) -> Answer<api::UpgradeAnswer> {
+    door.ask(|reply| Request::Upgrade(selector, Box::new(body), reply)).await.map(Json)
+}
+
+async fn undo(
+    State(door): State<Door>,
+    Path(selector): Path<String>,
+    Body(body): Body<api::UndoRequest>,
+) -> Answer<RolloutView> {
+    door.ask(|reply| Request::Undo(selector, body, reply)).await.map(Json)
+}
+
+async fn flows(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::Flows> {
+    door.ask(|reply| Request::Flows(selector, reply)).await.map(Json)
+}
+
+async fn history(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::History> {
+    door.ask(|reply| Request::History(selector, reply)).await.map(Json)
+}
+
+async fn rollout(
+    State(door): State<Door>,
+    Path((selector, id)): Path<(String, u64)>,
+) -> Answer<RolloutView> {
+    door.ask(|reply| Request::Rollout(selector, RolloutId(id), reply)).await.map(Json)
+}
+
+/// One event for each change of the agent and at least one a second, until the rollout has ended.
+async fn progress(
+    State(door): State<Door>,
+    Path((selector, id)): Path<(String, u64)>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
+    let first = door.ask(|reply| Request::Rollout(selector.clone(), RolloutId(id), reply)).await?;
+    let views = stream::unfold(Some((door, Some(first))), move |state| {
+        let selector = selector.clone();
+        async move {
+            let (mut door, first) = state?;
+            let view = match first {
+                Some(view) => view,
+                None => {
+                    // Whichever comes first; an ended agent ends the stream at the question below.
+                    let _: Result<_, _> =
+                        tokio::time::timeout(PROGRESS, door.changes.changed()).await;
+                    door.ask(|reply| Request::Rollout(selector, RolloutId(id), reply)).await.ok()?
+                }
+            };
+            let next = view.outcome().is_none().then_some((door, None));
+            Some((to_event(&view), next))
+        }
+    });
+    Ok(Sse::new(views))
+}
+
+#[derive(Deserialize)]
+struct Explain {
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+}
+
+async fn explain(
+    State(door): State<Door>,
+    Query(query): Query<Explain>,
+) -> Answer<api::Explanation> {
+    door.ask(|reply| Request::Explain(query.local, query.remote, reply)).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct Follow {
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn events(
+    State(door): State<Door>,
+    Query(Follow { follow }): Query<Follow>,
+) -> Result<Response, Failure> {
+    let (events, follower) = door.ask(Request::Events).await?;
+    if !follow {
+        return Ok(Json(events).into_response());
+    }
+    // Who is too slow misses some, and sees it by the gap in the sequence.
+    let later =
+        BroadcastStream::new(follower).filter_map(async |event: Result<EventView, _>| event.ok());
+    let all = stream::iter(events.events).chain(later).map(|event| to_event(&event));
+    Ok(Sse::new(all).keep_alive(KeepAlive::default()).into_response())
+}
+
+fn to_event(view: &impl Serialize) -> Result<Event, Infallible> {
+    Ok(Event::default()
+        .json_data(view)
+        .unwrap_or_else(|error| Event::default().comment(error.to_string())))
+}

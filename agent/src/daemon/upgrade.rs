@@ -1,0 +1,332 @@
+//! Brings a new generation in, and puts the previous one back.
+
+use super::{agent::Agent, found};
+use crate::{
+    api::{
+        self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RolloutView, UndoRequest,
+        UpgradeAnswer, UpgradePreview, UpgradeRequest,
+    },
+    host::{
+        context,
+        process::Pid,
+        sock_diag::{self, Listener},
+    },
+    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan},
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+/// A candidate, checked before anything is done.
+enum Candidate {
+    Launch(Box<crate::host::launch::LaunchSpec>, Origin),
+    Found(found::Found),
+}
+
+impl Agent {
+    /// Begins an upgrade.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed then.
+    pub(super) fn upgrade(
+        &mut self,
+        selector: &str,
+        request: &UpgradeRequest,
+    ) -> Result<UpgradeAnswer, Problem> {
+        let id = self.select(selector)?;
+        self.expect_generation(id, request.if_generation)?;
+        if let Some(candidate) = self.record(id).service.candidate() {
+            let rollout =
+                self.record(id).service.rollouts.iter().rfind(|it| it.to == candidate.number);
+            let rollout = rollout.map_or(self.record(id).service.last_rollout, |it| it.id);
+            return Err(crate::rollout::Refusal::RolloutUnderWay(candidate.number, rollout).into());
+        }
+        let number = GenerationNumber(self.record(id).service.last_generation.0 + 1);
+        let generation = GenerationId { service: id, number };
+        let candidate = self.check_candidate(generation, &request.new)?;
+        if request.dry_run {
+            return Ok(UpgradeAnswer::WouldDo(self.preview(generation, request, &candidate)));
+        }
+        let plan = Plan { ready_timeout: request.ready_timeout, drain: drain_plan(&request.drain) };
+        match candidate {
+            Candidate::Launch(spec, origin) => {
+                self.prepare_log(id)?;
+                self.launches.insert(generation, *spec);
+                self.feed(id, Event::Upgrade(plan, origin))?;
+            }
+            Candidate::Found(server) => {
+                self.feed(id, Event::Upgrade(plan, Origin::Found))?;
+                self.introduce_found(generation, &server);
+            }
+        }
+        let rollout = self.record(id).service.last_rollout;
+        self.rollout_view(id, rollout).map(Box::new).map(UpgradeAnswer::Begun)
+    }
+
+    /// Puts new connections back to the previous generation: the switch comes first, everything else after it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none; nothing has changed then.
+    pub(super) fn undo(
+        &mut self,
+        selector: &str,
+        request: &UndoRequest,
+    ) -> Result<RolloutView, Problem> {
+        let id = self.select(selector)?;
+        self.expect_generation(id, request.if_generation)?;
+        let candidate = self.record(id).service.candidate().map(|candidate| candidate.number);
+        self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
+        let service = &self.record(id).service;
+        let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
+        let rollout = of_candidate.map_or(service.last_rollout, |rollout| rollout.id);
+        self.rollout_view(id, rollout)
+    }
+
+    fn expect_generation(
+        &self,
+        id: ServiceId,
+        expected: Option<GenerationNumber>,
+    ) -> Result<(), Problem> {
+        let Some(expected) = expected else { return Ok(()) };
+        let service = &self.record(id).service;
+        match service.primary() {
+            Some(primary) if primary.number == expected => Ok(()),
+            Some(primary) => Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "generation {} of `{}` takes new connections, not generation {expected}",
+                    primary.number, service.name
+                ),
+            )),
+            None => Err(Problem::new(
+                ProblemKind::Locked,
+                format!("no generation of `{}` is primary", service.name),
+            )),
+        }
+    }
+
+    fn check_candidate(
+        &self,
+        generation: GenerationId,
+        new: &NewGeneration,
+    ) -> Result<Candidate, Problem> {
+        match new {
+            NewGeneration::Launch(command) => self.check_launch(generation, command),
+            NewGeneration::Process(pid) => {
+                self.check_process(generation.service, *pid).map(Candidate::Found)
+            }
+            NewGeneration::Listening(port) => {
+                self.check_listening(generation.service, *port).map(Candidate::Found)
+            }
+        }
+    }
+
+    fn check_launch(
+        &self,
+        generation: GenerationId,
+        command: &Command,
+    ) -> Result<Candidate, Problem> {
+        let spec = self.launch_spec(generation, command)?;
+        let origin = Origin::Launched {
+            command: command.arguments.clone(),
+            cgroup: self.cgroup_path(generation),
+            log: self.log_path(&self.record(generation.service).service.name, generation.number),
+        };
+        Ok(Candidate::Launch(Box::new(spec), origin))
+    }
+
+    fn check_process(&self, id: ServiceId, pid: i32) -> Result<found::Found, Problem> {
+        let no_process =
+            || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
+        let process = Pid::new(pid).ok_or_else(no_process)?;
+        let theirs =
+            context::network_namespace_of(process).map_err(|error| no_process().because(&error))?;
+        if theirs != self.network_namespace {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!("process {pid} is in another network namespace than this agent"),
+            )
+            .fix(
+                "run an agent of its own there, with its own --runtime-dir, --pin-dir and --cgroup",
+            ));
+        }
+        let all = sock_diag::listeners()?;
+        let server = found::server_of(all, Some(pid)).map_err(|problem| {
+            let message = format!("process {pid} is no server: it has no TCP listener");
+            Problem { message, fix: None, ..problem }
+        })?;
+        self.check_found(id, server)
+    }
+
+    fn check_listening(&self, id: ServiceId, port: u16) -> Result<found::Found, Problem> {
+        let listeners = sock_diag::listeners_on(port)?;
+        if listeners.is_empty() {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!("nothing listens on port {port}"),
+            ));
+        }
+        self.check_found(id, found::server_of(listeners, None)?)
+    }
+
+    fn check_found(
+        &self,
+        id: ServiceId,
+        mut server: found::Found,
+    ) -> Result<found::Found, Problem> {
+        let service = &self.record(id).service;
+        let ours = |listener: &Listener| {
+            service
+                .generations
+                .iter()
+                .find(|it| it.listeners.iter().any(|known| known.cookie == listener.cookie.0))
+        };
+        if let Some(known) = server.listeners.iter().find_map(ours) {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!("that server is generation {} of `{}` already", known.number, service.name),
+            ));
+        }
+        if server.listeners.iter().any(|listener| listener.multipath) {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                "that server listens with Multipath TCP, and the kernel lets nobody steer to such a listener",
+            )
+            .fix("let the agent launch it (`-- command…`), or start it with Multipath TCP off (Go: GODEBUG=multipathtcp=0)"));
+        }
+        self.keep_for_service(id, &mut server)?;
+        Ok(server)
+    }
+
+    /// Of a found server's listeners those that can stand for the service's ports.
+    fn keep_for_service(&self, id: ServiceId, server: &mut found::Found) -> Result<(), Problem> {
+        let endpoints = &self.record(id).service.endpoints;
+        let public = super::observe::ports(endpoints);
+        if server.listeners.iter().any(|listener| public.contains(&listener.port)) {
+            server.listeners.retain(|listener| public.contains(&listener.port));
+        }
+        let mut ports: Vec<_> = server.listeners.iter().map(|listener| listener.port).collect();
+        ports.dedup();
+        if ports.iter().any(|port| !public.contains(port)) && (public.len() > 1 || ports.len() > 1)
+        {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!("which of the ports {ports:?} stands for which of the service's ports {public:?}?"),
+            )
+            .fix("name one port with `--listen`; a service of several ports needs a server that listens on the same ones"));
+        }
+        let to_adopt = found::to_adopt(&server.listeners, |it| {
+            if public.contains(&it.port) { it.port } else { public[0] }
+        });
+        match found::uncovered(endpoints, &to_adopt) {
+            None => Ok(()),
+            Some(missing) => {
+                let places: Vec<_> = server
+                    .listeners
+                    .iter()
+                    .map(|it| format!("{}:{}", found::address_of(it), it.port))
+                    .collect();
+                let message = format!(
+                    "that server listens on {}, which does not stand for {missing}",
+                    places.join(", ")
+                );
+                Err(Problem::new(ProblemKind::Preflight, message))
+            }
+        }
+    }
+
+    /// A server that was found is ready at once.
+    fn introduce_found(&mut self, generation: GenerationId, server: &found::Found) {
+        if let Some(candidate) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            candidate.processes.clone_from(&server.processes);
+        }
+        let introduced = server
+            .processes
+            .iter()
+            .try_for_each(|process| self.watch_process(generation, *process))
+            .and_then(|()| self.introduce(generation, &server.listeners));
+        if let Err(problem) = introduced {
+            self.feed_quietly(
+                generation.service,
+                Event::Failed(generation.number, problem.to_string()),
+            );
+        }
+    }
+
+    fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let directory = self.places.service_dir(self.record(id).service.name.as_str());
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
+            Problem::new(
+                ProblemKind::Failed,
+                format!("create the log directory `{}`: {error}", directory.display()),
+            )
+        })
+    }
+
+    fn preview(
+        &self,
+        generation: GenerationId,
+        request: &UpgradeRequest,
+        candidate: &Candidate,
+    ) -> UpgradePreview {
+        let service = &self.record(generation.service).service;
+        let from = service.primary().map_or(service.last_generation, |primary| primary.number);
+        let to = generation.number;
+        let mut steps = Vec::new();
+        match candidate {
+            Candidate::Launch(spec, _) => {
+                let context = &spec.context;
+                steps.push(format!("create the cgroup {}", spec.cgroup.as_os_str().display()));
+                steps.push(format!(
+                    "launch `{}` as uid {} gid {} in {}, output to {}",
+                    spec.program.as_os_str().display(),
+                    context.uid,
+                    context.gid,
+                    context.working_directory.as_os_str().display(),
+                    spec.log.as_os_str().display(),
+                ));
+                let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
+                steps.push(format!(
+                    "wait up to {} until it listens on {}",
+                    humantime::format_duration(request.ready_timeout),
+                    endpoints.join(", "),
+                ));
+            }
+            Candidate::Found(server) => {
+                let pids: Vec<_> = server.processes.iter().map(|it| it.pid.to_string()).collect();
+                steps.push(format!("take over the listeners of the processes {}", pids.join(", ")));
+            }
+        }
+        steps.push(format!("give every new connection to generation {to}"));
+        let drain = &request.drain;
+        steps.push(format!(
+            "wait up to {} until generation {from}'s queues are empty",
+            humantime::format_duration(drain.queue_timeout)
+        ));
+        let signal = drain.signal;
+        let timeout = humantime::format_duration(drain.timeout);
+        steps.push(match drain.policy {
+            DrainPolicy::Patient { idle: None } => {
+                format!("wait up to {timeout} until generation {from} has no flow left, then send signal {signal}")
+            }
+            DrainPolicy::Patient { idle: Some(idle) } => format!(
+                "wait up to {timeout} until generation {from} has no flow left that was active within {}, then send signal {signal}",
+                humantime::format_duration(idle),
+            ),
+            DrainPolicy::Graceful => format!("send signal {signal} to generation {from} and wait up to {timeout} until it ends"),
+        });
+        steps.push(format!(
+            "kill generation {from} if it has not ended {} later",
+            humantime::format_duration(drain.stop_timeout)
+        ));
+        UpgradePreview { schema: api::SCHEMA, from, to, steps }
+    }
+}
+
+fn drain_plan(request: &DrainRequest) -> DrainPlan {
+    let DrainRequest { policy, signal, queue_timeout, timeout, stop_timeout } = request.clone();
+    DrainPlan { policy, signal, queue_timeout, timeout, stop_timeout }
+}

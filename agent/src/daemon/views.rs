@@ -1,0 +1,378 @@
+//! What the operator sees: the state, joined with what the kernel and the sockets say now.
+
+use std::{collections::HashSet, net::SocketAddr};
+
+use super::{agent::Agent, clock, observe::owner};
+use crate::{
+    api::{
+        self, AgentView, Explanation, FlowView, Flows, GenerationState, GenerationView, History,
+        ListenerView, Offer, Problem, ProblemKind, RolloutView, ServiceState, ServiceView,
+        Services,
+    },
+    host::{
+        holders, process,
+        sock_diag::{self, Stage},
+    },
+    rollout::{Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status},
+    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
+};
+
+/// Lines of a failed candidate's output that are shown.
+const OUTPUT_LINES: usize = 20;
+
+impl Agent {
+    pub(super) fn agent_view(&self) -> AgentView {
+        AgentView {
+            schema: api::SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::Pid::ours().get(),
+            network_namespace: self.network_namespace,
+            runtime_dir: self.places.runtime_dir.clone(),
+            pin_dir: self.places.pin_dir.clone(),
+            cgroup: self.cgroup.directory().to_owned(),
+        }
+    }
+
+    pub(super) fn services_view(&self) -> Result<Services, Problem> {
+        let mut services: Vec<_> =
+            self.records.keys().map(|id| self.service_view(*id)).collect::<Result<_, _>>()?;
+        services.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Services { schema: api::SCHEMA, services })
+    }
+
+    pub(super) fn service_view(&self, id: ServiceId) -> Result<ServiceView, Problem> {
+        let service = &self.record(id).service;
+        let counts = self.datapath.steer_counts(id)?;
+        let generations = service.generations.iter();
+        let generations =
+            generations.map(|it| self.generation_view(id, it)).collect::<Result<_, _>>()?;
+        let under_way: Vec<_> =
+            service.rollouts.iter().filter(|rollout| !rollout.is_ended()).collect();
+        let state = match service.primary().map(|primary| &primary.phase) {
+            None | Some(Phase::Dead) => ServiceState::Degraded,
+            Some(_) if under_way.is_empty() => ServiceState::Steady,
+            Some(_) => ServiceState::RollingOut,
+        };
+        Ok(ServiceView {
+            name: service.name.clone(),
+            endpoints: service.endpoints.clone(),
+            state,
+            steered: counts.steered,
+            plain: counts.plain,
+            fallback: counts.fallback,
+            unreached: counts.unreached,
+            generations,
+            rollouts: under_way
+                .into_iter()
+                .map(|it| self.view_of_rollout(id, it))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn generation_view(
+        &self,
+        id: ServiceId,
+        generation: &Generation,
+    ) -> Result<GenerationView, Problem> {
+        let key = GenerationId { service: id, number: generation.number };
+        let pids = self.roots_first(key)?;
+        let counts = self.datapath.flow_counts(key)?;
+        let now = clock::now();
+        let (command, log) = match &generation.origin {
+            Origin::Launched { command, log, .. } => (command.clone(), Some(log.clone())),
+            Origin::Found => (pids.first().map(|pid| command_of(*pid)).unwrap_or_default(), None),
+        };
+        Ok(GenerationView {
+            number: generation.number,
+            state: state_of(&generation.phase),
+            takes_new_connections: generation.phase == Phase::Primary,
+            pids,
+            command,
+            launched: generation.origin != Origin::Found,
+            listeners: generation.listeners.iter().map(listener_view).collect(),
+            hold: generation.hold,
+            note: note_on(generation),
+            new_connections: counts.opened,
+            open_flows: counts.opened.saturating_sub(counts.closed),
+            reset_flows: counts.reset,
+            age_seconds: now.since(generation.since).as_secs_f64(),
+            deadline_seconds: deadline(&generation.phase)
+                .map(|deadline| deadline.since(now).as_secs_f64()),
+            log,
+        })
+    }
+
+    fn roots_first(&self, generation: GenerationId) -> Result<Vec<i32>, Problem> {
+        let pids = self.pids_of(generation)?;
+        let mut ordered = holders::roots(&pids)?;
+        let roots: HashSet<_> = ordered.iter().copied().collect();
+        ordered.extend(pids.into_iter().filter(|pid| !roots.contains(pid)));
+        Ok(ordered.into_iter().map(process::Pid::get).collect())
+    }
+
+    /// One rollout by its number.
+    ///
+    /// # Errors
+    ///
+    /// When it is not remembered.
+    pub(super) fn rollout_view(
+        &self,
+        id: ServiceId,
+        rollout: RolloutId,
+    ) -> Result<RolloutView, Problem> {
+        let service = &self.record(id).service;
+        let found = service.rollout(rollout).ok_or_else(|| {
+            Problem::new(
+                ProblemKind::NotFound,
+                format!("service `{}` remembers no rollout {rollout}", service.name),
+            )
+        })?;
+        self.view_of_rollout(id, found)
+    }
+
+    pub(super) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
+        let rollouts = self.record(id).service.rollouts.iter();
+        let rollouts = rollouts.map(|it| self.view_of_rollout(id, it)).collect::<Result<_, _>>()?;
+        Ok(History { schema: api::SCHEMA, rollouts })
+    }
+
+    fn view_of_rollout(&self, id: ServiceId, rollout: &Rollout) -> Result<RolloutView, Problem> {
+        let service = &self.record(id).service;
+        let replaced = GenerationId { service: id, number: rollout.from };
+        let leaving = service.generation(rollout.from).filter(|_| !rollout.is_ended());
+        let flows_left = match leaving {
+            Some(_) => {
+                let counts = self.datapath.flow_counts(replaced)?;
+                Some(counts.opened.saturating_sub(counts.closed))
+            }
+            None => None,
+        };
+        let now = clock::now();
+        let waiting = match rollout.status {
+            Status::MakingReady => service.generation(rollout.to),
+            Status::Draining | Status::Ended(_) => leaving,
+        };
+        Ok(RolloutView {
+            schema: api::SCHEMA,
+            service: service.name.clone(),
+            id: rollout.id,
+            kind: rollout.kind,
+            from: rollout.from,
+            to: rollout.to,
+            status: rollout.status.clone(),
+            began_unix_ms: clock::unix_ms_of(rollout.began),
+            switched_after_seconds: rollout
+                .switched
+                .map(|at| at.since(rollout.began).as_secs_f64()),
+            ended_after_seconds: rollout.ended.map(|at| at.since(rollout.began).as_secs_f64()),
+            flows_left,
+            idle_seconds: self
+                .flows
+                .get(&replaced)
+                .filter(|it| it.open > 0)
+                .map(|it| it.idle.as_secs_f64()),
+            deadline_seconds: waiting
+                .and_then(|it| deadline(&it.phase))
+                .map(|it| it.since(now).as_secs_f64()),
+            output: self.output_of(id, rollout),
+        })
+    }
+
+    /// The last lines that a failed candidate wrote: the reason is usually there.
+    fn output_of(&self, id: ServiceId, rollout: &Rollout) -> Vec<String> {
+        let failed = matches!(
+            rollout.status,
+            Status::Ended(Outcome::NotReady { .. } | Outcome::RolledBack { .. })
+        );
+        if !failed || rollout.kind != Kind::Upgrade {
+            return Vec::new();
+        }
+        let path = self.log_path(&self.record(id).service.name, rollout.to);
+        let Ok(text) = std::fs::read(&path) else { return Vec::new() };
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(OUTPUT_LINES)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
+    }
+
+    pub(super) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
+        let mut flows: Vec<_> = self
+            .flows_of(id)?
+            .iter()
+            .map(|flow| FlowView {
+                generation: owner(flow)
+                    .filter(|key| key.service == id.0)
+                    .map(|key| GenerationNumber(key.generation)),
+                remote: flow.remote,
+                local: flow.local,
+                state: flow.state.to_string(),
+                accepted: flow.stage() != Stage::Queued,
+                idle_seconds: flow.idle.map(|idle| idle.as_secs_f64()),
+            })
+            .collect();
+        flows.sort_by_key(|flow| (flow.generation, flow.remote));
+        Ok(Flows { schema: api::SCHEMA, flows })
+    }
+
+    /// What the kernel would do with a connection to `local`, step by step as `steer` does it.
+    pub(super) fn explain(
+        &self,
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+    ) -> Result<Explanation, Problem> {
+        let mut steps = Vec::new();
+        if let Some(remote) = remote {
+            steps.extend(self.explain_flow(local, remote)?);
+        }
+        let Some((id, endpoint)) = self.endpoint_of(local) else {
+            steps.push(format!(
+                "{local} is no endpoint of this agent: the kernel's own lookup decides"
+            ));
+            return Ok(Explanation {
+                schema: api::SCHEMA,
+                local,
+                service: None,
+                offers: Vec::new(),
+                steps,
+            });
+        };
+        let service = &self.record(id).service;
+        steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name));
+        let live: HashSet<_> =
+            sock_diag::listeners()?.into_iter().map(|listener| listener.cookie.0).collect();
+        let targets = service.targets().into_iter();
+        let order =
+            targets.flat_map(|targets| std::iter::once(targets.primary).chain(targets.standbys));
+        let mut offers = Vec::new();
+        for number in order {
+            let Some(generation) = service.generation(number) else { continue };
+            let listeners: Vec<_> = generation
+                .listeners
+                .iter()
+                .filter(|it| live.contains(&it.cookie))
+                .map(listener_view)
+                .collect();
+            steps.push(explain_offer(generation, listeners.len(), offers.is_empty()));
+            offers.push(Offer { generation: number, listeners });
+        }
+        if offers.iter().all(|offer| offer.listeners.is_empty()) {
+            steps.push("no generation has a listener: the kernel's own lookup decides".to_owned());
+        }
+        Ok(Explanation {
+            schema: api::SCHEMA,
+            local,
+            service: Some(service.name.clone()),
+            offers,
+            steps,
+        })
+    }
+
+    fn explain_flow(&self, local: SocketAddr, remote: SocketAddr) -> Result<Vec<String>, Problem> {
+        let tags = Some(self.datapath.tags());
+        let flows = sock_diag::connections(local.port(), tags)?;
+        let flow = flows.iter().find(|flow| flow.remote == remote && flow.local == local);
+        Ok(flow
+            .into_iter()
+            .map(|flow| match owner(flow) {
+                Some(key) => format!(
+                    "the flow from {remote} is open and pinned to generation {}",
+                    key.generation
+                ),
+                None => {
+                    format!("the flow from {remote} is open and was not opened through this agent")
+                }
+            })
+            .collect())
+    }
+
+    /// As the kernel: the exact address first, then any.
+    fn endpoint_of(&self, local: SocketAddr) -> Option<(ServiceId, &Endpoint)> {
+        let endpoints = || {
+            self.records
+                .iter()
+                .flat_map(|(id, record)| record.service.endpoints.iter().map(move |it| (*id, it)))
+        };
+        let is_any = |endpoint: &Endpoint| {
+            endpoint.address.keys(endpoint.port).iter().all(|key| *key == key.any())
+        };
+        let exact = endpoints().find(|(_, endpoint)| endpoint.contains(local) && !is_any(endpoint));
+        exact.or_else(|| endpoints().find(|(_, endpoint)| endpoint.contains(local)))
+    }
+}
+
+fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> String {
+    let role =
+        if first { "steering means" } else { "if that has no listener left, it falls back to" };
+    let how = match (generation.hold, listeners) {
+        (_, 0) => "which has no live listener".to_owned(),
+        (PortHold::Plain, _) => {
+            "which is reached by the kernel's own lookup (Multipath TCP)".to_owned()
+        }
+        (PortHold::Shared | PortHold::Moved | PortHold::Unbound, count) => {
+            format!("which has {count} live listener(s)")
+        }
+    };
+    format!("{role} generation {} ({}), {how}", generation.number, state_name(&generation.phase))
+}
+
+fn listener_view(listener: &crate::rollout::ListenerRecord) -> ListenerView {
+    ListenerView { bound: listener.bound, cookie: listener.cookie }
+}
+
+fn command_of(pid: i32) -> Vec<String> {
+    let command =
+        process::Pid::new(pid).and_then(|pid| process::command_line(pid).ok()).unwrap_or_default();
+    command.iter().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+}
+
+fn note_on(generation: &Generation) -> Option<String> {
+    match generation.hold {
+        PortHold::Plain => Some(
+            "listens with Multipath TCP, which nobody can steer to: reached by the kernel's own lookup; \
+             the next generation gets a moved port"
+                .to_owned(),
+        ),
+        PortHold::Moved => Some(
+            "listens on a moved port: only steering leads to it, so the agent cannot be detached until another \
+             generation binds the public port"
+                .to_owned(),
+        ),
+        PortHold::Shared | PortHold::Unbound => None,
+    }
+}
+
+const fn state_of(phase: &Phase) -> GenerationState {
+    match phase {
+        Phase::Starting { .. } => GenerationState::Starting,
+        Phase::Primary => GenerationState::Primary,
+        Phase::Dead => GenerationState::Dead,
+        Phase::Settling { .. } => GenerationState::Settling,
+        Phase::Draining { .. } => GenerationState::Draining,
+        Phase::Finishing { .. } => GenerationState::Finishing,
+        Phase::Stopping { .. } => GenerationState::Stopping,
+    }
+}
+
+const fn state_name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Starting { .. } => "starting",
+        Phase::Primary => "primary",
+        Phase::Dead => "dead",
+        Phase::Settling { .. } => "settling",
+        Phase::Draining { .. } => "draining",
+        Phase::Finishing { .. } => "finishing",
+        Phase::Stopping { .. } => "stopping",
+    }
+}
+
+const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
+    match phase {
+        Phase::Starting { ready_by, .. } => Some(*ready_by),
+        Phase::Settling { until, .. } => Some(*until),
+        Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(*deadline),
+        Phase::Stopping { kill_at, .. } => Some(*kill_at),
+        Phase::Primary | Phase::Dead => None,
+    }
+}

@@ -1,0 +1,170 @@
+//! Waits for everything that is a descriptor, and puts what happens into the agent's queue.
+//!
+//! One thread and one epoll instance: the kernel's reports, the ends of processes, the emptying of cgroups.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
+    thread,
+};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+use super::agent::Message;
+use crate::{
+    datapath::{Events, KernelLogs},
+    host::{cgroup::PopulatedWatch, process::Process},
+    service::GenerationId,
+};
+
+/// The waiting thread's shared half.
+pub(super) struct Watcher {
+    epoll: OwnedFd,
+    watched: Mutex<Watched>,
+    queue: Sender<Message>,
+}
+
+#[derive(Default)]
+struct Watched {
+    last_key: u64,
+    by_key: HashMap<u64, (GenerationId, Subject)>,
+}
+
+/// What is waited for on behalf of a generation.
+enum Subject {
+    Process(Process),
+    Cgroup(PopulatedWatch),
+}
+
+const EVENTS: u64 = 0;
+const LOGS: u64 = 1;
+
+impl Watcher {
+    /// Starts the waiting thread.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no descriptors or threads left.
+    pub(super) fn start(
+        events: Events,
+        logs: KernelLogs,
+        queue: Sender<Message>,
+    ) -> io::Result<Arc<Self>> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &events, EventData::new_u64(EVENTS), EventFlags::IN)?;
+        epoll::add(&epoll, &logs, EventData::new_u64(LOGS), EventFlags::IN)?;
+        let watched = Mutex::new(Watched { last_key: LOGS, by_key: HashMap::new() });
+        let watcher = Arc::new(Self { epoll, watched, queue });
+        let waiting = Arc::clone(&watcher);
+        thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || waiting.wait(events, logs))?;
+        Ok(watcher)
+    }
+
+    /// Tells the agent when the process ends, and reaps it if it is ours.
+    pub(super) fn watch_process(
+        &self,
+        generation: GenerationId,
+        process: Process,
+    ) -> io::Result<()> {
+        self.watch(generation, Subject::Process(process), EventFlags::IN)
+    }
+
+    /// Tells the agent when the last process of the cgroup has ended.
+    pub(super) fn watch_cgroup(
+        &self,
+        generation: GenerationId,
+        cgroup: PopulatedWatch,
+    ) -> io::Result<()> {
+        self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)
+    }
+
+    /// Stops waiting on behalf of a generation.
+    pub(super) fn forget(&self, generation: GenerationId) {
+        self.watched().by_key.retain(|_, (of, _)| *of != generation);
+    }
+
+    fn watch(
+        &self,
+        generation: GenerationId,
+        subject: Subject,
+        flags: EventFlags,
+    ) -> io::Result<()> {
+        let mut watched = self.watched();
+        watched.last_key += 1;
+        let key = watched.last_key;
+        epoll::add(&self.epoll, subject.as_fd(), EventData::new_u64(key), flags)?;
+        watched.by_key.insert(key, (generation, subject));
+        Ok(())
+    }
+
+    /// Ends with the agent, when nobody takes from its queue any more.
+    fn wait(&self, mut events: Events, mut logs: KernelLogs) {
+        let mut ready = Vec::with_capacity(64);
+        loop {
+            ready.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot wait for the kernel's reports any more");
+                    return;
+                }
+            }
+            for event in &ready {
+                let messages = match event.data.u64() {
+                    EVENTS => std::iter::from_fn(|| events.take()).map(Message::Kernel).collect(),
+                    LOGS => {
+                        logs.flush();
+                        Vec::new()
+                    }
+                    key => self.note(key).into_iter().collect(),
+                };
+                for message in messages {
+                    if self.queue.send(message).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&self, key: u64) -> Option<Message> {
+        let mut watched = self.watched();
+        let (generation, subject) = watched.by_key.get(&key)?;
+        let generation = *generation;
+        match subject {
+            Subject::Process(process) => {
+                if let Err(error) = process.reap() {
+                    tracing::debug!(%error, pid = process.pid().get(), "not ours to reap");
+                }
+                watched.by_key.remove(&key);
+                Some(Message::ProcessEnded(generation))
+            }
+            Subject::Cgroup(cgroup) => match cgroup.is_populated() {
+                Ok(true) => None,
+                Ok(false) => Some(Message::CgroupEmptied(generation)),
+                // The directory is gone, and the processes with it.
+                Err(_) => {
+                    watched.by_key.remove(&key);
+                    Some(Message::CgroupEmptied(generation))
+                }
+            },
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subject {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Process(process) => process.as_fd(),
+            Self::Cgroup(cgroup) => cgroup.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Where the tree of control groups is, and the way to each of them.
+
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{Cgroup, CgroupError};
+use crate::host::{
+    mounts::{self, Mount},
+    process::Pid,
+};
+
+/// The place where the cgroup2 tree is mounted.
+///
+/// That may be beside a version 1 tree (`/sys/fs/cgroup/unified`): what we need works there as
+/// well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    mount: Mount,
+}
+
+impl Hierarchy {
+    /// The cgroup2 mount of our mount namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::NotMounted`] if there is none.
+    pub fn find() -> Result<Self, CgroupError> {
+        let mounts = mounts::of_type("cgroup2").map_err(CgroupError::MountTable)?;
+        // A mount of a part of the tree does not reach the groups outside it: take one of the whole
+        // if there is one.
+        let whole = mounts.iter().find(|mount| mount.root == Path::new("/"));
+        let mount = whole.or_else(|| mounts.first()).cloned().ok_or(CgroupError::NotMounted)?;
+        Ok(Self { mount })
+    }
+
+    /// The group of all groups that the mount shows.
+    pub fn root(&self) -> Cgroup {
+        Cgroup { directory: self.mount.point.clone(), level: 0 }
+    }
+
+    /// The group `path` below the root, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such group.
+    pub fn open(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+        let group = self.below_root(path)?;
+        group.id()?;
+        Ok(group)
+    }
+
+    /// The group `path` below the root, made with all groups on the way where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// When the path leads elsewhere or the kernel refuses.
+    pub fn create(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+        let group = self.below_root(path)?;
+        fs::create_dir_all(&group.directory).map_err(|source| group.failed("create", source))?;
+        Ok(group)
+    }
+
+    /// The group that a process is in.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Outside`] if the mount does not show it.
+    pub fn of(&self, pid: Pid) -> Result<Cgroup, CgroupError> {
+        let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let table = fs::read_to_string(&file).map_err(|source| CgroupError::Failed {
+            operation: "read",
+            path: file,
+            source,
+        })?;
+        // Version 2 is the line with hierarchy number 0 and no controllers.
+        let path = table
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .ok_or(CgroupError::NotMounted)?;
+        let inside = Path::new(path).strip_prefix(&self.mount.root).map_err(
+            |_outside: std::path::StripPrefixError| CgroupError::Outside { path: path.into() },
+        )?;
+        self.below_root(inside)
+    }
+
+    /// A path is a directory below the mount point, or a cgroup's name, which begins at the root of the hierarchy.
+    fn below_root(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+        let path = path.strip_prefix(&self.mount.point).unwrap_or(path);
+        let mut group = self.root();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => {
+                    group.directory.push(name);
+                    group.level += 1;
+                }
+                Component::RootDir | Component::CurDir => {}
+                Component::ParentDir | Component::Prefix(_) => {
+                    return Err(CgroupError::Outside { path: path.to_owned() });
+                }
+            }
+        }
+        Ok(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_leads_out_of_the_tree() {
+        let mount = Mount { root: "/".into(), point: "/sys/fs/cgroup".into() };
+        let hierarchy = Hierarchy { mount };
+        assert!(matches!(
+            hierarchy.create(Path::new("a/../../etc")),
+            Err(CgroupError::Outside { .. })
+        ));
+        let group = hierarchy.below_root(Path::new("/a/b")).unwrap();
+        assert_eq!((group.directory(), group.level()), (Path::new("/sys/fs/cgroup/a/b"), 2));
+    }
+}

@@ -1,0 +1,124 @@
+//! Why a launch failed.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use thiserror::Error;
+
+use super::report::Step;
+use crate::host::process::{Ending, Pid, ProcessError};
+
+/// Why a server was not started.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// There is no such program, or no such interpreter as its first line names.
+    #[error("program `{program}` or its interpreter not found")]
+    ProgramNotFound {
+        /// Its path.
+        program: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The user may not execute the program.
+    #[error("program `{program}` may not be executed by the server's user")]
+    ProgramNotPermitted {
+        /// Its path.
+        program: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Another step, or an odd failure of the last one.
+    #[error("{step} `{subject}` for the new generation")]
+    Failed {
+        /// Which step.
+        step: Step,
+        /// On what.
+        subject: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The log could not be opened.
+    #[error("open log `{path}`")]
+    Log {
+        /// Its path.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that the launch needs could not be made.
+    #[error("make {what} for the launch")]
+    Prepare {
+        /// What.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// As many names as sockets are needed: a misuse.
+    #[error("got `{got}` names of sockets to pass, expected `{expected}`")]
+    SocketNames {
+        /// Names.
+        got: usize,
+        /// Sockets.
+        expected: usize,
+    },
+    /// The process whose namespaces are wanted.
+    #[error("hold on to the process whose namespaces the new generation shares")]
+    NamespaceSource(#[source] ProcessError),
+    /// Its PID namespace could not be entered.
+    #[error("enter the PID namespace of process `{pid}`")]
+    PidNamespace {
+        /// Its number.
+        pid: Pid,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The mapping of its users could not be read.
+    #[error("read `{path}`")]
+    UserMap {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The user does not exist in the server's user namespace.
+    #[error("user `{uid}` has no counterpart in `{path}`")]
+    UnmappedUser {
+        /// The user, as we number it.
+        uid: u32,
+        /// The mapping.
+        path: PathBuf,
+    },
+    /// Our own program could not be started.
+    #[error("start `{executable}`")]
+    Start {
+        /// Its path.
+        executable: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// What the trampoline says could not be read.
+    #[error("read the report of the launch")]
+    Report(#[source] io::Error),
+    /// The trampoline died without a word.
+    #[error("the launch ended without a report{}", ending.map(|ending| format!(": {ending}")).unwrap_or_default())]
+    Silent {
+        /// How, if it is known.
+        ending: Option<Ending>,
+    },
+    /// The trampoline hangs.
+    #[error("the launch did not finish within `{patience:?}`")]
+    TimedOut {
+        /// How long it had.
+        patience: Duration,
+    },
+    /// The new process could not be held or ended.
+    #[error("watch over the launched process")]
+    Process(#[source] ProcessError),
+}

@@ -1,0 +1,436 @@
+//! A launched server gets exactly what it was promised, and a launch that fails says at which step.
+//!
+//! The launches are real: this program starts itself as the trampoline, which is why it has its own
+//! main function. The servers are shell scripts that print what they see to the log.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::TcpListener,
+    os::{
+        fd::AsFd,
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            process::CommandExt,
+        },
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use agent::host::{
+    cgroup::{Cgroup, Hierarchy},
+    context::{Context, Limit, Namespace, Resource},
+    launch::{
+        LaunchError, LaunchSpec, Launched, Step, TRAMPOLINE_ARGUMENT, launch, launch_with,
+        trampoline,
+    },
+    process::{Ending, Pid, Process},
+};
+use anyhow::{Context as _, Result, bail, ensure};
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [command, descriptor] = arguments.as_slice()
+        && command == TRAMPOLINE_ARGUMENT
+    {
+        let descriptor =
+            descriptor.to_str().and_then(|text| text.parse().ok()).context("no descriptor")?;
+        return Ok(trampoline(descriptor));
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        let ignored_only = arguments.iter().any(|argument| argument == "--ignored");
+        TESTS.iter().filter(|_| !ignored_only).for_each(|(name, _)| println!("{name}: test"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if std::env::var_os(PREPARED).is_none() {
+        return Err(run_again_with_odd_inheritance(&arguments));
+    }
+    run_tests(&arguments)
+}
+
+type Test = fn(&Surroundings) -> Result<()>;
+
+const TESTS: [(&str, Test); 6] = [
+    ("the_server_gets_user_directory_limits_and_group_as_asked", the_server_gets_what_was_asked),
+    ("the_environment_is_exactly_the_given_one", the_environment_is_exactly_the_given_one),
+    ("no_descriptor_and_no_signal_setting_leaks", no_descriptor_and_no_signal_setting_leaks),
+    ("sockets_are_passed_by_the_usual_convention", sockets_are_passed_by_the_usual_convention),
+    (
+        "a_failed_step_is_named_and_leaves_nothing_behind",
+        a_failed_step_is_named_and_leaves_nothing_behind,
+    ),
+    (
+        "the_server_joins_the_namespaces_of_the_old_one",
+        the_server_joins_the_namespaces_of_the_old_one,
+    ),
+];
+
+/// Set once this program ignores a signal and has inherited a descriptor that nothing closes by
+/// itself.
+const PREPARED: &str = "LAUNCH_TEST_PREPARED";
+
+/// Becomes itself once more, as if started by `nohup` from a shell with a stray descriptor.
+fn run_again_with_odd_inheritance(arguments: &[OsString]) -> anyhow::Error {
+    let exe = match std::env::current_exe() {
+        Ok(exe) => exe,
+        Err(error) => return error.into(),
+    };
+    let script = "trap '' HUP USR1; exec 9</dev/null; exec \"$0\" \"$@\"";
+    Command::new("sh")
+        .args(["-c", script])
+        .arg(exe)
+        .args(arguments)
+        .env(PREPARED, "1")
+        .exec()
+        .into()
+}
+
+/// Runs the tests whose name contains one of the arguments; all if there are none.
+fn run_tests(arguments: &[OsString]) -> Result<ExitCode> {
+    let wanted: Vec<&str> = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .filter(|text| !text.starts_with('-'))
+        .collect();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: launching as another user needs root");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let hierarchy = match Hierarchy::find() {
+        Ok(hierarchy) => hierarchy,
+        Err(error) => {
+            println!("skipped: {error}");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let mut failed = false;
+    for (name, test) in TESTS
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|text| name.contains(text)))
+    {
+        let outcome =
+            Surroundings::new(&hierarchy, name).and_then(|surroundings| test(&surroundings));
+        match &outcome {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(error) => println!("test {name} ... FAILED\n{error:?}"),
+        }
+        failed |= outcome.is_err();
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A directory and a control group of a test's own; both go with it, and all processes in the
+/// group.
+struct Surroundings {
+    directory: tempfile::TempDir,
+    cgroup: Cgroup,
+}
+
+impl Surroundings {
+    fn new(hierarchy: &Hierarchy, name: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        // The server's user must get in.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        let path = PathBuf::from(format!("agent-test-{}-{name}", std::process::id()));
+        Ok(Self { directory, cgroup: hierarchy.create(&path)? })
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.path().join("log")
+    }
+
+    /// A shell script as the server, in the context of this test.
+    fn spec(&self, script: &str) -> Result<LaunchSpec> {
+        Ok(LaunchSpec {
+            program: "/bin/sh".into(),
+            argument_zero: None,
+            arguments: vec!["-c".into(), script.into()],
+            context: Context {
+                environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
+                ..Context::of(Pid::ours())?
+            },
+            namespaces_of: None,
+            cgroup: self.cgroup.directory().into(),
+            log: self.log().into(),
+            socket_names: Vec::new(),
+        })
+    }
+
+    /// Launches, waits for a good end, and gives what the server printed.
+    fn printed(&self, spec: &LaunchSpec) -> Result<String> {
+        let launched = launch(spec, &[])?;
+        self.printed_by(&launched)
+    }
+
+    fn printed_by(&self, launched: &Launched) -> Result<String> {
+        ensure!(
+            launched.process.has_exited_within(Duration::from_secs(20))?,
+            "the server does not end"
+        );
+        let log = fs::read_to_string(self.log())?;
+        let ending = launched.process.reap()?;
+        ensure!(ending == Some(Ending::Exited(0)), "got {ending:?}, printed {log:?}");
+        Ok(log)
+    }
+}
+
+impl Drop for Surroundings {
+    fn drop(&mut self) {
+        let cleaned = (|| -> Result<()> {
+            self.cgroup.kill()?;
+            ensure!(
+                self.cgroup.watch_populated()?.is_empty_within(Duration::from_secs(10))?,
+                "processes are left"
+            );
+            Ok(self.cgroup.remove()?)
+        })();
+        cleaned.expect("the test's control group can be emptied and removed");
+    }
+}
+
+fn expect_lines(printed: &str, expected: &[&str]) -> Result<()> {
+    let lines: Vec<&str> = printed.lines().collect();
+    ensure!(lines == expected, "got {lines:#?}, expected {expected:#?}");
+    Ok(())
+}
+
+fn the_server_gets_what_was_asked(surroundings: &Surroundings) -> Result<()> {
+    let script = "id -u; id -g; id -G; pwd; ulimit -n; ulimit -Hn; umask; cat /proc/$$/oom_score_adj; nice; \
+                  sed -n 's/^0:://p' /proc/$$/cgroup; echo $0; \
+                  read -r pid name state parent group session rest </proc/$$/stat; [ $session = $$ ] && echo leader; \
+                  echo error >&2";
+    let mut spec = surroundings.spec(script)?;
+    let nofile = Limit { resource: Resource::Nofile, soft: Some(321), hard: Some(654) };
+    spec.context.uid = 65534;
+    spec.context.gid = 65533;
+    spec.context.groups = vec![65533, 1234];
+    spec.context.working_directory = surroundings.path().into();
+    spec.context.limits.retain(|limit| limit.resource != Resource::Nofile);
+    spec.context.limits.push(nofile);
+    spec.context.umask = 0o027;
+    spec.context.oom_score_adj = 77;
+    spec.context.nice = 5;
+    spec.argument_zero = Some("my server".into());
+    // `$0` is the word after the script, so the shell's own name shows only in its command line.
+    spec.arguments.push("word".into());
+    let launched = launch(&spec, &[])?;
+    let printed = surroundings.printed_by(&launched)?;
+    let name = surroundings
+        .cgroup
+        .directory()
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("a name")?;
+    let cgroup = format!("/{name}");
+    let directory = surroundings.path().canonicalize()?;
+    let directory = directory.to_str().context("a readable path")?;
+    let expected = [
+        "65534",
+        "65533",
+        "65533 1234",
+        directory,
+        "321",
+        "654",
+        "0027",
+        "77",
+        "5",
+        &cgroup,
+        "word",
+        "leader",
+        "error",
+    ];
+    expect_lines(&printed, &expected)?;
+    let log = fs::metadata(surroundings.log())?;
+    ensure!((log.mode() & 0o777, log.uid()) == (0o600, 0), "the log is private to the agent");
+    Ok(())
+}
+
+fn the_environment_is_exactly_the_given_one(surroundings: &Surroundings) -> Result<()> {
+    let mut spec = surroundings.spec("")?;
+    spec.program = "/usr/bin/env".into();
+    spec.arguments.clear();
+    spec.context.environment = vec![("A".into(), "1 2".into()), ("B".into(), "x=y".into())];
+    expect_lines(&surroundings.printed(&spec)?, &["A=1 2", "B=x=y"])?;
+    // Appended to, not replaced: an earlier generation may still write to it.
+    expect_lines(&surroundings.printed(&spec)?, &["A=1 2", "B=x=y", "A=1 2", "B=x=y"])
+}
+
+fn no_descriptor_and_no_signal_setting_leaks(surroundings: &Surroundings) -> Result<()> {
+    let ours = fs::read_to_string("/proc/self/status")?;
+    ensure!(
+        signals(&ours, "SigIgn")? & HANGUP != 0,
+        "this test must ignore signals to prove anything"
+    );
+    ensure!(
+        Path::new("/proc/self/fd/9").exists(),
+        "this test must have an inherited descriptor to prove anything"
+    );
+    let mut spec = surroundings.spec("")?;
+    spec.program = "/bin/cat".into();
+    spec.arguments = vec!["/proc/self/status".into()];
+    let status = surroundings.printed(&spec)?;
+    for field in ["SigIgn", "SigBlk", "SigCgt"] {
+        ensure!(signals(&status, field)? == 0, "{field} in {status}");
+    }
+    fs::remove_file(surroundings.log())?;
+    let spec = surroundings
+        .spec("ls /proc/$$/fd; readlink /proc/$$/fd/0; readlink /proc/$$/fd/1 /proc/$$/fd/2")?;
+    let log = surroundings.log().canonicalize().unwrap_or_else(|_error| surroundings.log());
+    let log = log.to_str().context("a readable path")?;
+    expect_lines(&surroundings.printed(&spec)?, &["0", "1", "2", "/dev/null", log, log])
+}
+
+/// A set of signals in `/proc/PID/status`, but for 32 and 33: those belong to the C library, which
+/// sets them as it needs and lets nobody else do so.
+fn signals(status: &str, field: &str) -> Result<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"))
+        .context("the field")?;
+    Ok(u64::from_str_radix(line, 16)? & !(0b11 << 31))
+}
+
+/// The bit of `SIGHUP`.
+const HANGUP: u64 = 1;
+
+fn sockets_are_passed_by_the_usual_convention(surroundings: &Surroundings) -> Result<()> {
+    let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    let script = "[ $LISTEN_PID = $$ ] && echo mine; echo $LISTEN_FDS $LISTEN_FDNAMES; ls /proc/$$/fd | tr '\\n' ' '; echo; \
+                  readlink /proc/$$/fd/3 /proc/$$/fd/4";
+    let mut spec = surroundings.spec(script)?;
+    spec.socket_names = vec!["web".to_owned(), "admin".to_owned()];
+    ensure!(matches!(launch(&spec, &[]), Err(LaunchError::SocketNames { got: 2, expected: 0 })));
+    let launched = launch(&spec, &[sockets[0].as_fd(), sockets[1].as_fd()])?;
+    let printed = surroundings.printed_by(&launched)?;
+    let inode = |socket: &TcpListener| {
+        rustix::fs::fstat(socket).map(|stat| format!("socket:[{}]", stat.st_ino))
+    };
+    let inodes = [inode(&sockets[0])?, inode(&sockets[1])?];
+    expect_lines(&printed, &["mine", "2 web:admin", "0 1 2 3 4 ", &inodes[0], &inodes[1]])
+}
+
+fn a_failed_step_is_named_and_leaves_nothing_behind(surroundings: &Surroundings) -> Result<()> {
+    let good = surroundings.spec("sleep 60")?;
+    let text = surroundings.path().join("text");
+    fs::write(&text, "")?;
+
+    let spec = LaunchSpec { program: "/no/such/server".into(), ..good.clone() };
+    let error = launch(&spec, &[]).map(drop).err().context("a missing program")?;
+    ensure!(matches!(error, LaunchError::ProgramNotFound { .. }), "{error:?}");
+
+    let spec = LaunchSpec { program: text.into(), ..good.clone() };
+    let error = launch(&spec, &[]).map(drop).err().context("a program without permission")?;
+    ensure!(matches!(error, LaunchError::ProgramNotPermitted { .. }), "{error:?}");
+
+    let mut spec = good.clone();
+    spec.context.working_directory = "/no/such/directory".into();
+    expect_failed_step(&spec, Step::ChangeDirectory)?;
+    let spec = LaunchSpec { cgroup: "/no/such/group".into(), ..good.clone() };
+    expect_failed_step(&spec, Step::JoinCgroup)?;
+    let mut spec = good.clone();
+    spec.context.limits = vec![Limit { resource: Resource::Nofile, soft: Some(2), hard: Some(1) }];
+    expect_failed_step(&spec, Step::SetLimit)?;
+
+    let spec = LaunchSpec { log: "/no/such/directory/log".into(), ..good.clone() };
+    let error = launch(&spec, &[]).map(drop).err().context("a log that cannot be opened")?;
+    ensure!(matches!(error, LaunchError::Log { .. }), "{error:?}");
+
+    let error =
+        launch_with(Path::new("/bin/true"), &good, &[]).map(drop).err().context("no trampoline")?;
+    ensure!(matches!(error, LaunchError::Silent { ending: Some(Ending::Exited(0)) }), "{error:?}");
+    let error = launch_with(Path::new("/no/trampoline"), &good, &[])
+        .map(drop)
+        .err()
+        .context("no program")?;
+    ensure!(matches!(error, LaunchError::Start { .. }), "{error:?}");
+
+    ensure!(!surroundings.cgroup.is_populated()?, "a failed launch left a process");
+    let children = fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id()))?;
+    ensure!(children.is_empty(), "a failed launch left a zombie: {children}");
+    Ok(())
+}
+
+fn expect_failed_step(spec: &LaunchSpec, expected: Step) -> Result<()> {
+    match launch(spec, &[]) {
+        Err(LaunchError::Failed { step, .. }) if step == expected => Ok(()),
+        other => bail!("got {other:?}, expected a failure to {expected}"),
+    }
+}
+
+/// A process in namespaces of its own; all in them end when it does.
+struct Container {
+    unshare: Child,
+    inside: Process,
+}
+
+impl Container {
+    fn start(options: &[&str]) -> Result<Self> {
+        let script = "hostname elsewhere; echo ready; exec sleep 60";
+        let mut unshare = Command::new("unshare")
+            .args(["--fork", "--kill-child", "--pid", "--uts", "--mount"])
+            .args(options)
+            .args(["sh", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut ready = [0; 6];
+        let output = unshare.stdout.as_mut().context("the container's output")?;
+        std::io::Read::read_exact(output, &mut ready).context("the container did not start")?;
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id()))?;
+        let pid = children
+            .trim()
+            .parse()
+            .ok()
+            .and_then(Pid::new)
+            .context("the container's first process")?;
+        Ok(Self { inside: Process::open(pid)?, unshare })
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.unshare.kill().expect("our own child can be killed");
+        self.unshare.wait().expect("our own child can be waited for");
+    }
+}
+
+fn the_server_joins_the_namespaces_of_the_old_one(surroundings: &Surroundings) -> Result<()> {
+    let plain = [Namespace::Mount, Namespace::Pid, Namespace::Uts];
+    let with_user = [Namespace::Mount, Namespace::Pid, Namespace::Uts, Namespace::User];
+    for (options, expected) in
+        [([].as_slice(), plain.as_slice()), (&["--user", "--map-root-user"], &with_user)]
+    {
+        let container = Container::start(options)?;
+        let mut spec =
+            surroundings.spec("hostname; id -u; [ $$ -lt 100 ] && echo small; read line <&3")?;
+        let context = Context::of(container.inside.pid())?;
+        ensure!(
+            context.namespaces == expected,
+            "got {:?}, expected {expected:?}",
+            context.namespaces
+        );
+        spec.context.namespaces = context.namespaces;
+        spec.namespaces_of = Some(container.inside.identity());
+        // The server waits on the passed socket, so that its namespaces can be looked at.
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        spec.socket_names = vec!["gate".to_owned()];
+        let launched = launch(&spec, &[theirs.as_fd()])?;
+        drop(theirs);
+        for namespace in Namespace::ALL {
+            let link =
+                |pid: Pid| fs::read_link(format!("/proc/{pid}/ns/{}", namespace.file_name()));
+            let (new, old) = (link(launched.process.pid())?, link(container.inside.pid())?);
+            ensure!(new == old, "{namespace:?}: got {new:?}, expected {old:?}");
+        }
+        std::io::Write::write_all(&mut &ours, b"go\n")?;
+        let printed = surroundings.printed_by(&launched)?;
+        expect_lines(&printed, &["elsewhere", "0", "small"])?;
+        fs::remove_file(surroundings.log())?;
+    }
+    Ok(())
+}
