@@ -1,11 +1,19 @@
 //! The `agent` command.
 
-use std::{env, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
-use agent::cli::Cli;
+use agent::{
+    cli::Cli,
+    host::launch::{TRAMPOLINE_ARGUMENT, trampoline},
+};
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(env::args_os()) {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    // Before anything else: this process becomes a server, which inherits what we would set up.
+    if let Some(descriptor) = trampoline_descriptor(&arguments) {
+        return trampoline(descriptor);
+    }
+    let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(refused) => return refused.report(),
     };
@@ -16,5 +24,15 @@ fn main() -> ExitCode {
             cli.report(&problem);
             problem.kind.exit_code().into()
         }
+    }
+}
+
+/// `agent launch N` is how the agent starts servers, and no command for people.
+fn trampoline_descriptor(arguments: &[OsString]) -> Option<i32> {
+    match arguments {
+        [_, command, descriptor] if command == TRAMPOLINE_ARGUMENT => {
+            descriptor.to_str()?.parse().ok()
+        }
+        _ => None,
     }
 }

@@ -152,12 +152,6 @@ fn global_options_stand_anywhere() {
 }
 
 #[test]
-fn becoming_a_server_looks_at_nothing_else() {
-    let cli = Cli::read(["agent", "launch", "--output=nonsense"].map(OsString::from)).unwrap();
-    assert!(matches!(cli.command, Command::Launch));
-}
-
-#[test]
 fn help_is_no_mistake() {
     assert_eq!(refusal("upgrade --help"), ErrorKind::DisplayHelp);
     assert_eq!(refusal("--version"), ErrorKind::DisplayVersion);
