@@ -207,7 +207,7 @@ impl Rehearsal {
             let feature = Feature::of_program(program);
             match (cgroup.as_ref(), feature.needs_cgroup()) {
                 (Err(why), true) => {
-                    refused.push(program.to_owned());
+                    refused.push(feature.to_string());
                     self.outcomes.push((feature, Outcome::Untried(why.clone())));
                 }
                 (Err(_), false) => {
@@ -297,7 +297,7 @@ impl Rehearsal {
     }
 
     fn note(&mut self, feature: Feature, result: Result<(), String>) -> Result<(), Ended> {
-        let ended = result.as_ref().err().map(|why| Ended(why.clone()));
+        let ended = result.is_err().then(|| Ended(format!("not without {feature}")));
         self.outcomes.push((feature, result.map_or_else(Outcome::Refused, |()| Outcome::Works)));
         ended.map_or(Ok(()), Err)
     }
@@ -312,7 +312,7 @@ impl Rehearsal {
         let outcome =
             refused.as_ref().map_or(Outcome::Works, |error| Outcome::Refused(all_causes(error)));
         self.outcomes.push((feature, outcome));
-        refused.map(|_| format!("{feature:?}"))
+        refused.map(|_| feature.to_string())
     }
 
     fn not_reached(mut self, why: &str) -> Vec<(Feature, Outcome)> {
