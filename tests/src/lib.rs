@@ -11,10 +11,12 @@
 //! | [`agent`] | the agent's command line, with private directories |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`wait`] | waiting for a condition, with an end |
+//! | [`demo`] | what `cargo xtask demo` shows |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
 pub mod agent;
+pub mod demo;
 pub mod namespace;
 pub mod process;
 pub mod servers;
