@@ -29,6 +29,8 @@ pub enum ExitCode {
     RollingOut = 10,
     /// `status --exit-code`: a service has no live generation, or steering falls back.
     Degraded = 11,
+    /// Interrupted while waiting: what was begun goes on.
+    Interrupted = 130,
 }
 
 impl From<ExitCode> for std::process::ExitCode {

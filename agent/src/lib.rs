@@ -4,6 +4,7 @@
 //! of the machine; [`api`] is what goes over the control socket. [`load`] measures what upgrades cost.
 
 pub mod api;
+pub mod cli;
 pub mod daemon;
 pub mod datapath;
 pub mod exit;

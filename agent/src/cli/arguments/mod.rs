@@ -1,0 +1,230 @@
+//! What can be typed, and nothing about what it does.
+//!
+//! Every option has a variable `AGENT_…` named after it, and a key in the configuration file; a test keeps it so.
+
+mod operation;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+pub(super) use self::{
+    operation::{
+        AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, NewServer, OneService,
+        UndoArguments, UpgradeArguments, Wait,
+    },
+    values::{Selected, Signal, Variable},
+};
+use crate::places::Places;
+
+/// Upgrades network servers without losing a connection.
+///
+/// The agent takes charge of a TCP port that an unmodified server serves. From then on it steers each new connection to
+/// the newest generation of that server, while the connections that an older generation has stay with it until they end.
+#[derive(Debug, Parser)]
+#[command(name = "agent", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_long_help = EXAMPLE)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(super) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLE: &str = "\
+Examples:
+  sudo agent attach --port 8080
+  sudo agent upgrade --port 8080 -- ./server-v2
+  sudo agent status";
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct GlobalOptions {
+    /// Directory of the control socket, the state and the logs
+    #[arg(long, env = "AGENT_RUNTIME_DIR", value_name = "DIR", global = true)]
+    #[arg(default_value = Places::RUNTIME_DIR)]
+    pub(super) runtime_dir: PathBuf,
+
+    /// Where maps and links are pinned, on a BPF file system
+    #[arg(long, env = "AGENT_PIN_DIR", value_name = "DIR", global = true)]
+    #[arg(default_value = Places::PIN_DIR)]
+    pub(super) pin_dir: PathBuf,
+
+    /// The control group below which servers are launched [default: `agent`, below the mount point]
+    #[arg(long, env = "AGENT_CGROUP", value_name = "DIR", global = true)]
+    pub(super) cgroup: Option<PathBuf>,
+
+    /// How the answer is written
+    #[arg(short, long, env = "AGENT_OUTPUT", value_name = "FORMAT", global = true)]
+    #[arg(value_enum, default_value_t = Format::Table)]
+    pub(super) output: Format,
+
+    /// Short for `--output json`
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+
+    /// When to use colour; `auto` also looks at NO_COLOR and CLICOLOR_FORCE
+    #[arg(long, env = "AGENT_COLOR", value_name = "WHEN", global = true)]
+    #[arg(value_enum, default_value_t = ColourChoice::Auto)]
+    pub(super) color: ColourChoice,
+
+    /// Log more: once what is decided, twice each step, three times everything
+    #[arg(short, long, action = ArgAction::Count, env = "AGENT_VERBOSE", global = true)]
+    pub(super) verbose: u8,
+
+    /// How the log is written, to the standard error
+    #[arg(long, env = "AGENT_LOG_FORMAT", value_name = "FORMAT", global = true)]
+    #[arg(value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
+
+    /// File with defaults for all options [default: `/etc/agent.toml`, if there is one]
+    ///
+    /// Keys are the long names of the options: those of every command at the top, those of one command in a section that
+    /// is named after it, as in `[upgrade]` followed by `drain-timeout = "30m"`. A variable and an option on the command
+    /// line come first.
+    #[arg(long, env = "AGENT_CONFIG", value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Table,
+    /// For people with room
+    Wide,
+    /// The answer of the API as it is
+    Json,
+    /// One element per line
+    Jsonl,
+}
+
+/// When colour is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ColourChoice {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Verbs change, nouns read.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Attach(AttachArguments),
+    Upgrade(UpgradeArguments),
+    Undo(UndoArguments),
+    Detach(DetachArguments),
+    Status(StatusArguments),
+    Flows(FlowsArguments),
+    Events(EventsArguments),
+    History(HistoryArguments),
+    Explain(ExplainArguments),
+    /// Say whether this machine has what the agent needs
+    ///
+    /// Changes nothing. Ends with 4 if something is missing, and says how to get it.
+    Doctor,
+    Daemon(DaemonArguments),
+    /// Become a server: how the agent starts one in a prepared process.
+    #[command(hide = true)]
+    Launch,
+    /// Print the completions for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual, a page per command.
+    #[command(hide = true)]
+    Manual {
+        /// Folder that the pages go to
+        directory: PathBuf,
+    },
+}
+
+/// Hand a port back to the kernel's own lookup
+///
+/// Changes nothing for the server that serves now, and for no connection. Refused while connections would be lost: during
+/// a rollout, and while the serving generation is bound to another port. The agent ends after the last one, if `attach`
+/// started it.
+#[derive(Debug, Args)]
+pub(super) struct DetachArguments {
+    #[command(flatten)]
+    pub(super) service: OneService,
+}
+
+/// Show services and their generations
+///
+/// One line per generation; the pointer is at the one that takes new connections.
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    pub(super) service: AnyService,
+
+    /// Stay, and show each change: as a picture on a terminal, as a line of JSON elsewhere
+    #[arg(short, long, env = "AGENT_WATCH", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) watch: bool,
+
+    /// End with 0 if all is steady, 10 if a rollout is under way, 11 if a service is degraded
+    #[arg(long, env = "AGENT_EXIT_CODE", conflicts_with = "watch")]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) exit_code: bool,
+}
+
+/// Show flows (established connections), and which generation has each
+#[derive(Debug, Args)]
+pub(super) struct FlowsArguments {
+    #[command(flatten)]
+    pub(super) service: AnyService,
+}
+
+/// Show what happened
+#[derive(Debug, Args)]
+pub(super) struct EventsArguments {
+    /// Stay, and show what happens from now on
+    #[arg(short, long, env = "AGENT_FOLLOW", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(super) follow: bool,
+}
+
+/// Show the rollouts of a service and how they ended
+#[derive(Debug, Args)]
+pub(super) struct HistoryArguments {
+    #[command(flatten)]
+    pub(super) service: AnyService,
+}
+
+/// Say which generation would get a connection, and why
+#[derive(Debug, Args)]
+pub(super) struct ExplainArguments {
+    /// Where the connection goes to
+    #[arg(value_name = "ADDRESS:PORT")]
+    pub(super) local: std::net::SocketAddr,
+
+    /// Where it comes from
+    #[arg(long, env = "AGENT_FROM", value_name = "ADDRESS:PORT")]
+    pub(super) from: Option<std::net::SocketAddr>,
+}
+
+/// Run the agent in the foreground
+///
+/// Takes over whatever an earlier agent left behind: services, rollouts and their timers. Ending it ends no server and
+/// changes no steering.
+#[derive(Debug, Args)]
+pub(super) struct DaemonArguments {
+    /// End after the last service was detached; the first line of the standard output says how the start went.
+    #[arg(long, hide = true)]
+    pub(super) exit_when_detached: bool,
+}

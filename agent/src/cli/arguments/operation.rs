@@ -1,0 +1,270 @@
+//! The arguments of the commands that change something.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
+
+use super::{Selected, Signal, Variable};
+use crate::service::ServiceName;
+
+/// Take charge of a port that a server serves
+///
+/// Finds the server that listens there and from then on steers each new connection to it. No connection is lost or
+/// delayed, and the server is not restarted. Starts the agent in the background if none is running. Doing it again changes
+/// nothing.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  sudo agent attach --port 8080
+  sudo agent attach --port 80,443 --name web")]
+pub(in crate::cli) struct AttachArguments {
+    /// The port; several of one server will be switched at the same instant
+    #[arg(short, long = "port", env = "AGENT_PORT", value_name = "PORT", value_delimiter = ',')]
+    #[arg(required = true, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(in crate::cli) ports: Vec<u16>,
+
+    /// Only listeners on this address
+    #[arg(long, env = "AGENT_ADDRESS")]
+    pub(in crate::cli) address: Option<IpAddr>,
+
+    /// What to call the service [default: after the program and the first port]
+    #[arg(long, env = "AGENT_NAME")]
+    pub(in crate::cli) name: Option<ServiceName>,
+
+    /// Which process, where unrelated ones share the port
+    #[arg(long, env = "AGENT_PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(in crate::cli) pid: Option<i32>,
+}
+
+/// Bring in a new generation of a server, and let the old one finish
+///
+/// Starts the command with what the running generation was started with: its user, directory, environment and limits.
+/// Once it listens, all new connections go to it. The old generation keeps the connections it has; when they have ended
+/// it is told to end. If the new generation does not become ready, the old one serves on and nothing else has happened.
+///
+/// The command waits and shows how it goes. Interrupting it does not stop the rollout.
+#[derive(Debug, Args)]
+#[command(override_usage = "\
+agent upgrade [OPTIONS] <NAME|--port <PORT>> -- <COMMAND>...
+       agent upgrade [OPTIONS] <NAME|--port <PORT>> <--pid <PID>|--listen <PORT>>")]
+#[command(after_long_help = "\
+Examples:
+  sudo agent upgrade --port 8080 -- ./server-v2 --threads 4
+  sudo agent upgrade web --drain graceful --drain-timeout 30m -- /opt/web/bin/server
+  sudo agent upgrade web --listen 9090     (it was started by somebody else, on port 9090)")]
+pub(in crate::cli) struct UpgradeArguments {
+    #[command(flatten)]
+    pub(in crate::cli) service: OneService,
+
+    #[command(flatten)]
+    pub(in crate::cli) new: NewServer,
+
+    /// How far to wait
+    #[arg(long, env = "AGENT_WAIT", value_enum, default_value_t = Wait::Drained)]
+    pub(in crate::cli) wait: Wait,
+
+    /// How long the new generation may take until it listens
+    #[arg(long, env = "AGENT_TIMEOUT", value_name = "TIME", default_value = "60s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) timeout: Duration,
+
+    /// Refuse if another generation takes the new connections now
+    #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
+    pub(in crate::cli) if_generation: Option<u32>,
+
+    /// Only say what would be done
+    #[arg(long, env = "AGENT_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) dry_run: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) launch: LaunchOptions,
+
+    #[command(flatten)]
+    pub(in crate::cli) drain: DrainOptions,
+}
+
+/// Put the previous generation back
+///
+/// Gives all new connections to the generation that had them before, which must still be alive: it is, as long as it
+/// drains. The generation that is taken back keeps the connections it has, and drains in turn.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Example:
+  sudo agent undo --port 8080")]
+pub(in crate::cli) struct UndoArguments {
+    #[command(flatten)]
+    pub(in crate::cli) service: OneService,
+
+    /// How far to wait
+    #[arg(long, env = "AGENT_WAIT", value_enum, default_value_t = UndoWait::Switched)]
+    pub(in crate::cli) wait: UndoWait,
+
+    /// Refuse if another generation takes the new connections now
+    #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
+    pub(in crate::cli) if_generation: Option<u32>,
+
+    #[command(flatten)]
+    pub(in crate::cli) drain: DrainOptions,
+}
+
+/// The service that a command is about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(in crate::cli) struct OneService {
+    /// The service, by its name or one of its ports
+    #[arg(value_name = "NAME")]
+    pub(in crate::cli) service: Option<Selected>,
+
+    /// The service, by one of its ports
+    #[arg(short, long, env = "AGENT_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(in crate::cli) port: Option<u16>,
+}
+
+/// The service that a command is about, or all.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(in crate::cli) struct AnyService {
+    /// The service, by its name or one of its ports [default: all]
+    #[arg(value_name = "NAME")]
+    pub(in crate::cli) service: Option<Selected>,
+
+    /// The service, by one of its ports
+    #[arg(short, long, env = "AGENT_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(in crate::cli) port: Option<u16>,
+}
+
+impl OneService {
+    /// Which it is.
+    pub(in crate::cli) fn selected(&self) -> Selected {
+        AnyService { service: self.service.clone(), port: self.port }
+            .selected()
+            .expect("the parser asks for exactly one of them")
+    }
+}
+
+impl AnyService {
+    /// Which it is, if not all are meant.
+    pub(in crate::cli) fn selected(&self) -> Option<Selected> {
+        self.service.clone().or(self.port.map(Selected::Port))
+    }
+}
+
+/// Where the new generation comes from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(in crate::cli) struct NewServer {
+    /// The command that starts it; its program is looked up from here
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(in crate::cli) command: Vec<String>,
+
+    /// This process, already started, on whatever port it listens
+    #[arg(long, env = "AGENT_PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(in crate::cli) pid: Option<i32>,
+
+    /// The processes that listen on this port, already started
+    #[arg(long, env = "AGENT_LISTEN", value_name = "PORT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(in crate::cli) listen: Option<u16>,
+}
+
+/// In what the command differs from the generation that it replaces.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Launch options")]
+pub(in crate::cli) struct LaunchOptions {
+    /// User, by name or number [default: that of the old generation, like all of these]
+    #[arg(long, env = "AGENT_USER", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) user: Option<String>,
+
+    /// Group, by name or number
+    #[arg(long, env = "AGENT_GROUP", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) group: Option<String>,
+
+    /// Working directory
+    #[arg(long = "cwd", env = "AGENT_CWD", value_name = "DIR", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) working_directory: Option<PathBuf>,
+
+    /// Set a variable; can be given again
+    #[arg(long = "env", env = "AGENT_ENV", value_name = "NAME=VALUE", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) environment: Vec<Variable>,
+
+    /// Start from an empty environment
+    #[arg(long = "clear-env", env = "AGENT_CLEAR_ENV", conflicts_with_all = ["pid", "listen"])]
+    #[arg(value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) clear_environment: bool,
+
+    /// Limit of open files
+    #[arg(long, env = "AGENT_OPEN_FILES", value_name = "NUMBER", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) open_files: Option<u64>,
+}
+
+/// How the replaced generation leaves.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Drain options")]
+pub(in crate::cli) struct DrainOptions {
+    /// When the replaced generation is told to end
+    #[arg(long, env = "AGENT_DRAIN", value_name = "WHEN", value_enum)]
+    #[arg(default_value_t = DrainWhen::Patient)]
+    pub(in crate::cli) drain: DrainWhen,
+
+    /// How long its flows (established connections) are waited for; those left then end with it
+    #[arg(long, env = "AGENT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "1h")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) drain_timeout: Duration,
+
+    /// With `patient`: no longer wait for flows once all have been silent for this long
+    #[arg(long, env = "AGENT_DRAIN_IDLE", value_name = "TIME")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) drain_idle: Option<Duration>,
+
+    /// The signal that tells it to end, by name or number
+    #[arg(long, env = "AGENT_DRAIN_SIGNAL", value_name = "SIGNAL", default_value = "TERM")]
+    pub(in crate::cli) drain_signal: Signal,
+
+    /// How long connections that it has not accepted yet are waited for
+    #[arg(long, env = "AGENT_QUEUE_TIMEOUT", value_name = "TIME", default_value = "5s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) queue_timeout: Duration,
+
+    /// How long it may take to end after the signal, before it is killed
+    #[arg(long, env = "AGENT_STOP_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) stop_timeout: Duration,
+}
+
+/// When a replaced generation is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum DrainWhen {
+    /// When its flows have ended: right for servers that die at a signal
+    Patient,
+    /// At once: right for servers that finish their flows by themselves
+    Graceful,
+}
+
+/// The point of a rollout that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Wait {
+    /// The new generation listens
+    Ready,
+    /// It gets all new connections
+    Switched,
+    /// The old generation has finished and is gone
+    Drained,
+}
+
+/// The point of an undo that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum UndoWait {
+    /// The previous generation gets all new connections
+    Switched,
+    /// The other one has finished and is gone
+    Drained,
+}
+
+impl From<UndoWait> for Wait {
+    fn from(wait: UndoWait) -> Self {
+        match wait {
+            UndoWait::Switched => Self::Switched,
+            UndoWait::Drained => Self::Drained,
+        }
+    }
+}

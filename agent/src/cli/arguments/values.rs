@@ -1,0 +1,126 @@
+//! Values that are typed: parsed once, into what cannot be wrong.
+
+use std::{fmt, str::FromStr};
+
+use crate::service::{ServiceName, ServiceNameError};
+
+/// A service, as it is pointed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Selected {
+    /// By its name.
+    Name(ServiceName),
+    /// By one of its ports.
+    Port(u16),
+}
+
+impl FromStr for Selected {
+    type Err = ServiceNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // A name is never only digits, so a number can be nothing but a port.
+        match text.parse() {
+            Ok(port) if port > 0 => Ok(Self::Port(port)),
+            Ok(_) | Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl fmt::Display for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Port(port) => port.fmt(f),
+        }
+    }
+}
+
+/// A signal, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Signal(pub(in crate::cli) i32);
+
+/// The text names no signal.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no signal: give a name such as `TERM` or a number from 1 to 64")]
+pub(in crate::cli) struct NoSignal(String);
+
+impl FromStr for Signal {
+    type Err = NoSignal;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = || NoSignal(text.to_owned());
+        if text.starts_with(|c: char| c.is_ascii_digit()) {
+            let number = text.parse().ok().filter(|number| (1..=64).contains(number));
+            return number.map(Self).ok_or_else(unknown);
+        }
+        let upper = text.to_ascii_uppercase();
+        let name = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
+        let signal: Option<nix::sys::signal::Signal> = name.parse().ok();
+        signal.map(|signal| Self(signal as i32)).ok_or_else(unknown)
+    }
+}
+
+/// A variable for the environment of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Variable {
+    /// Its name.
+    pub(in crate::cli) name: String,
+    /// Its value.
+    pub(in crate::cli) value: String,
+}
+
+/// The text sets no variable.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected NAME=VALUE, got `{0}`")]
+pub(in crate::cli) struct NoVariable(String);
+
+impl FromStr for Variable {
+    type Err = NoVariable;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), value: value.to_owned() })
+            }
+            Some(_) | None => Err(NoVariable(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_has_a_name_with_or_without_its_prefix_or_a_number() {
+        for text in ["TERM", "SIGTERM", "term", "sigterm", "15"] {
+            assert_eq!(text.parse(), Ok(Signal(15)), "{text}");
+        }
+        assert_eq!("QUIT".parse(), Ok(Signal(3)));
+        assert_eq!("34".parse(), Ok(Signal(34)), "servers use real-time signals too");
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused() {
+        for text in ["", "0", "65", "-1", "STOPP", "15x"] {
+            assert_eq!(text.parse::<Signal>(), Err(NoSignal(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_number_selects_by_port_and_all_else_by_name() {
+        assert_eq!("8080".parse(), Ok(Selected::Port(8080)));
+        assert_eq!("web-8080".parse(), Ok(Selected::Name("web-8080".parse().unwrap())));
+        assert_eq!("0".parse::<Selected>(), Err(ServiceNameError::OnlyDigits));
+        assert_eq!("70000".parse::<Selected>(), Err(ServiceNameError::OnlyDigits));
+    }
+
+    #[test]
+    fn a_variable_needs_a_name_and_may_have_any_value() {
+        let variable =
+            |name: &str, value: &str| Variable { name: name.into(), value: value.into() };
+        assert_eq!("A=b=c".parse(), Ok(variable("A", "b=c")));
+        assert_eq!("A=".parse(), Ok(variable("A", "")));
+        assert!("=b".parse::<Variable>().is_err());
+        assert!("A".parse::<Variable>().is_err());
+    }
+}

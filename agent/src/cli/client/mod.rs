@@ -1,0 +1,227 @@
+//! The agent, as a command sees it: each request of the API is a method.
+
+mod event_stream;
+#[cfg(test)]
+pub(super) mod stub;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use hyper::Method;
+use serde::{Serialize, de::DeserializeOwned};
+
+use self::event_stream::NoEvent;
+pub(super) use self::transport::Stream;
+use super::arguments::Selected;
+use crate::{
+    api::{
+        AttachRequest, Attached, Detached, EventView, Events, Explanation, Flows, History, Problem,
+        ProblemKind, RolloutView, ServiceView, Services, UndoRequest, UpgradeAnswer,
+        UpgradeRequest,
+    },
+    rollout::RolloutId,
+    service::ServiceName,
+};
+
+/// Talks with the agent that has this control socket.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Does not connect yet: each request does.
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    pub(super) async fn services(&self) -> Result<Services, ClientError> {
+        self.get("/v1/services").await
+    }
+
+    pub(super) async fn service(&self, service: &Selected) -> Result<ServiceView, ClientError> {
+        self.get(&format!("/v1/services/{service}")).await
+    }
+
+    pub(super) async fn attach(&self, request: &AttachRequest) -> Result<Attached, ClientError> {
+        self.post("/v1/services", request).await
+    }
+
+    pub(super) async fn detach(&self, service: &Selected) -> Result<Detached, ClientError> {
+        let path = format!("/v1/services/{service}");
+        transport::value(&self.socket, Method::DELETE, &path, None::<&()>).await
+    }
+
+    pub(super) async fn upgrade(
+        &self,
+        service: &Selected,
+        request: &UpgradeRequest,
+    ) -> Result<UpgradeAnswer, ClientError> {
+        self.post(&format!("/v1/services/{service}/upgrade"), request).await
+    }
+
+    pub(super) async fn undo(
+        &self,
+        service: &Selected,
+        request: &UndoRequest,
+    ) -> Result<RolloutView, ClientError> {
+        self.post(&format!("/v1/services/{service}/undo"), request).await
+    }
+
+    pub(super) async fn flows(&self, service: &Selected) -> Result<Flows, ClientError> {
+        self.get(&format!("/v1/services/{service}/flows")).await
+    }
+
+    pub(super) async fn history(&self, service: &Selected) -> Result<History, ClientError> {
+        self.get(&format!("/v1/services/{service}/history")).await
+    }
+
+    pub(super) async fn explain(
+        &self,
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+    ) -> Result<Explanation, ClientError> {
+        let remote = remote.map(|remote| format!("&remote={}", encoded(remote)));
+        let query = format!("local={}{}", encoded(local), remote.unwrap_or_default());
+        self.get(&format!("/v1/explain?{query}")).await
+    }
+
+    pub(super) async fn events(&self) -> Result<Events, ClientError> {
+        self.get("/v1/events").await
+    }
+
+    pub(super) async fn follow_events(&self) -> Result<Stream<EventView>, ClientError> {
+        transport::stream(&self.socket, "/v1/events?follow=true").await
+    }
+
+    pub(super) async fn progress(
+        &self,
+        service: &ServiceName,
+        rollout: RolloutId,
+    ) -> Result<Stream<RolloutView>, ClientError> {
+        let path = format!("/v1/services/{service}/rollouts/{rollout}/progress");
+        transport::stream(&self.socket, &path).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        transport::value(&self.socket, Method::GET, path, None::<&()>).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, ClientError> {
+        transport::value(&self.socket, Method::POST, path, Some(body)).await
+    }
+}
+
+/// An address in a query. Of all that addresses are made of, only the sign before an IPv6 scope means something there.
+fn encoded(address: SocketAddr) -> String {
+    address.to_string().replace('%', "%25")
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Nobody has the socket.
+    #[error("no agent is running: nothing answers at `{}`", socket.display())]
+    NotRunning { socket: PathBuf, source: io::Error },
+    /// The socket is for others.
+    #[error("the control socket `{}` is for root", socket.display())]
+    Forbidden { socket: PathBuf, source: io::Error },
+    /// The socket is there and yet cannot be used.
+    #[error("cannot connect to the control socket `{}`", socket.display())]
+    Unconnected { socket: PathBuf, source: io::Error },
+    /// The agent took the request and said nothing.
+    #[error("the agent does not answer")]
+    Silent,
+    /// The agent went away.
+    #[error("the connection to the agent broke")]
+    Broken(#[from] hyper::Error),
+    /// The answer ended too early, or never.
+    #[error("the agent's answer was cut off")]
+    Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The request has no place in a request line.
+    #[error("cannot write the request line")]
+    Unaddressable(#[source] hyper::http::Error),
+    /// The request is no JSON.
+    #[error("cannot write the request")]
+    Unwritable(#[source] serde_json::Error),
+    /// The answer is not the JSON that it should be.
+    #[error("cannot read the agent's answer")]
+    Unreadable(#[source] serde_json::Error),
+    /// The answer is no event stream.
+    #[error("cannot read the agent's events")]
+    NoEvent(#[from] NoEvent),
+    /// The answer is not in the agent's words.
+    #[error("what has the control socket answers {status} and no more")]
+    Foreign { status: u16 },
+    /// The agent says no.
+    #[error("{0}")]
+    Refused(Problem),
+}
+
+impl ClientError {
+    fn unconnected(socket: &Path, source: io::Error) -> Self {
+        let socket = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Self::NotRunning { socket, source }
+            }
+            io::ErrorKind::PermissionDenied => Self::Forbidden { socket, source },
+            _ => Self::Unconnected { socket, source },
+        }
+    }
+
+    /// Whether an agent that is being restarted looks like this.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::NotRunning { .. } | Self::Silent | Self::Broken(_) | Self::Cut(_) => true,
+            Self::Forbidden { .. }
+            | Self::Unconnected { .. }
+            | Self::Unaddressable(_)
+            | Self::Unwritable(_)
+            | Self::Unreadable(_)
+            | Self::NoEvent(_)
+            | Self::Foreign { .. }
+            | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl From<ClientError> for Problem {
+    fn from(error: ClientError) -> Self {
+        const VERSIONS: &str = "use the same version of the command and of the agent";
+        let (kind, fix) = match &error {
+            ClientError::NotRunning { .. } => {
+                (ProblemKind::NotFound, Some("start it with `agent daemon`, or attach a port"))
+            }
+            ClientError::Forbidden { .. } => {
+                (ProblemKind::Preflight, Some("run it as root, for example with sudo"))
+            }
+            ClientError::Silent => (
+                ProblemKind::Failed,
+                Some(
+                    "what was asked for may still be done: see `agent status` and the agent's log",
+                ),
+            ),
+            ClientError::Unreadable(_) | ClientError::NoEvent(_) | ClientError::Foreign { .. } => {
+                (ProblemKind::Failed, Some(VERSIONS))
+            }
+            ClientError::Unconnected { .. }
+            | ClientError::Broken(_)
+            | ClientError::Cut(_)
+            | ClientError::Unaddressable(_)
+            | ClientError::Unwritable(_) => (ProblemKind::Failed, None),
+            ClientError::Refused(problem) => return problem.clone(),
+        };
+        Self { fix: fix.map(str::to_owned), ..Self::caused(kind, &error) }
+    }
+}

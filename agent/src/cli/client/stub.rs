@@ -1,0 +1,66 @@
+//! A tiny agent for tests.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+
+use super::Client;
+
+/// An agent that has one answer for each connection, and keeps what it was asked.
+pub(in crate::cli) struct Stub {
+    pub(in crate::cli) client: Client,
+    asked: Arc<Mutex<Vec<String>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Stub {
+    pub(in crate::cli) fn with(answers: Vec<String>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&asked);
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let request = read_request(&mut stream).await;
+                kept.lock().unwrap().push(request);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Self { client: Client::new(socket), asked, _folder: folder }
+    }
+
+    pub(in crate::cli) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// The request line, and the body if there is one.
+async fn read_request(stream: &mut UnixStream) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).await.unwrap();
+        text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+            let line = head.lines().next().unwrap();
+            return format!("{line} {body}").trim_end().to_owned();
+        }
+    }
+}
+
+/// One value, or a refusal.
+pub(in crate::cli) fn answer(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A stream that ends with the connection.
+pub(in crate::cli) fn stream(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{body}")
+}

@@ -1,0 +1,14 @@
+//! `agent completions`.
+
+use clap::CommandFactory;
+
+use super::{Context, arguments::Cli};
+use crate::{api::Problem, exit::ExitCode};
+
+/// Prints the script for a shell.
+pub(super) fn run(context: &Context, shell: clap_complete::Shell) -> Result<ExitCode, Problem> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "agent", &mut script);
+    context.console.print(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::Done)
+}

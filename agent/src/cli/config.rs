@@ -1,0 +1,225 @@
+//! The configuration file.
+//!
+//! What it says becomes the default of the option that has the key for its long name. So it is checked like what is typed,
+//! shown in `--help`, and comes after the command line and the variables, all of it by the parser's own rules.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::{Arg, CommandFactory, FromArgMatches};
+use toml::{Table, Value};
+
+use super::arguments::Cli;
+use crate::api::{Problem, ProblemKind};
+
+/// Read if there is one and no other is named.
+const DEFAULT_FILE: &str = "/etc/agent.toml";
+
+/// What a file says about every run is no place to say what this run is about.
+const ONLY_TYPED: [&str; 9] =
+    ["config", "help", "if-generation", "json", "listen", "name", "pid", "port", "version"];
+
+/// Why nothing is run.
+#[derive(Debug)]
+pub enum Refused {
+    /// The command line makes no sense, or asked for help only.
+    CommandLine(Box<clap::Error>),
+    /// The configuration file makes no sense.
+    Configuration(Problem),
+}
+
+impl From<clap::Error> for Refused {
+    fn from(error: clap::Error) -> Self {
+        Self::CommandLine(Box::new(error))
+    }
+}
+
+/// The parsed command line, completed from the configuration file.
+pub(super) fn parse(arguments: &[OsString]) -> Result<Cli, Refused> {
+    let mut command = Cli::command();
+    // Where the file is can be typed anywhere, so a first pass looks only for that. All else is complained about later,
+    // when the defaults are known.
+    let first = Cli::command().ignore_errors(true).try_get_matches_from(arguments)?;
+    let named = first.try_get_one::<PathBuf>("config").ok().flatten();
+    if let Some(table) = read(named.map(PathBuf::as_path)).map_err(Refused::Configuration)? {
+        command = with_defaults(command, table).map_err(Refused::Configuration)?;
+    }
+    let mut matches = command.clone().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches_mut(&mut matches)
+        .map_err(|error| Refused::from(error.format(&mut command)))
+}
+
+fn read(named: Option<&Path>) -> Result<Option<Table>, Problem> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(refuse(path, error.to_string())),
+    };
+    text.parse().map(Some).map_err(|error: toml::de::Error| refuse(path, error.to_string()))
+}
+
+fn refuse(path: &Path, cause: String) -> Problem {
+    let message = format!("cannot read the configuration file `{}`", path.display());
+    Problem { causes: vec![cause], ..Problem::new(ProblemKind::Usage, message) }
+}
+
+fn with_defaults(mut command: clap::Command, table: Table) -> Result<clap::Command, Problem> {
+    for (key, value) in table {
+        command = match value {
+            Value::Table(section) => in_section(command, &key, section)?,
+            value => with_default(command, None, &key, value)?,
+        };
+    }
+    Ok(command)
+}
+
+fn in_section(
+    command: clap::Command,
+    name: &str,
+    section: Table,
+) -> Result<clap::Command, Problem> {
+    let known = command.get_subcommands().any(|sub| sub.get_name() == name && !sub.is_hide_set());
+    if !known {
+        return Err(senseless(format!("the section `[{name}]` is named after no command")));
+    }
+    let mut failure = None;
+    let command = command.mut_subcommand(name, |mut sub| {
+        for (key, value) in section {
+            match with_default(sub.clone(), Some(name), &key, value) {
+                Ok(changed) => sub = changed,
+                Err(problem) => failure = Some(problem),
+            }
+        }
+        sub
+    });
+    failure.map_or(Ok(command), Err)
+}
+
+fn with_default(
+    command: clap::Command,
+    section: Option<&str>,
+    key: &str,
+    value: Value,
+) -> Result<clap::Command, Problem> {
+    let place = section.map_or_else(|| "at the top".to_owned(), |name| format!("in `[{name}]`"));
+    if ONLY_TYPED.contains(&key) {
+        return Err(senseless(format!("`{key}`, {place}, belongs on the command line")));
+    }
+    let known = |arg: &&Arg| arg.get_long() == Some(key) && !arg.is_hide_set();
+    let Some(id) = command.get_arguments().find(known).map(Arg::get_id).cloned() else {
+        return Err(senseless(format!("the key `{key}`, {place}, is named after no option")));
+    };
+    let values = texts(value).ok_or_else(|| {
+        senseless(format!("the value of `{key}`, {place}, is no text, number or truth value"))
+    })?;
+    Ok(command.mut_arg(id, |arg| arg.default_values(values)))
+}
+
+/// The value as it would be typed; a list is an option that is given several times.
+fn texts(value: Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Integer(number) => Some(vec![number.to_string()]),
+        Value::Boolean(truth) => Some(vec![truth.to_string()]),
+        Value::Array(values) => {
+            values.into_iter().map(texts).collect::<Option<Vec<_>>>().map(|texts| texts.concat())
+        }
+        Value::Float(_) | Value::Datetime(_) | Value::Table(_) => None,
+    }
+}
+
+fn senseless(message: String) -> Problem {
+    Problem::new(ProblemKind::Usage, format!("in the configuration file, {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::cli::arguments::{Command, Format};
+
+    fn with_file(text: &str, arguments: &[&str]) -> Result<Cli, Refused> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("agent.toml");
+        fs::write(&file, text).unwrap();
+        let named = ["agent".into(), "--config".into(), file.into()];
+        let typed = arguments.iter().map(OsString::from);
+        parse(&named.into_iter().chain(typed).collect::<Vec<OsString>>())
+    }
+
+    fn complaint(text: &str) -> String {
+        match with_file(text, &["status"]) {
+            Err(Refused::Configuration(problem)) => {
+                assert_eq!(problem.kind, ProblemKind::Usage);
+                problem.message
+            }
+            other => panic!("expected a complaint, got {other:?}"),
+        }
+    }
+
+    const FILE: &str = r#"
+        runtime-dir = "/run/other"
+        output = "jsonl"
+        verbose = 2
+        [upgrade]
+        drain-timeout = "30m"
+        drain-signal = 3
+        env = ["A=1", "B=2"]
+        dry-run = true
+    "#;
+
+    #[test]
+    fn the_file_gives_defaults_and_what_is_typed_comes_first() {
+        let cli =
+            with_file(FILE, &["upgrade", "web", "--drain-signal", "INT", "--", "server"]).unwrap();
+        assert_eq!(cli.global.runtime_dir, Path::new("/run/other"));
+        assert_eq!(cli.global.output, Format::Jsonl);
+        assert_eq!(cli.global.verbose, 2);
+        let Command::Upgrade(upgrade) = cli.command else { panic!("not an upgrade") };
+        assert_eq!(upgrade.drain.drain_timeout, Duration::from_secs(1800));
+        assert_eq!(upgrade.drain.drain_signal.0, 2);
+        assert_eq!(upgrade.drain.stop_timeout, Duration::from_secs(10));
+        assert_eq!(upgrade.launch.environment.len(), 2);
+        assert!(upgrade.dry_run);
+    }
+
+    #[test]
+    fn a_global_option_comes_first_wherever_it_is_typed() {
+        for arguments in [["--output=wide", "status"], ["status", "--output=wide"]] {
+            assert_eq!(with_file(FILE, &arguments).unwrap().global.output, Format::Wide);
+        }
+    }
+
+    #[test]
+    fn launch_defaults_do_not_stand_in_the_way_of_a_started_server() {
+        assert!(with_file(FILE, &["upgrade", "web", "--pid", "7"]).is_ok());
+    }
+
+    #[test]
+    fn what_the_file_cannot_say_is_complained_about() {
+        assert!(complaint("colour = 1").contains("`colour`, at the top, is named after no option"));
+        assert!(complaint("[upgrade]\nport = 80").contains("belongs on the command line"));
+        assert!(complaint("[launch]").contains("`[launch]` is named after no command"));
+        assert!(complaint("output = 1.5").contains("no text, number or truth value"));
+        assert!(complaint("output =").contains("cannot read the configuration file"));
+    }
+
+    #[test]
+    fn a_value_of_the_file_is_checked_like_one_that_is_typed() {
+        let refused = with_file("[upgrade]\ntimeout = \"soon\"", &["upgrade", "web", "--pid", "7"]);
+        assert!(matches!(refused, Err(Refused::CommandLine(error)) if error.exit_code() == 2));
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there() {
+        let refused = parse(&["agent".into(), "--config=/nonexistent".into(), "status".into()]);
+        assert!(matches!(refused, Err(Refused::Configuration(_))));
+    }
+}

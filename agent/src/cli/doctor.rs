@@ -1,0 +1,116 @@
+//! `agent doctor`: what this machine has, and what is missing.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Context,
+    output::{Answer, Look, Paint},
+    table::{Side, Table},
+    words,
+};
+use crate::{
+    api::{Problem, SCHEMA},
+    exit::ExitCode,
+    places::Places,
+};
+
+/// All that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// Version of these types.
+    pub schema: u32,
+    /// In the order in which they matter.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As needed.
+    Ok,
+    /// Needed, and not there.
+    Missing,
+    /// Could not be found out.
+    Unknown,
+}
+
+/// Looks at everything; ends with [`ExitCode::Preflight`] if something is missing.
+pub(super) fn run(context: &Context) -> Result<ExitCode, Problem> {
+    let diagnosis = Diagnosis { schema: SCHEMA, checks: checks(&context.places) };
+    context.console.answer(&diagnosis)?;
+    Ok(diagnosis.exit_code())
+}
+
+/// Looks at everything.
+fn checks(_places: &Places) -> Vec<Check> {
+    Vec::new()
+}
+
+impl Diagnosis {
+    fn exit_code(&self) -> ExitCode {
+        let missing = self.checks.iter().any(|check| check.verdict == Verdict::Missing);
+        if missing { ExitCode::Preflight } else { ExitCode::Done }
+    }
+}
+
+impl Answer for Diagnosis {
+    fn text(&self, look: Look) -> String {
+        let mut table =
+            Table::new(&[("CHECK", Side::Left), ("", Side::Left), ("FOUND", Side::Left)]);
+        for Check { name, verdict, detail, fix: _ } in &self.checks {
+            let (word, paint) = match verdict {
+                Verdict::Ok => ("ok", None),
+                Verdict::Missing => ("missing", Some(Paint::Error)),
+                Verdict::Unknown => ("unknown", Some(Paint::Warning)),
+            };
+            table.row([name.clone(), word.to_owned(), detail.clone()], paint);
+        }
+        let mut text = table.render(look.colour);
+        for check in self.checks.iter().filter(|check| check.verdict != Verdict::Ok) {
+            if let Some(fix) = &check.fix {
+                let heading =
+                    Paint::Fix.on(&format!("fix {}:", words::line(&check.name)), look.colour);
+                text.push_str(&format!("{heading} {}\n", words::line(fix)));
+            }
+        }
+        text
+    }
+
+    fn elements(&self) -> serde_json::Result<Vec<serde_json::Value>> {
+        self.checks.iter().map(serde_json::to_value).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples::{BLACK, diagnosis};
+
+    #[test]
+    fn what_is_missing_is_shown_with_its_fix() {
+        insta::assert_snapshot!(diagnosis().text(BLACK));
+        insta::assert_json_snapshot!(diagnosis());
+    }
+
+    #[test]
+    fn only_what_is_missing_ends_in_failure() {
+        let mut diagnosis = diagnosis();
+        assert_eq!(diagnosis.exit_code(), ExitCode::Preflight);
+        diagnosis.checks.retain(|check| check.verdict != Verdict::Missing);
+        assert_eq!(diagnosis.exit_code(), ExitCode::Done);
+    }
+}

@@ -1,0 +1,62 @@
+//! `agent flows`.
+
+use super::{
+    Context,
+    arguments::{FlowsArguments, Selected},
+    output::{Answer, Look},
+    table::{Side, Table},
+    words,
+};
+use crate::{
+    api::{FlowView, Flows, Problem, SCHEMA},
+    exit::ExitCode,
+};
+
+/// Shows the flows of a service, or of all.
+pub(super) async fn run(
+    context: &Context,
+    arguments: &FlowsArguments,
+) -> Result<ExitCode, Problem> {
+    let flows = match arguments.service.selected() {
+        Some(service) => context.client.flows(&service).await?,
+        None => {
+            let mut all = Flows { schema: SCHEMA, flows: Vec::new() };
+            for service in context.client.services().await?.services {
+                let of_one = context.client.flows(&Selected::Name(service.name)).await?;
+                all.flows.extend(of_one.flows);
+            }
+            all
+        }
+    };
+    context.console.answer(&flows)?;
+    Ok(ExitCode::Done)
+}
+
+impl Answer for Flows {
+    fn text(&self, look: Look) -> String {
+        let mut table = Table::new(&[
+            ("GEN", Side::Right),
+            ("REMOTE", Side::Left),
+            ("LOCAL", Side::Left),
+            ("STATE", Side::Left),
+            ("ACCEPTED", Side::Left),
+            ("IDLE", Side::Left),
+        ]);
+        for FlowView { generation, remote, local, state, accepted, idle_seconds } in &self.flows {
+            let cells = [
+                generation.map_or_else(|| "-".to_owned(), |number| number.to_string()),
+                remote.to_string(),
+                local.to_string(),
+                state.clone(),
+                if *accepted { "yes" } else { "no" }.to_owned(),
+                idle_seconds.map_or_else(|| "-".to_owned(), words::span),
+            ];
+            table.row(cells, None);
+        }
+        table.render(look.colour)
+    }
+
+    fn elements(&self) -> serde_json::Result<Vec<serde_json::Value>> {
+        self.flows.iter().map(serde_json::to_value).collect()
+    }
+}

@@ -1,0 +1,289 @@
+//! Following a rollout up to the awaited point, and ending as it ended.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Context,
+    arguments::Wait,
+    client::{Client, ClientError},
+    output::{Answer, Console, Look},
+    progress::Progress,
+    words,
+};
+use crate::{
+    api::{Problem, RolloutView},
+    exit::ExitCode,
+    rollout::{Kind, Outcome, Status},
+};
+
+/// How long an agent that went away may take to come back.
+const AWAY: Duration = Duration::from_secs(30);
+/// How often it is looked for: nothing tells of a socket that is not there yet.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Follows a rollout that has begun, shows how it goes and what became of it.
+pub(super) async fn to_the_end(
+    context: &Context,
+    begun: RolloutView,
+    until: Wait,
+) -> Result<ExitCode, Problem> {
+    let mut progress = Progress::on(&context.console);
+    let followed = tokio::select! {
+        reached = watch(&context.client, begun, until, &mut progress) => Some(reached),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    drop(progress);
+    match followed {
+        Some(reached) => conclude(&context.console, &reached?),
+        None => {
+            context.console.note("the rollout goes on; `agent status` shows it");
+            Ok(ExitCode::Interrupted)
+        }
+    }
+}
+
+/// Returns what the rollout is when it has reached the point, across restarts of the agent.
+async fn watch(
+    client: &Client,
+    begun: RolloutView,
+    until: Wait,
+    progress: &mut Progress,
+) -> Result<RolloutView, ClientError> {
+    let mut last = Seen { view: begun, at: Instant::now() };
+    progress.show(&last.view);
+    while !has_reached(&last.view, until) {
+        let broken = observe(client, &mut last, until, progress).await;
+        match broken {
+            Ok(()) => {}
+            Err(error) if error.may_pass() && last.at.elapsed() < AWAY => {}
+            Err(error) => return Err(error),
+        }
+        if !has_reached(&last.view, until) {
+            if last.at.elapsed() >= AWAY {
+                return Err(ClientError::Silent);
+            }
+            progress.say("the agent is away, waiting for it to come back");
+            sleep(LOOK).await;
+        }
+    }
+    Ok(last.view)
+}
+
+/// What was seen last.
+struct Seen {
+    view: RolloutView,
+    at: Instant,
+}
+
+/// Reads one stream until it ends or the point is reached.
+async fn observe(
+    client: &Client,
+    last: &mut Seen,
+    until: Wait,
+    progress: &mut Progress,
+) -> Result<(), ClientError> {
+    let mut stream = client.progress(&last.view.service, last.view.id).await?;
+    let connected = Connected { last };
+    while !has_reached(&connected.last.view, until) {
+        let Some(view) = stream.next().await? else { break };
+        progress.show(&view);
+        connected.last.view = view;
+    }
+    Ok(())
+}
+
+/// While this lives, the agent is there: the time that it may be away begins when this ends, however it ends.
+struct Connected<'seen> {
+    last: &'seen mut Seen,
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.last.at = Instant::now();
+    }
+}
+
+/// Whether a rollout is where it was waited for, or will never be there.
+fn has_reached(view: &RolloutView, until: Wait) -> bool {
+    match (&view.status, until) {
+        (Status::Ended(_), _) => true,
+        (Status::MakingReady, _) | (Status::Draining, Wait::Drained) => false,
+        // A generation that is ready gets the new connections at once.
+        (Status::Draining, Wait::Ready | Wait::Switched) => true,
+    }
+}
+
+/// Shows what became of it, and says how to end.
+fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> {
+    let RolloutView { from, to, .. } = view;
+    let code = exit_code(view);
+    if code == ExitCode::Done || !console.is_for_people() {
+        console.answer(view)?;
+    }
+    if let Some(Outcome::OldDied) = view.outcome() {
+        console.warn(&format!(
+            "generation {from} died while it drained: how many of its flows died with it is unknown"
+        ));
+    }
+    if code != ExitCode::Done {
+        console.problem(&failure(view));
+    }
+    if matches!(view.outcome(), Some(Outcome::NotReady { .. } | Outcome::RolledBack { .. })) {
+        for line in &view.output {
+            console.note(&format!("  {to} | {}", words::line(line)));
+        }
+    }
+    Ok(code)
+}
+
+fn exit_code(view: &RolloutView) -> ExitCode {
+    match view.outcome() {
+        None | Some(Outcome::Completed | Outcome::OldDied) => ExitCode::Done,
+        Some(Outcome::DeadlinePassed { .. }) => ExitCode::DeadlinePassed,
+        Some(Outcome::NotReady { .. }) => ExitCode::NotReady,
+        Some(Outcome::RolledBack { .. }) => ExitCode::RolledBack,
+    }
+}
+
+/// What went wrong, as a problem; its kind is of no consequence, the outcome says how to end.
+fn failure(view: &RolloutView) -> Problem {
+    use crate::api::ProblemKind::NotReady;
+    let RolloutView { to, .. } = view;
+    let message = summary(view);
+    match view.outcome() {
+        Some(Outcome::NotReady { reason } | Outcome::RolledBack { reason }) => {
+            let fix = if view.output.is_empty() {
+                format!("see `agent events`, and the log of generation {to}")
+            } else {
+                format!("see the last output of generation {to}, below")
+            };
+            Problem { causes: vec![reason.clone()], ..Problem::new(NotReady, message) }.fix(fix)
+        }
+        Some(Outcome::DeadlinePassed { .. }) => Problem::new(NotReady, message)
+            .fix(format!("generation {to} serves; next time give a longer `--drain-timeout`")),
+        None | Some(Outcome::Completed | Outcome::OldDied) => Problem::new(NotReady, message),
+    }
+}
+
+/// Where a rollout stands, in one sentence.
+pub(super) fn summary(view: &RolloutView) -> String {
+    let RolloutView { service, kind, from, to, .. } = view;
+    let done = match kind {
+        Kind::Upgrade => "upgraded",
+        Kind::Undo => "put back",
+    };
+    match &view.status {
+        Status::MakingReady => {
+            format!("{service} is being {done}: generation {to} does not listen yet")
+        }
+        Status::Draining => format!(
+            "{service} {done}: generation {to} takes all new connections, generation {from} drains"
+        ),
+        Status::Ended(Outcome::Completed) => {
+            let took = view.ended_after_seconds.map(words::span);
+            let took = took.map(|took| format!(" after {took}")).unwrap_or_default();
+            format!(
+                "{service} {done}: generation {to} serves, generation {from} finished and is gone{took}"
+            )
+        }
+        Status::Ended(Outcome::OldDied) => {
+            format!("{service} {done}: generation {to} serves, generation {from} died")
+        }
+        Status::Ended(Outcome::DeadlinePassed { flows_left }) => format!(
+            "{service} {done}, but {} of generation {from} ended by force when the time to drain was up",
+            words::count(*flows_left, "flow", "flows"),
+        ),
+        Status::Ended(Outcome::NotReady { .. }) => format!(
+            "{service} not {done}: generation {to} did not become ready, generation {from} serves on"
+        ),
+        Status::Ended(Outcome::RolledBack { .. }) => format!(
+            "{service} rolled back: generation {from} takes all new connections again, not generation {to}"
+        ),
+    }
+}
+
+impl Answer for RolloutView {
+    fn text(&self, _look: Look) -> String {
+        format!("{}\n", summary(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{
+        client::stub::{Stub, answer, stream},
+        samples,
+    };
+
+    #[test]
+    fn each_outcome_has_its_exit_code_and_its_words() {
+        let lines: Vec<String> = samples::rollouts()
+            .iter()
+            .map(|view| format!("{}: {}", exit_code(view) as u8, summary(view)))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_failure_says_why_and_where_to_look() {
+        let failed =
+            samples::rollouts().into_iter().filter(|view| exit_code(view) != ExitCode::Done);
+        let texts = failed.map(|view| crate::cli::report::text(&failure(&view), false));
+        insta::assert_snapshot!(texts.collect::<Vec<_>>().join("\n"));
+    }
+
+    fn events(views: &[RolloutView]) -> String {
+        let events = views.iter().map(|view| serde_json::to_string(view).unwrap());
+        stream(&events.map(|event| format!("data: {event}\n\n")).collect::<String>())
+    }
+
+    #[tokio::test]
+    async fn a_rollout_is_followed_across_a_restart_of_the_agent() {
+        let [ready, draining, completed, ..] = &samples::rollouts()[..] else { panic!("too few") };
+        let same = |view: &RolloutView| RolloutView { id: ready.id, ..view.clone() };
+        let (draining, completed) = (same(draining), same(completed));
+        let agent = Stub::with(vec![
+            events(&[ready.clone(), draining.clone()]),
+            String::new(),
+            events(&[draining.clone(), completed.clone()]),
+        ]);
+        let mut progress = Progress::Lines { last: String::new() };
+        let end = watch(&agent.client, ready.clone(), Wait::Drained, &mut progress).await.unwrap();
+        assert_eq!(end, completed);
+        assert_eq!(agent.asked().len(), 3);
+        assert_eq!(agent.asked()[2], "GET /v1/services/web/rollouts/1/progress HTTP/1.1");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_was_waited_for() {
+        let [ready, draining, completed, ..] = &samples::rollouts()[..] else { panic!("too few") };
+        let agent = Stub::with(vec![events(&[ready.clone(), draining.clone(), completed.clone()])]);
+        let mut progress = Progress::Lines { last: String::new() };
+        let end = watch(&agent.client, ready.clone(), Wait::Switched, &mut progress).await.unwrap();
+        assert_eq!(end.status, Status::Draining);
+    }
+
+    #[tokio::test]
+    async fn a_rollout_that_the_agent_does_not_know_is_not_waited_for() {
+        let [ready, ..] = &samples::rollouts()[..] else { panic!("too few") };
+        let problem = Problem::new(crate::api::ProblemKind::NotFound, "no such rollout");
+        let agent = Stub::with(vec![answer(404, &serde_json::to_string(&problem).unwrap())]);
+        let mut progress = Progress::Lines { last: String::new() };
+        let error = watch(&agent.client, ready.clone(), Wait::Switched, &mut progress).await;
+        assert_eq!(Problem::from(error.unwrap_err()), problem);
+    }
+
+    #[test]
+    fn an_ended_rollout_is_waited_for_no_longer() {
+        for view in samples::rollouts() {
+            let ended = view.outcome().is_some();
+            assert_eq!(has_reached(&view, Wait::Drained), ended);
+            let switched = ended || view.status == Status::Draining;
+            assert_eq!(has_reached(&view, Wait::Switched), switched);
+            assert_eq!(has_reached(&view, Wait::Ready), switched);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `agent history`.
+
+use super::{
+    Context,
+    arguments::{HistoryArguments, Selected},
+    output::{Answer, Look, Paint},
+    table::{Side, Table},
+    words,
+};
+use crate::{
+    api::{History, Problem, RolloutView, SCHEMA},
+    exit::ExitCode,
+    rollout::{Kind, Outcome, Status},
+};
+
+/// Shows the rollouts of a service, or of all.
+pub(super) async fn run(
+    context: &Context,
+    arguments: &HistoryArguments,
+) -> Result<ExitCode, Problem> {
+    let history = match arguments.service.selected() {
+        Some(service) => context.client.history(&service).await?,
+        None => {
+            let mut all = History { schema: SCHEMA, rollouts: Vec::new() };
+            for service in context.client.services().await?.services {
+                let of_one = context.client.history(&Selected::Name(service.name)).await?;
+                all.rollouts.extend(of_one.rollouts);
+            }
+            all.rollouts.sort_by_key(|rollout| rollout.began_unix_ms);
+            all
+        }
+    };
+    context.console.answer(&history)?;
+    Ok(ExitCode::Done)
+}
+
+impl Answer for History {
+    fn text(&self, look: Look) -> String {
+        let mut table = Table::new(&[
+            ("SERVICE", Side::Left),
+            ("ID", Side::Right),
+            ("KIND", Side::Left),
+            ("FROM", Side::Right),
+            ("TO", Side::Right),
+            ("BEGAN", Side::Left),
+            ("SWITCHED", Side::Left),
+            ("ENDED", Side::Left),
+            ("OUTCOME", Side::Left),
+        ]);
+        let after = |seconds: Option<f64>| {
+            seconds.map_or_else(|| "-".to_owned(), |seconds| format!("+{}", words::span(seconds)))
+        };
+        for rollout in &self.rollouts {
+            let cells = [
+                rollout.service.to_string(),
+                rollout.id.to_string(),
+                kind(rollout).to_owned(),
+                rollout.from.to_string(),
+                rollout.to.to_string(),
+                words::moment(rollout.began_unix_ms),
+                after(rollout.switched_after_seconds),
+                after(rollout.ended_after_seconds),
+                outcome(rollout),
+            ];
+            table.row(cells, paint(rollout));
+        }
+        table.render(look.colour)
+    }
+
+    fn elements(&self) -> serde_json::Result<Vec<serde_json::Value>> {
+        self.rollouts.iter().map(serde_json::to_value).collect()
+    }
+}
+
+const fn kind(rollout: &RolloutView) -> &'static str {
+    match rollout.kind {
+        Kind::Upgrade => "upgrade",
+        Kind::Undo => "undo",
+    }
+}
+
+fn outcome(rollout: &RolloutView) -> String {
+    match &rollout.status {
+        Status::MakingReady => "(making ready)".to_owned(),
+        Status::Draining => "(draining)".to_owned(),
+        Status::Ended(Outcome::Completed) => "completed".to_owned(),
+        Status::Ended(Outcome::DeadlinePassed { flows_left }) => {
+            format!("deadline passed, {} left", words::count(*flows_left, "flow", "flows"))
+        }
+        Status::Ended(Outcome::OldDied) => "old generation died".to_owned(),
+        Status::Ended(Outcome::NotReady { reason }) => format!("not ready: {reason}"),
+        Status::Ended(Outcome::RolledBack { reason }) => format!("rolled back: {reason}"),
+    }
+}
+
+const fn paint(rollout: &RolloutView) -> Option<Paint> {
+    match rollout.outcome() {
+        None => Some(Paint::Leaving),
+        Some(Outcome::Completed) => None,
+        Some(Outcome::DeadlinePassed { .. } | Outcome::OldDied) => Some(Paint::Warning),
+        Some(Outcome::NotReady { .. } | Outcome::RolledBack { .. }) => Some(Paint::Error),
+    }
+}

@@ -1,0 +1,36 @@
+//! The log: to the standard error, so that answers stay apart.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use super::{
+    arguments::{GlobalOptions, LogFormat},
+    output,
+};
+
+/// Starts it. A daemon says what it decides without being asked.
+pub(super) fn start(options: &GlobalOptions, daemon: bool) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(level(options.verbose + u8::from(daemon)).into())
+        .with_env_var("AGENT_LOG")
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match options.log_format {
+        LogFormat::Json => subscriber.json().init(),
+        LogFormat::Text => {
+            let terminal = io::stderr().is_terminal();
+            let colour = output::colour(options.color, terminal, |name| std::env::var_os(name));
+            subscriber.with_ansi(colour).init();
+        }
+    }
+}
+
+fn level(verbose: u8) -> LevelFilter {
+    match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        3.. => LevelFilter::TRACE,
+    }
+}

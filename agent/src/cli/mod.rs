@@ -1,0 +1,168 @@
+//! The command line: what is typed, what is asked of the agent, what is shown.
+//!
+//! [`arguments`] says what can be typed and [`config`] completes it. Each command is one module. A command asks through
+//! [`client`], shows by [`output`], and ends with an [`ExitCode`] or a [`Problem`].
+
+mod arguments;
+mod attach;
+mod client;
+mod completions;
+mod config;
+mod daemon;
+mod detach;
+pub mod doctor;
+mod drain;
+mod events;
+mod explain;
+mod flows;
+mod follow;
+mod history;
+mod logging;
+mod manual;
+mod output;
+mod program;
+mod progress;
+mod report;
+#[cfg(test)]
+mod samples;
+mod start;
+mod status;
+mod table;
+mod trampoline;
+mod undo;
+mod upgrade;
+mod words;
+
+use std::{ffi::OsString, io::IsTerminal};
+
+pub use self::{arguments::Cli, config::Refused};
+use self::{
+    arguments::{ColourChoice, Command, GlobalOptions},
+    client::Client,
+    output::Console,
+};
+use crate::{
+    api::{Problem, ProblemKind},
+    exit::ExitCode,
+    places::Places,
+};
+
+/// What every command has at hand.
+#[derive(Debug)]
+struct Context {
+    options: GlobalOptions,
+    places: Places,
+    client: Client,
+    console: Console,
+}
+
+impl Cli {
+    /// Reads the command line, the environment and the configuration file.
+    ///
+    /// # Errors
+    ///
+    /// When one of them makes no sense, and when only help was asked for.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        // A server's environment may hold anything under our names, so becoming one does not look at it.
+        if trampoline::is_asked_for(&arguments) {
+            return Ok(trampoline::command_line());
+        }
+        config::parse(&arguments)
+    }
+
+    /// Starts the log, to the standard error.
+    pub fn start_log(&self) {
+        logging::start(&self.global, matches!(self.command, Command::Daemon(_)));
+    }
+
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done; the kind of the problem says how to end.
+    pub fn run(&self) -> Result<ExitCode, Problem> {
+        let context = Context::new(self.global.clone())?;
+        match &self.command {
+            Command::Launch => trampoline::run(),
+            Command::Daemon(arguments) => daemon::run(&context, arguments),
+            Command::Completions { shell } => completions::run(&context, *shell),
+            Command::Manual { directory } => manual::run(directory),
+            Command::Doctor => doctor::run(&context),
+            command => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime =
+                    runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+                runtime.block_on(ask(&context, command))
+            }
+        }
+    }
+
+    /// Tells a problem, to the standard error.
+    pub fn report(&self, problem: &Problem) {
+        tell(problem, self.global.color);
+    }
+}
+
+/// The commands that talk with the agent.
+async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> {
+    match command {
+        Command::Attach(arguments) => attach::run(context, arguments).await,
+        Command::Upgrade(arguments) => upgrade::run(context, arguments).await,
+        Command::Undo(arguments) => undo::run(context, arguments).await,
+        Command::Detach(arguments) => detach::run(context, arguments).await,
+        Command::Status(arguments) => status::run(context, arguments).await,
+        Command::Flows(arguments) => flows::run(context, arguments).await,
+        Command::Events(arguments) => events::run(context, arguments).await,
+        Command::History(arguments) => history::run(context, arguments).await,
+        Command::Explain(arguments) => explain::run(context, arguments).await,
+        Command::Launch
+        | Command::Daemon(_)
+        | Command::Completions { .. }
+        | Command::Manual { .. }
+        | Command::Doctor => unreachable!("these need no runtime and were run without one"),
+    }
+}
+
+impl Context {
+    fn new(options: GlobalOptions) -> Result<Self, Problem> {
+        // The agent that may be started has another working directory.
+        let absolute = |path: &std::path::Path| {
+            std::path::absolute(path).map_err(|error| Problem::caused(ProblemKind::Usage, &error))
+        };
+        let places = Places {
+            runtime_dir: absolute(&options.runtime_dir)?,
+            pin_dir: absolute(&options.pin_dir)?,
+            cgroup: options.cgroup.as_deref().map(absolute).transpose()?,
+        };
+        let client = Client::new(places.socket());
+        let console = Console::new(&options);
+        Ok(Self { options, places, client, console })
+    }
+}
+
+fn tell(problem: &Problem, choice: ColourChoice) {
+    let terminal = std::io::stderr().is_terminal();
+    let colour = output::colour(choice, terminal, |name| std::env::var_os(name));
+    eprint!("{}", report::text(problem, colour));
+}
+
+impl Refused {
+    /// Says so, and how the process ends.
+    pub fn report(self) -> std::process::ExitCode {
+        match self {
+            Self::CommandLine(error) => {
+                // Nobody is left to tell when the terminal is gone.
+                let _: std::io::Result<()> = error.print();
+                u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8).into()
+            }
+            Self::Configuration(problem) => {
+                tell(&problem, ColourChoice::Auto);
+                problem.kind.exit_code().into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

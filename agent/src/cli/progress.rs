@@ -1,0 +1,124 @@
+//! How a rollout goes, while it is waited for.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{output::Console, words};
+use crate::{
+    api::RolloutView,
+    rollout::{Outcome, Status},
+};
+
+/// Shows each change on the standard error: in one line that moves on a terminal, else in a line of its own.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Moving(ProgressBar),
+    Lines { last: String },
+}
+
+impl Progress {
+    /// What suits where the story is told.
+    pub(super) fn on(console: &Console) -> Self {
+        if !console.tells_to_terminal() {
+            return Self::Lines { last: String::new() };
+        }
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::new_spinner().with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self::Moving(bar)
+    }
+
+    /// Shows where the rollout stands.
+    pub(super) fn show(&mut self, view: &RolloutView) {
+        match self {
+            Self::Moving(bar) => bar.set_message(moving(view)),
+            // Times change always: a line that says them would be a line per event.
+            Self::Lines { .. } => self.say(&standing(view)),
+        }
+    }
+
+    /// Says something else.
+    pub(super) fn say(&mut self, text: &str) {
+        match self {
+            Self::Moving(bar) => bar.set_message(text.to_owned()),
+            Self::Lines { last } if last == text => {}
+            Self::Lines { last } => {
+                eprintln!("{text}");
+                text.clone_into(last);
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        match self {
+            Self::Moving(bar) => bar.finish_and_clear(),
+            Self::Lines { .. } => {}
+        }
+    }
+}
+
+/// With all that moves.
+fn moving(view: &RolloutView) -> String {
+    let mut text = standing(view);
+    if view.status == Status::Draining {
+        if let Some(idle) = view.idle_seconds {
+            text.push_str(&format!(", idle {}", words::span(idle)));
+        }
+        if let Some(deadline) = view.deadline_seconds {
+            text.push_str(&format!(", ends by force in {}", words::span(deadline)));
+        }
+    }
+    text
+}
+
+/// Without times.
+fn standing(view: &RolloutView) -> String {
+    let RolloutView { from, to, flows_left, .. } = view;
+    let doing = match &view.status {
+        Status::MakingReady => "waiting until it listens".to_owned(),
+        Status::Draining => match flows_left {
+            Some(flows) => {
+                format!(
+                    "draining generation {from}: {} left",
+                    words::count(*flows, "flow", "flows")
+                )
+            }
+            None => format!("draining generation {from}"),
+        },
+        Status::Ended(Outcome::Completed) => format!("generation {from} has drained"),
+        Status::Ended(Outcome::DeadlinePassed { .. }) => {
+            format!("the time to drain generation {from} was up")
+        }
+        Status::Ended(Outcome::OldDied) => format!("generation {from} died"),
+        Status::Ended(Outcome::NotReady { .. }) => "did not become ready".to_owned(),
+        Status::Ended(Outcome::RolledBack { .. }) => {
+            format!("rolled back to generation {from}")
+        }
+    };
+    format!("generation {to} · {doing}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn each_step_is_told() {
+        let lines: Vec<String> = samples::rollouts().iter().map(moving).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_line_is_told_once_however_often_its_times_change() {
+        let mut draining = samples::rollouts().remove(1);
+        let before = standing(&draining);
+        draining.idle_seconds = Some(99.0);
+        draining.deadline_seconds = Some(1.0);
+        assert_eq!(standing(&draining), before);
+    }
+}

@@ -1,0 +1,239 @@
+//! Fixed values for the tests.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{
+    doctor::{Check, Diagnosis, Verdict},
+    output::Look,
+};
+use crate::{
+    api::{
+        AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
+        GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, SCHEMA,
+        ServiceState, ServiceView, Services, UpgradePreview,
+    },
+    rollout::{Kind, Outcome, PortHold, RolloutId, Status},
+    service::{Endpoint, GenerationNumber, LocalAddress, ServiceName},
+};
+
+pub(super) const BLACK: Look = Look { wide: false, colour: false };
+pub(super) const WIDE: Look = Look { wide: true, colour: false };
+
+fn name(name: &str) -> ServiceName {
+    name.parse().unwrap()
+}
+
+pub(super) fn generation(number: u32, state: GenerationState) -> GenerationView {
+    let listener = |cookie| ListenerView { bound: ([0, 0, 0, 0], 8080).into(), cookie };
+    GenerationView {
+        number: GenerationNumber(number),
+        state,
+        takes_new_connections: state == GenerationState::Primary,
+        pids: vec![4711, 4712, 4713, 4714, 4715],
+        command: vec!["./server-v2".into(), "--greeting".into(), "a\nb".into()],
+        launched: number > 1,
+        listeners: vec![listener(4097), listener(4098)],
+        hold: PortHold::Shared,
+        note: None,
+        new_connections: 120_000,
+        open_flows: 37,
+        reset_flows: 2,
+        age_seconds: 12_345.0,
+        deadline_seconds: None,
+        log: (number > 1).then(|| format!("/run/agent/services/web/{number}.log").into()),
+    }
+}
+
+/// One per status and outcome.
+pub(super) fn rollouts() -> Vec<RolloutView> {
+    let ended = |outcome| Status::Ended(outcome);
+    [
+        Status::MakingReady,
+        Status::Draining,
+        ended(Outcome::Completed),
+        ended(Outcome::DeadlinePassed { flows_left: 3 }),
+        ended(Outcome::OldDied),
+        ended(Outcome::NotReady { reason: "it ended with exit status 1".into() }),
+        ended(Outcome::RolledBack { reason: "generation 2 died".into() }),
+    ]
+    .into_iter()
+    .zip(1..)
+    .map(|(status, id)| rollout(id, status))
+    .collect()
+}
+
+fn rollout(id: u64, status: Status) -> RolloutView {
+    let draining = status == Status::Draining;
+    let is_over = matches!(status, Status::Ended(_));
+    let failed = matches!(status, Status::Ended(Outcome::NotReady { .. }));
+    RolloutView {
+        schema: SCHEMA,
+        service: name("web"),
+        id: RolloutId(id),
+        kind: if id == 5 { Kind::Undo } else { Kind::Upgrade },
+        from: GenerationNumber(1),
+        to: GenerationNumber(2),
+        began_unix_ms: 1_700_000_000_000,
+        switched_after_seconds: (draining || is_over && !failed).then_some(0.75),
+        ended_after_seconds: is_over.then_some(95.0),
+        flows_left: draining.then_some(37),
+        idle_seconds: draining.then_some(4.0),
+        deadline_seconds: draining.then_some(3590.0),
+        output: if failed { vec!["cannot open config".into()] } else { Vec::new() },
+        status,
+    }
+}
+
+/// One that is steady, one that rolls out, one that is degraded.
+pub(super) fn services() -> Services {
+    let service = |text, address, state, generations| ServiceView {
+        name: name(text),
+        endpoints: vec![Endpoint { number: 0, port: 8080, address }],
+        state,
+        steered: 119_000,
+        plain: 0,
+        fallback: 0,
+        unreached: 0,
+        generations,
+        rollouts: Vec::new(),
+    };
+    let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
+    let steady = vec![generation(1, GenerationState::Primary)];
+    let mut draining = generation(1, GenerationState::Draining);
+    draining.deadline_seconds = Some(3590.0);
+    draining.hold = PortHold::Plain;
+    draining.note = Some("has a Multipath TCP listener, which nobody can steer to".into());
+    let mut next = generation(2, GenerationState::Primary);
+    next.hold = PortHold::Moved;
+    next.pids.truncate(1);
+    next.age_seconds = 42.0;
+    let mut rolling =
+        service("web", LocalAddress::DualStack, ServiceState::RollingOut, vec![draining, next]);
+    rolling.rollouts = vec![rollout(2, Status::Draining)];
+    rolling.fallback = 1;
+    rolling.unreached = 2;
+    let mut dead = generation(4, GenerationState::Dead);
+    dead.pids.clear();
+    dead.listeners.clear();
+    dead.hold = PortHold::Unbound;
+    Services {
+        schema: SCHEMA,
+        services: vec![
+            service("api", any, ServiceState::Steady, steady),
+            service("mail", any, ServiceState::Degraded, vec![dead]),
+            rolling,
+        ],
+    }
+}
+
+pub(super) fn attached() -> Attached {
+    Attached {
+        schema: SCHEMA,
+        changed: true,
+        service: services().services.remove(0),
+        warnings: vec!["two processes share the port".into()],
+    }
+}
+
+pub(super) fn detached() -> Detached {
+    Detached { schema: SCHEMA, changed: true, service: name("web"), last: true }
+}
+
+pub(super) fn preview() -> UpgradePreview {
+    UpgradePreview {
+        schema: SCHEMA,
+        from: GenerationNumber(1),
+        to: GenerationNumber(2),
+        steps: vec!["launch `/opt/web/server`".into(), "wait until it listens".into()],
+    }
+}
+
+pub(super) fn flows() -> Flows {
+    let flow = |generation: Option<u32>, remote: SocketAddr, idle_seconds| FlowView {
+        generation: generation.map(GenerationNumber),
+        remote,
+        local: ([192, 0, 2, 1], 8080).into(),
+        state: "ESTAB".into(),
+        accepted: generation.is_some(),
+        idle_seconds,
+    };
+    Flows {
+        schema: SCHEMA,
+        flows: vec![
+            flow(Some(1), ([203, 0, 113, 7], 50_000).into(), Some(4.0)),
+            flow(None, "[2001:db8::7]:50000".parse().unwrap(), None),
+        ],
+    }
+}
+
+pub(super) fn history() -> History {
+    History { schema: SCHEMA, rollouts: rollouts() }
+}
+
+pub(super) fn events() -> Events {
+    let event = |sequence, generation: Option<u32>, kind, message: &str| EventView {
+        schema: SCHEMA,
+        sequence,
+        unix_ms: 1_700_000_000_000 + sequence,
+        service: name("web"),
+        generation: generation.map(GenerationNumber),
+        kind,
+        message: message.into(),
+    };
+    Events {
+        schema: SCHEMA,
+        events: vec![
+            event(1, None, EventKind::Attached, "port 8080 is attached"),
+            event(2, Some(2), EventKind::Switched, "new connections go to generation 2"),
+            event(3, Some(1), EventKind::Warning, "generation 1 has no listener left"),
+        ],
+    }
+}
+
+pub(super) fn explanation() -> Explanation {
+    let listener = ListenerView { bound: ([0, 0, 0, 0], 8080).into(), cookie: 4097 };
+    Explanation {
+        schema: SCHEMA,
+        local: ([192, 0, 2, 1], 8080).into(),
+        service: Some(name("web")),
+        offers: vec![
+            Offer { generation: GenerationNumber(2), listeners: vec![listener] },
+            Offer { generation: GenerationNumber(1), listeners: Vec::new() },
+        ],
+        steps: vec!["the endpoint is *:8080".into(), "the primary is generation 2".into()],
+    }
+}
+
+pub(super) fn agent() -> AgentView {
+    AgentView {
+        schema: SCHEMA,
+        version: "0.1.0".into(),
+        pid: 4000,
+        network_namespace: 4_026_531_840,
+        runtime_dir: "/run/agent".into(),
+        pin_dir: "/sys/fs/bpf/agent".into(),
+        cgroup: "/sys/fs/cgroup/agent".into(),
+    }
+}
+
+pub(super) fn diagnosis() -> Diagnosis {
+    let check = |name: &str, verdict, detail: &str, fix: Option<&str>| Check {
+        name: name.into(),
+        verdict,
+        detail: detail.into(),
+        fix: fix.map(str::to_owned),
+    };
+    Diagnosis {
+        schema: SCHEMA,
+        checks: vec![
+            check("kernel types", Verdict::Ok, "/sys/kernel/btf/vmlinux", None),
+            check(
+                "BPF file system",
+                Verdict::Missing,
+                "/sys/fs/bpf is not mounted",
+                Some("mount -t bpf bpf /sys/fs/bpf"),
+            ),
+            check("capabilities", Verdict::Unknown, "/proc is hidden", Some("mount /proc")),
+        ],
+    }
+}

@@ -1,0 +1,134 @@
+//! Starting the agent in the background, for `attach`.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{ChildStdout, Command},
+    time::timeout,
+};
+
+use super::{
+    Context,
+    arguments::{GlobalOptions, LogFormat},
+    daemon,
+};
+use crate::{
+    api::{Problem, ProblemKind},
+    places::Places,
+};
+
+/// How long the agent may take to say how its start went.
+const START: Duration = Duration::from_secs(10);
+/// Longer than any problem.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// Starts it, and returns when it listens.
+pub(super) async fn agent(context: &Context) -> Result<(), Problem> {
+    privileged()?;
+    let log = prepare(&context.places)?;
+    // Not by name: the same binary, even if another was installed over it meanwhile.
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("agent")
+        .args(arguments(context))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| not_started(&context.places, &error.to_string()))?;
+    let out = child.stdout.take().expect("it was asked to be piped");
+    let line = timeout(START, first_line(out)).await;
+    match line {
+        Err(_late) => {
+            let cause = format!("it did not say within {} s that it listens", START.as_secs());
+            Err(not_started(&context.places, &cause))
+        }
+        Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
+        Ok(Ok(line)) if line == daemon::READY => {
+            context.console.note("started the agent in the background");
+            Ok(())
+        }
+        Ok(Ok(line)) => Err(serde_json::from_str(&line).unwrap_or_else(|_| {
+            not_started(&context.places, "it ended before it said that it listens")
+        })),
+    }
+}
+
+fn privileged() -> Result<(), Problem> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let message = "no agent is running, and starting one needs the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, \
+                   CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_SYS_RESOURCE";
+    Err(Problem::new(ProblemKind::Preflight, message).fix("run it as root, for example with sudo"))
+}
+
+/// Makes the runtime directory and opens the log in it.
+fn prepare(places: &Places) -> Result<File, Problem> {
+    let failed = |what: &str, path: &Path, error: &io::Error| Problem {
+        causes: vec![error.to_string()],
+        ..Problem::new(ProblemKind::Failed, format!("cannot {what} `{}`", path.display()))
+    };
+    let directory = &places.runtime_dir;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| failed("make the runtime directory", directory, &error))?;
+    let path = places.log_file();
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| failed("open the agent's log", &path, &error))
+}
+
+/// What the agent is started with: what this command was, where it matters to an agent.
+fn arguments(context: &Context) -> Vec<std::ffi::OsString> {
+    let Places { runtime_dir, pin_dir, cgroup } = &context.places;
+    let GlobalOptions { verbose, log_format, .. } = &context.options;
+    let mut arguments = vec![
+        "daemon".into(),
+        "--exit-when-detached".into(),
+        "--runtime-dir".into(),
+        runtime_dir.into(),
+        "--pin-dir".into(),
+        pin_dir.into(),
+    ];
+    if let Some(cgroup) = cgroup {
+        arguments.extend(["--cgroup".into(), cgroup.into()]);
+    }
+    if let Some(config) = &context.options.config {
+        arguments.extend(["--config".into(), config.into()]);
+    }
+    let log_format = match log_format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    arguments.extend(["--log-format".into(), log_format.into()]);
+    arguments.extend((0..*verbose).map(|_| "--verbose".into()));
+    arguments
+}
+
+async fn first_line(out: ChildStdout) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(out.take(LONGEST_LINE)).read_line(&mut line).await?;
+    Ok(line.trim_end().to_owned())
+}
+
+fn not_started(places: &Places, cause: &str) -> Problem {
+    let path = places.log_file();
+    let mut causes = vec![cause.to_owned()];
+    let log = fs::read_to_string(&path).unwrap_or_default();
+    causes.extend(log.lines().last().map(|line| format!("it logged last: {line}")));
+    Problem { causes, ..Problem::new(ProblemKind::Failed, "the agent did not start") }
+        .fix(format!("see its log `{}`", path.display()))
+}

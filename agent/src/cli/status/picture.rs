@@ -1,0 +1,177 @@
+//! A service and its generations, as they are shown to people.
+
+use crate::{
+    api::{GenerationState, GenerationView, ListenerView, ServiceState, ServiceView},
+    cli::{
+        follow,
+        output::{Look, Paint},
+        table::{Side, Table},
+        words,
+    },
+    rollout::PortHold,
+};
+
+/// The service on a line, its generations in a table, and what needs saying.
+pub(in crate::cli) fn service(service: &ServiceView, look: Look) -> String {
+    let mut text = heading(service, look);
+    text.push_str(&generations(service, look));
+    for generation in &service.generations {
+        if let Some(note) = &generation.note {
+            let number = generation.number;
+            text.push_str(&format!("note: generation {number}: {}\n", words::line(note)));
+        }
+    }
+    for rollout in &service.rollouts {
+        text.push_str(&format!("rollout {}: {}\n", rollout.id, follow::summary(rollout)));
+    }
+    for warning in warnings(service) {
+        text.push_str(&format!("{} {warning}\n", Paint::Warning.on("warning:", look.colour)));
+    }
+    text
+}
+
+fn heading(service: &ServiceView, look: Look) -> String {
+    let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
+    let (state, paint) = match service.state {
+        ServiceState::Steady => ("steady", Paint::Serving),
+        ServiceState::RollingOut => ("rolling out", Paint::Leaving),
+        ServiceState::Degraded => ("degraded", Paint::Error),
+    };
+    format!(
+        "{}  {}  {}\n",
+        Paint::Heading.on(service.name.as_str(), look.colour),
+        endpoints.join(", "),
+        paint.on(state, look.colour),
+    )
+}
+
+const COLUMNS: [(&str, Side); 13] = [
+    ("", Side::Left),
+    ("GEN", Side::Right),
+    ("STATE", Side::Left),
+    ("PIDS", Side::Left),
+    ("LISTENERS", Side::Left),
+    ("PORT", Side::Left),
+    ("NEW", Side::Right),
+    ("OPEN", Side::Right),
+    ("AGE", Side::Left),
+    ("DEADLINE", Side::Left),
+    ("RESET", Side::Right),
+    ("LOG", Side::Left),
+    ("COMMAND", Side::Left),
+];
+/// How many of them fit anywhere.
+const NARROW: usize = 10;
+
+fn generations(service: &ServiceView, look: Look) -> String {
+    let shown = if look.wide { COLUMNS.len() } else { NARROW };
+    let mut table = Table::new(&COLUMNS[..shown]);
+    for generation in &service.generations {
+        let cells = cells(generation, look);
+        table.row(cells.into_iter().take(shown), paint(generation));
+    }
+    table.render(look.colour)
+}
+
+fn cells(generation: &GenerationView, look: Look) -> [String; COLUMNS.len()] {
+    let dash = || "-".to_owned();
+    [
+        if generation.takes_new_connections { "▶" } else { "" }.to_owned(),
+        generation.number.to_string(),
+        state(generation.state).to_owned(),
+        pids(&generation.pids, look),
+        listeners(&generation.listeners),
+        hold(generation.hold).to_owned(),
+        generation.new_connections.to_string(),
+        generation.open_flows.to_string(),
+        words::span(generation.age_seconds),
+        generation.deadline_seconds.map_or_else(dash, words::span),
+        generation.reset_flows.to_string(),
+        generation.log.as_ref().map_or_else(dash, |log| log.display().to_string()),
+        generation.command.join(" "),
+    ]
+}
+
+const fn state(state: GenerationState) -> &'static str {
+    match state {
+        GenerationState::Starting => "starting",
+        GenerationState::Primary => "primary",
+        GenerationState::Dead => "dead",
+        GenerationState::Settling => "settling",
+        GenerationState::Draining => "draining",
+        GenerationState::Finishing => "finishing",
+        GenerationState::Stopping => "stopping",
+    }
+}
+
+const fn hold(hold: PortHold) -> &'static str {
+    match hold {
+        PortHold::Shared => "shared",
+        PortHold::Moved => "moved",
+        PortHold::Plain => "plain",
+        PortHold::Unbound => "-",
+    }
+}
+
+const fn paint(generation: &GenerationView) -> Option<Paint> {
+    match generation.state {
+        GenerationState::Dead => Some(Paint::Error),
+        _ if generation.takes_new_connections => Some(Paint::Serving),
+        GenerationState::Starting | GenerationState::Primary => None,
+        GenerationState::Settling
+        | GenerationState::Draining
+        | GenerationState::Finishing
+        | GenerationState::Stopping => Some(Paint::Leaving),
+    }
+}
+
+/// The first ones, which are the root ones; servers with hundreds of workers exist.
+fn pids(pids: &[i32], look: Look) -> String {
+    const FIRST: usize = 3;
+    let shown = if look.wide { pids.len() } else { FIRST };
+    let mut texts: Vec<String> = pids.iter().take(shown).map(ToString::to_string).collect();
+    if pids.len() > shown {
+        texts.push(format!("+{}", pids.len() - shown));
+    }
+    if texts.is_empty() { "-".to_owned() } else { texts.join(",") }
+}
+
+/// Each address once, with how many listeners have it.
+fn listeners(listeners: &[ListenerView]) -> String {
+    let mut counted: Vec<(std::net::SocketAddr, usize)> = Vec::new();
+    for listener in listeners {
+        match counted.iter_mut().find(|(bound, _)| *bound == listener.bound) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((listener.bound, 1)),
+        }
+    }
+    let texts: Vec<String> = counted
+        .into_iter()
+        .map(
+            |(bound, count)| {
+                if count == 1 { bound.to_string() } else { format!("{bound}×{count}") }
+            },
+        )
+        .collect();
+    if texts.is_empty() { "-".to_owned() } else { texts.join(",") }
+}
+
+/// What went otherwise than meant.
+fn warnings(service: &ServiceView) -> Vec<String> {
+    let new = |count| words::count(count, "new connection", "new connections");
+    let mut warnings = Vec::new();
+    if service.state == ServiceState::Degraded {
+        warnings
+            .push("no generation lives: connections are refused until a server listens".to_owned());
+    }
+    if service.fallback > 0 {
+        let count = new(service.fallback);
+        warnings.push(format!(
+            "{count} went to another generation than meant, which had no listener left"
+        ));
+    }
+    if service.unreached > 0 {
+        warnings.push(format!("{} found no generation with a listener", new(service.unreached)));
+    }
+    warnings
+}

@@ -1,0 +1,19 @@
+//! `agent undo`.
+
+use super::{Context, arguments::UndoArguments, drain, follow};
+use crate::{
+    api::{Problem, UndoRequest},
+    exit::ExitCode,
+    service::GenerationNumber,
+};
+
+/// Puts the previous generation back, and waits as far as asked.
+pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<ExitCode, Problem> {
+    let UndoArguments { service, wait, if_generation, drain } = arguments;
+    let request = UndoRequest {
+        drain: drain::request(drain),
+        if_generation: if_generation.map(GenerationNumber),
+    };
+    let begun = context.client.undo(&service.selected(), &request).await?;
+    follow::to_the_end(context, begun, (*wait).into()).await
+}

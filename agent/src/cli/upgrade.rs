@@ -1,0 +1,147 @@
+//! `agent upgrade`.
+
+use std::{env, path::Path};
+
+use super::{
+    Context,
+    arguments::{LaunchOptions, NewServer, UpgradeArguments},
+    drain, follow,
+    output::{Answer, Look},
+    program, words,
+};
+use crate::{
+    api::{
+        Command, NewGeneration, Problem, ProblemKind, UpgradeAnswer, UpgradePreview, UpgradeRequest,
+    },
+    exit::ExitCode,
+    service::GenerationNumber,
+};
+
+/// Brings a new generation in, and waits as far as asked.
+pub(super) async fn run(
+    context: &Context,
+    arguments: &UpgradeArguments,
+) -> Result<ExitCode, Problem> {
+    let service = arguments.service.selected();
+    let here = env::current_dir().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    let request = request(arguments, &here)?;
+    match context.client.upgrade(&service, &request).await? {
+        UpgradeAnswer::WouldDo(preview) => {
+            context.console.answer(&preview)?;
+            Ok(ExitCode::Done)
+        }
+        UpgradeAnswer::Begun(begun) => follow::to_the_end(context, *begun, arguments.wait).await,
+    }
+}
+
+/// What is asked for by one who is in this directory.
+fn request(arguments: &UpgradeArguments, here: &Path) -> Result<UpgradeRequest, Problem> {
+    let UpgradeArguments {
+        service: _,
+        new,
+        wait: _,
+        timeout,
+        if_generation,
+        dry_run,
+        launch,
+        drain,
+    } = arguments;
+    Ok(UpgradeRequest {
+        new: new_generation(new, launch, here)?,
+        ready_timeout: *timeout,
+        drain: drain::request(drain),
+        if_generation: if_generation.map(GenerationNumber),
+        dry_run: *dry_run,
+    })
+}
+
+fn new_generation(
+    new: &NewServer,
+    launch: &LaunchOptions,
+    here: &Path,
+) -> Result<NewGeneration, Problem> {
+    let NewServer { command, pid, listen } = new;
+    match (pid, listen, command.first()) {
+        (Some(pid), _, _) => Ok(NewGeneration::Process(*pid)),
+        (None, Some(port), _) => Ok(NewGeneration::Listening(*port)),
+        (None, None, Some(name)) => Ok(NewGeneration::Launch(Command {
+            program: program::resolve(name, here, env::var_os("PATH"))?,
+            ..launched(command, launch, here)
+        })),
+        (None, None, None) => Err(Problem::new(ProblemKind::Usage, "there is no command to start")),
+    }
+}
+
+fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command {
+    let LaunchOptions {
+        user,
+        group,
+        working_directory,
+        environment,
+        clear_environment,
+        open_files,
+    } = launch;
+    let pairs = environment.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
+    Command {
+        program: here.to_owned(),
+        arguments: command.to_vec(),
+        working_directory: working_directory.as_ref().map(|directory| here.join(directory)),
+        user: user.clone(),
+        group: group.clone(),
+        environment: pairs.collect(),
+        clear_environment: *clear_environment,
+        open_files: *open_files,
+    }
+}
+
+impl Answer for UpgradePreview {
+    fn text(&self, _look: Look) -> String {
+        let Self { schema: _, from, to, steps } = self;
+        let mut text = format!("generation {to} would replace generation {from}:\n");
+        for (number, step) in (1..).zip(steps) {
+            text.push_str(&format!("  {number}. {}\n", words::line(step)));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, path::PathBuf};
+
+    use super::*;
+    use crate::cli::{self, Cli};
+
+    fn asked(arguments: &[&str]) -> Result<UpgradeRequest, Problem> {
+        let typed = ["agent", "--config=/dev/null", "upgrade", "web"].iter().chain(arguments);
+        let cli = Cli::read(typed.map(OsString::from)).unwrap();
+        let cli::Command::Upgrade(arguments) = &cli.command else { panic!("not an upgrade") };
+        request(arguments, Path::new("/bin"))
+    }
+
+    #[test]
+    fn what_is_typed_is_what_is_asked_for() {
+        let typed = "--timeout 5s --drain graceful --drain-signal QUIT --drain-timeout 30m --if-generation 3 \
+                     --user www --group 33 --cwd data --env A=1 --env B=2 --clear-env --open-files 4096 \
+                     -- ./sh -c exit";
+        let request = asked(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
+        insta::assert_json_snapshot!(request);
+    }
+
+    #[test]
+    fn a_started_server_is_named_by_process_or_port() {
+        assert_eq!(asked(&["--pid", "7"]).unwrap().new, NewGeneration::Process(7));
+        assert_eq!(asked(&["--listen", "9090"]).unwrap().new, NewGeneration::Listening(9090));
+    }
+
+    #[test]
+    fn a_program_is_looked_up_before_anything_is_asked_for() {
+        let problem = asked(&["--", "./absent"]).unwrap_err();
+        assert_eq!(problem.kind.exit_code(), ExitCode::Preflight);
+        let NewGeneration::Launch(command) = asked(&["--", "./sh"]).unwrap().new else {
+            panic!("not launched")
+        };
+        assert_eq!(command.program, PathBuf::from("/bin/./sh"));
+        assert_eq!(command.arguments, ["./sh"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! How times and texts are written for people.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A time span in the unit that says enough.
+pub(super) fn span(seconds: f64) -> String {
+    const MINUTE: f64 = 60.0;
+    const HOUR: f64 = 60.0 * MINUTE;
+    const DAY: f64 = 24.0 * HOUR;
+    let seconds = seconds.max(0.0);
+    if seconds < 9.95 {
+        // A tenth matters for a switch, not for an age that is a whole number.
+        let text = format!("{seconds:.1}");
+        format!("{} s", text.strip_suffix(".0").unwrap_or(&text))
+    } else if seconds < 2.0 * MINUTE {
+        format!("{seconds:.0} s")
+    } else if seconds < 2.0 * HOUR {
+        format!("{:.0} min", (seconds / MINUTE).floor())
+    } else if seconds < 2.0 * DAY {
+        format!("{:.0} h", (seconds / HOUR).floor())
+    } else {
+        format!("{:.0} d", (seconds / DAY).floor())
+    }
+}
+
+/// A date and time, in UTC.
+pub(super) fn moment(unix_ms: u64) -> String {
+    // The formatter knows no year beyond 9999.
+    const LAST: u64 = 253_402_300_799_000;
+    let since = Duration::from_millis(unix_ms.min(LAST));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+/// A number and what it counts.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Text on one line, in which nothing steers the terminal: much of what is shown was said by servers.
+pub(super) fn line(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// The same for text that may have lines.
+pub(super) fn lines(text: &str) -> String {
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_has_the_unit_that_says_enough() {
+        let cases = [
+            (-1.0, "0 s"),
+            (0.04, "0 s"),
+            (0.25, "0.2 s"),
+            (4.0, "4 s"),
+            (9.97, "10 s"),
+            (119.4, "119 s"),
+            (120.0, "2 min"),
+            (3599.0, "59 min"),
+            (7200.0, "2 h"),
+            (200_000.0, "2 d"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_moment_is_written_for_any_number() {
+        assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(moment(u64::MAX), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn nothing_that_a_server_says_steers_the_terminal() {
+        assert_eq!(line("a\x1b[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+        assert_eq!(lines("a\nb\r"), "a\nb\\r");
+    }
+}
