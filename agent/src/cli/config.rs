@@ -86,7 +86,7 @@ fn in_section(
 ) -> Result<clap::Command, Problem> {
     let known = command.get_subcommands().any(|sub| sub.get_name() == name && !sub.is_hide_set());
     if !known {
-        return Err(senseless(format!("the section `[{name}]` is named after no command")));
+        return Err(senseless(&format!("the section `[{name}]` is named after no command")));
     }
     let mut failure = None;
     let command = command.mut_subcommand(name, |mut sub| {
@@ -109,14 +109,14 @@ fn with_default(
 ) -> Result<clap::Command, Problem> {
     let place = section.map_or_else(|| "at the top".to_owned(), |name| format!("in `[{name}]`"));
     if ONLY_TYPED.contains(&key) {
-        return Err(senseless(format!("`{key}`, {place}, belongs on the command line")));
+        return Err(senseless(&format!("`{key}`, {place}, belongs on the command line")));
     }
     let known = |arg: &&Arg| arg.get_long() == Some(key) && !arg.is_hide_set();
     let Some(id) = command.get_arguments().find(known).map(Arg::get_id).cloned() else {
-        return Err(senseless(format!("the key `{key}`, {place}, is named after no option")));
+        return Err(senseless(&format!("the key `{key}`, {place}, is named after no option")));
     };
     let values = texts(value).ok_or_else(|| {
-        senseless(format!("the value of `{key}`, {place}, is no text, number or truth value"))
+        senseless(&format!("the value of `{key}`, {place}, is no text, number or truth value"))
     })?;
     Ok(command.mut_arg(id, |arg| arg.default_values(values)))
 }
@@ -134,7 +134,7 @@ fn texts(value: Value) -> Option<Vec<String>> {
     }
 }
 
-fn senseless(message: String) -> Problem {
+fn senseless(message: &str) -> Problem {
     Problem::new(ProblemKind::Usage, format!("in the configuration file, {message}"))
 }
 

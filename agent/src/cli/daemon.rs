@@ -74,7 +74,7 @@ async fn serve_and_tell(places: Places) -> Result<(), NotServed> {
 /// Writes the line. Whoever started the agent may have gone; it serves all the same.
 fn tell(line: &str) {
     let mut out = io::stdout().lock();
-    let _: io::Result<()> = writeln!(out, "{line}").and_then(|()| out.flush());
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }
 
 /// Out of the caller's session, so that its terminal's signals end only the caller, and off its directory.

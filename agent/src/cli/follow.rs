@@ -117,12 +117,12 @@ fn has_reached(view: &RolloutView, until: Wait) -> bool {
 
 /// Shows what became of it, and says how to end.
 fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> {
-    let RolloutView { from, to, .. } = view;
     let code = exit_code(view);
     if code == ExitCode::Done || !console.is_for_people() {
         console.answer(view)?;
     }
     if let Some(Outcome::OldDied) = view.outcome() {
+        let from = view.from;
         console.warn(&format!(
             "generation {from} died while it drained: how many of its flows died with it is unknown"
         ));
@@ -132,7 +132,7 @@ fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> 
     }
     if matches!(view.outcome(), Some(Outcome::NotReady { .. } | Outcome::RolledBack { .. })) {
         for line in &view.output {
-            console.note(&format!("  {to} | {}", words::line(line)));
+            console.note(&format!("  | {}", words::line(line)));
         }
     }
     Ok(code)

@@ -30,7 +30,7 @@ fn write(directory: &Path) -> io::Result<()> {
     command.build();
     let of_commands = command.get_subcommands().filter(|command| !command.is_hide_set());
     for command in of_commands.chain([&command]) {
-        let man = Man::new(command.clone());
+        let man = Man::new(command.clone()).source(concat!("agent ", env!("CARGO_PKG_VERSION")));
         let mut page = Vec::new();
         render(&man, command, &mut page)?;
         fs::write(directory.join(man.get_filename()), page)?;
@@ -49,7 +49,11 @@ fn render(man: &Man, command: &clap::Command, page: &mut Vec<u8>) -> io::Result<
     }
     exit_status(page)?;
     if command.get_after_long_help().is_some() {
-        man.render_extra_section(page)?;
+        let mut extra = Vec::new();
+        man.render_extra_section(&mut extra)?;
+        // What comes after the help is examples, and nothing else.
+        let extra = String::from_utf8_lossy(&extra).replacen(".SH EXTRA", ".SH EXAMPLES", 1);
+        page.extend_from_slice(extra.as_bytes());
     }
     Ok(())
 }
@@ -117,6 +121,7 @@ mod tests {
             for section in ["NAME", "SYNOPSIS", "\"EXIT STATUS\"", "GLOBAL OPTIONS"] {
                 assert!(text.contains(section), "{names:?} lacks {section}");
             }
+            assert!(!text.contains(".SH EXTRA"));
         }
         names.sort();
         insta::assert_snapshot!(names.join("\n"));

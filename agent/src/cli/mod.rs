@@ -1,7 +1,7 @@
 //! The command line: what is typed, what is asked of the agent, what is shown.
 //!
-//! [`arguments`] says what can be typed and [`config`] completes it. Each command is one module. A command asks through
-//! [`client`], shows by [`output`], and ends with an [`ExitCode`] or a [`Problem`].
+//! `arguments` says what can be typed and `config` completes it. Each command is one module. A command asks through
+//! `client`, shows by `output`, and ends with an [`ExitCode`] or a [`Problem`].
 
 mod arguments;
 mod attach;
@@ -153,7 +153,7 @@ impl Refused {
         match self {
             Self::CommandLine(error) => {
                 // Nobody is left to tell when the terminal is gone.
-                let _: std::io::Result<()> = error.print();
+                error.print().ok();
                 u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8).into()
             }
             Self::Configuration(problem) => {

@@ -113,7 +113,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(pieces in proptest::collection::vec(proptest::collection::vec(0_u8.., 0..40), 0..8)) {
             let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-            let _: Result<Vec<String>, NoEvent> = decode(&pieces);
+            decode(&pieces).ok();
         }
     }
 }

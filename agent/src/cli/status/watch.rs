@@ -30,7 +30,7 @@ pub(super) async fn run(
     let mut screen = Screen::default();
     loop {
         let services = look(&context.client, selected).await?;
-        screen.show(&context.console, services)?;
+        screen.show(&context.console, &services)?;
         if context.console.reader_is_gone() {
             return Ok(ExitCode::Done);
         }
@@ -58,13 +58,13 @@ struct Screen {
 }
 
 impl Screen {
-    fn show(&mut self, console: &Console, services: Services) -> Result<(), Problem> {
+    fn show(&mut self, console: &Console, services: &Services) -> Result<(), Problem> {
         if console.answers_to_terminal() && console.is_for_people() {
             return console.print(&redrawn(&services.text(console.look())));
         }
         let still = without_times(services.clone());
         if self.last.as_ref() != Some(&still) {
-            console.json_line(&services)?;
+            console.json_line(services)?;
             self.last = Some(still);
         }
         Ok(())
