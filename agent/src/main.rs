@@ -1,11 +1,18 @@
 //! The `agent` command.
 
-use std::{env, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
-use agent::cli::Cli;
+use agent::{
+    cli::{self, Cli},
+    host,
+};
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(env::args_os()) {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    if let Some(descriptor) = cli::trampoline::asked_for(&arguments) {
+        return host::launch::trampoline(descriptor);
+    }
+    let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(refused) => return refused.report(),
     };

@@ -19,7 +19,7 @@ use crate::{
 pub(super) fn run(directory: &Path) -> Result<ExitCode, Problem> {
     write(directory).map_err(|error| {
         let message = format!("cannot write the manual to `{}`", directory.display());
-        Problem { causes: vec![error.to_string()], ..Problem::new(ProblemKind::Failed, message) }
+        Problem::new(ProblemKind::Failed, message).because(&error)
     })?;
     Ok(ExitCode::Done)
 }

@@ -28,7 +28,7 @@ mod samples;
 mod start;
 mod status;
 mod table;
-mod trampoline;
+pub mod trampoline;
 mod undo;
 mod upgrade;
 mod words;
@@ -62,13 +62,8 @@ impl Cli {
     /// # Errors
     ///
     /// When one of them makes no sense, and when only help was asked for.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
-        let arguments: Vec<OsString> = arguments.into_iter().collect();
-        // A server's environment may hold anything under our names, so becoming one does not look at it.
-        if trampoline::is_asked_for(&arguments) {
-            return Ok(trampoline::command_line());
-        }
-        config::parse(&arguments)
+    pub fn read(arguments: &[OsString]) -> Result<Self, Refused> {
+        config::parse(arguments)
     }
 
     /// Starts the log, to the standard error.
@@ -84,7 +79,6 @@ impl Cli {
     pub fn run(&self) -> Result<ExitCode, Problem> {
         let context = Context::new(self.global.clone())?;
         match &self.command {
-            Command::Launch => trampoline::run(),
             Command::Daemon(arguments) => daemon::run(&context, arguments),
             Command::Completions { shell } => completions::run(&context, *shell),
             Command::Manual { directory } => manual::run(directory),
@@ -116,8 +110,7 @@ async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> 
         Command::Events(arguments) => events::run(context, arguments).await,
         Command::History(arguments) => history::run(context, arguments).await,
         Command::Explain(arguments) => explain::run(context, arguments).await,
-        Command::Launch
-        | Command::Daemon(_)
+        Command::Daemon(_)
         | Command::Completions { .. }
         | Command::Manual { .. }
         | Command::Doctor => unreachable!("these need no runtime and were run without one"),

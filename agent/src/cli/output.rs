@@ -149,10 +149,7 @@ impl Console {
 }
 
 fn unwritten(error: &(dyn std::error::Error + 'static)) -> Problem {
-    let mut problem = Problem::caused(ProblemKind::Failed, error);
-    let cause = std::mem::replace(&mut problem.message, "cannot write the answer".to_owned());
-    problem.causes.insert(0, cause);
-    problem
+    Problem::new(ProblemKind::Failed, "cannot write the answer").because(error)
 }
 
 /// Whether there is colour, by the conventions that command lines share.

@@ -72,9 +72,9 @@ fn privileged() -> Result<(), Problem> {
 
 /// Makes the runtime directory and opens the log in it.
 fn prepare(places: &Places) -> Result<File, Problem> {
-    let failed = |what: &str, path: &Path, error: &io::Error| Problem {
-        causes: vec![error.to_string()],
-        ..Problem::new(ProblemKind::Failed, format!("cannot {what} `{}`", path.display()))
+    let failed = |what: &str, path: &Path, error: &io::Error| {
+        let message = format!("cannot {what} `{}`", path.display());
+        Problem::new(ProblemKind::Failed, message).because(error)
     };
     let directory = &places.runtime_dir;
     DirBuilder::new()

@@ -1,36 +1,35 @@
-//! `agent launch`: becoming a server.
+//! `agent launch N`: becoming a server. No command for people, so it is not among those that are parsed.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, os::fd::RawFd};
 
-use super::arguments::{Cli, ColourChoice, Command, Format, GlobalOptions, LogFormat};
-use crate::{
-    api::{Problem, ProblemKind},
-    exit::ExitCode,
-    places::Places,
-};
+use crate::host::launch::TRAMPOLINE_ARGUMENT;
 
-/// Whether the command line is the one that the agent starts servers by.
-pub(super) fn is_asked_for(arguments: &[OsString]) -> bool {
-    matches!(arguments, [_, command, ..] if command == "launch")
+/// The descriptor that says which server to become, if the command line is the one that the agent starts servers by.
+///
+/// To be asked first of all: a server's environment may hold anything under our names, so nothing else may be looked at.
+pub fn asked_for(arguments: &[OsString]) -> Option<RawFd> {
+    match arguments {
+        [_, command, descriptor] if command == TRAMPOLINE_ARGUMENT => {
+            descriptor.to_str()?.parse().ok()
+        }
+        _ => None,
+    }
 }
 
-/// The command line with nothing but that. Not parsed: the parser would look at the environment.
-pub(super) fn command_line() -> Cli {
-    let global = GlobalOptions {
-        runtime_dir: Places::RUNTIME_DIR.into(),
-        pin_dir: Places::PIN_DIR.into(),
-        cgroup: None,
-        output: Format::Table,
-        json: false,
-        color: ColourChoice::Auto,
-        verbose: 0,
-        log_format: LogFormat::Text,
-        config: None,
-    };
-    Cli { global, command: Command::Launch }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Does not return when it goes well: the process is the server then.
-pub(super) fn run() -> Result<ExitCode, Problem> {
-    Err(Problem::new(ProblemKind::Failed, "launching a server is not built in yet"))
+    #[test]
+    fn only_the_agents_own_command_line_becomes_a_server() {
+        let asked = |line: &str| {
+            asked_for(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
+        };
+        assert_eq!(asked("agent launch 3"), Some(3));
+        for line in
+            ["agent", "agent launch", "agent launch x", "agent launch 3 4", "agent status 3"]
+        {
+            assert_eq!(asked(line), None, "{line}");
+        }
+    }
 }

@@ -65,7 +65,7 @@ fn new_generation(
         (Some(pid), _, _) => Ok(NewGeneration::Process(*pid)),
         (None, Some(port), _) => Ok(NewGeneration::Listening(*port)),
         (None, None, Some(name)) => Ok(NewGeneration::Launch(Command {
-            program: program::resolve(name, here, env::var_os("PATH"))?,
+            program: program::resolve(name, here, env::var_os("PATH").as_deref())?,
             ..launched(command, launch, here)
         })),
         (None, None, None) => Err(Problem::new(ProblemKind::Usage, "there is no command to start")),
@@ -114,7 +114,7 @@ mod tests {
 
     fn asked(arguments: &[&str]) -> Result<UpgradeRequest, Problem> {
         let typed = ["agent", "--config=/dev/null", "upgrade", "web"].iter().chain(arguments);
-        let cli = Cli::read(typed.map(OsString::from)).unwrap();
+        let cli = Cli::read(&typed.map(OsString::from).collect::<Vec<_>>()).unwrap();
         let cli::Command::Upgrade(arguments) = &cli.command else { panic!("not an upgrade") };
         request(arguments, Path::new("/bin"))
     }

@@ -138,9 +138,6 @@ pub(super) enum Command {
     /// Changes nothing. Ends with 4 if something is missing, and says how to get it.
     Doctor,
     Daemon(DaemonArguments),
-    /// Become a server: how the agent starts one in a prepared process.
-    #[command(hide = true)]
-    Launch,
     /// Print the completions for a shell.
     #[command(hide = true)]
     Completions {
