@@ -1,7 +1,8 @@
 //! Upgrades unmodified network servers without losing a connection.
 //!
 //! In reading order: [`service`] has the words; [`rollout`] decides; [`datapath`] is the kernel side and [`host`] the rest
-//! of the machine; [`api`] is what goes over the control socket. [`load`] measures what upgrades cost.
+//! of the machine; [`daemon`] is the single writer; [`api`] is what goes over its control socket and [`cli`] what people type.
+//! [`load`] measures what upgrades cost.
 
 pub mod api;
 pub mod cli;
