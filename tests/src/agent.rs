@@ -206,6 +206,11 @@ impl Agent {
         ours.then_some(handle)
     }
 
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The directory of the control socket, the log and the daemon's number.
     pub fn runtime(&self) -> &Path {
         self.runtime.path()

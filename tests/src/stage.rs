@@ -1,6 +1,7 @@
 //! A namespace with an agent of its own, and what nearly every test does there.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use ::agent::api::{GenerationView, ServiceState, ServiceView};
 use ::agent::host::sock_diag::{self, Connection, Listener};
 use ::agent::load::{Load, Plan, Running};
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::Agent;
 use crate::namespace::Namespace;
@@ -87,6 +88,31 @@ impl Stage {
             stream.set_read_timeout(Some(LIMIT))?;
             Ok(stream)
         })
+    }
+
+    /// Which generation answers one request on a new connection.
+    ///
+    /// # Errors
+    ///
+    /// If none does.
+    pub fn generation(&self, address: SocketAddr) -> Result<u32> {
+        ask(&mut self.connect(address)?)
+    }
+
+    /// Lets new connections come until there are so many answers, which must all be there.
+    ///
+    /// # Errors
+    ///
+    /// If one of them fails.
+    pub async fn answers(&self, server: &dyn Server, count: u64) -> Result<BTreeMap<u32, u64>> {
+        let mut plan = Plan { keep_alive: None, stream: None, upload: None, ..server.plan() };
+        plan = plan.one_shot(100);
+        let running = self.load(plan)?;
+        wait::until("answers", LIMIT, || Ok((running.snapshot().answers() >= count).then_some(())))
+            .with_context(|| running.snapshot().to_string())?;
+        let summary = running.stop().await.summary;
+        ensure!(summary.failures() == 0, "{summary}");
+        Ok(summary.generations())
     }
 
     /// The server's side of every connection to a port, as the kernel lists them.
@@ -169,6 +195,32 @@ fn collect(path: &std::path::Path, found: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Asks for the generation on a connection that stays open.
+///
+/// # Errors
+///
+/// If the answer is none.
+pub fn ask(stream: &mut TcpStream) -> Result<u32> {
+    stream.write_all(b"GET /generation HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    let mut received = Vec::new();
+    loop {
+        let mut bytes = [0; 4096];
+        let read = stream.read(&mut bytes)?;
+        received.extend_from_slice(&bytes[..read]);
+        let text = String::from_utf8_lossy(&received);
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body);
+        match body.map(|body| body.trim().parse()) {
+            Some(Ok(generation)) => return Ok(generation),
+            // Node sends chunks: the number is the second of the three lines.
+            Some(Err(_)) if body.is_some_and(|body| body.ends_with("0\r\n\r\n")) => {
+                let line = body.and_then(|body| body.split("\r\n").nth(1)).unwrap_or_default();
+                return Ok(line.trim().parse()?);
+            }
+            Some(Err(_)) | None => ensure!(read > 0, "the connection ended after: {text}"),
+        }
+    }
 }
 
 /// Waits until a generation has given so many answers to the clients of a run.

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use agent::load::{Class, Plan, Report, Running};
 use agent::rollout::PortHold;
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
+use tests::process;
 use tests::servers::{Go, Nginx, Node, Python, Redis, Server};
 use tests::stage::{self, Stage};
 
@@ -84,7 +85,7 @@ async fn five_upgrades(server: &dyn Server, targets: &[SocketAddr]) -> Result<Se
     assert_eq!((service.fallback, service.unreached), (0, 0), "{service:#?}");
     assert!(!first.lives()?, "generation 1 is told to end when it has drained");
     for pid in drained {
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is left");
+        assert!(!process::runs(pid), "process {pid} is left");
     }
     if plain {
         assert!(service.plain > 0, "the first generation is reached by the kernel's own lookup");
