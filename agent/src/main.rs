@@ -3,16 +3,17 @@
 use std::{env, ffi::OsString, process::ExitCode};
 
 use agent::{
-    cli::{self, Cli},
-    host,
+    cli::Cli,
+    host::launch::{TRAMPOLINE_ARGUMENT, trampoline},
 };
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
-    if let Some(descriptor) = cli::trampoline::asked_for(&arguments) {
-        return host::launch::trampoline(descriptor);
+    // Before anything else: this process becomes a server, which inherits what we would set up.
+    if let Some(descriptor) = trampoline_descriptor(&arguments) {
+        return trampoline(descriptor);
     }
-    let cli = match Cli::read(&arguments) {
+    let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(refused) => return refused.report(),
     };
@@ -23,5 +24,15 @@ fn main() -> ExitCode {
             cli.report(&problem);
             problem.kind.exit_code().into()
         }
+    }
+}
+
+/// `agent launch N` is how the agent starts servers, and no command for people.
+fn trampoline_descriptor(arguments: &[OsString]) -> Option<i32> {
+    match arguments {
+        [_, command, descriptor] if command == TRAMPOLINE_ARGUMENT => {
+            descriptor.to_str()?.parse().ok()
+        }
+        _ => None,
     }
 }

@@ -28,7 +28,6 @@ mod samples;
 mod start;
 mod status;
 mod table;
-pub mod trampoline;
 mod undo;
 mod upgrade;
 mod words;
@@ -62,8 +61,9 @@ impl Cli {
     /// # Errors
     ///
     /// When one of them makes no sense, and when only help was asked for.
-    pub fn read(arguments: &[OsString]) -> Result<Self, Refused> {
-        config::parse(arguments)
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Refused> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        config::parse(&arguments)
     }
 
     /// Starts the log, to the standard error.

@@ -15,7 +15,7 @@ fn parse(line: &str) -> Result<Cli, ErrorKind> {
     let typed = line.split_whitespace();
     // Whatever is configured on this machine.
     let arguments = ["agent", "--config=/dev/null"].into_iter().chain(typed);
-    match Cli::read(&arguments.map(OsString::from).collect::<Vec<_>>()) {
+    match Cli::read(arguments.map(OsString::from)) {
         Ok(cli) => Ok(cli),
         Err(Refused::CommandLine(error)) => Err(error.kind()),
         Err(Refused::Configuration(problem)) => panic!("{problem}"),

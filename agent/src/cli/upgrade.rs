@@ -114,7 +114,7 @@ mod tests {
 
     fn asked(arguments: &[&str]) -> Result<UpgradeRequest, Problem> {
         let typed = ["agent", "--config=/dev/null", "upgrade", "web"].iter().chain(arguments);
-        let cli = Cli::read(&typed.map(OsString::from).collect::<Vec<_>>()).unwrap();
+        let cli = Cli::read(typed.map(OsString::from)).unwrap();
         let cli::Command::Upgrade(arguments) = &cli.command else { panic!("not an upgrade") };
         request(arguments, Path::new("/bin"))
     }

@@ -19,6 +19,7 @@ use crate::{
     host::{
         cgroup::{Cgroup, Hierarchy},
         launch::LaunchSpec,
+        process::Ending,
         sock_diag::SocketCookie,
     },
     places::Places,
@@ -35,8 +36,8 @@ pub(super) enum Message {
     Request(Request),
     /// A kernel program reports.
     Kernel(datapath::Event),
-    /// A process of a generation that was found running has ended.
-    ProcessEnded(GenerationId),
+    /// A process of a generation has ended: of one that was found running, or the first one of a launched one.
+    ProcessEnded(GenerationId, Option<Ending>),
     /// The last process of a launched generation has ended.
     CgroupEmptied(GenerationId),
     /// Leave everything as it is and end.
@@ -83,8 +84,6 @@ pub(super) struct Agent {
     pub(super) half_open: HashMap<GenerationId, HashSet<SocketCookie>>,
     /// What was last seen of a generation's flows.
     pub(super) flows: HashMap<GenerationId, Flows>,
-    /// Why a candidate is not ready yet.
-    pub(super) obstacles: HashMap<GenerationId, String>,
     /// Whether to end, leaving nothing behind, with the last service.
     pub(super) exit_when_detached: bool,
     pub(super) detached_last: bool,
@@ -118,7 +117,9 @@ impl Agent {
         match message {
             Message::Request(request) => self.answer(request),
             Message::Kernel(event) => self.note_kernel(event),
-            Message::ProcessEnded(generation) => self.note_process_ended(generation),
+            Message::ProcessEnded(generation, ending) => {
+                self.note_process_ended(generation, ending)
+            }
             Message::CgroupEmptied(generation) => self.note_exit(generation),
             Message::Stop => {}
         }

@@ -110,7 +110,6 @@ impl Agent {
         self.looks.remove(&generation);
         self.half_open.remove(&generation);
         self.flows.remove(&generation);
-        self.obstacles.remove(&generation);
         self.launches.remove(&generation);
         let path = self.cgroup_path(generation);
         if let Ok(cgroup) = self.hierarchy.open(&path) {

@@ -11,6 +11,7 @@ use super::{agent::Agent, found};
 use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath},
+    host::process::Ending,
     host::sock_diag::{self, Connection, Listener, Stage},
     rollout::{Event, Flows, Origin, Phase, Queues},
     service::{Endpoint, GenerationId, ServiceId},
@@ -50,13 +51,18 @@ impl Agent {
         }
     }
 
-    /// A process of a generation that was found running has ended; others of it may live, and new ones may have come.
-    pub(super) fn note_process_ended(&mut self, generation: GenerationId) {
+    /// Of a generation that was found running others may live, and new ones may have come. The first process of a launched
+    /// one may have put its server into the background: its cgroup tells when the last one has ended.
+    pub(super) fn note_process_ended(&mut self, generation: GenerationId, ending: Option<Ending>) {
         let known = self
             .record_if_any(generation.service)
             .and_then(|it| it.service.generation(generation.number));
-        if known.is_none_or(|it| it.origin != Origin::Found) {
-            // The first process of a launched one: it may have put its server into the background. Its cgroup tells.
+        let Some(known) = known else { return };
+        if known.origin != Origin::Found {
+            if let Some(ending) = ending {
+                let how = format!("its first process {ending}");
+                self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
+            }
             return;
         }
         match self.refresh_processes(generation) {
@@ -155,8 +161,7 @@ impl Agent {
         let to_adopt = found::to_adopt(&serving, port_of);
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
-            self.obstacles.insert(generation, obstacle);
-            return Ok(());
+            return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
         self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
         let hold = found::hold(&serving, port_of);

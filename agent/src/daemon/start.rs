@@ -169,7 +169,6 @@ fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent,
         looks: std::collections::HashMap::new(),
         half_open: std::collections::HashMap::new(),
         flows: std::collections::HashMap::new(),
-        obstacles: std::collections::HashMap::new(),
         exit_when_detached: options.exit_when_detached,
         detached_last: false,
     };

@@ -48,8 +48,13 @@ impl Agent {
             generations.map(|it| self.generation_view(id, it)).collect::<Result<_, _>>()?;
         let under_way: Vec<_> =
             service.rollouts.iter().filter(|rollout| !rollout.is_ended()).collect();
-        let state = match service.primary().map(|primary| &primary.phase) {
-            None | Some(Phase::Dead) => ServiceState::Degraded,
+        let live = live_listeners()?;
+        let listens =
+            |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
+        let state = match service.primary() {
+            // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
+            Some(primary) if !listens(primary) => ServiceState::Degraded,
+            None => ServiceState::Degraded,
             Some(_) if under_way.is_empty() => ServiceState::Steady,
             Some(_) => ServiceState::RollingOut,
         };
@@ -240,8 +245,7 @@ impl Agent {
         };
         let service = &self.record(id).service;
         steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name));
-        let live: HashSet<_> =
-            sock_diag::listeners()?.into_iter().map(|listener| listener.cookie.0).collect();
+        let live = live_listeners()?;
         let targets = service.targets().into_iter();
         let order =
             targets.flat_map(|targets| std::iter::once(targets.primary).chain(targets.standbys));
@@ -315,6 +319,11 @@ fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> Stri
         }
     };
     format!("{role} generation {} ({}), {how}", generation.number, state_name(&generation.phase))
+}
+
+/// The cookies of all listeners of this network namespace.
+fn live_listeners() -> Result<HashSet<u64>, Problem> {
+    Ok(sock_diag::listeners()?.into_iter().map(|listener| listener.cookie.0).collect())
 }
 
 fn listener_view(listener: &crate::rollout::ListenerRecord) -> ListenerView {

@@ -8,6 +8,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     thread,
+    time::Duration,
 };
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -38,6 +39,8 @@ enum Subject {
     Cgroup(PopulatedWatch),
 }
 
+/// How long a process may take from leaving its cgroup to being reapable.
+const ENDING: Duration = Duration::from_millis(100);
 const EVENTS: u64 = 0;
 const LOGS: u64 = 1;
 
@@ -120,7 +123,7 @@ impl Watcher {
                         logs.flush();
                         Vec::new()
                     }
-                    key => self.note(key).into_iter().collect(),
+                    key => self.note(key),
                 };
                 for message in messages {
                     if self.queue.send(message).is_err() {
@@ -131,25 +134,21 @@ impl Watcher {
         }
     }
 
-    fn note(&self, key: u64) -> Option<Message> {
+    fn note(&self, key: u64) -> Vec<Message> {
         let mut watched = self.watched();
-        let (generation, subject) = watched.by_key.get(&key)?;
+        let Some((generation, subject)) = watched.by_key.get(&key) else { return Vec::new() };
         let generation = *generation;
         match subject {
-            Subject::Process(process) => {
-                if let Err(error) = process.reap() {
-                    tracing::debug!(%error, pid = process.pid().get(), "not ours to reap");
-                }
-                watched.by_key.remove(&key);
-                Some(Message::ProcessEnded(generation))
-            }
+            Subject::Process(_) => watched.ended(key).into_iter().collect(),
             Subject::Cgroup(cgroup) => match cgroup.is_populated() {
-                Ok(true) => None,
-                Ok(false) => Some(Message::CgroupEmptied(generation)),
-                // The directory is gone, and the processes with it.
-                Err(_) => {
+                Ok(true) => Vec::new(),
+                // If it cannot be read, the directory is gone, and the processes with it.
+                Ok(false) | Err(_) => {
                     watched.by_key.remove(&key);
-                    Some(Message::CgroupEmptied(generation))
+                    // A process leaves its cgroup just before it can be reaped: how it ended is to be told first.
+                    let mut messages = watched.processes_of(generation);
+                    messages.push(Message::CgroupEmptied(generation));
+                    messages
                 }
             },
         }
@@ -157,6 +156,23 @@ impl Watcher {
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    fn processes_of(&mut self, generation: GenerationId) -> Vec<Message> {
+        let of_generation = self.by_key.iter().filter(|(_, (of, _))| *of == generation);
+        let keys: Vec<_> = of_generation.map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.ended(key)).collect()
+    }
+
+    /// Reaps a process that ends now, if it is ours.
+    fn ended(&mut self, key: u64) -> Option<Message> {
+        let (generation, Subject::Process(process)) = self.by_key.get(&key)? else { return None };
+        let generation = *generation;
+        let ended = process.has_exited_within(ENDING).and_then(|_ended| process.reap());
+        self.by_key.remove(&key);
+        Some(Message::ProcessEnded(generation, ended.unwrap_or_default()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     DrainPlan, DrainPolicy, Effect, Phase, Service, Timestamp,
-    service::{Flows, Queues},
+    service::{Flows, Queues, explained},
 };
 use crate::service::GenerationNumber;
 
@@ -63,12 +63,10 @@ impl Service {
     fn note_time_of(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase.clone() {
-            Phase::Starting { ready_by, .. } if now >= ready_by => {
-                let waited = now.since(generation.since);
-                let reason = format!(
-                    "it did not listen on every endpoint within {}",
-                    humantime::format_duration(waited)
-                );
+            Phase::Starting { ready_by, obstacle, .. } if now >= ready_by => {
+                let waited = humantime::format_duration(now.since(generation.since));
+                let reason = format!("it did not listen on every endpoint within {waited}");
+                let reason = explained(&reason, obstacle.as_deref());
                 let failed = super::Event::Failed(number, reason);
                 self.apply(failed, now).unwrap_or_default()
             }

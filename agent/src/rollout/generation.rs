@@ -34,6 +34,8 @@ pub enum Phase {
     Starting {
         /// Until when it must listen.
         ready_by: Timestamp,
+        /// Why it is not ready yet, as far as anybody knows.
+        obstacle: Option<String>,
         /// How the one that it replaces will leave.
         drain: DrainPlan,
     },

@@ -41,6 +41,8 @@ pub enum Event {
     Undo(DrainPlan),
     /// The candidate listens on every endpoint, and its listeners are in the kernel maps.
     Ready(GenerationNumber, PortHold),
+    /// The candidate is not ready, for this reason; it may become so.
+    NotYet(GenerationNumber, String),
     /// The candidate cannot become ready.
     Failed(GenerationNumber, String),
     /// No process of the generation is left.
@@ -139,6 +141,7 @@ impl Service {
             Event::Upgrade(plan, origin) => self.begin_upgrade(&plan, origin, now)?,
             Event::Undo(drain) => self.undo(&drain, now)?,
             Event::Ready(number, hold) => self.promote(number, hold, now),
+            Event::NotYet(number, why) => self.note_obstacle(number, why),
             Event::Failed(number, reason) => self.give_up(number, &reason, now),
             Event::Exited(number) => self.note_exit(number, now),
             Event::Queues(number, queues) => self.note_queues(number, queues, now),
@@ -241,6 +244,7 @@ impl Service {
             number,
             phase: Phase::Starting {
                 ready_by: now.after(plan.ready_timeout),
+                obstacle: None,
                 drain: plan.drain.clone(),
             },
             origin,
@@ -309,6 +313,15 @@ impl Service {
         replaced
     }
 
+    fn note_obstacle(&mut self, number: GenerationNumber, why: String) -> Vec<Effect> {
+        if let Some(Phase::Starting { obstacle, .. }) =
+            self.generation_mut(number).map(|it| &mut it.phase)
+        {
+            *obstacle = Some(why);
+        }
+        Vec::new()
+    }
+
     /// A candidate that will not serve: nobody was steered to it, so it can be told to end at once.
     fn give_up(&mut self, number: GenerationNumber, reason: &str, now: Timestamp) -> Vec<Effect> {
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
@@ -328,8 +341,8 @@ impl Service {
             return Vec::new();
         };
         match phase {
-            Phase::Starting { .. } => {
-                let reason = "it exited before it listened".to_owned();
+            Phase::Starting { obstacle, .. } => {
+                let reason = explained("it exited before it was ready", obstacle.as_deref());
                 self.end_rollouts_to(number, &Outcome::NotReady { reason }, now);
                 self.remove(number)
             }
@@ -449,4 +462,9 @@ impl Service {
             !drop
         });
     }
+}
+
+/// A reason, with what is known about it.
+pub(super) fn explained(reason: &str, obstacle: Option<&str>) -> String {
+    obstacle.map_or_else(|| reason.to_owned(), |obstacle| format!("{reason}: {obstacle}"))
 }

@@ -191,7 +191,7 @@ pub(super) struct FlowsArguments {
 /// Show what happened
 #[derive(Debug, Args)]
 pub(super) struct EventsArguments {
-    /// Stay, and show what happens from now on
+    /// Stay, and show what happens next too
     #[arg(short, long, env = "AGENT_FOLLOW", value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) follow: bool,
 }

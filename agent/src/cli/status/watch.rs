@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::look;
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 
 /// Counters and ages change without an event.
 const EACH: Duration = Duration::from_secs(1);
+/// Between the events of a burst.
+const BURST: Duration = Duration::from_millis(50);
 
 /// Shows each change until interrupted.
 pub(super) async fn run(
@@ -36,12 +38,19 @@ pub(super) async fn run(
         }
         tokio::select! {
             _ = ticks.tick() => {}
-            event = next(&mut events) => if !matches!(event, Ok(Some(_))) {
+            event = next(&mut events) => match event {
+                Ok(Some(_)) => quiet(&mut events).await,
                 // Without events the picture is a second late, no more; an agent that went away is told of by `look`.
-                events = None;
+                Ok(None) | Err(_) => events = None,
             },
         }
     }
+}
+
+/// Waits until no more events come, but not for long: they come in bursts, the first one of what was before.
+async fn quiet(events: &mut Option<Stream<EventView>>) {
+    let burst = async { while let Ok(Ok(Some(_))) = timeout(BURST, next(events)).await {} };
+    timeout(EACH, burst).await.ok();
 }
 
 async fn next(events: &mut Option<Stream<EventView>>) -> Result<Option<EventView>, ClientError> {
