@@ -158,6 +158,12 @@ impl Agent {
             .filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it)))
             .cloned()
             .collect();
+        if serving.iter().any(|listener| listener.multipath) {
+            // It is in nobody's way: as long as it lives, new connections are steered past it.
+            let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
+            let failed = Event::Failed(generation.number, reason.to_owned());
+            return self.feed(generation.service, failed);
+        }
         let to_adopt = found::to_adopt(&serving, port_of);
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
