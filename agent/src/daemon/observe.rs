@@ -298,8 +298,11 @@ impl Agent {
             known.processes.iter().filter(|it| alive.contains(&it.pid)).copied().collect();
         for holder in holders {
             if !processes.contains(&holder) {
-                self.watch_process(generation, holder)?;
-                processes.push(holder);
+                match self.watch_process(generation, holder) {
+                    Ok(()) => processes.push(holder),
+                    // It ended since it was seen: failing here would hide that all have.
+                    Err(problem) => tracing::debug!(%problem, "a process has just ended"),
+                }
             }
         }
         let count = processes.len();
