@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use ::agent::api::{ServiceView, Services};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -109,10 +110,18 @@ impl Agent {
     ///
     /// If the command could not be run; its own failure is in the output.
     pub fn upgrade(&self, port: u16, argv: &[String]) -> Result<Output> {
-        let port = port.to_string();
-        let own = ["upgrade", "--port", &port, "-o", "json", "--"];
-        let arguments: Vec<&str> = own.into_iter().chain(argv.iter().map(String::as_str)).collect();
-        self.run(&arguments)
+        self.run(&upgrade(port, &[], argv))
+    }
+
+    /// Starts the next generation with options, and waits until it takes all new connections.
+    ///
+    /// # Errors
+    ///
+    /// If the command could not be run; its own failure is in the output.
+    pub fn switch(&self, port: u16, options: &[&str], argv: &[String]) -> Result<Output> {
+        let mut all = vec!["--wait", "switched"];
+        all.extend(options);
+        self.run(&upgrade(port, &all, argv))
     }
 
     /// Steers back to the generation before.
@@ -142,27 +151,39 @@ impl Agent {
         self.run(&["status", "-o", "json"])?.success()?.json()
     }
 
+    /// What the agent knows of the service on a port.
+    ///
+    /// # Errors
+    ///
+    /// If the command failed or did not answer in JSON.
+    pub fn service(&self, port: u16) -> Result<ServiceView> {
+        let port = port.to_string();
+        let answer = self.run(&["status", "--port", &port, "-o", "json"])?.success()?;
+        let mut answer: Services = serde_json::from_str(&answer.stdout)?;
+        answer.services.pop().context("the answer has no service")
+    }
+
     /// Runs any command to its end.
     ///
     /// # Errors
     ///
     /// If it could not be run, or did not end within two minutes.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Output> {
+        self.start(&mut self.command(arguments))?.finish()
+    }
+
+    /// Starts a command of this agent, which the caller may have changed, and does not wait for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be started.
+    pub fn start(&self, command: &mut Command) -> Result<Pending> {
         // Files and not pipes: the daemon may inherit them, and a pipe would then not end with the command.
         let answers = tempfile::tempdir()?;
         let (stdout, stderr) = (answers.path().join("stdout"), answers.path().join("stderr"));
-        let mut command = self.command(arguments);
-        command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
-        let mut child = self.namespace.spawn(&mut command)?;
-        let ended = wait::until("the command to end", LIMIT, || Ok(child.try_wait()?));
-        if ended.is_err() {
-            // Only the command: the daemon has a guard of its own.
-            child.kill()?;
-            child.wait()?;
-        }
-        let (stdout, stderr) = (read(&stdout)?, read(&stderr)?);
-        let status = ended.with_context(|| format!("{command:?}\n{stdout}\n{stderr}"))?;
-        Ok(Output { code: status.code(), stdout, stderr })
+        command.stdin(Stdio::null()).stdout(File::create(stdout)?).stderr(File::create(stderr)?);
+        let child = self.namespace.spawn(command)?;
+        Ok(Pending { command: format!("{command:?}"), child, answers })
     }
 
     /// A command of this agent, to be run inside its namespace.
@@ -183,6 +204,11 @@ impl Agent {
         // A rebuilt binary leaves its running predecessor with this mark.
         let ours = Path::new(program.trim_end_matches(" (deleted)")) == self.binary;
         ours.then_some(handle)
+    }
+
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The directory of the control socket, the log and the daemon's number.
@@ -227,6 +253,54 @@ impl Drop for Agent {
             eprintln!("the agent left something behind: {error:#}");
         }
     }
+}
+
+/// A command under way. If it is dropped, it goes on.
+#[derive(Debug)]
+pub struct Pending {
+    command: String,
+    child: Child,
+    answers: TempDir,
+}
+
+impl Pending {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it did not end within two minutes.
+    pub fn finish(mut self) -> Result<Output> {
+        let ended = wait::until("the command to end", LIMIT, || Ok(self.child.try_wait()?));
+        if ended.is_err() {
+            // Only the command: the daemon has a guard of its own.
+            self.child.kill()?;
+            self.child.wait()?;
+        }
+        let stdout = read(&self.answers.path().join("stdout"))?;
+        let stderr = read(&self.answers.path().join("stderr"))?;
+        let status = ended.with_context(|| format!("{}\n{stdout}\n{stderr}", self.command))?;
+        Ok(Output { code: status.code(), stdout, stderr })
+    }
+
+    /// Ends it as `kill -9` does.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended already.
+    pub fn kill(mut self) -> Result<()> {
+        ensure!(self.child.try_wait()?.is_none(), "{} has ended already", self.command);
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+/// The command line of an upgrade.
+pub fn upgrade(port: u16, options: &[&str], argv: &[String]) -> Vec<String> {
+    let port = port.to_string();
+    let own = ["upgrade", "--port", &port, "-o", "json"];
+    let words = own.iter().chain(options).chain(&["--"]).map(|word| (*word).to_owned());
+    words.chain(argv.iter().cloned()).collect()
 }
 
 /// The mount point of the cgroup v2 tree, which may be one beside v1.

@@ -9,6 +9,7 @@
 //! | [`namespace`] | a network namespace without a name |
 //! | [`servers`] | nginx, Python, Node, Redis and Go, each in as many generations as asked for |
 //! | [`agent`] | the agent's command line, with private directories |
+//! | [`stage`] | a namespace with an agent, and what nearly every test does there |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`wait`] | waiting for a condition, with an end |
 //! | [`demo`] | what `cargo xtask demo` shows |
@@ -20,4 +21,5 @@ pub mod demo;
 pub mod namespace;
 pub mod process;
 pub mod servers;
+pub mod stage;
 pub mod wait;

@@ -122,6 +122,13 @@ impl Group {
     }
 }
 
+/// Whether a process runs. One that has ended and was not waited for does not.
+pub fn runs(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+    state.is_some_and(|state| !"ZX".contains(state))
+}
+
 /// Kills the members that a dead leader left behind, known by their group and their program.
 fn kill_orphans(leader: &Handle) -> Result<()> {
     for entry in fs::read_dir("/proc")? {

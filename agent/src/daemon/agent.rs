@@ -87,6 +87,9 @@ pub(super) struct Agent {
     /// Whether to end, leaving nothing behind, with the last service.
     pub(super) exit_when_detached: bool,
     pub(super) detached_last: bool,
+    /// The answer to the last `detach` where the agent ends with it: given when nothing is left, so that an `attach` right
+    /// after it meets no agent that is about to end.
+    pub(super) last_answer: Option<(Reply<api::Detached>, api::Detached)>,
 }
 
 /// How long a failed effect waits for its next try.
@@ -110,7 +113,12 @@ impl Agent {
                 break;
             }
         }
-        self.end()
+        let last_answer = self.last_answer.take();
+        let ended = self.end();
+        if let Some((reply, answer)) = last_answer {
+            send(reply, ended.clone().map(|()| answer));
+        }
+        ended
     }
 
     fn take(&mut self, message: Message) {
@@ -128,7 +136,12 @@ impl Agent {
     fn answer(&mut self, request: Request) {
         match request {
             Request::Attach(request, reply) => send(reply, self.attach(&request)),
-            Request::Detach(selector, reply) => send(reply, self.detach(&selector)),
+            Request::Detach(selector, reply) => match self.detach(&selector) {
+                Ok(answer) if answer.last && self.exit_when_detached => {
+                    self.last_answer = Some((reply, answer));
+                }
+                answer => send(reply, answer),
+            },
             Request::Upgrade(selector, request, reply) => {
                 send(reply, self.upgrade(&selector, &request));
             }

@@ -158,6 +158,12 @@ impl Agent {
             .filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it)))
             .cloned()
             .collect();
+        if serving.iter().any(|listener| listener.multipath) {
+            // It is in nobody's way: as long as it lives, new connections are steered past it.
+            let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
+            let failed = Event::Failed(generation.number, reason.to_owned());
+            return self.feed(generation.service, failed);
+        }
         let to_adopt = found::to_adopt(&serving, port_of);
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
@@ -292,8 +298,11 @@ impl Agent {
             known.processes.iter().filter(|it| alive.contains(&it.pid)).copied().collect();
         for holder in holders {
             if !processes.contains(&holder) {
-                self.watch_process(generation, holder)?;
-                processes.push(holder);
+                match self.watch_process(generation, holder) {
+                    Ok(()) => processes.push(holder),
+                    // It ended since it was seen: failing here would hide that all have.
+                    Err(problem) => tracing::debug!(%problem, "a process has just ended"),
+                }
             }
         }
         let count = processes.len();

@@ -171,6 +171,7 @@ fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent,
         flows: std::collections::HashMap::new(),
         exit_when_detached: options.exit_when_detached,
         detached_last: false,
+        last_answer: None,
     };
     agent.adopt()?;
     Ok(agent)

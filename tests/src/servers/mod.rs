@@ -8,6 +8,7 @@ mod nginx;
 mod node;
 mod python;
 mod redis;
+mod script;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -32,6 +33,7 @@ pub use self::nginx::Nginx;
 pub use self::node::Node;
 pub use self::python::Python;
 pub use self::redis::Redis;
+pub use self::script::Script;
 
 /// A server program, in any number of generations.
 pub trait Server: fmt::Debug {
