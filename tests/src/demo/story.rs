@@ -29,7 +29,7 @@ pub(super) fn tell(stage: &mut Stage<'_>) -> Result<Told> {
     crash(stage)?;
     stage.screen.act("5  Version 5");
     upgrade(stage, 5)?;
-    stage.screen.act("6  Version 6 is taken back at once, while version 5 still has guests");
+    stage.screen.act("6  Version 6 is taken back at once, while version 5 has guests");
     upgrade_and_undo(stage)?;
 
     stage.screen.act("7  The agent hands the port back");
@@ -57,7 +57,7 @@ fn introduce(stage: &Stage<'_>) {
 /// An upgrade with guests who are there before it, and leave after the switch.
 fn upgrade(stage: &mut Stage<'_>, version: u32) -> Result<()> {
     stage.clients()?.guests_come()?;
-    stage.watch(Duration::from_millis(700))?;
+    stage.watch(ARRIVE)?;
     let mut arguments = vec!["upgrade", "--port", "8080", "--"];
     let command = stage.server.command(version)?;
     arguments.extend(command.iter().map(String::as_str));
@@ -76,7 +76,7 @@ fn upgrade(stage: &mut Stage<'_>, version: u32) -> Result<()> {
 }
 
 fn crash(stage: &mut Stage<'_>) -> Result<()> {
-    let command = "echo 'no such setting: colour' >&2; exit 1";
+    let command = "echo \"no such setting: colour\" >&2; exit 1";
     let arguments = ["upgrade", "--port", "8080", "--", "sh", "-c", command];
     stage.agent(&arguments, NOT_READY, |_, _| Ok(()))?;
     stage
@@ -91,19 +91,21 @@ fn crash(stage: &mut Stage<'_>) -> Result<()> {
 
 fn upgrade_and_undo(stage: &mut Stage<'_>) -> Result<()> {
     stage.clients()?.guests_come()?;
-    stage.watch(Duration::from_millis(700))?;
+    stage.watch(ARRIVE)?;
     let mut arguments = vec!["upgrade", "--port", "8080", "--wait", "switched", "--"];
     let command = stage.server.command(LAST)?;
     arguments.extend(command.iter().map(String::as_str));
     stage.agent(&arguments, DONE, |_, _| Ok(()))?;
-    stage.watch(Duration::from_millis(700))?;
+    // It gets guests of its own, who stay with it as well.
+    stage.clients()?.guests_come()?;
+    stage.watch(ARRIVE)?;
     stage.agent(&["undo", "--port", "8080"], DONE, |_, _| Ok(()))?;
+    stage.watch(STAY)?;
+    stage.clients()?.guests_leave();
     stage.watch_until("version 5 to be alone", |services| {
         let mut living = generations(services);
         living.next().is_some_and(|it| it.number.0 == 5) && living.next().is_none()
-    })?;
-    stage.clients()?.guests_leave();
-    Ok(())
+    })
 }
 
 fn history(stage: &Stage<'_>) -> Result<History> {
@@ -126,8 +128,10 @@ fn stop_last(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
+/// How long guests are there before a switch.
+const ARRIVE: Duration = Duration::from_millis(1_000);
 /// How long guests stay after a switch.
-const STAY: Duration = Duration::from_millis(1_500);
+const STAY: Duration = Duration::from_millis(2_500);
 /// The highest number of a generation.
 const LAST: u32 = 6;
 const DONE: i32 = ::agent::exit::ExitCode::Done as i32;

@@ -23,7 +23,7 @@ pub(super) struct Traffic {
     runtime: Runtime,
     guests_plan: Plan,
     steady: Option<Running>,
-    guests: Option<Running>,
+    guests: Vec<Running>,
     left: Vec<Report>,
     /// The same instant on both clocks: the agent tells times of day.
     epoch: (Instant, SystemTime),
@@ -60,19 +60,18 @@ impl Traffic {
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let epoch = (Instant::now(), SystemTime::now());
         let steady = Some(Load::start(plan.one_shot(RATE))?);
-        Ok(Self { runtime, guests_plan, steady, guests: None, left: Vec::new(), epoch })
+        Ok(Self { runtime, guests_plan, steady, guests: Vec::new(), left: Vec::new(), epoch })
     }
 
     /// Guests come, and stay.
     pub(super) fn guests_come(&mut self) -> Result<()> {
-        self.guests_leave();
-        self.guests = Some(Load::start(self.guests_plan.clone())?);
+        self.guests.push(Load::start(self.guests_plan.clone())?);
         Ok(())
     }
 
-    /// They finish what they are at, and go.
+    /// All guests finish what they are at, and go.
     pub(super) fn guests_leave(&mut self) {
-        if let Some(guests) = self.guests.take() {
+        for guests in self.guests.drain(..) {
             self.left.push(self.runtime.block_on(guests.stop()));
         }
     }

@@ -93,9 +93,9 @@ impl Told {
             screen.text(&format!(
                 "  {:<16}{:<18}{:<26}{:<18}{}",
                 format!("{kind} {} → {}", rollout.from, rollout.to),
-                rollout.switched_after_seconds.map_or_else(dash, milliseconds),
+                rollout.switched_after_seconds.map_or_else(dash, told),
                 near.map_or_else(dash, |near| milliseconds(near.as_secs_f64())),
-                rollout.ended_after_seconds.map_or_else(dash, |after| format!("{after:.1} s")),
+                rollout.ended_after_seconds.map_or_else(dash, told),
                 outcome(rollout),
             ));
         }
@@ -168,6 +168,15 @@ fn outcome(rollout: &RolloutView) -> &'static str {
         Some(Outcome::OldDied) => "old generation died",
         Some(Outcome::NotReady { .. }) => "not ready",
         Some(Outcome::RolledBack { .. }) => "rolled back",
+    }
+}
+
+/// A time of the agent, which counts in whole milliseconds.
+fn told(seconds: f64) -> String {
+    match seconds * 1e3 {
+        none if none < 0.5 => "< 1 ms".to_owned(),
+        few if few < 1e3 => format!("{few:.0} ms"),
+        _ => format!("{seconds:.1} s"),
     }
 }
 
