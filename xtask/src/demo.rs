@@ -1,17 +1,28 @@
-//! `cargo xtask demo`: an upgrade under load, on this machine.
+//! `cargo xtask demo`: upgrades under load, on this machine.
 
-use std::path::Path;
+use std::{os::unix::process::CommandExt as _, path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Error, Result, ensure};
 
-use crate::build::{self, Build, Profile};
+use crate::{
+    build::{self, Build, Profile},
+    setup,
+};
 
-/// Builds the agent and shows it at work.
+/// Builds the agent and shows it at work. Returns only if that does not even begin: the demo takes this process over, so
+/// that its exit code is ours, and Ctrl-C waits for it to clean up.
 ///
 /// # Errors
 ///
-/// When the agent cannot be built, and when the demo does not go as promised.
+/// Without root, and when the agent cannot be built.
 pub(crate) fn run(root: &Path) -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "run this as root: it makes a network namespace and loads kernel programs"
+    );
+    setup::for_demo(root)?;
     let Build { agent } = build::run(root, Profile::Release)?;
-    bail!("not there yet: `{}` is built, but nothing shows it", agent.display());
+    let demo = agent.with_file_name("demo");
+    let failed = Command::new(&demo).env("AGENT_BINARY", &agent).exec();
+    Err(Error::new(failed)).with_context(|| format!("start `{}`", demo.display()))
 }

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::{Problem, SCHEMA},
+    doctor::{self, Check, Verdict},
     exit::ExitCode,
-    places::Places,
 };
 
 /// All that was looked at.
@@ -23,41 +23,11 @@ pub struct Diagnosis {
     pub checks: Vec<Check>,
 }
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What.
-    pub name: String,
-    /// How it is.
-    pub verdict: Verdict,
-    /// What was found.
-    pub detail: String,
-    /// What to do about it.
-    pub fix: Option<String>,
-}
-
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// As needed.
-    Ok,
-    /// Needed, and not there.
-    Missing,
-    /// Could not be found out.
-    Unknown,
-}
-
 /// Looks at everything; ends with [`ExitCode::Preflight`] if something is missing.
 pub(super) fn run(context: &Context) -> Result<ExitCode, Problem> {
-    let diagnosis = Diagnosis { schema: SCHEMA, checks: checks(&context.places) };
+    let diagnosis = Diagnosis { schema: SCHEMA, checks: doctor::checks(&context.places) };
     context.console.answer(&diagnosis)?;
     Ok(diagnosis.exit_code())
-}
-
-/// Looks at everything.
-fn checks(_places: &Places) -> Vec<Check> {
-    Vec::new()
 }
 
 impl Diagnosis {

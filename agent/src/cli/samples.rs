@@ -2,16 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{
-    doctor::{Check, Diagnosis, Verdict},
-    output::Look,
-};
+use super::{doctor::Diagnosis, output::Look};
 use crate::{
     api::{
         AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
         GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, SCHEMA,
         ServiceState, ServiceView, Services, UpgradePreview,
     },
+    doctor::{Check, Verdict},
     rollout::{Kind, Outcome, PortHold, RolloutId, Status},
     service::{Endpoint, GenerationNumber, LocalAddress, ServiceName},
 };

@@ -33,11 +33,11 @@ use crate::service::ServiceId;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every program that is attached for good, by its name in the object and in the pin directory.
-const ATTACHED: [&str; 5] =
+pub(super) const ATTACHED: [&str; 5] =
     ["steer", "share_bind4", "share_bind6", "refuse_multipath", "track_flows"];
 
 /// Walks the sockets on demand; never attached for good.
-const ITERATOR: &str = "adopt_sockets";
+pub(super) const ITERATOR: &str = "adopt_sockets";
 
 /// The loaded object and where it is pinned.
 #[derive(Debug)]
@@ -57,6 +57,19 @@ impl Kernel {
         cgroup: &File,
         generation_level: u32,
     ) -> Result<Self, DatapathError> {
+        let (mut kernel, btf) = Self::create_maps(pin_dir, generation_level)?;
+        kernel.load_iterator(&btf)?;
+        for program in ATTACHED {
+            kernel.attach_unless_pinned(program, cgroup, &btf)?;
+        }
+        Ok(kernel)
+    }
+
+    /// The first half of [`Self::open`]: all maps are there, and no program is loaded.
+    pub(super) fn create_maps(
+        pin_dir: &Path,
+        generation_level: u32,
+    ) -> Result<(Self, Btf), DatapathError> {
         let pins = Pins::create(pin_dir)?;
         let btf = Btf::from_sys_fs().map_err(DatapathError::KernelTypes)?;
         let ebpf = EbpfLoader::new()
@@ -67,12 +80,7 @@ impl Kernel {
             .override_global("GENERATION_LEVEL", &generation_level, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
-        let mut kernel = Self { ebpf, pins };
-        kernel.load_iterator(&btf)?;
-        for program in ATTACHED {
-            kernel.attach_unless_pinned(program, cgroup, &btf)?;
-        }
-        Ok(kernel)
+        Ok((Self { ebpf, pins }, btf))
     }
 
     pub(super) fn hash<K: Pod, V: Pod>(
@@ -142,12 +150,12 @@ impl Kernel {
             .expect("every map is in the object that we embed, and is taken once")
     }
 
-    fn load_iterator(&mut self, btf: &Btf) -> Result<(), DatapathError> {
+    pub(super) fn load_iterator(&mut self, btf: &Btf) -> Result<(), DatapathError> {
         let iterator: &mut Iter = program(&mut self.ebpf, ITERATOR)?;
         iterator.load("tcp", btf).map_err(program_error("load", ITERATOR))
     }
 
-    fn attach_unless_pinned(
+    pub(super) fn attach_unless_pinned(
         &mut self,
         name: &'static str,
         cgroup: &File,
@@ -172,7 +180,8 @@ impl Kernel {
         let failed = || program_error("attach", name);
         let steer: &mut SkLookup = program(&mut self.ebpf, name)?;
         steer.load().map_err(program_error("load", name))?;
-        let netns = File::open("/proc/self/ns/net")
+        // Of the thread, which may have left the process's.
+        let netns = File::open("/proc/thread-self/ns/net")
             .map_err(program_error("open the network namespace for", name))?;
         let link = steer.attach(netns).map_err(failed())?;
         steer.take_link(link).map(Into::into).map_err(failed())

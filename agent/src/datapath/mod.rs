@@ -5,12 +5,14 @@
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
 //! - [`sockets`] takes running sockets over and gives them back.
+//! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - [`endpoints`] and [`slots`] are pure: what the maps should hold.
 
 mod endpoints;
 mod error;
 mod events;
 mod kernel;
+pub mod probe;
 mod slots;
 mod sockets;
 
@@ -57,7 +59,7 @@ pub struct Datapath {
 impl Datapath {
     /// Adopts what is pinned below `pin_dir`, and loads, attaches and pins what is missing.
     ///
-    /// `steer` is attached to the calling process's network namespace; the bind programs to `cgroup`, whose children (at
+    /// `steer` is attached to the calling thread's network namespace; the bind programs to `cgroup`, whose children (at
     /// depth `generation_level`) hold one generation each.
     ///
     /// # Errors
@@ -68,7 +70,10 @@ impl Datapath {
         cgroup: &File,
         generation_level: u32,
     ) -> Result<Self, DatapathError> {
-        let mut kernel = Kernel::open(pin_dir, cgroup, generation_level)?;
+        Self::of(Kernel::open(pin_dir, cgroup, generation_level)?)
+    }
+
+    fn of(mut kernel: Kernel) -> Result<Self, DatapathError> {
         Ok(Self {
             endpoints: kernel.hash("ENDPOINTS")?,
             services: kernel.hash("SERVICES")?,

@@ -201,10 +201,9 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Read,
         net::TcpListener,
         os::fd::OwnedFd,
-        process::{Child, Command, Stdio},
+        process::{Child, Command},
     };
 
     use super::*;
@@ -213,25 +212,10 @@ mod tests {
     struct Sleeper(Child);
 
     impl Sleeper {
-        /// One that holds `socket` as its standard input; returns once it runs in its session.
-        fn holding(socket: &TcpListener, program: &str, arguments: &[&str]) -> Self {
-            let mut child = Command::new(program)
-                .args(arguments)
-                .args(["-c", "echo; exec sleep 60"])
-                .stdin(OwnedFd::from(socket.try_clone().unwrap()))
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-            Self(child)
-        }
-
-        fn in_our_session(socket: &TcpListener) -> Self {
-            Self::holding(socket, "sh", &[])
-        }
-
-        fn in_its_own_session(socket: &TcpListener) -> Self {
-            Self::holding(socket, "setsid", &["sh"])
+        /// One that holds `socket` as its standard input, and runs its program already.
+        fn holding(socket: &TcpListener, seconds: &str) -> Self {
+            let stdin = OwnedFd::from(socket.try_clone().unwrap());
+            Self(Command::new("sleep").arg(seconds).stdin(stdin).spawn().unwrap())
         }
 
         fn pid(&self) -> Pid {
@@ -254,7 +238,7 @@ mod tests {
     fn all_holders_of_a_socket_are_found_with_that_socket_only() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sleeper = Sleeper::in_our_session(&socket);
+        let sleeper = Sleeper::holding(&socket, "60");
         let found = holders(&HashSet::from([inode(&socket)])).unwrap().found;
         let pids: HashSet<Pid> = found.iter().map(|holder| holder.pid).collect();
         // Another test's child has our descriptors too until it runs its program, so there may be
@@ -270,8 +254,9 @@ mod tests {
     fn holders_are_split_unless_something_ties_them() {
         let sockets =
             [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
-        let strangers = sockets.each_ref().map(Sleeper::in_its_own_session);
-        let sibling = Sleeper::in_our_session(&sockets[0]);
+        let strangers = [Sleeper::holding(&sockets[0], "61"), Sleeper::holding(&sockets[1], "62")];
+        let sibling = Sleeper::holding(&sockets[0], "63");
+        let worker = Sleeper::holding(&sockets[1], "61");
         let holder = |sleeper: &Sleeper, socket: &TcpListener| Holder {
             pid: sleeper.pid(),
             inodes: HashSet::from([inode(socket)]),
@@ -279,6 +264,7 @@ mod tests {
         let [one, other] = [0, 1].map(|index| holder(&strangers[index], &sockets[index]));
         let ours = Holder { pid: Pid::ours(), inodes: HashSet::new() };
         let sibling = holder(&sibling, &sockets[0]);
+        let worker = holder(&worker, &sockets[1]);
         let groups = |holders: &[&Holder]| {
             related(&holders.iter().copied().cloned().collect::<Vec<_>>())
                 .unwrap()
@@ -292,6 +278,7 @@ mod tests {
             [2],
             "one socket"
         );
+        assert_eq!(groups(&[&one, &worker]), [2], "workers of one master, with a socket each");
         assert_eq!(groups(&[&ours, &one, &other]), [3], "parent and children");
         assert_eq!(
             groups(&[&other, &sibling, &one]),

@@ -24,6 +24,16 @@ pub(crate) fn for_build(root: &Path) -> Result<()> {
     linker::ensure(root)
 }
 
+/// Makes the demo possible as well.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_demo(root: &Path) -> Result<()> {
+    for_build(root)?;
+    servers::ensure_for_demo()
+}
+
 /// Makes testing possible as well.
 ///
 /// # Errors

@@ -10,8 +10,24 @@ use crate::{layout, setup::debian};
 ///
 /// When one cannot be installed.
 pub(super) fn ensure() -> Result<()> {
-    let missing = missing(|program| layout::on_path(program).is_some());
-    if missing.is_empty() { Ok(()) } else { debian::install(&missing) }
+    install(&missing(is_there))
+}
+
+/// The same for the server that the demo shows, and for what makes its namespace.
+///
+/// # Errors
+///
+/// When one cannot be installed.
+pub(super) fn ensure_for_demo() -> Result<()> {
+    install(&missing(|program| !DEMO.contains(&program) || is_there(program)))
+}
+
+fn is_there(program: &str) -> bool {
+    layout::on_path(program).is_some()
+}
+
+fn install(missing: &[&str]) -> Result<()> {
+    if missing.is_empty() { Ok(()) } else { debian::install(missing) }
 }
 
 fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
@@ -26,6 +42,9 @@ const PROGRAMS: [(&str, &str); 5] = [
     ("python3", "python3"),
     ("ip", "iproute2"),
 ];
+
+/// What the demo needs of them.
+const DEMO: [&str; 2] = ["nginx", "ip"];
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,434 @@
+//! Finds out what this kernel can do, by doing all of it once where it disturbs nobody.
+//!
+//! The rehearsal has a thread with a network namespace and a mount namespace of its own. The BPF file system that it mounts
+//! there is seen by nobody else, so that our own code loads, attaches and pins as it always does, and the kernel removes
+//! everything with the thread, however that ends. Only the programs for control groups need a group that everybody sees;
+//! the caller makes an empty one.
+
+use std::{
+    fmt,
+    fs::File,
+    net::{Ipv4Addr, TcpListener},
+    os::fd::BorrowedFd,
+    path::Path,
+    thread,
+};
+
+use aya::{
+    EbpfError,
+    maps::MapError,
+    programs::{ProgramError, loaded_programs},
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt,
+};
+
+use super::{
+    Datapath, DatapathError, Event, ListenerToAdopt,
+    kernel::{ATTACHED, ITERATOR, Kernel},
+};
+use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
+
+/// Something that the datapath needs of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// A network namespace and a mount namespace for the rehearsal; the agent itself needs neither.
+    Seclusion,
+    /// The file system that pins live on.
+    #[doc(alias = "CONFIG_BPF_SYSCALL")]
+    FileSystem,
+    /// The kernel's own type information.
+    #[doc(alias = "CONFIG_DEBUG_INFO_BTF")]
+    Types,
+    /// A map that listeners can be assigned from.
+    #[doc(alias = "BPF_MAP_TYPE_SOCKMAP")]
+    SocketMap,
+    /// Storage in a listener that its connections inherit.
+    #[doc(alias = "BPF_F_CLONE")]
+    InheritedStorage,
+    /// The buffer that the kernel's reports come through.
+    #[doc(alias = "BPF_MAP_TYPE_RINGBUF")]
+    RingBuffer,
+    /// All other maps.
+    TableMaps,
+    /// The program that steers.
+    #[doc(alias = "BPF_PROG_TYPE_SK_LOOKUP")]
+    Steer,
+    /// The program that lets a new generation bind the old one's port, for IPv4.
+    ShareBind4,
+    /// The same for IPv6.
+    ShareBind6,
+    /// The program that keeps listeners of launched generations off Multipath TCP.
+    RefuseMultipath,
+    /// The program that counts flows.
+    TrackFlows,
+    /// The program that walks the sockets.
+    AdoptSockets,
+    /// Taking over a running listener: tagged, shared, and in the socket map.
+    TakeOver,
+    /// Hearing of a listener's end.
+    Report,
+}
+
+/// How a feature did.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As needed.
+    Works,
+    /// The kernel said no, or did something else.
+    Refused(String),
+    /// It did not come to that.
+    Untried(String),
+}
+
+/// Rehearses everything. Each feature is in the answer once.
+///
+/// The bind programs are attached to `cgroup`, which must be empty and is left as it was. `with_tags` is given the storage
+/// map, for those who read it in other ways than by programs; it runs only if there is one.
+pub fn rehearse(
+    cgroup: Result<&File, String>,
+    with_tags: impl FnOnce(BorrowedFd<'_>) + Send,
+) -> Vec<(Feature, Outcome)> {
+    let rehearsal =
+        thread::scope(|scope| scope.spawn(|| Rehearsal::new().run(cgroup, with_tags)).join());
+    rehearsal.unwrap_or_else(|_panic| {
+        Rehearsal::new().not_reached("the rehearsal ended in a panic, which is a bug")
+    })
+}
+
+/// The names of the programs that look new connections up in this network namespace, ours among them.
+///
+/// # Errors
+///
+/// When the kernel does not say.
+pub fn lookup_programs() -> Result<Vec<String>, std::io::Error> {
+    let namespace = File::open("/proc/thread-self/ns/net")?;
+    let attached = crate::sys::bpf::lookup_programs(&namespace)?;
+    // A program may have gone in between, and a kernel may not know names: a number is a name then.
+    let named: Vec<(u32, String)> = loaded_programs()
+        .filter_map(Result::ok)
+        .filter(|program| attached.contains(&program.id()))
+        .filter_map(|program| Some((program.id(), program.name_as_str()?.to_owned())))
+        .collect();
+    let name_of = |id: &u32| {
+        let name = named.iter().find(|(named, _)| named == id).map(|(_, name)| name.as_str());
+        name.filter(|name| !name.is_empty()).map_or_else(|| format!("program {id}"), str::to_owned)
+    };
+    Ok(attached.iter().map(name_of).collect())
+}
+
+impl Feature {
+    /// All of them, in the order in which one needs the other.
+    pub const ALL: [Self; 15] = [
+        Self::Seclusion,
+        Self::FileSystem,
+        Self::Types,
+        Self::SocketMap,
+        Self::InheritedStorage,
+        Self::RingBuffer,
+        Self::TableMaps,
+        Self::Steer,
+        Self::ShareBind4,
+        Self::ShareBind6,
+        Self::RefuseMultipath,
+        Self::TrackFlows,
+        Self::AdoptSockets,
+        Self::TakeOver,
+        Self::Report,
+    ];
+
+    const MAPS: [Self; 4] =
+        [Self::SocketMap, Self::InheritedStorage, Self::RingBuffer, Self::TableMaps];
+
+    fn of_map(name: &str) -> Self {
+        match name {
+            "LISTENERS" => Self::SocketMap,
+            "TAGS" => Self::InheritedStorage,
+            "EVENTS" | "AYA_LOGS" => Self::RingBuffer,
+            _ => Self::TableMaps,
+        }
+    }
+
+    fn of_program(name: &str) -> Self {
+        match name {
+            "steer" => Self::Steer,
+            "share_bind4" => Self::ShareBind4,
+            "share_bind6" => Self::ShareBind6,
+            "refuse_multipath" => Self::RefuseMultipath,
+            "track_flows" => Self::TrackFlows,
+            _ => Self::AdoptSockets,
+        }
+    }
+
+    const fn needs_cgroup(self) -> bool {
+        matches!(self, Self::ShareBind4 | Self::ShareBind6 | Self::RefuseMultipath)
+    }
+}
+
+/// What has been found out so far.
+struct Rehearsal {
+    outcomes: Vec<(Feature, Outcome)>,
+}
+
+impl Rehearsal {
+    const fn new() -> Self {
+        Self { outcomes: Vec::new() }
+    }
+
+    fn run(
+        mut self,
+        cgroup: Result<&File, String>,
+        with_tags: impl FnOnce(BorrowedFd<'_>),
+    ) -> Vec<(Feature, Outcome)> {
+        let why = match self.try_all(cgroup, with_tags) {
+            Ok(()) => "it was forgotten, which is a bug".to_owned(),
+            Err(Ended(why)) => why,
+        };
+        self.not_reached(&why)
+    }
+
+    fn try_all(
+        &mut self,
+        cgroup: Result<&File, String>,
+        with_tags: impl FnOnce(BorrowedFd<'_>),
+    ) -> Result<(), Ended> {
+        self.note(Feature::Seclusion, seclude())?;
+        self.note(Feature::FileSystem, mount_bpf())?;
+        let (mut kernel, btf) = self.create_maps()?;
+        let mut refused = Vec::new();
+        let loaded = kernel.load_iterator(&btf);
+        refused.extend(self.outcome_of(Feature::of_program(ITERATOR), loaded));
+        for program in ATTACHED {
+            let feature = Feature::of_program(program);
+            match (cgroup.as_ref(), feature.needs_cgroup()) {
+                (Err(why), true) => {
+                    refused.push(feature.to_string());
+                    self.outcomes.push((feature, Outcome::Untried(why.clone())));
+                }
+                (Err(_), false) => {
+                    // Attached to the namespace or to a tracepoint: any descriptor will do.
+                    let nowhere = File::open("/").map_err(|error| Ended(error.to_string()))?;
+                    let attached = kernel.attach_unless_pinned(program, &nowhere, &btf);
+                    refused.extend(self.outcome_of(feature, attached));
+                }
+                (Ok(cgroup), _) => {
+                    let attached = kernel.attach_unless_pinned(program, cgroup, &btf);
+                    refused.extend(self.outcome_of(feature, attached));
+                }
+            }
+        }
+        let datapath = Datapath::of(kernel).map_err(|error| Ended(all_causes(&error)))?;
+        with_tags(datapath.tags());
+        if !refused.is_empty() {
+            return Err(Ended(format!("not without {}", refused.join(", "))));
+        }
+        self.take_over(datapath)
+    }
+
+    /// Also says which map it was that the kernel refused.
+    fn create_maps(&mut self) -> Result<(Kernel, aya::Btf), Ended> {
+        let created = Kernel::create_maps(Path::new(PINS), GENERATION_LEVEL);
+        let error = match created {
+            Ok(created) => {
+                self.outcomes.push((Feature::Types, Outcome::Works));
+                self.outcomes.extend(Feature::MAPS.map(|map| (map, Outcome::Works)));
+                return Ok(created);
+            }
+            Err(error) => error,
+        };
+        let refused = Outcome::Refused(all_causes(&error));
+        match &error {
+            DatapathError::KernelTypes(_) => {
+                self.outcomes.push((Feature::Types, refused));
+                return Err(Ended("not without the kernel's types".to_owned()));
+            }
+            DatapathError::Object(object) => {
+                self.outcomes.push((Feature::Types, Outcome::Works));
+                if let Some(map) = refused_map(object) {
+                    self.outcomes.push((Feature::of_map(map), refused));
+                    return Err(Ended(format!("not without the map {map}")));
+                }
+            }
+            _ => {}
+        }
+        Err(Ended(all_causes(&error)))
+    }
+
+    /// A listener of ours is a running server's as far as the kernel can tell.
+    fn take_over(&mut self, mut datapath: Datapath) -> Result<(), Ended> {
+        let failed = |error: std::io::Error| Ended(format!("open a listener: {error}"));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let cookie = sockopt::socket_cookie(&listener).map_err(|error| failed(error.into()))?;
+        let generation = GenerationId { service: ServiceId(1), number: GenerationNumber(1) };
+        let address = LocalAddress::Ipv4(Ipv4Addr::LOCALHOST);
+        let adopted = datapath.adopt_listeners(
+            generation,
+            &[Endpoint { number: 0, port, address }],
+            &[ListenerToAdopt { cookie, port, address, share: true, multipath: false }],
+        );
+        let adopted = adopted.map_err(|error| all_causes(&error)).and_then(|adopted| {
+            let shared = sockopt::socket_reuseport(&listener).map_err(|error| error.to_string())?;
+            match adopted.iter().all(|it| it.in_map) && shared {
+                true => Ok(()),
+                false => Err("the kernel took the listener, and its port is not shared".to_owned()),
+            }
+        });
+        self.note(Feature::TakeOver, adopted)?;
+
+        let mut events = datapath.take_events().map_err(|error| Ended(all_causes(&error)))?;
+        while events.take().is_some() {}
+        drop(listener);
+        let mut readable = [PollFd::new(&events, PollFlags::IN)];
+        let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
+        // What it says shows in what can be taken.
+        let _: Result<usize, _> = poll(&mut readable, Some(&limit));
+        let reported = match events.take() {
+            Some(Event::ListenerGone(gone)) if gone == generation => Ok(()),
+            Some(other) => Err(format!("instead of a listener's end came {other:?}")),
+            None => Err("a listener was closed, and no report came".to_owned()),
+        };
+        self.note(Feature::Report, reported)
+    }
+
+    fn note(&mut self, feature: Feature, result: Result<(), String>) -> Result<(), Ended> {
+        let ended = result.is_err().then(|| Ended(format!("not without {feature}")));
+        self.outcomes.push((feature, result.map_or_else(Outcome::Refused, |()| Outcome::Works)));
+        ended.map_or(Ok(()), Err)
+    }
+
+    /// Notes the outcome and returns the program's name if it was refused.
+    fn outcome_of(
+        &mut self,
+        feature: Feature,
+        result: Result<(), DatapathError>,
+    ) -> Option<String> {
+        let refused = result.err();
+        let outcome =
+            refused.as_ref().map_or(Outcome::Works, |error| Outcome::Refused(all_causes(error)));
+        self.outcomes.push((feature, outcome));
+        refused.map(|_| feature.to_string())
+    }
+
+    fn not_reached(mut self, why: &str) -> Vec<(Feature, Outcome)> {
+        for feature in Feature::ALL {
+            if !self.outcomes.iter().any(|(noted, _)| *noted == feature) {
+                self.outcomes.push((feature, Outcome::Untried(why.to_owned())));
+            }
+        }
+        self.outcomes.sort_by_key(|(feature, _)| *feature);
+        self.outcomes
+    }
+}
+
+/// Why nothing more can be tried.
+struct Ended(String);
+
+/// Where only this thread sees it, and whatever is there otherwise stays for all others.
+fn seclude() -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .map_err(|error| format!("make a network and a mount namespace: {error}"))?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|error| format!("keep mounts to ourselves: {error}"))
+}
+
+fn mount_bpf() -> Result<(), String> {
+    let options: Option<&str> = None;
+    mount(Some("bpf"), MOUNT, Some("bpf"), MsFlags::empty(), options)
+        .map_err(|error| format!("mount the BPF file system at `{MOUNT}`: {error}"))
+}
+
+fn refused_map(error: &EbpfError) -> Option<&str> {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, .. }) => Some(name),
+        EbpfError::MapError(MapError::PinError { name, .. }) => name.as_deref(),
+        _ => None,
+    }
+}
+
+/// On one line, without the verifier's log, and each cause once: some of aya's errors repeat theirs.
+fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in std::iter::successors(Some(error), |cause| cause.source()) {
+        let said = match cause.downcast_ref::<ProgramError>() {
+            Some(ProgramError::LoadError { verifier_log, .. }) => {
+                let log = verifier_log.to_string();
+                let last = log
+                    .lines()
+                    .rfind(|line| !line.trim().is_empty() && !line.starts_with("processed"));
+                last.map_or_else(
+                    || "load it".to_owned(),
+                    |line| format!("the verifier says: {line}"),
+                )
+            }
+            _ => cause.to_string(),
+        };
+        if text.is_empty() {
+            text = said;
+        } else if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+    }
+    text
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Seclusion => "private namespaces",
+            Self::FileSystem => "pinning",
+            Self::Types => "kernel types (BTF)",
+            Self::SocketMap => "socket map",
+            Self::InheritedStorage => "inherited socket storage",
+            Self::RingBuffer => "ring buffer",
+            Self::TableMaps => "tables",
+            Self::Steer => "program steer",
+            Self::ShareBind4 => "program share_bind (IPv4)",
+            Self::ShareBind6 => "program share_bind (IPv6)",
+            Self::RefuseMultipath => "program refuse_multipath",
+            Self::TrackFlows => "program track_flows",
+            Self::AdoptSockets => "program adopt_sockets",
+            Self::TakeOver => "taking a listener over",
+            Self::Report => "kernel reports",
+        })
+    }
+}
+
+/// Seen by the rehearsal's thread alone.
+const MOUNT: &str = "/sys/fs/bpf";
+const PINS: &str = "/sys/fs/bpf/rehearsal";
+/// Any will do: the rehearsal has no generation that is known by its group.
+const GENERATION_LEVEL: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_has_an_outcome_in_order() {
+        let mut rehearsal = Rehearsal::new();
+        assert!(rehearsal.note(Feature::Seclusion, Err("no".to_owned())).is_err());
+        let outcomes = rehearsal.not_reached("too early");
+        let features: Vec<Feature> = outcomes.iter().map(|(feature, _)| *feature).collect();
+        assert_eq!(features, Feature::ALL);
+        assert!(matches!(&outcomes[0].1, Outcome::Refused(why) if why == "no"));
+        assert!(matches!(&outcomes[1].1, Outcome::Untried(why) if why == "too early"));
+    }
+
+    #[test]
+    fn a_refused_map_is_named() {
+        let io_error = std::io::Error::from_raw_os_error(22);
+        let error = MapError::CreateError { name: "TAGS".to_owned(), io_error };
+        let error = EbpfError::MapError(error);
+        assert_eq!(refused_map(&error).map(Feature::of_map), Some(Feature::InheritedStorage));
+        let text = all_causes(&DatapathError::Object(Box::new(error)));
+        assert_eq!(text.matches("Invalid argument").count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,69 @@
+//! The `bpf` system call, where aya has no function for it.
+
+#![expect(unsafe_code, reason = "a system call is reached by its number")]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+use nix::libc;
+
+/// The numbers of the `sk_lookup` programs that are attached to a network namespace, in the order in which they run.
+///
+/// # Errors
+///
+/// When the kernel does not know such programs, or refuses to say without `CAP_NET_ADMIN`.
+#[doc(alias = "BPF_PROG_QUERY")]
+pub(crate) fn lookup_programs(network_namespace: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; MOST];
+    let mut query = ProgQuery {
+        target_fd: network_namespace.as_fd().as_raw_fd(),
+        attach_type: BPF_SK_LOOKUP,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: (&raw mut ids).expose_provenance() as u64,
+        prog_cnt: MOST as u32,
+        zero: 0,
+    };
+    // SAFETY: the kernel reads and writes at most the size given of `query`, and `prog_cnt` numbers where `prog_ids` points
+    // to; both live until after the call and nobody else refers to them during it.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgQuery>())
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
+}
+
+/// The `query` part of `union bpf_attr`, as far as its first version went: every kernel takes a shorter one.
+#[repr(C)]
+struct ProgQuery {
+    target_fd: i32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    zero: u32,
+}
+
+const _: () = assert!(size_of::<ProgQuery>() == 32);
+
+/// As many as the kernel attaches to one namespace (`netns_bpf_max_progs`).
+const MOST: usize = 64;
+const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_SK_LOOKUP: u32 = 36;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_of_anything_else_is_refused() {
+        assert!(lookup_programs(File::open("/proc/self/stat").unwrap()).is_err());
+    }
+}

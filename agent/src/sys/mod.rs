@@ -1,0 +1,3 @@
+//! System calls that no crate we use offers: the only module of the agent with `unsafe` in it.
+
+pub(crate) mod bpf;

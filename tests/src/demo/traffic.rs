@@ -1,0 +1,108 @@
+//! The clients: some connect anew all the time, and in each act there are guests who stay connected.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
+
+use ::agent::load::{Load, Plan, Report, Running, Stream};
+
+use crate::namespace::Namespace;
+use crate::servers::Server;
+
+/// New connections in each second.
+pub(super) const RATE: u32 = 200;
+/// Guests with one request after the other on a connection that they keep.
+pub(super) const KEPT: u32 = 8;
+/// Guests who take a long time to read one answer.
+pub(super) const READERS: u32 = 2;
+
+/// All clients.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    runtime: Runtime,
+    guests_plan: Plan,
+    steady: Option<Running>,
+    guests: Option<Running>,
+    left: Vec<Report>,
+    /// The same instant on both clocks: the agent tells times of day.
+    epoch: (Instant, SystemTime),
+}
+
+/// What they saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// The new connections.
+    pub(super) steady: Report,
+    /// Each act's guests.
+    pub(super) guests: Vec<Report>,
+    epoch: (Instant, SystemTime),
+}
+
+impl Traffic {
+    /// Lets the new connections begin.
+    pub(super) fn begin(
+        server: &dyn Server,
+        namespace: &Namespace,
+        generations: u32,
+    ) -> Result<Self> {
+        let plan = Plan::http(server.address())
+            .generations(1..=generations)
+            .namespace(namespace.descriptor());
+        let mut guests_plan = plan.clone().keep_alive(KEPT, Duration::from_millis(50));
+        // About forty seconds for all of it: no reader is done before it leaves, then the rest comes at once.
+        guests_plan.stream = Some(Stream {
+            connections: READERS,
+            bytes: 8 << 10,
+            receive_buffer: 8 << 10,
+            ..Stream::default()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let epoch = (Instant::now(), SystemTime::now());
+        let steady = Some(Load::start(plan.one_shot(RATE))?);
+        Ok(Self { runtime, guests_plan, steady, guests: None, left: Vec::new(), epoch })
+    }
+
+    /// Guests come, and stay.
+    pub(super) fn guests_come(&mut self) -> Result<()> {
+        self.guests_leave();
+        self.guests = Some(Load::start(self.guests_plan.clone())?);
+        Ok(())
+    }
+
+    /// They finish what they are at, and go.
+    pub(super) fn guests_leave(&mut self) {
+        if let Some(guests) = self.guests.take() {
+            self.left.push(self.runtime.block_on(guests.stop()));
+        }
+    }
+
+    /// What has gone wrong so far.
+    pub(super) fn failures(&self) -> u64 {
+        let running = self.steady.iter().chain(&self.guests);
+        let now: u64 = running.map(|running| running.snapshot().failures()).sum();
+        now + self.left.iter().map(|report| report.summary.failures()).sum::<u64>()
+    }
+
+    /// All clients finish what they are at, and go.
+    pub(super) fn end(&mut self) -> Result<Seen> {
+        self.guests_leave();
+        let steady = self.steady.take().context("the clients have gone already")?;
+        let steady = self.runtime.block_on(steady.stop());
+        Ok(Seen { steady, guests: std::mem::take(&mut self.left), epoch: self.epoch })
+    }
+}
+
+impl Seen {
+    /// The instant of a time that the agent told.
+    pub(super) fn instant(&self, unix: Duration) -> Option<Instant> {
+        let (instant, time) = self.epoch;
+        let since = (SystemTime::UNIX_EPOCH + unix).duration_since(time).ok()?;
+        Some(instant + since)
+    }
+
+    /// All runs.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Report> {
+        std::iter::once(&self.steady).chain(&self.guests)
+    }
+}

@@ -1,0 +1,120 @@
+//! `agent doctor`: it says what is missing and how to get it, tries everything else, and leaves nothing behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tests::agent::Agent;
+use tests::namespace::Namespace;
+use tests::servers::{self, Python};
+
+const PORT: u16 = 8080;
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn all_that_is_needed_is_found_where_the_agent_works() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let agent = Agent::new(&namespace)?;
+    let diagnosis = agent.run(&["doctor", "-o", "json"])?.success()?.json()?;
+    for check in checks(&diagnosis)? {
+        assert_eq!(check["verdict"], "ok", "{check:#}");
+    }
+    let tried = ["program steer", "taking a listener over", "kernel reports", "socket diagnosis"];
+    for name in tried {
+        named(&diagnosis, name)?;
+    }
+    assert!(!agent.pins().exists() && !agent.cgroup().exists());
+    let beside = agent.cgroup().parent().context("the group has a parent")?;
+    let left = groups(beside, "agent-doctor-")?;
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn a_working_agent_is_seen_and_not_disturbed() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let server = Python::new(PORT)?;
+    let _started = servers::start(&server, &namespace, 1)?;
+    let agent = Agent::new(&namespace)?;
+    let before = agent.run(&["doctor", "-o", "json"])?.success()?.json()?;
+    assert_eq!(detail(&before, "socket lookup")?, "no program steers in this network namespace");
+
+    agent.attach(PORT)?.success()?;
+    let status = agent.status()?;
+    let diagnosis = agent.run(&["doctor", "-o", "json"])?.success()?.json()?;
+    assert!(detail(&diagnosis, "socket lookup")?.ends_with(": steer"), "{diagnosis:#}");
+    let attached = |status: &Value| status["services"][0]["generations"][0]["listeners"].clone();
+    assert_eq!(attached(&agent.status()?), attached(&status));
+    agent.detach(PORT)?.success()?;
+    Ok(())
+}
+
+#[test]
+fn what_is_missing_comes_with_its_fix() -> Result<()> {
+    let agent = Agent::new(&Namespace::new()?)?;
+    let pins = tempfile::tempdir()?;
+    let pins = pins.path().join("pins");
+    let pins = pins.to_str().context("a path in UTF-8")?;
+    // The last one counts.
+    let output = agent.run(&["doctor", "--pin-dir", pins])?;
+    assert_eq!(output.code, Some(4), "{output:?}");
+    assert!(output.stdout.contains("fix BPF file system: mount -t bpf bpf "), "{output:?}");
+    assert!(!Path::new(pins).exists());
+    Ok(())
+}
+
+#[test]
+fn a_user_without_rights_is_told_which_are_missing() -> Result<()> {
+    let namespace = Namespace::new()?;
+    // Where everybody may go, which a home directory is not.
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let prepared = Agent::new(&namespace)?.command(&["doctor", "-o", "json"]);
+    let binary = directory.path().join("agent");
+    fs::copy(prepared.get_program(), &binary)?;
+    let agent = Agent::with_binary(&namespace, &binary)?;
+
+    let output =
+        namespace.output(agent.command(&["doctor", "-o", "json"]).uid(NOBODY).gid(NOBODY))?;
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let diagnosis: Value = serde_json::from_slice(&output.stdout)?;
+    let missing = detail(&diagnosis, "capabilities")?;
+    for capability in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"] {
+        assert!(missing.contains(capability), "{missing}");
+    }
+    assert_eq!(named(&diagnosis, "user")?["fix"], "run it with sudo");
+    // Not even tried, so neither there nor missing.
+    assert_eq!(named(&diagnosis, "program steer")?["verdict"], "unknown");
+    Ok(())
+}
+
+fn checks(diagnosis: &Value) -> Result<&Vec<Value>> {
+    diagnosis["checks"].as_array().context("the answer has checks")
+}
+
+fn named<'a>(diagnosis: &'a Value, name: &str) -> Result<&'a Value> {
+    let found = checks(diagnosis)?.iter().find(|check| check["name"] == name);
+    found.with_context(|| format!("there is no check `{name}` in {diagnosis:#}"))
+}
+
+fn detail<'a>(diagnosis: &'a Value, name: &str) -> Result<&'a str> {
+    named(diagnosis, name)?["detail"].as_str().context("a check has a detail")
+}
+
+fn groups(directory: &Path, prefix: &str) -> Result<Vec<String>> {
+    let names = fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    // Another test's doctor may be at it just now: its group is gone by the time of a second look.
+    Ok(names
+        .into_iter()
+        .filter(|name| name.starts_with(prefix))
+        .filter(|name| {
+            tests::wait::pause(std::time::Duration::from_secs(2));
+            directory.join(name).exists()
+        })
+        .collect())
+}
