@@ -21,7 +21,7 @@ pub(super) fn checks(places: &Places) -> Vec<Check> {
         Err(why) => Err(why.clone()),
     };
     let mut diagnosis = None;
-    let outcomes = probe::rehearse(directory.as_ref().map_err(Clone::clone), |tags| {
+    let outcomes = probe::rehearse(directory.as_ref().map_err(String::as_str), |tags| {
         // Any port: the kernel looks at the storage map first.
         diagnosis = Some(sock_diag::connections(1, Some(tags)).map(drop));
     });
