@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-
 use ::agent::api::{History, RolloutView};
 use ::agent::load::{Class, FailureKind, Observation};
 use ::agent::rollout::{Kind, Outcome};
@@ -37,7 +35,7 @@ struct Switch {
 
 impl Told {
     /// Shows the summary.
-    pub(super) fn show(&self, screen: &Screen) -> Result<Verdict> {
+    pub(super) fn show(&self, screen: &Screen) -> Verdict {
         screen.act("Summary");
         self.show_rollouts(screen);
         screen.text("");
@@ -59,22 +57,23 @@ impl Told {
             strays.len(),
         ));
         screen.text(&format!(
-            "  long connections   {:>6}   with {} requests; each stayed with the generation that it began at",
+            "  long connections   {:>6}   with {} requests; {} moved to another generation",
             count(&guests, |seen| seen.connections),
             count(&guests, |seen| seen.requests),
+            failures.get(&FailureKind::Moved).unwrap_or(&0),
         ));
         screen.text(&format!("  failures           {failed:>6}   {}", by_kind(&failures)));
         screen.text(&format!("  slowest connect    {}", milliseconds(slowest as f64 / 1e6)));
         screen.text("");
         if failed == 0 && strays.is_empty() && self.steered > 0 && self.all_as_planned() {
             screen.good("no client noticed anything");
-            return Ok(Verdict::Kept);
+            return Verdict::Kept;
         }
         for summary in &summaries {
             screen.output(&summary.to_string());
         }
         screen.bad("this was not as promised");
-        Ok(Verdict::Broken)
+        Verdict::Broken
     }
 
     fn show_rollouts(&self, screen: &Screen) {
