@@ -60,6 +60,12 @@ pub(super) enum Request {
     Events(Reply<(api::Events, broadcast::Receiver<api::EventView>)>),
 }
 
+/// What the agent ends with.
+pub(super) enum LastAnswer {
+    Attach(Reply<api::Attached>, Problem),
+    Detach(Reply<api::Detached>, api::Detached),
+}
+
 /// Everything the agent knows. Owned by its thread.
 pub(super) struct Agent {
     pub(super) places: Places,
@@ -87,9 +93,9 @@ pub(super) struct Agent {
     /// Whether to end, leaving nothing behind, with the last service.
     pub(super) exit_when_detached: bool,
     pub(super) detached_last: bool,
-    /// The answer to the last `detach` where the agent ends with it: given when nothing is left, so that an `attach` right
-    /// after it meets no agent that is about to end.
-    pub(super) last_answer: Option<(Reply<api::Detached>, api::Detached)>,
+    /// The last answer where the agent ends with it: given when nothing is left, so that an `attach` right after it meets no
+    /// agent that is about to end.
+    pub(super) last_answer: Option<LastAnswer>,
 }
 
 /// How long a failed effect waits for its next try.
@@ -115,8 +121,12 @@ impl Agent {
         }
         let last_answer = self.last_answer.take();
         let ended = self.end();
-        if let Some((reply, answer)) = last_answer {
-            send(reply, ended.clone().map(|()| answer));
+        match last_answer {
+            Some(LastAnswer::Attach(reply, refusal)) => send(reply, Err(refusal)),
+            Some(LastAnswer::Detach(reply, answer)) => {
+                send(reply, ended.clone().map(|()| answer));
+            }
+            None => {}
         }
         ended
     }
@@ -135,10 +145,17 @@ impl Agent {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Attach(request, reply) => send(reply, self.attach(&request)),
+            Request::Attach(request, reply) => match self.attach(&request) {
+                // Started for this alone, and in vain.
+                Err(refusal) if self.exit_when_detached && self.records.is_empty() => {
+                    self.detached_last = true;
+                    self.last_answer = Some(LastAnswer::Attach(reply, refusal));
+                }
+                answer => send(reply, answer),
+            },
             Request::Detach(selector, reply) => match self.detach(&selector) {
                 Ok(answer) if answer.last && self.exit_when_detached => {
-                    self.last_answer = Some((reply, answer));
+                    self.last_answer = Some(LastAnswer::Detach(reply, answer));
                 }
                 answer => send(reply, answer),
             },

@@ -137,10 +137,15 @@ fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent,
     })?;
     let path =
         places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
+    let was_there = path.exists();
     let cgroup =
         hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))?;
-    mount_bpf(&places.pin_dir)?;
-    let mut datapath = open_datapath(&places, &cgroup)?;
+    let opened = mount_bpf(&places.pin_dir).and_then(|()| open_datapath(&places, &cgroup));
+    let mut datapath = opened.inspect_err(|_| {
+        if !was_there && let Err(error) = cgroup.remove() {
+            tracing::warn!(%error, "cannot remove the cgroup that was made in vain");
+        }
+    })?;
     if state.services.is_empty() && datapath.has_endpoints()? {
         return Err(Problem::new(
             ProblemKind::Preflight,
