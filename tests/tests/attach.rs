@@ -36,7 +36,10 @@ async fn a_hundred_attaches_and_detaches_disturb_no_connection() -> Result<()> {
     let summary = running.stop().await.summary;
     assert_eq!(summary.failures(), 0, "{summary}");
     took.sort_unstable();
-    println!("attach, the start of an agent included: median {:?}, longest {:?}", took[50], took[99]);
+    println!(
+        "attach, the start of an agent included: median {:?}, longest {:?}",
+        took[50], took[99]
+    );
     assert!(took[50] < Duration::from_secs(2), "{took:?}");
     Ok(())
 }
@@ -145,8 +148,7 @@ fn reuse_port(pid: i32) -> Result<Vec<bool>> {
 /// Whether a stranger that asks for it could share the port.
 fn other_server_can_bind(stage: &Stage) -> Result<bool> {
     stage.namespace.enter(|| {
-        let stranger =
-            socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let stranger = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&stranger, sockopt::ReuseAddr, &true)?;
         setsockopt(&stranger, sockopt::ReusePort, &true)?;
         let address = SockaddrIn::new(127, 0, 0, 1, PORT);

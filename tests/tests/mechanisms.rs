@@ -74,8 +74,7 @@ async fn without_refusing_multipath_tcp_a_go_server_cannot_be_brought_in() -> Re
 fn without_tracking_nothing_is_counted_and_no_candidate_is_noticed() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    let connect =
-        || (0..5).map(|_| stage.connect(server.address())).collect::<Result<Vec<_>>>();
+    let connect = || (0..5).map(|_| stage.connect(server.address())).collect::<Result<Vec<_>>>();
     let counted = connect()?;
     stage.until("five open flows", PORT, |service| service.generations[0].open_flows == 5)?;
     drop(counted);

@@ -140,13 +140,12 @@ async fn while_a_candidate_is_made_ready_that_listens_later() -> Result<()> {
 #[tokio::test]
 async fn while_a_candidate_is_made_ready_that_listens_before_the_next_agent() -> Result<()> {
     let candidate = Script::with(PORT, &["--after", "1"])?;
-    let (stage, _first, running, upgrade, _daemon) =
-        killed_while_made_ready(&candidate, |stage| {
-            wait::until("the candidate to listen", LIMIT, || {
-                Ok((stage.listeners()?.len() == 2).then_some(()))
-            })
+    let (stage, _first, running, upgrade, _daemon) = killed_while_made_ready(&candidate, |stage| {
+        wait::until("the candidate to listen", LIMIT, || {
+            Ok((stage.listeners()?.len() == 2).then_some(()))
         })
-        .await?;
+    })
+    .await?;
     stage::until_answers(&running, 2, 20)?;
     nobody_noticed(running).await;
     upgrade.finish()?.success()?;

@@ -29,12 +29,7 @@ fn pin(stage: &Stage, server: &dyn Server, generation: u32) -> Result<TcpStream>
 }
 
 /// Starts an upgrade in the background.
-fn begin(
-    stage: &Stage,
-    server: &dyn Server,
-    generation: u32,
-    options: &[&str],
-) -> Result<Pending> {
+fn begin(stage: &Stage, server: &dyn Server, generation: u32, options: &[&str]) -> Result<Pending> {
     let arguments = tests::agent::upgrade(PORT, options, &server.command(generation)?);
     stage.agent.start(&mut stage.agent.command(&arguments))
 }
@@ -454,7 +449,8 @@ fn the_history_tells_what_became_of_each_rollout() -> Result<()> {
     stage.agent.upgrade(PORT, &server.command(2)?)?.success()?;
     let broken = stage.agent.upgrade(PORT, &["false".to_owned()])?;
     assert_eq!(broken.code, Some(5), "{broken:?}");
-    let answer = stage.agent.run(&["history", "--port", "8080", "-o", "json"])?.success()?.json()?;
+    let answer =
+        stage.agent.run(&["history", "--port", "8080", "-o", "json"])?.success()?.json()?;
     let Some(rollouts) = answer["rollouts"].as_array() else { bail!("no list: {answer}") };
     let outcomes: Vec<_> = rollouts.iter().map(|it| it["status"]["outcome"].clone()).collect();
     assert_eq!(outcomes, ["completed", "not_ready"]);
