@@ -90,12 +90,14 @@ fn find_endpoint(local: EndpointKey) -> Option<&'static Endpoint> {
 
 #[inline(always)]
 fn steer_to_endpoint(ctx: &SkLookupContext, packet: &Packet, endpoint: &Endpoint) {
-    // SAFETY: see `find_endpoint`.
-    let Some(steering) = (unsafe { SERVICES.get(endpoint.service) }) else { return };
     let Some(counts) = STEERED.get_ptr_mut(endpoint.service) else { return };
     // SAFETY: the element is this CPU's own, and a lookup program is not interrupted by another one on its CPU (both run
     // with bottom halves disabled).
     let counts = unsafe { &mut *counts };
+    // SAFETY: see `find_endpoint`.
+    let Some(steering) = (unsafe { SERVICES.get(endpoint.service) }) else {
+        return counts.unreached += 1;
+    };
     let mut rank = 0;
     while rank < MAX_RANKS {
         let generation = steering.choice(rank, packet.client);

@@ -432,7 +432,7 @@ fn a_launched_server_is_given_what_the_old_one_was_given() -> Result<()> {
     assert_eq!(first["environment"]["MARK"], "an odd \"value\"");
     assert_eq!(second, first);
 
-    let options = ["--cwd", "/", "--env", "MARK=other", "--open-files", "500"];
+    let options = ["--cwd", "/", "--env", "MARK=other", "--limit", "nofile=500"];
     stage.switch(&server, 3, &options)?;
     let third = given(3)?;
     assert_eq!(third["directory"], "/");

@@ -8,16 +8,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{command, layout, setup};
-
-/// How the workspace is optimised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// For tests and daily work.
-    Dev,
-    /// For use.
-    Release,
-}
+use crate::{
+    command,
+    layout::{self, Profile},
+    setup,
+};
 
 /// What a build leaves behind.
 #[derive(Debug)]

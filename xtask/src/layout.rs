@@ -8,7 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::build::Profile;
+/// How the workspace is optimised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For tests and daily work.
+    Dev,
+    /// For use.
+    Release,
+}
 
 /// The top of the workspace.
 pub(crate) fn root() -> &'static Path {

@@ -20,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::build::Profile;
+use crate::layout::Profile;
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {

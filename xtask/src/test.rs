@@ -4,7 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::{build, build::Profile, check, command, layout, setup};
+use crate::{
+    build, check, command,
+    layout::{self, Profile},
+    setup,
+};
 
 /// Builds, checks, and runs the tests, whose own closing lines are the last that is printed.
 ///

@@ -24,7 +24,7 @@ mod view;
 
 pub use problem::{Problem, ProblemKind};
 pub use request::{
-    AttachRequest, Command, DrainRequest, NewGeneration, UndoRequest, UpgradeRequest,
+    AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, UndoRequest, UpgradeRequest,
 };
 pub use view::{
     AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    host::context::Limit,
     rollout::DrainPolicy,
     service::{GenerationNumber, ServiceName},
 };
@@ -79,9 +80,23 @@ pub struct Command {
     /// Start from an empty environment.
     #[serde(default)]
     pub clear_environment: bool,
-    /// Soft and hard limit of open files.
+    /// Limits that differ.
     #[serde(default)]
-    pub open_files: Option<u64>,
+    pub limits: Vec<Limit>,
+    /// Where it lives.
+    #[serde(default)]
+    pub namespaces: NamespacesOf,
+}
+
+/// Whose mount, PID, UTS, IPC and user namespaces a launched generation gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespacesOf {
+    /// Those of the generation that it replaces.
+    #[default]
+    Replaced,
+    /// The agent's own.
+    Agent,
 }
 
 /// How a replaced generation leaves.

@@ -4,14 +4,14 @@ use std::{env, path::Path};
 
 use super::{
     Context,
-    arguments::{LaunchOptions, NewServer, UpgradeArguments},
+    arguments::{LaunchOptions, Namespaces, NewServer, UpgradeArguments},
     drain, follow,
     output::{Answer, Look},
     program, words,
 };
 use crate::{
     api::{
-        Command, NewGeneration, Problem, ProblemKind, UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        Command, NamespacesOf, NewGeneration, Problem, ProblemKind, UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     exit::ExitCode,
     service::GenerationNumber,
@@ -79,7 +79,8 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
         working_directory,
         environment,
         clear_environment,
-        open_files,
+        limits,
+        namespaces,
     } = launch;
     let pairs = environment.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
     Command {
@@ -90,7 +91,11 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
         group: group.clone(),
         environment: pairs.collect(),
         clear_environment: *clear_environment,
-        open_files: *open_files,
+        limits: limits.clone(),
+        namespaces: match namespaces {
+            None | Some(Namespaces::Replaced) => NamespacesOf::Replaced,
+            Some(Namespaces::Agent) => NamespacesOf::Agent,
+        },
     }
 }
 
@@ -122,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_typed_is_what_is_asked_for() {
         let typed = "--timeout 5s --drain graceful --drain-signal QUIT --drain-timeout 30m --if-generation 3 \
-                     --user www --group 33 --cwd data --env A=1 --env B=2 --clear-env --open-files 4096 \
+                     --user www --group 33 --cwd data --env A=1 --env B=2 --clear-env --limit nofile=4096 --namespaces agent \
                      -- ./sh -c exit";
         let request = asked(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         insta::assert_json_snapshot!(request);

@@ -6,10 +6,10 @@ use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
 use super::agent::Agent;
 use crate::{
-    api::{Command, Problem, ProblemKind},
+    api::{Command, NamespacesOf, Problem, ProblemKind},
     host::{
         cgroup::{Cgroup, CgroupError},
-        context::{Context, Limit, Resource},
+        context::Context,
         launch::{self, LaunchSpec},
         os_text::OsText,
         process::ProcessIdentity,
@@ -31,7 +31,11 @@ impl Agent {
         command: &Command,
     ) -> Result<LaunchSpec, Problem> {
         let record = self.record(generation.service);
-        let (model, source) = self.model(generation.service)?;
+        let (mut model, mut source) = self.model(generation.service)?;
+        if command.namespaces == NamespacesOf::Agent {
+            model.namespaces.clear();
+            source = None;
+        }
         let (argument_zero, arguments) = command
             .arguments
             .split_first()
@@ -173,7 +177,8 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         group,
         environment,
         clear_environment,
-        open_files,
+        limits,
+        namespaces: _,
     } = command;
     if let Some(directory) = working_directory {
         context.working_directory = text(directory);
@@ -194,13 +199,9 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         context.environment.retain(|(known, _)| known.as_os_str() != name.as_str());
         context.environment.push((text(name), text(value)));
     }
-    if let Some(limit) = open_files {
-        context.limits.retain(|it| it.resource != Resource::Nofile);
-        context.limits.push(Limit {
-            resource: Resource::Nofile,
-            soft: Some(*limit),
-            hard: Some(*limit),
-        });
+    for limit in limits {
+        context.limits.retain(|known| known.resource != limit.resource);
+        context.limits.push(*limit);
     }
     Ok(context)
 }

@@ -18,6 +18,7 @@ mod effects;
 mod found;
 mod journal;
 mod launch;
+mod message;
 mod observe;
 mod problems;
 mod server;

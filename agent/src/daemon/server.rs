@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::agent::{Message, Reply, Request};
+use super::message::{Message, Reply, Request};
 use crate::{
     api::{self, EventView, Problem, ProblemKind, RolloutView},
     host::{context, process::Pid},

@@ -20,8 +20,9 @@ use tokio::{
 
 use super::{
     StateFile,
-    agent::{Agent, Message},
+    agent::Agent,
     journal::Journal,
+    message::Message,
     server::{self, Door},
     watch::Watcher,
 };

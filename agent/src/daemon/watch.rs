@@ -13,7 +13,7 @@ use std::{
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-use super::agent::Message;
+use super::message::Message;
 use crate::{
     datapath::{Events, KernelLogs},
     host::{cgroup::PopulatedWatch, process::Process},

@@ -1,6 +1,6 @@
 //! What a running process was given, so that the next generation can be given the same.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{fs, num::ParseIntError, os::unix::fs::MetadataExt as _, path::PathBuf, str::FromStr};
 
 use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
@@ -189,6 +189,35 @@ impl Limit {
         });
         Some(Self { resource, soft: values.next()??, hard: values.next()?? })
     }
+}
+
+/// As people write it: `nofile=SOFT` or `nofile=SOFT:HARD`, each a number or `unlimited`.
+impl FromStr for Limit {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || LimitError { text: text.to_owned() };
+        let (name, values) = text.split_once('=').ok_or_else(wrong)?;
+        let named = |resource: &Resource| format!("{resource:?}").eq_ignore_ascii_case(name);
+        let resource = Resource::ALL.into_iter().find(named).ok_or_else(wrong)?;
+        let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+        let value = |text: &str| match text {
+            "unlimited" => Ok(None),
+            number => number.parse().map(Some).map_err(|_no_number: ParseIntError| wrong()),
+        };
+        let limit = Self { resource, soft: value(soft)?, hard: value(hard)? };
+        let within = limit.hard.is_none_or(|hard| limit.soft.is_some_and(|soft| soft <= hard));
+        within.then_some(limit).ok_or_else(wrong)
+    }
+}
+
+/// Not a limit as people write it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no limit: write RESOURCE=SOFT[:HARD], as in `nofile=4096:8192` or `core=unlimited`, SOFT at most HARD"
+)]
+pub struct LimitError {
+    text: String,
 }
 
 /// What a limit is about; named as in `RLIMIT_NOFILE` and its like.

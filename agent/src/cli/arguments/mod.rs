@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     operation::{
-        AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, NewServer, OneService,
+        AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer, OneService,
         UndoArguments, UpgradeArguments, Wait,
     },
     values::{Selected, Signal, Variable},

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use super::{Selected, Signal, Variable};
-use crate::service::ServiceName;
+use crate::{host::context::Limit, service::ServiceName};
 
 /// Take charge of a port that a server serves
 ///
@@ -192,9 +192,22 @@ pub(in crate::cli) struct LaunchOptions {
     #[arg(value_parser = BoolishValueParser::new())]
     pub(in crate::cli) clear_environment: bool,
 
-    /// Limit of open files
-    #[arg(long, env = "AGENT_OPEN_FILES", value_name = "NUMBER", conflicts_with_all = ["pid", "listen"])]
-    pub(in crate::cli) open_files: Option<u64>,
+    /// Change a limit, as in `nofile=4096:8192`; can be given again
+    #[arg(long = "limit", env = "AGENT_LIMIT", value_name = "RESOURCE=SOFT[:HARD]", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) limits: Vec<Limit>,
+
+    /// Whose mount, PID, UTS, IPC and user namespaces it lives in
+    #[arg(long, env = "AGENT_NAMESPACES", value_name = "WHOSE", value_enum, conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) namespaces: Option<Namespaces>,
+}
+
+/// Where a launched generation lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Namespaces {
+    /// In those of the old generation
+    Replaced,
+    /// In those of the agent
+    Agent,
 }
 
 /// How the replaced generation leaves.
