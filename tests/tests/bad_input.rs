@@ -104,12 +104,7 @@ fn a_port_on_which_nothing_listens() -> Result<()> {
     let _first = stage.start(&server, 1)?;
     refused(&stage, &["attach", "--port", "8080"], 4, &["nothing listens on port 8080", "8081"])?;
     assert!(stage.agent.daemon().is_none(), "an agent that was started in vain ends");
-    refused(
-        &stage,
-        &["attach", "--port", "8081", "--address", ADDRESS, "--name", "8"],
-        2,
-        &["8"],
-    )?;
+    refused(&stage, &["attach", "--port", "8081", "--address", ADDRESS, "--name", "8"], 2, &["8"])?;
     Ok(())
 }
 
@@ -119,9 +114,7 @@ async fn several_unrelated_servers_on_one_port() -> Result<()> {
     let server = Script::with(PORT, &["--reuse-port"])?;
     let one = stage.start(&server, 1)?;
     let other = stage.start(&server, 2)?;
-    wait::until("both to listen", LIMIT, || {
-        Ok((stage.listeners()?.len() == 2).then_some(()))
-    })?;
+    wait::until("both to listen", LIMIT, || Ok((stage.listeners()?.len() == 2).then_some(())))?;
     let (one, other) = (one.pid().to_string(), other.pid().to_string());
     let asks = ["attach", "--port", "8080"];
     refused(&stage, &asks, 4, &["2 unrelated servers", &one, &other, "server.py", "--pid"])?;

@@ -4,6 +4,7 @@ use super::{Context, arguments::UndoArguments, drain, follow};
 use crate::{
     api::{Problem, UndoRequest},
     exit::ExitCode,
+    rollout::Kind,
     service::GenerationNumber,
 };
 
@@ -15,5 +16,10 @@ pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<
         if_generation: if_generation.map(GenerationNumber),
     };
     let begun = context.client.undo(&service.selected(), &request).await?;
+    if begun.kind == Kind::Upgrade {
+        // A candidate was taken back: its upgrade has failed, but what was asked for here is done.
+        context.console.answer(&begun)?;
+        return Ok(ExitCode::Done);
+    }
     follow::to_the_end(context, begun, (*wait).into()).await
 }

@@ -279,10 +279,15 @@ impl Agent {
         match candidate {
             Candidate::Launch(spec, _) => {
                 let context = &spec.context;
+                let arguments = spec.arguments.iter().map(crate::host::os_text::OsText::as_os_str);
+                let command: Vec<_> = std::iter::once(spec.program.as_os_str())
+                    .chain(arguments)
+                    .map(|word| word.to_string_lossy())
+                    .collect();
                 steps.push(format!("create the cgroup {}", spec.cgroup.as_os_str().display()));
                 steps.push(format!(
                     "launch `{}` as uid {} gid {} in {}, output to {}",
-                    spec.program.as_os_str().display(),
+                    command.join(" "),
                     context.uid,
                     context.gid,
                     context.working_directory.as_os_str().display(),

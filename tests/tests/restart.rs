@@ -1,0 +1,208 @@
+//! The agent is killed at the worst moment: nobody is cut off, and the next one goes on from there.
+
+use agent::api::{GenerationState, ServiceView};
+use agent::load::{Plan, Running};
+use anyhow::{Context as _, Result};
+use tests::agent::Pending;
+use tests::process::Handle;
+use tests::servers::{Nginx, Node, Script, Server};
+use tests::stage::{self, LIMIT, Stage};
+use tests::wait;
+
+const PORT: u16 = 8080;
+
+fn kill(stage: &Stage) -> Result<()> {
+    stage.agent.daemon().context("the agent runs")?.kill()
+}
+
+/// Starts an agent as a service manager does, and waits until it answers.
+fn start_again(stage: &Stage) -> Result<(Pending, ServiceView)> {
+    let daemon = stage.agent.start(&mut stage.agent.command(&["daemon"]))?;
+    let service = wait::until("the agent to answer", LIMIT, || Ok(stage.agent.service(PORT).ok()))
+        .with_context(|| {
+            std::fs::read_to_string(stage.agent.runtime().join("agent.log")).unwrap_or_default()
+        })?;
+    Ok((daemon, service))
+}
+
+fn load(stage: &Stage, server: &dyn Server) -> Result<Running> {
+    let running = stage.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
+    stage::until_answers(&running, 1, 20)?;
+    Ok(running)
+}
+
+async fn nobody_noticed(running: Running) {
+    let summary = running.stop().await.summary;
+    assert_eq!(summary.failures(), 0, "{summary}");
+}
+
+#[tokio::test]
+async fn in_steady_state() -> Result<()> {
+    let server = Nginx::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let running = load(&stage, &server)?;
+    let before = stage.agent.service(PORT)?;
+    kill(&stage)?;
+    let answers = running.snapshot().answers();
+    stage::until_answers(&running, 1, answers + 100)?;
+
+    let (_daemon, after) = start_again(&stage)?;
+    assert_eq!(after.name, before.name);
+    assert_eq!(after.generations[0].pids, before.generations[0].pids);
+    assert_eq!(after.generations[0].listeners, before.generations[0].listeners);
+    assert!(after.steered > before.steered, "steering went on without an agent");
+    stage.switch(&server, 2, &[])?;
+    stage::until_answers(&running, 2, 20)?;
+    nobody_noticed(running).await;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    // What was counted while no agent ran is not lost: at a quiet point the counts are the sockets' again.
+    assert_eq!(stage.flows(PORT)?.len() as u64, service.generations[0].open_flows);
+    Ok(())
+}
+
+#[tokio::test]
+async fn attach_starts_an_agent_that_goes_on() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    stage.switch(&server, 2, &[])?;
+    stage.until_steady(PORT)?;
+    kill(&stage)?;
+    let again = stage.agent.attach(PORT)?.success()?.json()?;
+    assert_eq!(again["changed"], false);
+    let service = stage.agent.service(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    stage.agent.detach(PORT)?.success()?;
+    assert_eq!(stage.generation(server.address())?, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn during_a_drain() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    let running = load(&stage, &server)?;
+    // Waits across the restart.
+    let upgrade = tests::agent::upgrade(PORT, &[], &server.command(2)?);
+    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
+    stage.until("the drain", PORT, |service| {
+        service.generations[0].state == GenerationState::Draining
+    })?;
+    kill(&stage)?;
+    stage::until_answers(&running, 2, 50)?;
+
+    let (_daemon, service) = start_again(&stage)?;
+    let states: Vec<_> = service.generations.iter().map(|it| it.state).collect();
+    assert_eq!(states, [GenerationState::Draining, GenerationState::Primary]);
+    assert!(first.lives()?, "its flows go on");
+    nobody_noticed(running).await;
+    upgrade.finish()?.success()?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    assert!(!first.lives()?);
+    Ok(())
+}
+
+/// Kills the agent while a candidate that needs some seconds is made ready.
+async fn killed_while_made_ready(
+    candidate: &Script,
+    meanwhile: impl FnOnce(&Stage) -> Result<()>,
+) -> Result<(Stage, tests::servers::Started, Running, Pending, Pending)> {
+    let server = Script::new(PORT)?;
+    let (stage, first) = Stage::attached(&server)?;
+    let running = stage.load(server.plan())?;
+    stage::until_answers(&running, 1, 20)?;
+    // Not in the directory of the old one, which goes with its server here.
+    let options = ["--cwd", "/", "--timeout", "20s"];
+    let upgrade = tests::agent::upgrade(PORT, &options, &candidate.command(2)?);
+    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
+    stage.until("the candidate's process", PORT, |service| {
+        stage::generations(service).get(&2).is_some_and(|it| !it.pids.is_empty())
+    })?;
+    kill(&stage)?;
+    meanwhile(&stage)?;
+    let (daemon, _) = start_again(&stage)?;
+    Ok((stage, first, running, upgrade, daemon))
+}
+
+#[tokio::test]
+async fn while_a_candidate_is_made_ready_that_listens_later() -> Result<()> {
+    let candidate = Script::with(PORT, &["--after", "3"])?;
+    let (stage, _first, running, upgrade, _daemon) =
+        killed_while_made_ready(&candidate, |_| Ok(())).await?;
+    stage::until_answers(&running, 2, 20)?;
+    nobody_noticed(running).await;
+    upgrade.finish()?.success()?;
+    assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_a_candidate_is_made_ready_that_listens_before_the_next_agent() -> Result<()> {
+    let candidate = Script::with(PORT, &["--after", "1"])?;
+    let (stage, _first, running, upgrade, _daemon) = killed_while_made_ready(&candidate, |stage| {
+        wait::until("the candidate to listen", LIMIT, || {
+            Ok((stage.listeners()?.len() == 2).then_some(()))
+        })
+    })
+    .await?;
+    stage::until_answers(&running, 2, 20)?;
+    nobody_noticed(running).await;
+    upgrade.finish()?.success()?;
+    assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn while_a_candidate_is_made_ready_that_dies_before_the_next_agent() -> Result<()> {
+    let candidate = Script::with(PORT, &["--after", "100"])?;
+    let (stage, mut first, running, upgrade, _daemon) =
+        killed_while_made_ready(&candidate, |stage| {
+            let procs = stage.agent.cgroup().join("python3-8080.2/cgroup.procs");
+            for pid in std::fs::read_to_string(procs)?.lines() {
+                Handle::open(pid.parse()?)?.kill()?;
+            }
+            Ok(())
+        })
+        .await?;
+    let upgrade = upgrade.finish()?;
+    assert_eq!(upgrade.code, Some(5), "{upgrade:?}");
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 1);
+    nobody_noticed(running).await;
+    assert!(first.lives()?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_agent_in_the_same_place_is_refused() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let running = load(&stage, &server)?;
+    let daemon = stage.agent.daemon().context("the agent runs")?;
+    let second = stage.agent.run(&["daemon"])?;
+    assert_eq!(second.code, Some(7), "{second:?}");
+    assert!(second.stderr.contains(&daemon.pid().to_string()), "{second:?}");
+    assert_eq!(stage.agent.daemon().map(|it| it.pid()), Some(daemon.pid()));
+    stage.switch(&server, 2, &[])?;
+    stage::until_answers(&running, 2, 20)?;
+    nobody_noticed(running).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_generation_that_ended_while_no_agent_ran_is_not_waited_for() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    let mut old = stage.connect(server.address())?;
+    assert_eq!(stage::ask(&mut old)?, 1);
+    stage.switch(&server, 2, &[])?;
+    kill(&stage)?;
+    first.kill()?;
+    let (_daemon, _) = start_again(&stage)?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    let answers = stage.answers(&server, 20).await?;
+    assert_eq!(answers.into_keys().collect::<Vec<_>>(), [2]);
+    Ok(())
+}
