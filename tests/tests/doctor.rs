@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -88,6 +89,22 @@ fn a_user_without_rights_is_told_which_are_missing() -> Result<()> {
     assert_eq!(named(&diagnosis, "user")?["fix"], "run it with sudo");
     // Not even tried, so neither there nor missing.
     assert_eq!(named(&diagnosis, "program steer")?["verdict"], "unknown");
+    Ok(())
+}
+
+#[test]
+fn root_of_a_user_namespace_is_told_so() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let command = Agent::new(&namespace)?.command(&["doctor", "-o", "json"]);
+    let mut inside = Command::new("unshare");
+    inside.args(["--user", "--map-root-user"]).arg(command.get_program()).args(command.get_args());
+    let output = namespace.output(&mut inside)?;
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let diagnosis: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(detail(&diagnosis, "user")?, "root of a user namespace only");
+    let pinning = named(&diagnosis, "pinning")?;
+    assert_eq!(pinning["verdict"], "missing", "{pinning:#}");
+    assert!(detail(&diagnosis, "pinning")?.contains("EPERM"), "{pinning:#}");
     Ok(())
 }
 

@@ -12,13 +12,8 @@ use crate::{
 
 /// The user and the capabilities.
 pub(super) fn permissions() -> Vec<Check> {
-    let user = rustix::process::geteuid();
-    let root = if user.is_root() {
-        Check::ok("user", "root")
-    } else {
-        Check::missing("user", format!("uid {user}, and the agent needs root"), "run it with sudo")
-    };
-    vec![root, capabilities(&fs::read_to_string(STATUS))]
+    let user = user(rustix::process::geteuid(), &fs::read_to_string(USERS));
+    vec![user, capabilities(&fs::read_to_string(STATUS))]
 }
 
 /// The BPF file system for the pins and the control groups.
@@ -37,6 +32,24 @@ pub(super) fn open_files() -> Check {
             format!("ulimit -n {ENOUGH_FILES}"),
         ),
         Err(error) => Check::unknown(name, error.to_string()),
+    }
+}
+
+/// Capabilities of a root that is one only in a user namespace look the same, and the kernel asks for the others.
+fn user(user: rustix::process::Uid, users: &io::Result<String>) -> Check {
+    let name = "user";
+    if !user.is_root() {
+        let found = format!("uid {user}, and the agent needs root");
+        return Check::missing(name, found, "run it with sudo");
+    }
+    match users.as_deref().map(|users| users.split_whitespace().collect::<Vec<_>>()).as_deref() {
+        Ok(["0", "0", ALL_USERS]) => Check::ok(name, "root"),
+        Ok(_) => Check::missing(
+            name,
+            "root of a user namespace only",
+            "run it as root of the machine, not in a rootless container",
+        ),
+        Err(error) => Check::unknown(name, format!("read `{USERS}`: {error}")),
     }
 }
 
@@ -149,6 +162,9 @@ const NEEDED: [(&str, u32); 8] = [
     ("CAP_SETGID", 6),
     ("CAP_KILL", 5),
 ];
+/// The user namespace of the machine itself has them all, each under its own number.
+const ALL_USERS: &str = "4294967295";
+const USERS: &str = "/proc/thread-self/uid_map";
 const STATUS: &str = "/proc/thread-self/status";
 const USUAL: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -174,6 +190,16 @@ mod tests {
         assert!(limited.detail.contains("CAP_SYS_RESOURCE"), "{limited:?}");
         let nothing = capabilities(&status("0000000000000000"));
         assert!(NEEDED.iter().all(|(name, ..)| nothing.detail.contains(name)), "{nothing:?}");
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_not_enough() {
+        use rustix::process::Uid;
+        let machine = Ok("         0          0 4294967295\n".to_owned());
+        assert_eq!(user(Uid::ROOT, &machine).verdict, Verdict::Ok);
+        assert_eq!(user(Uid::from_raw(1000), &machine).verdict, Verdict::Missing);
+        let container = Ok("         0       1000          1\n".to_owned());
+        assert_eq!(user(Uid::ROOT, &container).verdict, Verdict::Missing);
     }
 
     #[test]

@@ -63,7 +63,7 @@ const fn shown_by(feature: Feature) -> &'static str {
 const fn needed_for(feature: Feature) -> &'static str {
     match feature {
         Feature::Seclusion => "run as root, outside of a container that refuses namespaces",
-        Feature::FileSystem => "boot a kernel with CONFIG_BPF_SYSCALL=y",
+        Feature::FileSystem => "run as root of the machine, on a kernel with CONFIG_BPF_SYSCALL=y",
         Feature::Types => "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
         Feature::SocketMap => "boot a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_INET=y",
         Feature::InheritedStorage | Feature::RingBuffer | Feature::TableMaps => {
