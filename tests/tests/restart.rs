@@ -60,8 +60,8 @@ async fn in_steady_state() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn attach_starts_an_agent_that_goes_on() -> Result<()> {
+#[test]
+fn attach_starts_an_agent_that_goes_on() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
     stage.switch(&server, 2, &[])?;
@@ -71,9 +71,8 @@ async fn attach_starts_an_agent_that_goes_on() -> Result<()> {
     assert_eq!(again["changed"], false);
     let service = stage.agent.service(PORT)?;
     assert_eq!(service.generations[0].number.0, 2);
-    stage.agent.detach(PORT)?.success()?;
     assert_eq!(stage.generation(server.address())?, 2);
-    Ok(())
+    stage.detach(PORT)
 }
 
 #[tokio::test]
