@@ -43,17 +43,15 @@ pub(crate) extern "C" fn adopt_sockets(ctx: *mut TcpIteration) -> i32 {
     }
     // SAFETY: the kernel just vouched for the socket.
     let cookie = unsafe { bpf_get_socket_cookie(socket) };
+    let Some(adoption) = ADOPTIONS.get_ptr_mut(cookie) else { return CONTINUE };
     // SAFETY: RCU keeps the element; only the agent that waits for this run looks at it.
-    if let Some(adoption) =
-        ADOPTIONS.get_ptr_mut(cookie).and_then(|adoption| unsafe { adoption.as_mut() })
-    {
-        adoption.outcome = match adoption.action {
-            ADOPT_LISTENER => adopt_listener(socket, adoption),
-            ADOPT_FLOW => adopt_flow(socket, adoption),
-            RELEASE => release(socket),
-            _ => -EINVAL,
-        };
-    }
+    let adoption = unsafe { &mut *adoption };
+    adoption.outcome = match adoption.action {
+        ADOPT_LISTENER => adopt_listener(socket, adoption),
+        ADOPT_FLOW => adopt_flow(socket, adoption),
+        RELEASE => release(socket),
+        _ => -EINVAL,
+    };
     CONTINUE
 }
 

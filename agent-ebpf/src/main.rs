@@ -8,6 +8,10 @@
     unsafe_code,
     reason = "kernel helpers and map values are reached by pointer; each block says why it is sound"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "the macros that make programs pass the context by value"
+)]
 
 mod adopt_sockets;
 mod maps;

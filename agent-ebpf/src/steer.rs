@@ -46,10 +46,12 @@ impl Packet {
     fn read(ctx: &SkLookupContext) -> Option<Self> {
         const AF_INET: u32 = 2;
         const AF_INET6: u32 = 10;
-        // SAFETY: the kernel passes a valid context. Each field is read once and as it is declared: the verifier refuses
-        // wider or merged loads, which the compiler would otherwise make.
         macro_rules! field {
-            ($($name:tt)+) => { unsafe { core::ptr::read_volatile(&raw const (*ctx.lookup).$($name)+) } };
+            ($($name:tt)+) => {
+                // SAFETY: the kernel passes a valid context. Each field is read once and as it is declared: the verifier
+                // refuses wider or merged loads, which the compiler would otherwise make.
+                unsafe { core::ptr::read_volatile(&raw const (*ctx.lookup).$($name)+) }
+            };
         }
         let protocol = field!(protocol) as u8;
         let port = field!(local_port) as u16;

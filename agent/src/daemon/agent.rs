@@ -136,7 +136,7 @@ impl Agent {
             Message::Request(request) => self.answer(request),
             Message::Kernel(event) => self.note_kernel(event),
             Message::ProcessEnded(generation, ending) => {
-                self.note_process_ended(generation, ending)
+                self.note_process_ended(generation, ending);
             }
             Message::CgroupEmptied(generation) => self.note_exit(generation),
             Message::Stop => {}

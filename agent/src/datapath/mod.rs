@@ -4,9 +4,9 @@
 //! [`Datapath`] therefore adopts what is pinned and only adds what is missing.
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
-//! - [`sockets`] takes running sockets over and gives them back.
+//! - `sockets` takes running sockets over and gives them back.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
-//! - [`endpoints`] and [`slots`] are pure: what the maps should hold.
+//! - `endpoints` and `slots` are pure: what the maps should hold.
 
 mod endpoints;
 mod error;

@@ -91,7 +91,7 @@ pub enum Outcome {
 /// The bind programs are attached to `cgroup`, which must be empty and is left as it was. `with_tags` is given the storage
 /// map, for those who read it in other ways than by programs; it runs only if there is one.
 pub fn rehearse(
-    cgroup: Result<&File, String>,
+    cgroup: Result<&File, &str>,
     with_tags: impl FnOnce(BorrowedFd<'_>) + Send,
 ) -> Vec<(Feature, Outcome)> {
     let rehearsal =
@@ -182,7 +182,7 @@ impl Rehearsal {
 
     fn run(
         mut self,
-        cgroup: Result<&File, String>,
+        cgroup: Result<&File, &str>,
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Vec<(Feature, Outcome)> {
         let why = match self.try_all(cgroup, with_tags) {
@@ -194,7 +194,7 @@ impl Rehearsal {
 
     fn try_all(
         &mut self,
-        cgroup: Result<&File, String>,
+        cgroup: Result<&File, &str>,
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Result<(), Ended> {
         self.note(Feature::Seclusion, seclude())?;
@@ -205,10 +205,10 @@ impl Rehearsal {
         refused.extend(self.outcome_of(Feature::of_program(ITERATOR), loaded));
         for program in ATTACHED {
             let feature = Feature::of_program(program);
-            match (cgroup.as_ref(), feature.needs_cgroup()) {
+            match (cgroup, feature.needs_cgroup()) {
                 (Err(why), true) => {
                     refused.push(feature.to_string());
-                    self.outcomes.push((feature, Outcome::Untried(why.clone())));
+                    self.outcomes.push((feature, Outcome::Untried(why.to_owned())));
                 }
                 (Err(_), false) => {
                     // Attached to the namespace or to a tracepoint: any descriptor will do.

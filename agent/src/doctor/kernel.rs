@@ -21,7 +21,7 @@ pub(super) fn checks(places: &Places) -> Vec<Check> {
         Err(why) => Err(why.clone()),
     };
     let mut diagnosis = None;
-    let outcomes = probe::rehearse(directory.as_ref().map_err(Clone::clone), |tags| {
+    let outcomes = probe::rehearse(directory.as_ref().map_err(String::as_str), |tags| {
         // Any port: the kernel looks at the storage map first.
         diagnosis = Some(sock_diag::connections(1, Some(tags)).map(drop));
     });
@@ -105,23 +105,10 @@ struct EmptyGroup {
 impl EmptyGroup {
     fn create(places: &Places) -> Result<Self, String> {
         let hierarchy = Hierarchy::find().map_err(|error| super::host::all_causes(&error))?;
-        let root = hierarchy.root();
-        let agents = places
-            .cgroup
-            .as_deref()
-            .map(|path| root.directory().join(path.strip_prefix("/").unwrap_or(path)));
-        let agents = match places.cgroup.as_deref() {
-            Some(path) if path.starts_with(root.directory()) => Some(path.to_owned()),
-            _ => agents,
-        };
-        let parent = agents
-            .as_deref()
-            .and_then(Path::parent)
-            .and_then(|parent| parent.ancestors().find(|above| above.is_dir()))
-            .filter(|above| above.starts_with(root.directory()))
-            .unwrap_or_else(|| root.directory())
-            .to_owned();
-        let path = parent.join(format!("agent-doctor-{}", process::id()));
+        let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
+        let beside = agents.ancestors().skip(1).find_map(|above| hierarchy.open(above).ok());
+        let beside = beside.unwrap_or_else(|| hierarchy.root());
+        let path = beside.directory().join(format!("agent-doctor-{}", process::id()));
         fs::create_dir(&path)
             .map_err(|error| format!("create the control group `{}`: {error}", path.display()))?;
         Ok(Self { path })

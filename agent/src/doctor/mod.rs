@@ -1,8 +1,8 @@
 //! What this machine has of all that the agent needs, found out by doing it, and what to do where something is missing.
 //!
-//! - [`kernel`]: what the datapath's rehearsal found
-//! - [`host`]: permissions, mounts, limits
-//! - [`setting`]: what is no obstacle, but good to know
+//! - `kernel`: what the datapath's rehearsal found
+//! - `host`: permissions, mounts, limits
+//! - `setting`: what is no obstacle, but good to know
 //!
 //! Nothing is left behind, and no program that runs is disturbed: see [`crate::datapath::probe`].
 

@@ -1,12 +1,12 @@
 //! An upgrade as people see it: a server under load, five new versions, one of which crashes, and one that is taken back.
 //!
-//! - [`story`]: what happens, act by act
-//! - [`stage`]: the server, the agent and the clients, and running a command as it would be typed
-//! - [`traffic`]: the clients
-//! - [`screen`]: what is shown
-//! - [`verdict`]: what the clients saw, and whether that is as promised
-//! - [`traces`]: whether anything is left behind
-//! - [`interrupt`]: being told to stop
+//! - `story`: what happens, act by act
+//! - `stage`: the server, the agent and the clients, and running a command as it would be typed
+//! - `traffic`: the clients
+//! - `screen`: what is shown
+//! - `verdict`: what the clients saw, and whether that is as promised
+//! - `traces`: whether anything is left behind
+//! - `interrupt`: being told to stop
 //!
 //! It fails if a command does not end as it should, if one client saw a failure, if a connection reached a generation that
 //! was not to get it, and if anything is left behind.
@@ -32,36 +32,44 @@ use self::verdict::Verdict;
 /// Plays the whole demo and says how it went.
 pub fn run() -> ExitCode {
     let screen = Screen::new();
-    match play(&screen) {
+    // First of all: threads that are made later keep the signals blocked.
+    let interrupt = match Interrupt::listen() {
+        Ok(interrupt) => interrupt,
+        Err(error) => return failed(&screen, &error),
+    };
+    match play(&screen, &interrupt) {
         Ok(Verdict::Kept) => ExitCode::SUCCESS,
         Ok(Verdict::Broken) => ExitCode::FAILURE,
-        Err(error) => {
-            screen.error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&screen, &error),
     }
 }
 
-fn play(screen: &Screen) -> Result<Verdict> {
-    // First of all: threads that are made later keep the signals blocked.
-    let interrupt = Interrupt::listen()?;
-    let mut stage = Stage::set(screen, &interrupt)?;
+fn play(screen: &Screen, interrupt: &Interrupt) -> Result<Verdict> {
+    let mut stage = Stage::set(screen, interrupt)?;
     let traces = Traces::of(&stage)?;
     let told = story::tell(&mut stage);
     // Whatever happened, all of it ends here; what did not end by itself is looked for.
     drop(stage);
     let left = traces.left_behind();
-    let verdict = told?.show(screen)?;
-    match left? {
-        left if left.is_empty() => {
-            screen.good(
-                "nothing is left behind: no pins, no control groups, no namespaces, no processes",
-            );
-            Ok(verdict)
+    let verdict = match told {
+        Ok(told) => told.show(screen),
+        Err(error) => {
+            screen.error(&format!("{error:#}"));
+            Verdict::Broken
         }
-        left => {
-            screen.error(&format!("left behind: {}", left.join(", ")));
-            Ok(Verdict::Broken)
-        }
+    };
+    let left = left?;
+    if left.is_empty() {
+        screen.good(
+            "nothing is left behind: no pins, no control groups, no namespaces, no processes",
+        );
+        return Ok(verdict);
     }
+    screen.error(&format!("this was left behind: {}", left.join(", ")));
+    Ok(Verdict::Broken)
+}
+
+fn failed(screen: &Screen, error: &anyhow::Error) -> ExitCode {
+    screen.error(&format!("{error:#}"));
+    ExitCode::FAILURE
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-
 use ::agent::api::{History, RolloutView};
 use ::agent::load::{Class, FailureKind, Observation};
 use ::agent::rollout::{Kind, Outcome};
@@ -37,7 +35,7 @@ struct Switch {
 
 impl Told {
     /// Shows the summary.
-    pub(super) fn show(&self, screen: &Screen) -> Result<Verdict> {
+    pub(super) fn show(&self, screen: &Screen) -> Verdict {
         screen.act("Summary");
         self.show_rollouts(screen);
         screen.text("");
@@ -59,22 +57,26 @@ impl Told {
             strays.len(),
         ));
         screen.text(&format!(
-            "  long connections   {:>6}   with {} requests; each stayed with the generation that it began at",
+            "  long connections   {:>6}   with {} requests; {} moved to another generation",
             count(&guests, |seen| seen.connections),
             count(&guests, |seen| seen.requests),
+            failures.get(&FailureKind::Moved).unwrap_or(&0),
         ));
         screen.text(&format!("  failures           {failed:>6}   {}", by_kind(&failures)));
         screen.text(&format!("  slowest connect    {}", milliseconds(slowest as f64 / 1e6)));
         screen.text("");
         if failed == 0 && strays.is_empty() && self.steered > 0 && self.all_as_planned() {
             screen.good("no client noticed anything");
-            return Ok(Verdict::Kept);
+            return Verdict::Kept;
         }
         for summary in &summaries {
             screen.output(&summary.to_string());
         }
+        for stray in strays.iter().take(10) {
+            screen.output(&format!("by generation {:?}: {stray:?}", stray.generation));
+        }
         screen.bad("this was not as promised");
-        Ok(Verdict::Broken)
+        Verdict::Broken
     }
 
     fn show_rollouts(&self, screen: &Screen) {
@@ -138,15 +140,17 @@ impl Told {
     }
 }
 
+/// A connection was looked up at some instant between its begin and its handshake's end: a generation that was to get new
+/// connections in any part of that time is the right one.
 fn strays<'a>(switches: &[Switch], seen: &'a [Observation]) -> Vec<&'a Observation> {
     let is_stray = |seen: &&Observation| {
         let before = switches.iter().rfind(|switch| switch.at + SLACK < seen.started);
-        let in_doubt = switches.iter().any(|switch| {
-            let (early, late) = (switch.at.min(seen.started), switch.at.max(seen.started));
-            late.duration_since(early) <= SLACK
+        let during = switches.iter().filter(|switch| {
+            switch.at + SLACK >= seen.started && switch.at <= seen.connected + SLACK
         });
-        let meant = before.map_or(1, |switch| switch.to);
-        !in_doubt && seen.generation != Some(meant)
+        let mut meant = std::iter::once(before.map_or(1, |switch| switch.to))
+            .chain(during.map(|switch| switch.to));
+        !meant.any(|meant| seen.generation == Some(meant))
     };
     seen.iter().filter(is_stray).collect()
 }
@@ -188,8 +192,9 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-/// The agent tells its times in whole milliseconds of another clock.
-const SLACK: Duration = Duration::from_millis(10);
+/// The agent notes the time of a switch, in whole milliseconds, just before it makes it; on a busy machine it may lose the
+/// processor in between.
+const SLACK: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -199,26 +204,27 @@ mod tests {
     fn a_connection_that_reached_another_generation_is_found() {
         let begun = Instant::now();
         let at = |milliseconds| begun + Duration::from_millis(milliseconds);
-        let seen = |started, generation| Observation {
+        let seen = |started, connected, generation| Observation {
             class: Class::OneShot,
             connection: 0,
             started: at(started),
-            connected: at(started),
-            answered: at(started),
+            connected: at(connected),
+            answered: at(connected),
             generation: Some(generation),
         };
-        let switches = [Switch { at: at(100), to: 2 }, Switch { at: at(200), to: 3 }];
-        let observations = [
-            seen(50, 1),
-            seen(99, 2),
-            seen(101, 1),
-            seen(150, 2),
-            seen(250, 3),
-            seen(260, 2),
-            seen(60, 2),
+        let switches = [Switch { at: at(1000), to: 2 }, Switch { at: at(2000), to: 3 }];
+        let right = [
+            seen(500, 501, 1),
+            seen(990, 991, 2),
+            seen(1010, 1011, 1),
+            seen(800, 1001, 2),
+            seen(1500, 1501, 2),
+            seen(2500, 2501, 3),
         ];
+        assert!(strays(&switches, &right).is_empty());
+        let observations = [seen(500, 501, 2), seen(2500, 2501, 2), seen(1800, 2001, 1)];
         let found: Vec<Instant> =
             strays(&switches, &observations).iter().map(|stray| stray.started).collect();
-        assert_eq!(found, [at(260), at(60)]);
+        assert_eq!(found, [at(500), at(2500), at(1800)]);
     }
 }
