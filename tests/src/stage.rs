@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::Agent;
 use crate::namespace::Namespace;
+use crate::process::Handle;
 use crate::servers::{self, Server, Started};
 use crate::wait;
 
@@ -66,6 +67,20 @@ impl Stage {
     pub fn switch(&self, server: &dyn Server, generation: u32, options: &[&str]) -> Result<()> {
         let argv = server.command(generation)?;
         self.agent.switch(server.port(), options, &argv)?.success().map(drop)
+    }
+
+    /// Detaches, and then ends the generation that would go on: outside the agent's cgroup nobody else does.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
+    pub fn detach(&self, port: u16) -> Result<()> {
+        let service = self.agent.service(port)?;
+        let pids = service.generations.iter().flat_map(|generation| &generation.pids);
+        // One of them may end by itself.
+        let processes: Vec<_> = pids.filter_map(|pid| Handle::open(*pid).ok()).collect();
+        self.agent.detach(port)?.success()?;
+        processes.iter().try_for_each(Handle::kill)
     }
 
     /// Starts clients.

@@ -4,7 +4,6 @@ use agent::api::{GenerationState, ServiceView};
 use agent::load::{Plan, Running};
 use anyhow::{Context as _, Result};
 use tests::agent::Pending;
-use tests::process::Handle;
 use tests::servers::{Nginx, Node, Script, Server};
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
@@ -61,8 +60,8 @@ async fn in_steady_state() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn attach_starts_an_agent_that_goes_on() -> Result<()> {
+#[test]
+fn attach_starts_an_agent_that_goes_on() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
     stage.switch(&server, 2, &[])?;
@@ -72,9 +71,8 @@ async fn attach_starts_an_agent_that_goes_on() -> Result<()> {
     assert_eq!(again["changed"], false);
     let service = stage.agent.service(PORT)?;
     assert_eq!(service.generations[0].number.0, 2);
-    stage.agent.detach(PORT)?.success()?;
     assert_eq!(stage.generation(server.address())?, 2);
-    Ok(())
+    stage.detach(PORT)
 }
 
 #[tokio::test]
@@ -158,10 +156,13 @@ async fn while_a_candidate_is_made_ready_that_dies_before_the_next_agent() -> Re
     let candidate = Script::with(PORT, &["--after", "100"])?;
     let (stage, mut first, running, upgrade, _daemon) =
         killed_while_made_ready(&candidate, |stage| {
-            let procs = stage.agent.cgroup().join("python3-8080.2/cgroup.procs");
-            for pid in std::fs::read_to_string(procs)?.lines() {
-                Handle::open(pid.parse()?)?.kill()?;
-            }
+            // All of it: `python3` may be a script that has started some more.
+            let cgroup = stage.agent.cgroup().join("python3-8080.2");
+            std::fs::write(cgroup.join("cgroup.kill"), "1")?;
+            wait::until("the candidate to be dead", LIMIT, || {
+                let events = std::fs::read_to_string(cgroup.join("cgroup.events"))?;
+                Ok(events.contains("populated 0").then_some(()))
+            })?;
             Ok(())
         })
         .await?;

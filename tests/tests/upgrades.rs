@@ -94,7 +94,7 @@ async fn five_upgrades(server: &dyn Server, targets: &[SocketAddr]) -> Result<Se
         stage.switch(server, LAST + 1, &[])?;
         stage.until_steady(PORT)?;
     }
-    stage.agent.detach(PORT)?.success()?;
+    stage.detach(PORT)?;
     Ok(Seen {
         switched,
         most_alive,
