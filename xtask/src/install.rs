@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    build::{self, Build, Profile},
+    build::{self, Build},
     command,
+    layout::Profile,
 };
 
 /// Builds for release and installs.

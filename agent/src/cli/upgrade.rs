@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     api::{
-        Command, NamespacesOf, NewGeneration, Problem, ProblemKind, UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        Command, NamespacesOf, NewGeneration, Problem, ProblemKind, UpgradeAnswer, UpgradePreview,
+        UpgradeRequest,
     },
     exit::ExitCode,
     service::GenerationNumber,

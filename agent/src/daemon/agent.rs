@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    net::SocketAddr,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -10,26 +9,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::watch;
 
 use super::{
     StateFile, clock,
     journal::Journal,
-    message::{Message, Reply, Request},
+    message::{LastAnswer, Message, Reply, Request},
     state_file::Record,
     watch::Watcher,
 };
 use crate::{
     api::{self, Problem, ProblemKind},
-    datapath::{self, Datapath},
+    datapath::Datapath,
     host::{
         cgroup::{Cgroup, Hierarchy},
         launch::LaunchSpec,
-        process::Ending,
         sock_diag::SocketCookie,
     },
     places::Places,
-    rollout::{self, Effect, Flows, RolloutId, Service},
+    rollout::{self, Effect, Flows, Service},
     service::{GenerationId, ServiceId},
 };
 

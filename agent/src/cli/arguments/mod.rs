@@ -11,8 +11,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
     operation::{
-        AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer, OneService,
-        UndoArguments, UpgradeArguments, Wait,
+        AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer,
+        OneService, UndoArguments, UpgradeArguments, Wait,
     },
     values::{Selected, Signal, Variable},
 };
