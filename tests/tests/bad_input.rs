@@ -226,6 +226,14 @@ fn a_command_that_never_listens() -> Result<()> {
 }
 
 #[test]
+fn a_working_directory_that_does_not_exist() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let said = ["/no/such/directory", "does not exist", "--cwd"];
+    tried_in_vain(&stage, &["--cwd", "/no/such/directory"], &server.command(2)?, 4, &said)
+}
+
+#[test]
 fn a_command_that_listens_on_another_port() -> Result<()> {
     let server = Script::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;

@@ -6,7 +6,7 @@ use super::{agent::Agent, observe};
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
     host::sock_diag,
-    rollout::{Origin, Phase, PortHold},
+    rollout::{Origin, Phase, PortHold, Service},
     service::{GenerationId, ServiceId},
 };
 
@@ -87,7 +87,7 @@ impl Agent {
         self.records.remove(&id);
         self.looks.retain(|generation, _| generation.service != id);
         self.unfinished.retain(|(service, _)| *service != id);
-        self.remove_empty_logs(record.service.name.as_str());
+        self.remove_old_logs(&record.service);
         self.save()
     }
 
@@ -113,13 +113,26 @@ impl Agent {
             .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
     }
 
-    /// The server that goes on keeps its log open; the file itself is no longer needed by anybody who could find it.
-    fn remove_empty_logs(&self, service: &str) {
-        let directory = self.places.service_dir(service);
-        if directory.exists()
-            && let Err(error) = fs::remove_dir_all(&directory)
+    /// A server that goes on keeps writing to its log; those of generations that are gone go.
+    fn remove_old_logs(&self, service: &Service) {
+        let directory = self.places.service_dir(service.name.as_str());
+        let kept: Vec<_> =
+            service.generations.iter().map(|it| self.log_path(&service.name, it.number)).collect();
+        let Ok(entries) = fs::read_dir(&directory) else { return };
+        for path in entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| !kept.contains(path))
         {
-            tracing::warn!(%error, directory = %directory.display(), "cannot remove the logs of a detached service");
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "cannot remove the log of a generation that is gone");
+            }
+        }
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!(%error, directory = %directory.display(), "cannot remove the log directory");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! Launches a candidate with what the generation it replaces was given.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
@@ -36,6 +36,10 @@ impl Agent {
             model.namespaces.clear();
             source = None;
         }
+        let context = overridden(model, command)?;
+        if source.is_none() {
+            require_directory(&context)?;
+        }
         let (argument_zero, arguments) = command
             .arguments
             .split_first()
@@ -44,7 +48,7 @@ impl Agent {
             program: text(&command.program),
             argument_zero: Some(text(argument_zero)),
             arguments: arguments.iter().map(text).collect(),
-            context: overridden(model, command)?,
+            context,
             namespaces_of: source,
             cgroup: text(self.cgroup_path(generation)),
             log: text(self.log_path(&record.service.name, generation.number)),
@@ -204,6 +208,17 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         context.limits.push(*limit);
     }
     Ok(context)
+}
+
+/// Deploy scripts remove old releases: the replaced generation may live in a directory that is gone.
+fn require_directory(context: &Context) -> Result<(), Problem> {
+    let directory = Path::new(context.working_directory.as_os_str());
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let message = format!("the working directory `{}` does not exist", directory.display());
+    Err(Problem::new(ProblemKind::Preflight, message)
+        .fix("say with `--cwd` where the new generation is to run"))
 }
 
 fn find_user(text: &str) -> Result<nix::unistd::User, Problem> {

@@ -276,6 +276,12 @@ impl Service {
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
         let Phase::Starting { drain, .. } = candidate.phase.clone() else { return Vec::new() };
         candidate.hold = hold;
+        let dead: Vec<_> = self
+            .generations
+            .iter()
+            .filter(|it| it.phase == Phase::Dead)
+            .map(|it| it.number)
+            .collect();
         let replaced = self.hand_over(number, Some(&drain), now);
         for rollout in self.rollouts.iter_mut().filter(|it| it.to == number && !it.is_ended()) {
             rollout.switched = Some(now);
@@ -286,7 +292,9 @@ impl Service {
                 None => rollout.end(Outcome::Completed, now),
             }
         }
-        self.steer()
+        let mut effects = self.steer();
+        effects.extend(dead.into_iter().map(Effect::Forget));
+        effects
     }
 
     /// Makes `number` the primary and, with a plan, starts the drain of the live one before, which it returns.

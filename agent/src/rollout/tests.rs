@@ -177,6 +177,16 @@ fn a_primary_that_dies_is_replaced_by_the_one_that_drains() {
 }
 
 #[test]
+fn a_dead_primary_is_forgotten_when_the_next_generation_takes_over() {
+    let mut service = attached();
+    apply(&mut service, Event::Exited(number(1)), at(1));
+    apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(2));
+    let effects = apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(3));
+    assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
+    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "nobody is left to drain");
+}
+
+#[test]
 fn a_drain_deadline_counts_what_was_left() {
     let mut service = upgraded(PATIENT);
     apply(&mut service, Event::Tick, at(2));
