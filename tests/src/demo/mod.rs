@@ -6,12 +6,10 @@
 //! - [`screen`]: what is shown
 //! - [`verdict`]: what the clients saw, and whether that is as promised
 //! - [`traces`]: whether anything is left behind
-//! - [`interrupt`]: being told to stop
 //!
 //! It fails if a command does not end as it should, if one client saw a failure, if a connection reached a generation that
 //! was not to get it, and if anything is left behind.
 
-mod interrupt;
 mod screen;
 mod stage;
 mod story;
@@ -23,11 +21,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use self::interrupt::Interrupt;
 use self::screen::Screen;
 use self::stage::Stage;
 use self::traces::Traces;
 use self::verdict::Verdict;
+use crate::interrupt::Interrupt;
 
 /// Plays the whole demo and says how it went.
 pub fn run() -> ExitCode {
