@@ -12,12 +12,16 @@
 //! | [`stage`] | a namespace with an agent, and what nearly every test does there |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`wait`] | waiting for a condition, with an end |
+//! | [`interrupt`] | being told to stop |
 //! | [`demo`] | what `cargo xtask demo` shows |
+//! | [`measure`] | what `cargo xtask measure` measures |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
 pub mod agent;
 pub mod demo;
+pub mod interrupt;
+pub mod measure;
 pub mod namespace;
 pub mod process;
 pub mod servers;

@@ -1,17 +1,15 @@
 //! An upgrade as people see it: a server under load, five new versions, one of which crashes, and one that is taken back.
 //!
-//! - `story`: what happens, act by act
-//! - `stage`: the server, the agent and the clients, and running a command as it would be typed
-//! - `traffic`: the clients
-//! - `screen`: what is shown
-//! - `verdict`: what the clients saw, and whether that is as promised
-//! - `traces`: whether anything is left behind
-//! - `interrupt`: being told to stop
+//! - [`story`]: what happens, act by act
+//! - [`stage`]: the server, the agent and the clients, and running a command as it would be typed
+//! - [`traffic`]: the clients
+//! - [`screen`]: what is shown
+//! - [`verdict`]: what the clients saw, and whether that is as promised
+//! - [`traces`]: whether anything is left behind
 //!
 //! It fails if a command does not end as it should, if one client saw a failure, if a connection reached a generation that
 //! was not to get it, and if anything is left behind.
 
-mod interrupt;
 mod screen;
 mod stage;
 mod story;
@@ -23,11 +21,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use self::interrupt::Interrupt;
 use self::screen::Screen;
 use self::stage::Stage;
 use self::traces::Traces;
 use self::verdict::Verdict;
+use crate::interrupt::Interrupt;
 
 /// Plays the whole demo and says how it went.
 pub fn run() -> ExitCode {

@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use ::agent::api::{GenerationView, Services};
 
-use super::interrupt::Interrupt;
 use super::screen::{Moment, Screen};
 use super::traffic::Traffic;
 use crate::agent::Agent;
+use crate::interrupt::Interrupt;
 use crate::namespace::Namespace;
 use crate::servers::{self, Nginx, Server as _, Started};
 use crate::wait;

@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 
-/// Knows whether somebody wants the demo to end.
+/// Knows whether somebody wants this run to end.
 #[derive(Clone, Debug)]
-pub(super) struct Interrupt {
+pub struct Interrupt {
     asked: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Takes the signals that would end this process at once. Call it before any thread is made.
-    pub(super) fn listen() -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the signals cannot be held back, or the thread that waits for them cannot be made.
+    pub fn listen() -> Result<Self> {
         let signals: SigSet =
             [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         signals.thread_block().context("hold back the signals to stop")?;
@@ -29,8 +33,12 @@ impl Interrupt {
         Ok(Self { asked })
     }
 
-    /// Fails once somebody wants the demo to end.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Goes on unless somebody wants the run to end.
+    ///
+    /// # Errors
+    ///
+    /// Once somebody does.
+    pub fn check(&self) -> Result<()> {
         if self.asked.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
