@@ -14,12 +14,14 @@
 //! | [`wait`] | waiting for a condition, with an end |
 //! | [`interrupt`] | being told to stop |
 //! | [`demo`] | what `cargo xtask demo` shows |
+//! | [`measure`] | what `cargo xtask measure` measures |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
 pub mod agent;
 pub mod demo;
 pub mod interrupt;
+pub mod measure;
 pub mod namespace;
 pub mod process;
 pub mod servers;

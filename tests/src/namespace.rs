@@ -55,6 +55,16 @@ impl Namespace {
         })
     }
 
+    /// Moves the calling thread into the namespace for good, and with it all threads and processes that it makes. Called
+    /// on the first thread, it moves the whole process as others see it.
+    ///
+    /// # Errors
+    ///
+    /// If the namespace cannot be entered.
+    pub fn settle(&self) -> Result<()> {
+        setns(&self.descriptor, CloneFlags::CLONE_NEWNET).context("enter the network namespace")
+    }
+
     /// Starts a command inside the namespace: a child belongs to the namespaces of the thread that makes it.
     ///
     /// # Errors

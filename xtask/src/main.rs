@@ -12,6 +12,7 @@ mod command;
 mod demo;
 mod install;
 mod layout;
+mod measure;
 mod setup;
 mod test;
 
@@ -45,10 +46,11 @@ fn run(command: Command) -> Result<()> {
         Command::Test { only } => test::run(root, only.as_deref()),
         Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
         Command::Demo => demo::run(root),
+        Command::Measure { rounds } => measure::run(root, rounds),
     }
 }
 
-/// Sets up, builds, checks, tests, shows and installs the upgrade agent.
+/// Sets up, builds, checks, tests, shows, measures and installs the upgrade agent.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -89,6 +91,13 @@ enum Command {
     },
     /// Show an upgrade without a lost connection on this machine
     Demo,
+    /// Measure what the agent costs and how fast it is on this machine
+    Measure {
+        /// Rounds of everything that is compared
+        #[arg(long, value_name = "N", default_value_t = 15)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        rounds: u32,
+    },
 }
 
 #[cfg(test)]

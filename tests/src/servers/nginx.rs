@@ -15,6 +15,7 @@ use super::{Server, THINK, content, directory};
 pub struct Nginx {
     directory: TempDir,
     port: u16,
+    first_also: Option<u16>,
 }
 
 impl Nginx {
@@ -24,11 +25,21 @@ impl Nginx {
     ///
     /// If its directory cannot be made.
     pub fn new(port: u16) -> Result<Self> {
-        Ok(Self { directory: directory("nginx")?, port })
+        Ok(Self { directory: directory("nginx")?, port, first_also: None })
+    }
+
+    /// Lets the first generation listen on another port too. A port that is not attached is not shared, so that no later
+    /// generation could.
+    #[must_use]
+    pub fn first_also_on(self, port: u16) -> Self {
+        Self { first_also: Some(port), ..self }
     }
 
     fn configuration(&self, generation: u32, content: &Path) -> String {
-        let (port, path) = (self.port, self.directory.path().display());
+        let path = self.directory.path().display();
+        let ports = [self.port].into_iter().chain(self.first_also.filter(|_| generation == 1));
+        let listen: String =
+            ports.map(|port| format!("listen {port}; listen [::]:{port};")).collect();
         format!(
             "worker_processes 2;
 pid {path}/gen-{generation}.pid;
@@ -42,8 +53,7 @@ http {{
     uwsgi_temp_path {path}/uwsgi;
     scgi_temp_path {path}/scgi;
     server {{
-        listen {port};
-        listen [::]:{port};
+        {listen}
         root {};
     }}
 }}

@@ -34,6 +34,16 @@ pub(crate) fn for_demo(root: &Path) -> Result<()> {
     servers::ensure_for_demo()
 }
 
+/// Makes measuring possible as well.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_measure(root: &Path) -> Result<()> {
+    for_build(root)?;
+    servers::ensure_for_measure()
+}
+
 /// Makes testing possible as well.
 ///
 /// # Errors

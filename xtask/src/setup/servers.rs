@@ -1,4 +1,5 @@
-//! The servers that the tests upgrade, as their users have them: unmodified, from the distribution.
+//! The servers that the tests upgrade, as their users have them: unmodified, from the distribution. And what looks at the
+//! kernel for us.
 
 use anyhow::Result;
 
@@ -10,7 +11,7 @@ use crate::{layout, setup::debian};
 ///
 /// When one cannot be installed.
 pub(super) fn ensure() -> Result<()> {
-    install(&missing(is_there))
+    install(&missing(&TESTS, is_there))
 }
 
 /// The same for the server that the demo shows, and for what makes its namespace.
@@ -19,7 +20,16 @@ pub(super) fn ensure() -> Result<()> {
 ///
 /// When one cannot be installed.
 pub(super) fn ensure_for_demo() -> Result<()> {
-    install(&missing(|program| !DEMO.contains(&program) || is_there(program)))
+    install(&missing(&DEMO, is_there))
+}
+
+/// The same for the server that is measured, and for what reads the kernel's counts.
+///
+/// # Errors
+///
+/// When one cannot be installed.
+pub(super) fn ensure_for_measure() -> Result<()> {
+    install(&missing(&MEASURE, is_there))
 }
 
 fn is_there(program: &str) -> bool {
@@ -30,29 +40,44 @@ fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { debian::install(missing) }
 }
 
-fn missing(is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|&(_, package)| package).collect()
+fn missing(wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let missing =
+        PROGRAMS.iter().filter(|(program, _)| wanted.contains(program) && !is_there(program));
+    missing.map(|&(_, package)| package).collect()
 }
 
 /// Each program, and the package that has it. `ip` makes the namespaces.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("node", "nodejs"),
     ("python3", "python3"),
     ("ip", "iproute2"),
+    ("bpftool", "bpftool"),
 ];
 
-/// What the demo needs of them.
+/// What the tests need of them.
+const TESTS: [&str; 5] = ["nginx", "redis-server", "node", "python3", "ip"];
+
+/// What the demo needs.
 const DEMO: [&str; 2] = ["nginx", "ip"];
+
+/// What measuring needs.
+const MEASURE: [&str; 3] = ["nginx", "ip", "bpftool"];
 
 #[cfg(test)]
 mod tests {
-    use super::missing;
+    use super::{DEMO, MEASURE, TESTS, missing};
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        assert_eq!(missing(|program| program != "node"), ["nodejs"]);
-        assert!(missing(|_| true).is_empty());
+        assert_eq!(missing(&TESTS, |program| program != "node"), ["nodejs"]);
+        assert!(missing(&TESTS, |_| true).is_empty());
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_installed() {
+        assert_eq!(missing(&DEMO, |_| false), ["nginx-light", "iproute2"]);
+        assert_eq!(missing(&MEASURE, |program| program != "bpftool"), ["bpftool"]);
     }
 }

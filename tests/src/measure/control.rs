@@ -1,0 +1,58 @@
+//! The control socket, asked directly: what a command costs without the command.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::libc::SIGTERM;
+
+use ::agent::api::{DrainRequest, RolloutView, UndoRequest};
+use ::agent::rollout::DrainPolicy;
+
+use super::bench::PORT;
+use super::http;
+use crate::stage::LIMIT;
+
+/// One connection to the agent, for any number of requests.
+#[derive(Debug)]
+pub(super) struct Control {
+    stream: UnixStream,
+    undo: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Control {
+    /// Connects to the agent that has its socket in this directory.
+    pub(super) fn connect(runtime: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(runtime.join("agent.sock"))
+            .context("connect to the control socket")?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        Ok(Self { stream, undo: undo()?, buffer: Vec::new() })
+    }
+
+    /// Puts the previous generation back, and says how long the answer took.
+    pub(super) fn undo(&mut self) -> Result<(Duration, RolloutView)> {
+        let begun = Instant::now();
+        let answer = http::exchange(&mut self.stream, &self.undo, &mut self.buffer)?;
+        let took = begun.elapsed();
+        Ok((took, serde_json::from_slice(answer.body).context("understand the answer")?))
+    }
+}
+
+/// The request that `agent undo` makes when it is given no options.
+fn undo() -> Result<Vec<u8>> {
+    let drain = DrainRequest {
+        policy: DrainPolicy::Patient { idle: None },
+        signal: SIGTERM,
+        queue_timeout: Duration::from_secs(5),
+        timeout: Duration::from_hours(1),
+        stop_timeout: Duration::from_secs(10),
+    };
+    let body = serde_json::to_string(&UndoRequest { drain, if_generation: None })?;
+    let head = format!(
+        "POST /v1/services/{PORT}/undo HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}",
+        body.len()
+    );
+    Ok(format!("{head}\r\n\r\n{body}").into_bytes())
+}

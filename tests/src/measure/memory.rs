@@ -1,0 +1,75 @@
+//! What the agent occupies when all else has been measured.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::bench::Bench;
+use super::bpftool;
+use super::say;
+
+/// In bytes.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Memory {
+    /// Pages of the agent that are in memory (`VmRSS`), shared ones in full.
+    pub(super) resident_bytes: u64,
+    /// The part of them that is no file (`RssAnon`): heap and stacks.
+    pub(super) own_bytes: u64,
+    /// All, with shared pages in the agent's part (`Pss`).
+    pub(super) proportional_bytes: u64,
+    /// Each pinned map, by its name.
+    pub(super) map_bytes: BTreeMap<String, u64>,
+}
+
+pub(super) fn measure(bench: &Bench) -> Result<Memory> {
+    say("memory");
+    let agent = bench.stage.agent.daemon().context("the agent does not run any more")?;
+    let of = |file: &str, field| {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", agent.pid()))?;
+        bytes(&text, field).with_context(|| format!("no {field} in {file} of the agent"))
+    };
+    Ok(Memory {
+        resident_bytes: of("status", "VmRSS")?,
+        own_bytes: of("status", "RssAnon")?,
+        proportional_bytes: of("smaps_rollup", "Pss")?,
+        map_bytes: maps(&bench.pins("maps")?)?,
+    })
+}
+
+impl Memory {
+    pub(super) fn all_maps(&self) -> u64 {
+        self.map_bytes.values().sum()
+    }
+}
+
+fn maps(pins: &Path) -> Result<BTreeMap<String, u64>> {
+    let entries = fs::read_dir(pins).context("list the pinned maps")?;
+    let size = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        Ok((name, bpftool::map_bytes(&entry.path())?))
+    };
+    entries.map(size).collect()
+}
+
+/// The value of a field that is told in units of 1,024 bytes.
+fn bytes(text: &str, field: &str) -> Option<u64> {
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(name, _)| *name == field)?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_told_from_one_that_begins_like_it() {
+        let text = "Pss_Dirty:            1 kB\nPss:               5 kB\n";
+        assert_eq!(bytes(text, "Pss"), Some(5_120));
+        assert_eq!(bytes(text, "VmRSS"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! All numbers of a run, and the table of them.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::attach::Attach;
+use super::closed_loop::CLIENTS;
+use super::machine::Machine;
+use super::memory::Memory;
+use super::sample::{Sample, grouped};
+use super::steady::Steady;
+use super::steering::Steering;
+use super::switch::Switch;
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) machine: Machine,
+    pub(super) rounds: u32,
+    pub(super) attach: Attach,
+    pub(super) steering: Steering,
+    pub(super) steady: Steady,
+    pub(super) switch: Switch,
+    pub(super) memory: Memory,
+}
+
+impl Report {
+    /// As it is shown to people.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = self.heading();
+        text.push_str("\n| measured | count | median | minimum | maximum |\n");
+        text.push_str("| --- | ---: | ---: | ---: | ---: |\n");
+        for (what, sample) in self.samples() {
+            text.push_str(&row(&what, sample));
+        }
+        for (what, count, value) in self.single_values() {
+            text.push_str(&single_row(&what, count, &value));
+        }
+        text.push_str(NOTES);
+        text
+    }
+
+    fn heading(&self) -> String {
+        let Machine { kernel, cores, processor, server, agent, load, .. } = &self.machine;
+        format!(
+            "Measured on {} with agent {agent} (release build), Linux {kernel}, {cores} cores ({processor}), {server}; \
+             loopback in a private network namespace; load average before the run {load:.2}.\n",
+            self.machine.day()
+        )
+    }
+
+    fn samples(&self) -> Vec<(String, &Sample)> {
+        let Self { attach, steering, steady, switch, .. } = self;
+        let batch = grouped(steering.connections_per_batch.into());
+        let new = &steady.new_connections;
+        let kept = &steady.kept_connections;
+        let named: [(String, &Sample); 17] = [
+            ("switch: `agent undo`, from its start to its exit".to_owned(), &switch.command),
+            ("switch: the request alone, over the control socket".to_owned(), &switch.request),
+            ("`attach`, agent running".to_owned(), &attach.attach),
+            ("`detach`, agent running".to_owned(), &attach.detach),
+            ("`attach`, with the start of the agent".to_owned(), &attach.first_attach),
+            ("`detach`, with the end of the agent".to_owned(), &attach.last_detach),
+            (
+                format!("`steer`, a connection to the attached port (mean of {batch})"),
+                &steering.attached.steer,
+            ),
+            (
+                format!("`steer`, a connection to another port (mean of {batch})"),
+                &steering.other.steer,
+            ),
+            (
+                "`track_flows`, a change of a socket's state, attached port".to_owned(),
+                &steering.attached.track_flows,
+            ),
+            (
+                "`track_flows`, a change of a socket's state, other port".to_owned(),
+                &steering.other.track_flows,
+            ),
+            ("changes of state per connection, both ends".to_owned(), &steering.attached.changes),
+            (format!("new connection per request, {CLIENTS} clients, not attached"), &new.direct),
+            (format!("new connection per request, {CLIENTS} clients, attached"), &new.attached),
+            ("**new connection per request: attached / not attached**".to_owned(), &new.ratio),
+            (format!("kept connections, {CLIENTS} clients, not attached"), &kept.direct),
+            (format!("kept connections, {CLIENTS} clients, attached"), &kept.attached),
+            ("**kept connections: attached / not attached**".to_owned(), &kept.ratio),
+        ];
+        named.into()
+    }
+
+    fn single_values(&self) -> [(String, usize, String); 5] {
+        let Self { attach, memory, .. } = self;
+        let times = attach.attach.count + attach.first_attach.count;
+        [
+            (
+                format!(
+                    "failures that clients saw during {times} `attach` and {times} `detach`, in {} answers on {} connections",
+                    grouped(attach.answers),
+                    grouped(attach.connections),
+                ),
+                2 * times,
+                format!("{} failures", attach.failures),
+            ),
+            (
+                "memory of the agent, resident (`VmRSS`)".to_owned(),
+                1,
+                mebibytes(memory.resident_bytes),
+            ),
+            (
+                "of these its own pages, without files (`RssAnon`)".to_owned(),
+                1,
+                mebibytes(memory.own_bytes),
+            ),
+            (
+                "memory of the agent, its part of shared pages (`Pss`)".to_owned(),
+                1,
+                mebibytes(memory.proportional_bytes),
+            ),
+            (
+                format!("memory of the {} pinned maps", memory.map_bytes.len()),
+                1,
+                format!("{} bytes", grouped(memory.all_maps())),
+            ),
+        ]
+    }
+}
+
+fn row(what: &str, sample: &Sample) -> String {
+    let show = |value| sample.unit.show(value);
+    let mut row = String::new();
+    // Writing to a string cannot fail.
+    let _: std::fmt::Result = writeln!(
+        row,
+        "| {what} | {} | {} | {} | {} |",
+        sample.count,
+        show(sample.median),
+        show(sample.minimum),
+        show(sample.maximum)
+    );
+    row
+}
+
+fn single_row(what: &str, count: usize, value: &str) -> String {
+    format!("| {what} | {count} | {value} | | |\n")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// How to read it.
+const NOTES: &str = "
+- Switches go to and fro between two generations that both have a client.
+- The times of `steer` and `track_flows` are the kernel's own statistics (`run_time_ns` by `run_cnt`). The statistics add
+  their own cost to each run, which is part of the number: it is an upper bound. `track_flows` sees the sockets of the whole
+  machine.
+- Attached and not attached are two ports of one nginx, in slices of 0.7 s that take turns; a ratio is that of the two slices
+  of one round. Server and agent have one core, the clients another one.
+- `attach` and `detach` ran while 200 new connections per second, 8 kept ones and 2 slow readers came and stayed.
+";
