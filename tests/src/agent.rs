@@ -89,7 +89,8 @@ impl Agent {
         Ok(Self {
             namespace: namespace.clone(),
             binary,
-            runtime: tempfile::Builder::new().prefix("agent-test-run-").tempdir()?,
+            // In memory, as `/run` usually is: the state file is replaced at every step.
+            runtime: tempfile::Builder::new().prefix("agent-test-run-").tempdir_in("/dev/shm")?,
             pins: Path::new("/sys/fs/bpf").join(&name),
             cgroup: Path::new(cgroups).join(&name),
         })

@@ -1,14 +1,14 @@
 //! What the agent costs and how fast it is, as numbers: what `cargo xtask measure` prints.
 //!
-//! - [`mod@bench`]: the server, the agent and the namespace that are measured, and running a command against the clock
-//! - [`attach`]: taking charge of a port and handing it back, under load
-//! - [`steering`]: the time that the kernel spends in our programs
-//! - [`steady`]: requests to a port that is attached against one that is not
-//! - [`switch`]: putting the other generation back, again and again
-//! - [`memory`]: what the agent and its maps occupy
-//! - [`closed_loop`], [`control`], [`http`]: the clients
-//! - [`bpftool`], [`cores`], [`machine`]: the kernel's counts, where what runs, and what it runs on
-//! - [`sample`], [`report`]: the numbers, and how they are shown
+//! - `bench`: the server, the agent and the namespace that are measured, and running a command against the clock
+//! - `attach`: taking charge of a port and handing it back, under load
+//! - `steering`: the time that the kernel spends in our programs
+//! - `steady`: requests to a port that is attached against one that is not
+//! - `switch`: putting the other generation back, again and again
+//! - `memory`: what the agent and its maps occupy
+//! - `closed_loop`, `control`, `http`: the clients
+//! - `bpftool`, `cores`, `machine`: the kernel's counts, where what runs, and what it runs on
+//! - `sample`, `report`: the numbers, and how they are shown
 //!
 //! Everything is one run in one namespace, and what is compared takes turns: the machine's speed changes from minute to
 //! minute more than what is looked for. It fails if a command fails, if one client sees a failure, and if connections were
