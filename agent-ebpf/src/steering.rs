@@ -86,10 +86,11 @@ pub struct ListenerSet {
 pub const PLAIN: u32 = 0;
 
 impl ListenerSet {
-    /// The slot of the try with this number, spread evenly by the hash of the flow.
+    /// The slot of the try with this number (less than `count`), spread evenly by the hash of the flow.
     #[inline(always)]
     pub const fn slot(&self, spread: u32, attempt: u32) -> u32 {
-        self.first + spread.wrapping_add(attempt) % self.count
+        let place = spread % self.count + attempt;
+        self.first + if place < self.count { place } else { place - self.count }
     }
 }
 

@@ -5,7 +5,8 @@ use std::{os::unix::process::CommandExt as _, path::Path, process::Command};
 use anyhow::{Context, Error, Result, ensure};
 
 use crate::{
-    build::{self, Build, Profile},
+    build::{self, Build},
+    layout::Profile,
     setup,
 };
 
