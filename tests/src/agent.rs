@@ -222,6 +222,11 @@ impl Agent {
         &self.pins
     }
 
+    /// Where the attachments of the kernel programs are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.pins.join(format!("v{}/links", agent_ebpf::SCHEMA))
+    }
+
     /// The cgroup of all generations that the agent starts.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup

@@ -13,7 +13,7 @@ const PORT: u16 = 8080;
 
 fn switch_off(stage: &Stage, programs: &[&str]) -> Result<()> {
     for program in programs {
-        let pin = stage.agent.pins().join("v1/links").join(program);
+        let pin = stage.agent.links().join(program);
         fs::remove_file(&pin).with_context(|| format!("remove `{}`", pin.display()))?;
     }
     Ok(())
@@ -29,6 +29,10 @@ async fn without_steering_new_connections_reach_the_old_generation_too() -> Resu
     assert_eq!(with.into_keys().collect::<Vec<_>>(), [2]);
 
     switch_off(&stage, &["steer"])?;
+    let by_the_group = stage.answers(&server, 100).await?;
+    assert_eq!(by_the_group.into_keys().collect::<Vec<_>>(), [2], "the port's group decides alike");
+
+    stage.switch_off_migrate(PORT)?;
     let without = stage.answers(&server, 100).await?;
     assert_eq!(without.into_keys().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(stage::ask(&mut pin)?, 1);

@@ -54,6 +54,12 @@ pub struct ServiceView {
     pub fallback: u64,
     /// New connections for which no generation had a listener.
     pub unreached: u64,
+    /// Connections that nobody had accepted when their listener closed, and that another listener took over.
+    #[serde(default)]
+    pub moved: u64,
+    /// Of such connections, those that no listener of the service could take over.
+    #[serde(default)]
+    pub stranded: u64,
     /// Those that live, oldest first.
     pub generations: Vec<GenerationView>,
     /// The rollouts under way, oldest first.
@@ -329,6 +335,8 @@ pub enum EventKind {
     Switched,
     /// A replaced generation's kernel queues are empty, or their time is up.
     Settled,
+    /// Connections moved to another listener, because theirs closed before accepting them.
+    Moved,
     /// A generation was told to end.
     Signalled,
     /// A generation is gone.

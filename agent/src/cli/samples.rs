@@ -92,6 +92,8 @@ pub(super) fn services() -> Services {
         plain: 0,
         fallback: 0,
         unreached: 0,
+        moved: 0,
+        stranded: 0,
         generations,
         rollouts: Vec::new(),
     };
@@ -110,6 +112,8 @@ pub(super) fn services() -> Services {
     rolling.rollouts = vec![rollout(2, Status::Draining)];
     rolling.fallback = 1;
     rolling.unreached = 2;
+    rolling.moved = 3;
+    rolling.stranded = 1;
     let mut dead = generation(4, GenerationState::Dead);
     dead.pids.clear();
     dead.listeners.clear();

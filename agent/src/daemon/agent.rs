@@ -15,6 +15,7 @@ use super::{
     StateFile, clock,
     journal::Journal,
     message::{LastAnswer, Message, Reply, Request},
+    queued::Moves,
     state_file::Record,
     watch::Watcher,
 };
@@ -53,8 +54,12 @@ pub(super) struct Agent {
     pub(super) looks: HashMap<GenerationId, Instant>,
     /// Half-open requests that a generation had when it was replaced.
     pub(super) half_open: HashMap<GenerationId, HashSet<SocketCookie>>,
+    /// How many SYN cookies had been sent when we last looked.
+    pub(super) cookies_sent: u64,
     /// What was last seen of a generation's flows.
     pub(super) flows: HashMap<GenerationId, Flows>,
+    /// Connections that the kernel moved from closed listeners.
+    pub(super) moves: HashMap<ServiceId, Moves>,
     /// Whether to end, leaving nothing behind, with the last service.
     pub(super) exit_when_detached: bool,
     pub(super) detached_last: bool,
@@ -251,7 +256,8 @@ impl Agent {
         let deadlines =
             self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
         let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
-        deadlines.chain(self.looks.values().copied()).chain(retry).min()
+        let looks = self.looks.values().copied();
+        deadlines.chain(looks).chain(self.next_nudge()).chain(retry).min()
     }
 
     fn keep_time(&mut self) {
@@ -265,6 +271,7 @@ impl Agent {
             self.feed_quietly(id, rollout::Event::Tick);
         }
         self.look_where_due();
+        self.nudge_where_due();
         self.finish_effects();
     }
 

@@ -24,11 +24,7 @@ impl Agent {
             }
             if let Err(problem) = self.execute(id, &effect) {
                 let name = self.record(id).service.name.clone();
-                let why = std::iter::once(&problem.message)
-                    .chain(&problem.causes)
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(": ");
+                let why = problem.in_full();
                 self.journal.note(
                     &name,
                     None,
@@ -55,12 +51,8 @@ impl Agent {
     /// A launch that fails is the candidate's end, not a failure of ours.
     fn launch(&mut self, generation: GenerationId) -> Result<(), Problem> {
         if let Err(problem) = self.launch_candidate(generation) {
-            let why = std::iter::once(&problem.message)
-                .chain(&problem.causes)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(": ");
-            self.feed(generation.service, rollout::Event::Failed(generation.number, why))?;
+            let failed = rollout::Event::Failed(generation.number, problem.in_full());
+            self.feed(generation.service, failed)?;
             // Nothing runs: the cgroup is empty and will not become emptier.
             self.feed(generation.service, rollout::Event::Exited(generation.number))?;
         }

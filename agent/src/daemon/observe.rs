@@ -13,7 +13,7 @@ use crate::{
     datapath::{self, Datapath},
     host::process::Ending,
     host::sock_diag::{self, Connection, Listener, Stage},
-    rollout::{Event, Flows, Origin, Phase, Queues},
+    rollout::{Event, Flows, Origin, Phase, PortHold, Queues},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -34,6 +34,7 @@ impl Agent {
             }
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
+            datapath::Event::ConnectionsMoved(generation) => self.note_moved(generation),
             datapath::Event::FallbackUsed(generation) => self.warn_of(
                 generation,
                 format!(
@@ -177,7 +178,12 @@ impl Agent {
             candidate.listeners = found::records(&serving);
         }
         self.remember_half_open(generation.service)?;
-        self.feed(generation.service, Event::Ready(generation.number, hold))
+        self.feed(generation.service, Event::Ready(generation.number, hold))?;
+        if hold == PortHold::Moved {
+            self.warn_of_cookies(generation);
+        }
+        self.guard_queues(generation.service);
+        Ok(())
     }
 
     /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody

@@ -33,6 +33,7 @@ use crate::{
         cgroup::{Cgroup, Hierarchy},
         context,
         process::Pid,
+        syn_cookies,
     },
     places::Places,
     rollout::{Event, Origin, Phase},
@@ -174,7 +175,9 @@ fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent,
         unfinished: std::collections::VecDeque::new(),
         looks: std::collections::HashMap::new(),
         half_open: std::collections::HashMap::new(),
+        cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
+        moves: std::collections::HashMap::new(),
         exit_when_detached: options.exit_when_detached,
         detached_last: false,
         last_answer: None,
@@ -200,6 +203,9 @@ impl Agent {
             }
         }
         self.set_endpoints()?;
+        for id in self.records.keys().copied().collect::<Vec<_>>() {
+            self.guard_queues(id);
+        }
         self.look_where_due();
         Ok(())
     }

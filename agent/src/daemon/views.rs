@@ -66,6 +66,8 @@ impl Agent {
             plain: counts.plain,
             fallback: counts.fallback,
             unreached: counts.unreached,
+            moved: counts.moved,
+            stranded: counts.stranded,
             generations,
             rollouts: under_way
                 .into_iter()

@@ -16,7 +16,7 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, Program, ProgramError,
-        SkLookup,
+        SkLookup, SkReuseport,
         links::{FdLink, PinnedLink},
     },
     util::nr_cpus,
@@ -39,6 +39,9 @@ pub(super) const ATTACHED: [&str; 5] =
 /// Walks the sockets on demand; never attached for good.
 pub(super) const ITERATOR: &str = "adopt_sockets";
 
+/// Attached to reuseport groups, which keep it: it has no link and no pin.
+pub(super) const MIGRATE: &str = "migrate";
+
 /// The loaded object and where it is pinned.
 #[derive(Debug)]
 pub(super) struct Kernel {
@@ -59,6 +62,7 @@ impl Kernel {
     ) -> Result<Self, DatapathError> {
         let (mut kernel, btf) = Self::create_maps(pin_dir, generation_level)?;
         kernel.load_iterator(&btf)?;
+        kernel.load_migrate()?;
         for program in ATTACHED {
             kernel.attach_unless_pinned(program, cgroup, &btf)?;
         }
@@ -153,6 +157,17 @@ impl Kernel {
     pub(super) fn load_iterator(&mut self, btf: &Btf) -> Result<(), DatapathError> {
         let iterator: &mut Iter = program(&mut self.ebpf, ITERATOR)?;
         iterator.load("tcp", btf).map_err(program_error("load", ITERATOR))
+    }
+
+    pub(super) fn load_migrate(&mut self) -> Result<(), DatapathError> {
+        let migrate: &mut SkReuseport = program(&mut self.ebpf, MIGRATE)?;
+        migrate.load().map_err(program_error("load", MIGRATE))
+    }
+
+    /// Gives `migrate` to the reuseport group that this socket is in, in place of any program that the group had.
+    pub(super) fn attach_migrate(&mut self, member: BorrowedFd<'_>) -> Result<(), DatapathError> {
+        let migrate: &mut SkReuseport = program(&mut self.ebpf, MIGRATE)?;
+        migrate.attach(member).map_err(program_error("attach", MIGRATE))
     }
 
     pub(super) fn attach_unless_pinned(

@@ -5,12 +5,14 @@
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
 //! - `sockets` takes running sockets over and gives them back.
+//! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
 
 mod endpoints;
 mod error;
 mod events;
+mod group;
 mod kernel;
 pub mod probe;
 mod slots;
@@ -35,6 +37,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray};
 pub use self::{
     error::DatapathError,
     events::{Event, Events},
+    group::Group,
     kernel::KernelLogs,
     sockets::{AdoptedListener, ListenerToAdopt},
 };
@@ -242,7 +245,7 @@ impl Datapath {
             .unwrap_or_default())
     }
 
-    /// What became of the lookups for a service, all CPUs together.
+    /// What became of the lookups for a service and of its unaccepted connections, all CPUs together.
     ///
     /// # Errors
     ///
@@ -255,6 +258,9 @@ impl Datapath {
             fallback: sum.fallback + cpu.fallback,
             unreached: sum.unreached + cpu.unreached,
             reported_at: sum.reported_at.max(cpu.reported_at),
+            moved: sum.moved + cpu.moved,
+            stranded: sum.stranded + cpu.stranded,
+            move_reported_at: sum.move_reported_at.max(cpu.move_reported_at),
         }))
     }
 

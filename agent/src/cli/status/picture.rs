@@ -173,5 +173,11 @@ fn warnings(service: &ServiceView) -> Vec<String> {
     if service.unreached > 0 {
         warnings.push(format!("{} found no generation with a listener", new(service.unreached)));
     }
+    if service.stranded > 0 {
+        warnings.push(format!(
+            "{} had not been accepted when their listener closed, and could not be moved",
+            words::count(service.stranded, "connection", "connections")
+        ));
+    }
     warnings
 }
