@@ -19,6 +19,7 @@ impl Agent {
     pub(super) fn detach(&mut self, selector: &str) -> Result<Detached, Problem> {
         let id = self.select(selector)?;
         self.refuse_to_cut(id)?;
+        self.refuse_strays(id)?;
         let service = self.record(id).service.name.clone();
         self.release(id)?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));

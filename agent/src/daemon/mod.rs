@@ -21,6 +21,7 @@ mod launch;
 mod message;
 mod observe;
 mod problems;
+mod processes;
 mod queued;
 mod server;
 mod start;

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ parser.add_argument("--reuse-port", action="store_true")
 parser.add_argument("--describe", metavar="FILE", help="write what the process was given")
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
+parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 options = parser.parse_args()
 
@@ -57,6 +59,8 @@ if options.reuse_port:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 listener.bind((options.address, options.port))
 listener.listen(512)
+if options.stray:
+    subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()])
 if options.deaf:
     signal.sigwait({signal.SIGUSR1})
     listener.close()
