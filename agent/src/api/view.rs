@@ -64,6 +64,9 @@ pub struct ServiceView {
     pub generations: Vec<GenerationView>,
     /// The rollouts under way, oldest first.
     pub rollouts: Vec<RolloutView>,
+    /// What is wrong around the agent, and so with every service.
+    #[serde(default)]
+    pub troubles: Vec<String>,
 }
 
 /// How a service is.
@@ -74,7 +77,7 @@ pub enum ServiceState {
     Steady,
     /// A rollout is under way.
     RollingOut,
-    /// No generation lives.
+    /// No generation lives, or something is wrong around the agent.
     Degraded,
 }
 
@@ -311,8 +314,9 @@ pub struct EventView {
     pub sequence: u64,
     /// Milliseconds since 1970.
     pub unix_ms: u64,
-    /// The service.
-    pub service: ServiceName,
+    /// The service; `None` where it is about the agent itself.
+    #[serde(default)]
+    pub service: Option<ServiceName>,
     /// The generation, where it is about one.
     pub generation: Option<GenerationNumber>,
     /// What kind.
@@ -345,4 +349,6 @@ pub enum EventKind {
     Ended,
     /// Something needs attention.
     Warning,
+    /// What needed attention is over.
+    Recovered,
 }

@@ -96,6 +96,7 @@ pub(super) fn services() -> Services {
         stranded: 0,
         generations,
         rollouts: Vec::new(),
+        troubles: Vec::new(),
     };
     let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
     let steady = vec![generation(1, GenerationState::Primary)];
@@ -177,7 +178,7 @@ pub(super) fn events() -> Events {
         schema: SCHEMA,
         sequence,
         unix_ms: 1_700_000_000_000 + sequence,
-        service: name("web"),
+        service: (sequence < 4).then(|| name("web")),
         generation: generation.map(GenerationNumber),
         kind,
         message: message.into(),
@@ -188,6 +189,7 @@ pub(super) fn events() -> Events {
             event(1, None, EventKind::Attached, "port 8080 is attached"),
             event(2, Some(2), EventKind::Switched, "new connections go to generation 2"),
             event(3, Some(1), EventKind::Warning, "generation 1 has no listener left"),
+            event(4, None, EventKind::Warning, "`/run/agent/lock` was removed, and was made again"),
         ],
     }
 }

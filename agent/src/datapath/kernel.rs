@@ -26,6 +26,7 @@ use aya_log::EbpfLogger;
 use super::{
     DatapathError, Events,
     error::{Named as _, program_error},
+    held::Held,
 };
 use crate::service::ServiceId;
 
@@ -47,6 +48,7 @@ pub(super) const MIGRATE: &str = "migrate";
 pub(super) struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
+    held: Held,
 }
 
 /// The kernel programs' own log lines, forwarded to `log`.
@@ -66,6 +68,7 @@ impl Kernel {
         for program in ATTACHED {
             kernel.attach_unless_pinned(program, cgroup, &btf)?;
         }
+        kernel.held = Held::open(kernel.pin_directories())?;
         Ok(kernel)
     }
 
@@ -84,7 +87,7 @@ impl Kernel {
             .override_global("GENERATION_LEVEL", &generation_level, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
-        Ok((Self { ebpf, pins }, btf))
+        Ok((Self { ebpf, pins, held: Held::default() }, btf))
     }
 
     pub(super) fn hash<K: Pod, V: Pod>(
@@ -141,9 +144,18 @@ impl Kernel {
         counts.set(service.0, zero, 0).named("write", "STEERED")
     }
 
+    pub(super) fn pin_directories(&self) -> [PathBuf; 2] {
+        [self.pins.maps(), self.pins.links()]
+    }
+
+    pub(super) fn mend_pins(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        self.held.mend()
+    }
+
     /// Detaches first: a program that is still attached must find its maps whole.
     pub(super) fn remove(self) -> Result<(), DatapathError> {
-        let Self { ebpf, pins } = self;
+        let Self { ebpf, pins, held } = self;
+        drop(held);
         drop(ebpf);
         pins.remove()
     }
@@ -327,7 +339,7 @@ impl Pins {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), DatapathError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), DatapathError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -340,6 +352,6 @@ fn is_bpf(path: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statfs(path)?.f_type as u64 == BPF_FS_MAGIC)
 }
 
-fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> DatapathError {
+pub(super) fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> DatapathError {
     DatapathError::Pin { operation, path: path.to_owned(), source }
 }

@@ -13,6 +13,7 @@ mod endpoints;
 mod error;
 mod events;
 mod group;
+mod held;
 mod kernel;
 pub mod probe;
 mod slots;
@@ -22,7 +23,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use agent_ebpf::{
@@ -279,6 +280,20 @@ impl Datapath {
             role: word(role),
             options_set: word(options_set),
         })
+    }
+
+    /// The directories of the pins.
+    pub fn pin_directories(&self) -> [PathBuf; 2] {
+        self.kernel.pin_directories()
+    }
+
+    /// Pins again what somebody has unpinned, and says what that was. Nothing was detached meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When a pin cannot be made; calling again continues.
+    pub fn mend_pins(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        self.kernel.mend_pins()
     }
 
     /// Unpins and detaches everything: the machine is as it was before the first [`Self::open`].
