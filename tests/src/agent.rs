@@ -22,6 +22,8 @@ use crate::wait;
 pub struct Agent {
     namespace: Namespace,
     binary: PathBuf,
+    /// Builds that were installed before.
+    binaries: Vec<PathBuf>,
     runtime: TempDir,
     pins: PathBuf,
     cgroup: PathBuf,
@@ -89,11 +91,17 @@ impl Agent {
         Ok(Self {
             namespace: namespace.clone(),
             binary,
+            binaries: Vec::new(),
             // In memory, as `/run` usually is: the state file is replaced at every step.
             runtime: tempfile::Builder::new().prefix("agent-test-run-").tempdir_in("/dev/shm")?,
             pins: Path::new("/sys/fs/bpf").join(&name),
             cgroup: Path::new(cgroups).join(&name),
         })
+    }
+
+    /// From now on commands are of another build; what runs goes on.
+    pub fn install(&mut self, binary: &Path) {
+        self.binaries.push(std::mem::replace(&mut self.binary, binary.to_owned()));
     }
 
     /// Takes charge of a port.
@@ -203,7 +211,8 @@ impl Agent {
         let handle = Handle::open(pid).ok()?;
         let program = handle.program().to_string_lossy();
         // A rebuilt binary leaves its running predecessor with this mark.
-        let ours = Path::new(program.trim_end_matches(" (deleted)")) == self.binary;
+        let program = Path::new(program.trim_end_matches(" (deleted)"));
+        let ours = self.binaries.iter().chain([&self.binary]).any(|binary| binary == program);
         ours.then_some(handle)
     }
 
@@ -281,6 +290,15 @@ impl Pending {
         let stderr = read(&self.answers.path().join("stderr"))?;
         let status = ended.with_context(|| format!("{}\n{stdout}\n{stderr}", self.command))?;
         Ok(Output { code: status.code(), stdout, stderr })
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Ends it as `kill -9` does.

@@ -12,6 +12,8 @@
 
 mod agent;
 mod attach;
+mod attribute;
+mod build;
 mod clock;
 mod detach;
 mod effects;
@@ -29,6 +31,6 @@ mod views;
 mod watch;
 
 pub use self::{
-    start::{Options, run},
+    start::{Lock, Options, Other, run},
     state_file::{StateFile, StateFileError},
 };

@@ -95,7 +95,8 @@ impl Agent {
         for (id, record) in &self.records {
             for generation in &record.service.generations {
                 let key = GenerationId { service: *id, number: generation.number };
-                if let Some(interval) = interval(&generation.phase) {
+                let waits = generation.phase == Phase::Primary && self.unattributed.contains(id);
+                if let Some(interval) = interval(&generation.phase).or(waits.then_some(FLOW_LOOK)) {
                     self.looks.entry(key).or_insert(now + interval);
                 }
             }
@@ -111,9 +112,8 @@ impl Agent {
             }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => {
-                Ok(())
-            }
+            Phase::Primary => self.still_unattributed(generation.service).map(drop),
+            Phase::Starting { .. } | Phase::Dead | Phase::Stopping { .. } => Ok(()),
         };
         if let Err(problem) = looked {
             self.warn_of(
@@ -174,7 +174,7 @@ impl Agent {
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            candidate.listeners = found::records(&serving);
+            candidate.listeners = found::records(&serving, port_of);
         }
         self.remember_half_open(generation.service)?;
         self.feed(generation.service, Event::Ready(generation.number, hold))
@@ -248,6 +248,9 @@ impl Agent {
     /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
     /// sends the rest whether the server lives or not.
     fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        if self.still_unattributed(generation.service)? {
+            return Ok(());
+        }
         let mut open = 0;
         let mut idle = Duration::MAX;
         for flow in self.flows_of(generation.service)? {
@@ -259,6 +262,14 @@ impl Agent {
         let flows = Flows { open, idle };
         self.flows.insert(generation, flows);
         self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// Whether a connection of the service may be anybody's, looked at anew: it waits to be accepted.
+    fn still_unattributed(&mut self, id: ServiceId) -> Result<bool, Problem> {
+        if self.unattributed.contains(&id) && self.attribute_flows(id)? == 0 {
+            self.unattributed.remove(&id);
+        }
+        Ok(self.unattributed.contains(&id))
     }
 
     /// All connections to a service's ports, tagged or not.
