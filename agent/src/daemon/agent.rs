@@ -64,6 +64,8 @@ pub(super) struct Agent {
     pub(super) flows: HashMap<GenerationId, Flows>,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
+    /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
+    pub(super) unattributed: HashSet<ServiceId>,
     /// Whether to end, leaving nothing behind, with the last service.
     pub(super) exit_when_detached: bool,
     pub(super) detached_last: bool,
@@ -255,6 +257,7 @@ impl Agent {
             network_namespace: self.network_namespace,
             boot_id: self.boot_id.clone(),
             services: self.records.values().cloned().collect(),
+            exit_when_detached: self.exit_when_detached,
         };
         Ok(state.write(&self.places.state_file())?)
     }

@@ -8,7 +8,7 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Generation, Origin, Phase, PortHold, Service},
+    rollout::{Generation, Origin, Phase, Service},
     service::{GenerationId, GenerationNumber, LocalAddress, ServiceId, ServiceName},
 };
 
@@ -38,7 +38,7 @@ impl Agent {
             hold,
             since: clock::now(),
             processes: server.processes.clone(),
-            listeners: found::records(&server.listeners),
+            listeners: found::records(&server.listeners, |listener| listener.port),
         };
         let context = Context::of(root)?;
         let origin_cgroup = self
@@ -151,7 +151,10 @@ impl Agent {
         let endpoints = self.record(id).service.endpoints.clone();
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
         self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
-        self.adopt_open_flows(generation)?;
+        // A second look finds those that became established while the first one was made.
+        for _look in 0..2 {
+            self.attribute_flows(id)?;
+        }
         for process in &server.processes {
             self.watch_process(generation, *process)?;
         }
@@ -161,30 +164,6 @@ impl Agent {
         self.finish_effects();
         self.set_endpoints()?;
         self.guard_queues(id);
-        Ok(())
-    }
-
-    /// Connections that were open before the listener had its tag. A second look finds those that became established while
-    /// the first one was made.
-    fn adopt_open_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let share = self
-            .record(generation.service)
-            .service
-            .primary()
-            .is_some_and(|it| it.hold == PortHold::Shared);
-        for _look in 0..2 {
-            let endpoints = self.record(generation.service).service.endpoints.clone();
-            let untagged: Vec<_> = self
-                .flows_of(generation.service)?
-                .iter()
-                .filter(|flow| {
-                    observe::owner(flow).is_none()
-                        && endpoints.iter().any(|it| it.contains(flow.local))
-                })
-                .map(|flow| flow.cookie.0)
-                .collect();
-            self.datapath.adopt_flows(generation, &untagged, share)?;
-        }
         Ok(())
     }
 

@@ -142,7 +142,7 @@ fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, Str
 }
 
 /// The value for the kernel. More standbys than it can hold are the oldest ones, which are left out.
-fn steering(targets: &Targets) -> Steering {
+pub(super) fn steering(targets: &Targets) -> Steering {
     let mut standbys = [0; MAX_STANDBYS];
     for (slot, standby) in standbys.iter_mut().zip(&targets.standbys) {
         *slot = standby.0;

@@ -124,10 +124,14 @@ pub(super) fn to_adopt(
 }
 
 /// The listeners as they are written down.
-pub(super) fn records(listeners: &[Listener]) -> Vec<ListenerRecord> {
+pub(super) fn records(
+    listeners: &[Listener],
+    public: impl Fn(&Listener) -> u16,
+) -> Vec<ListenerRecord> {
     let record = |listener: &Listener| ListenerRecord {
         cookie: listener.cookie.0,
         bound: (listener.address, listener.port).into(),
+        public: Some(public(listener)).filter(|public| *public != listener.port),
     };
     listeners.iter().map(record).collect()
 }

@@ -99,7 +99,11 @@ impl Agent {
     }
 
     /// Share the port with those that hold it, unless one of them cannot share it.
-    fn bind_rule(&self, generation: GenerationId, launched_as: u32) -> Result<BindRule, Problem> {
+    pub(super) fn bind_rule(
+        &self,
+        generation: GenerationId,
+        launched_as: u32,
+    ) -> Result<BindRule, Problem> {
         let service = &self.record(generation.service).service;
         let others = service
             .generations

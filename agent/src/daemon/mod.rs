@@ -12,6 +12,8 @@
 
 mod agent;
 mod attach;
+mod attribute;
+mod build;
 mod clock;
 mod control_socket;
 mod detach;
@@ -35,6 +37,6 @@ mod views;
 mod watch;
 
 pub use self::{
-    start::{Options, run},
+    start::{Lock, Options, Other, run},
     state_file::{StateFile, StateFileError},
 };

@@ -13,7 +13,7 @@ use crate::{
     datapath::{self, Datapath, ListenerToAdopt},
     host::process::Ending,
     host::sock_diag::{self, Connection, Listener, Stage},
-    rollout::{Event, Flows, Origin, Phase, PortHold, Queues},
+    rollout::{Event, Flows, ListenerRecord, Origin, Phase, PortHold, Queues},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -100,7 +100,8 @@ impl Agent {
         for (id, record) in &self.records {
             for generation in &record.service.generations {
                 let key = GenerationId { service: *id, number: generation.number };
-                if let Some(interval) = interval(&generation.phase) {
+                let waits = generation.phase == Phase::Primary && self.unattributed.contains(id);
+                if let Some(interval) = interval(&generation.phase).or(waits.then_some(FLOW_LOOK)) {
                     self.looks.entry(key).or_insert(now + interval);
                 }
             }
@@ -119,9 +120,8 @@ impl Agent {
             }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => {
-                Ok(())
-            }
+            Phase::Primary => self.still_unattributed(generation.service).map(drop),
+            Phase::Starting { .. } | Phase::Dead | Phase::Stopping { .. } => Ok(()),
         };
         if let Err(problem) = looked {
             self.warn_of(
@@ -153,12 +153,11 @@ impl Agent {
     /// A server that serves may replace its listeners, or add some for new workers.
     fn look_for_new_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let held = self.listeners_held_by(generation)?;
-        let Offer { serving, to_adopt, hold } = self.offer_of(generation, &held)?;
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, &held)?;
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(()) };
-        let listeners = found::records(&serving);
         let plain = serving.iter().any(|listener| listener.multipath);
-        if plain || known.listeners == listeners || listeners.is_empty() {
+        if plain || known.listeners == records || records.is_empty() {
             return Ok(());
         }
         let endpoints = service.endpoints.clone();
@@ -166,7 +165,7 @@ impl Agent {
         if let Some(known) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            known.listeners = listeners;
+            known.listeners = records;
             known.hold = hold;
         }
         self.save()?;
@@ -181,7 +180,7 @@ impl Agent {
         listeners: &[Listener],
     ) -> Result<(), Problem> {
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        let Offer { serving, to_adopt, hold } = self.offer_of(generation, listeners)?;
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, listeners)?;
         if serving.iter().any(|listener| listener.multipath) {
             // It is in nobody's way: as long as it lives, new connections are steered past it.
             let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
@@ -196,7 +195,7 @@ impl Agent {
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            candidate.listeners = found::records(&serving);
+            candidate.listeners = records;
         }
         self.remember_half_open(generation.service)?;
         self.feed(generation.service, Event::Ready(generation.number, hold))?;
@@ -222,7 +221,8 @@ impl Agent {
         let serving: Vec<_> = listeners.iter().filter(is_public).cloned().collect();
         let to_adopt = found::to_adopt(&serving, port_of);
         let hold = found::hold(&serving, port_of);
-        Ok(Offer { serving, to_adopt, hold })
+        let records = found::records(&serving, port_of);
+        Ok(Offer { serving, records, to_adopt, hold })
     }
 
     /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
@@ -293,6 +293,9 @@ impl Agent {
     /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
     /// sends the rest whether the server lives or not.
     fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        if self.still_unattributed(generation.service)? {
+            return Ok(());
+        }
         let mut open = 0;
         let mut idle = Duration::MAX;
         for flow in self.flows_of(generation.service)? {
@@ -304,6 +307,14 @@ impl Agent {
         let flows = Flows { open, idle };
         self.flows.insert(generation, flows);
         self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// Whether a connection of the service may be anybody's, looked at anew: it waits to be accepted.
+    fn still_unattributed(&mut self, id: ServiceId) -> Result<bool, Problem> {
+        if self.unattributed.contains(&id) && self.attribute_flows(id)? == 0 {
+            self.unattributed.remove(&id);
+        }
+        Ok(self.unattributed.contains(&id))
     }
 
     /// All connections to a service's ports, tagged or not.
@@ -377,6 +388,7 @@ impl Agent {
 /// Listeners of a generation that serve the service.
 struct Offer {
     serving: Vec<Listener>,
+    records: Vec<ListenerRecord>,
     to_adopt: Vec<ListenerToAdopt>,
     hold: PortHold,
 }

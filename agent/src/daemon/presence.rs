@@ -5,8 +5,7 @@
 //! be two agents.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::{fs::MetadataExt as _, net::UnixListener},
     path::{Path, PathBuf},
 };
@@ -15,7 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     agent::Agent,
-    start,
+    start::{self, Lock},
     troubles::{Trouble, told},
 };
 use crate::{
@@ -27,13 +26,13 @@ use crate::{
 /// What shows others that an agent is here.
 pub(super) struct Presence {
     /// Held for the life of the agent.
-    lock: File,
+    lock: Lock,
     /// Where a control socket goes that was bound again.
     sockets: UnboundedSender<UnixListener>,
 }
 
 impl Presence {
-    pub(super) const fn new(lock: File, sockets: UnboundedSender<UnixListener>) -> Self {
+    pub(super) const fn new(lock: Lock, sockets: UnboundedSender<UnixListener>) -> Self {
         Self { lock, sockets }
     }
 
@@ -45,11 +44,11 @@ impl Presence {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("examine", &path, &error)),
         };
-        let ours = self.lock.metadata().map_err(|error| failed("examine", &path, &error))?.ino();
+        let ours = self.lock.inode().map_err(|error| failed("examine", &path, &error))?;
         if named == Some(ours) {
             return Ok(None);
         }
-        self.lock = start::lock(places)?;
+        self.lock = Lock::take(places)?;
         Ok(Some(path))
     }
 

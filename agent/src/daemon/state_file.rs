@@ -9,7 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{host::context::Context, rollout::Service};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::context::Context,
+    rollout::Service,
+};
 
 /// Version of the file. A newer one is refused, an older one would be converted here.
 const VERSION: u32 = 1;
@@ -26,6 +30,9 @@ pub struct StateFile {
     pub boot_id: String,
     /// Everything that was attached.
     pub services: Vec<Record>,
+    /// Whether its agent was to end with the last `detach`; one that replaces it does too.
+    #[serde(default)]
+    pub exit_when_detached: bool,
 }
 
 /// One service and what it takes to launch its next generation.
@@ -136,6 +143,18 @@ impl StateFile {
     }
 }
 
+/// Which start of the machine this is.
+///
+/// # Errors
+///
+/// When the kernel does not say.
+pub(super) fn boot_id() -> Result<String, Problem> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problem::new(ProblemKind::Failed, format!("read `{path}`: {error}")))?;
+    Ok(text.trim().to_owned())
+}
+
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
@@ -152,7 +171,7 @@ mod tests {
         let path = directory.path().join("state.json");
         assert_eq!(StateFile::read(&path).unwrap(), None);
         let state =
-            StateFile { network_namespace: 7, boot_id: "b".to_owned(), services: Vec::new() };
+            StateFile { network_namespace: 7, boot_id: "b".to_owned(), ..StateFile::default() };
         state.write(&path).unwrap();
         assert_eq!(StateFile::read(&path).unwrap(), Some(state));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -49,6 +49,13 @@ pub fn checks(places: &Places) -> Vec<Check> {
     checks
 }
 
+/// What keeps this build from working here, found out by loading and attaching everything once where it disturbs nobody.
+pub fn obstacles(places: &Places) -> Vec<Check> {
+    let mut obstacles = kernel::checks(places);
+    obstacles.retain(|check| check.verdict != Verdict::Ok);
+    obstacles
+}
+
 impl Check {
     fn ok(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { name: name.into(), verdict: Verdict::Ok, detail: detail.into(), fix: None }

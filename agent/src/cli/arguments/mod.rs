@@ -221,7 +221,13 @@ pub(super) struct ExplainArguments {
 /// changes no steering.
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
+    /// Take over from the agent that runs, once this one is known to work here; connections do not notice
+    #[arg(long)]
+    pub(super) replace: bool,
+    /// Return when it answers, and leave it in the background; it ends after the last detach, and logs to agent.log
+    #[arg(long)]
+    pub(super) background: bool,
     /// End after the last service was detached; the first line of the standard output says how the start went.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, conflicts_with = "background")]
     pub(super) exit_when_detached: bool,
 }
