@@ -49,13 +49,13 @@ async fn pins_that_are_removed_are_made_again_and_steering_never_stops() -> Resu
     let running = stage.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
     stage::until_answers(&running, 2, 20)?;
 
-    fs::remove_file(stage.agent.pins().join("v1/links/steer"))?;
-    until_event(&stage, "v1/links/steer` was removed, and was made again")?;
+    fs::remove_file(stage.agent.links().join("steer"))?;
+    until_event(&stage, "/links/steer` was removed, and was made again")?;
     // At once, since the agent would not let `rm -r` come to an end.
     let mut aside = stage.agent.pins().as_os_str().to_owned();
     aside.push("-aside");
     fs::rename(stage.agent.pins(), &aside)?;
-    until_event(&stage, "v1/maps/ENDPOINTS` was removed, and was made again")?;
+    until_event(&stage, "/maps/ENDPOINTS` was removed, and was made again")?;
     fs::remove_dir_all(aside)?;
     wait::until("all that was there", LIMIT, || Ok((stage.traces()? == before).then_some(())))?;
     let answers = running.snapshot().answers();

@@ -18,6 +18,7 @@ use super::{
     presence::Presence,
     queued::Moves,
     state_file::Record,
+    step::{Step, change},
     troubles::Troubles,
     watch::Watcher,
 };
@@ -259,7 +260,7 @@ impl Agent {
             services: self.records.values().cloned().collect(),
             exit_when_detached: self.exit_when_detached,
         };
-        Ok(state.write(&self.places.state_file())?)
+        change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))
     }
 
     /// When something must be done although nothing happens. `None` while all is steady: then the agent sleeps.

@@ -1,6 +1,11 @@
 //! Takes charge of a port that a server serves.
 
-use super::{agent::Agent, clock, found, observe, state_file::Record};
+use super::{
+    agent::Agent,
+    clock, found, observe,
+    state_file::{Record, Unfinished},
+    step::{Step, change},
+};
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     host::{
@@ -49,8 +54,13 @@ impl Agent {
             service: Service::attached(id, name.clone(), endpoints, first),
             context,
             origin_cgroup: origin_cgroup.directory().to_owned(),
+            unfinished: Some(Unfinished::Attach),
         };
         self.records.insert(id, record);
+        if let Err(problem) = self.save() {
+            self.records.remove(&id);
+            return Err(problem);
+        }
         if let Err(problem) = self.take_charge(id, &server) {
             self.withdraw(id);
             return Err(problem);
@@ -144,13 +154,15 @@ impl Agent {
         .fix("run the agent in that namespace, with its own --runtime-dir, --pin-dir and --cgroup"))
     }
 
-    /// In this order: tag (so that what is accepted from now on is counted), count what is open, write down, steer, and
-    /// only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
+    /// In this order, when it is written down what is begun: tag (so that what is accepted from now on is counted), count what is open,
+    /// steer, and only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
     fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
         let endpoints = self.record(id).service.endpoints.clone();
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
         // A second look finds those that became established while the first one was made.
         for _look in 0..2 {
             self.attribute_flows(id)?;
@@ -158,18 +170,18 @@ impl Agent {
         for process in &server.processes {
             self.watch_process(generation, *process)?;
         }
-        self.save()?;
-        let effects = self.record(id).service.resume();
-        self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
-        self.finish_effects();
+        for effect in self.record(id).service.resume() {
+            self.execute(id, &effect)?;
+        }
         self.set_endpoints()?;
         self.guard_queues(id);
-        Ok(())
+        self.record_mut(id).unfinished = None;
+        self.save()
     }
 
     pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {
         let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
-        Ok(self.datapath.set_endpoints(services)?)
+        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
     }
 
     /// Takes back an attach that failed half-way.

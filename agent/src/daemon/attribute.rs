@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{agent::Agent, observe};
+use super::{
+    agent::Agent,
+    observe,
+    step::{Step, change},
+};
 use crate::{
     api::Problem,
     host::{
@@ -47,7 +51,9 @@ impl Agent {
                 .generation(number)
                 .is_some_and(|it| it.hold == PortHold::Shared);
             let generation = GenerationId { service: id, number };
-            self.datapath.adopt_flows(generation, &cookies, share)?;
+            change(Step::TakeOverFlows, || {
+                Ok(self.datapath.adopt_flows(generation, &cookies, share)?)
+            })?;
         }
         Ok(left)
     }

@@ -7,7 +7,11 @@
 
 use std::fs::File;
 
-use super::{agent::Agent, clock, effects, found};
+use super::{
+    agent::Agent,
+    clock, effects, found,
+    step::{Step, change},
+};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     host::{cgroup::CgroupError, sock_diag},
@@ -36,7 +40,7 @@ impl Agent {
         for id in &ids {
             self.describe(*id)?;
         }
-        self.datapath.assist(cgroup)?;
+        change(Step::Assist, || Ok(self.datapath.assist(cgroup)?))?;
         for id in &ids {
             self.place_again(*id)?;
         }
@@ -48,14 +52,14 @@ impl Agent {
                 self.unattributed.insert(*id);
             }
         }
-        Ok(self.datapath.take_over_steering(cgroup)?)
+        change(Step::TakeOverSteering, || Ok(self.datapath.take_over_steering(cgroup)?))
     }
 
     /// Where connections are to go, and what new binds meet.
     fn describe(&mut self, id: ServiceId) -> Result<(), Problem> {
         let record = self.record(id).clone();
         if let Some(targets) = record.service.targets() {
-            self.datapath.steer(id, &effects::steering(&targets))?;
+            change(Step::Steer, || Ok(self.datapath.steer(id, &effects::steering(&targets))?))?;
         }
         for generation in &record.service.generations {
             let key = GenerationId { service: id, number: generation.number };
@@ -63,7 +67,8 @@ impl Agent {
             if let Some(cgroup) = self.cgroup_of(key)? {
                 let failed = |error: CgroupError| Problem::caused(ProblemKind::Failed, &error);
                 let rule = self.bind_rule(key, record.context.uid)?;
-                self.datapath.set_bind_rule(cgroup.id().map_err(failed)?, rule)?;
+                let group = cgroup.id().map_err(failed)?;
+                change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(group, rule)?))?;
             }
         }
         Ok(())
@@ -101,7 +106,9 @@ impl Agent {
                 .cloned()
                 .collect();
             let key = GenerationId { service: id, number: generation.number };
-            self.datapath.adopt_listeners(key, &endpoints, &to_adopt)?;
+            change(Step::TakeOverListeners, || {
+                Ok(self.datapath.adopt_listeners(key, &endpoints, &to_adopt)?)
+            })?;
         }
         Ok(())
     }

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 
-use super::agent::Agent;
+use super::{
+    agent::Agent,
+    step::{Step, change},
+};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     rollout::{self, Effect, Origin, Phase, Service, Targets},
@@ -33,11 +36,13 @@ impl Agent {
         }
     }
 
-    fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {
+    pub(super) fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {
         let of = |number: GenerationNumber| GenerationId { service: id, number };
         match effect {
             Effect::Launch(number) => self.launch(of(*number)),
-            Effect::Steer(targets) => Ok(self.datapath.steer(id, &steering(targets))?),
+            Effect::Steer(targets) => {
+                change(Step::Steer, || Ok(self.datapath.steer(id, &steering(targets))?))
+            }
             Effect::Signal(number, signal) => self.signal(of(*number), *signal),
             Effect::Kill(number) => self.kill(of(*number)),
             Effect::Forget(number) => self.forget(of(*number)),
@@ -57,7 +62,7 @@ impl Agent {
 
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        self.datapath.forget(generation, &endpoints)?;
+        change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))?;
         self.watcher.forget(generation);
         self.looks.remove(&generation);
         self.half_open.remove(&generation);
@@ -65,7 +70,9 @@ impl Agent {
         self.launches.remove(&generation);
         let path = self.cgroup_path(generation);
         if let Ok(cgroup) = self.hierarchy.open(&path) {
-            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+            change(Step::RemoveCgroup, || {
+                cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+            })?;
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ mod removals;
 mod server;
 mod start;
 mod state_file;
+mod step;
 mod troubles;
 mod upgrade;
 mod views;
@@ -39,4 +40,5 @@ mod watch;
 pub use self::{
     start::{Lock, Options, Other, run},
     state_file::{StateFile, StateFileError},
+    step::Step,
 };

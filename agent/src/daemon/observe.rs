@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{agent::Agent, found};
+use super::{
+    agent::Agent,
+    found,
+    step::{Step, change},
+};
 use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath, ListenerToAdopt},
@@ -161,7 +165,9 @@ impl Agent {
             return Ok(());
         }
         let endpoints = service.endpoints.clone();
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
         if let Some(known) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
@@ -191,7 +197,9 @@ impl Agent {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {

@@ -44,6 +44,19 @@ pub struct Record {
     pub context: Context,
     /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones.
     pub origin_cgroup: PathBuf,
+    /// What was begun and is not finished: whoever reads this takes it back, or finishes it.
+    #[serde(default)]
+    pub unfinished: Option<Unfinished>,
+}
+
+/// A change of many steps, written down before the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// The port is being taken charge of: taken back.
+    Attach,
+    /// It is being handed back: finished.
+    Detach,
 }
 
 /// Why the state cannot be read or written.

@@ -12,8 +12,15 @@ use super::{
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{
-        StateFile, agent::Agent, journal::Journal, message::Message, presence::Presence,
-        state_file, troubles::Troubles, watch::Watcher,
+        StateFile,
+        agent::Agent,
+        journal::Journal,
+        message::Message,
+        presence::Presence,
+        state_file,
+        step::{Step, change},
+        troubles::Troubles,
+        watch::Watcher,
     },
     datapath::{self, Datapath},
     host::{
@@ -54,10 +61,12 @@ pub(super) fn assemble(
     let attach_to = open(&cgroup)?;
     // Generations live one level below the agent's cgroup.
     let level = cgroup.level() + 1;
-    let mut datapath = match plan {
-        Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to, level),
-        Plan::Build { .. } => Datapath::begin(&places.pin_dir, level),
-    }?;
+    let mut datapath = change(Step::OpenDatapath, || {
+        Ok(match plan {
+            Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to, level),
+            Plan::Build { .. } => Datapath::begin(&places.pin_dir, level),
+        }?)
+    })?;
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
     let watcher = Watcher::start(events, logs, messages).map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
@@ -110,7 +119,9 @@ fn create_cgroup(
     let path =
         places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
     made.expect(&path);
-    hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))
+    change(Step::MakeCgroup, || {
+        hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))
+    })
 }
 
 fn open(cgroup: &Cgroup) -> Result<File, Problem> {
@@ -123,6 +134,7 @@ fn open(cgroup: &Cgroup) -> Result<File, Problem> {
 impl Agent {
     /// Continues what an earlier agent left: repeats what it may not have done, and looks who died meanwhile.
     fn adopt(&mut self) -> Result<(), Problem> {
+        self.settle_unfinished();
         let ids: Vec<ServiceId> = self.records.keys().copied().collect();
         for id in ids {
             let service = self.record(id).service.clone();
@@ -142,6 +154,21 @@ impl Agent {
         }
         self.look_where_due();
         Ok(())
+    }
+
+    /// An attach that was not finished is taken back: whoever asked for it was not told that it is done. A detach is
+    /// finished: what it has taken away already does not come back by itself.
+    fn settle_unfinished(&mut self) {
+        let half_done = self.records.iter().filter(|(_, record)| record.unfinished.is_some());
+        for id in half_done.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let name = self.record(id).service.name.clone();
+            match self.release(id) {
+                Ok(()) => tracing::info!(service = %name, "finished what was half done"),
+                Err(problem) => {
+                    tracing::error!(service = %name, problem = problem.in_full(), "cannot finish what is half done");
+                }
+            }
+        }
     }
 
     fn adopt_generation(

@@ -35,6 +35,7 @@ use super::{
     message::Message,
     presence::Presence,
     server::{self, Door},
+    step::obey_faults_in,
 };
 use crate::{
     api::{Problem, ProblemKind},
@@ -74,6 +75,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     made.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;
     made.expect(&places.lock_file());
+    obey_faults_in(&places.runtime_dir);
     let lock = match options.other {
         Other::Respect => Lock::take(places),
         Other::Replace => Lock::take_over(places),
