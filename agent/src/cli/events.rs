@@ -59,6 +59,7 @@ impl Answer for EventView {
             | EventKind::Detached
             | EventKind::Launched
             | EventKind::Settled
+            | EventKind::Kept
             | EventKind::Signalled
             | EventKind::Gone
             | EventKind::Ended => line,
@@ -74,6 +75,7 @@ const fn word(kind: EventKind) -> &'static str {
         EventKind::Launched => "launched",
         EventKind::Switched => "switched",
         EventKind::Settled => "settled",
+        EventKind::Kept => "kept",
         EventKind::Signalled => "signalled",
         EventKind::Gone => "gone",
         EventKind::Ended => "ended",

@@ -8,7 +8,7 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Generation, Origin, Phase, PortHold, Service},
+    rollout::{Effect, Generation, Origin, Phase, PortHold, Service},
     service::{GenerationId, GenerationNumber, LocalAddress, ServiceId, ServiceName},
 };
 
@@ -39,6 +39,9 @@ impl Agent {
             since: clock::now(),
             processes: server.processes.clone(),
             listeners: found::records(&server.listeners),
+            flows: 0,
+            deaf: false,
+            told: false,
         };
         let context = Context::of(root)?;
         let origin_cgroup = self
@@ -156,8 +159,8 @@ impl Agent {
             self.watch_process(generation, *process)?;
         }
         self.save()?;
-        let effects = self.record(id).service.resume();
-        self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
+        let steer = self.record(id).service.targets().map(Effect::Steer);
+        self.unfinished.extend(steer.map(|effect| (id, effect)));
         self.finish_effects();
         self.set_endpoints()?;
         Ok(())

@@ -21,6 +21,7 @@ mod launch;
 mod message;
 mod observe;
 mod problems;
+mod seen;
 mod server;
 mod start;
 mod state_file;

@@ -9,10 +9,10 @@ use std::{
 
 use super::{agent::Agent, found};
 use crate::{
-    api::{EventKind, Problem},
+    api::Problem,
     datapath::{self, Datapath},
     host::process::Ending,
-    host::sock_diag::{self, Connection, Listener, Stage},
+    host::sock_diag::{self, Connection, HalfOpen, Listener, SocketCookie, Stage},
     rollout::{Event, Flows, Origin, Phase, Queues},
     service::{Endpoint, GenerationId, ServiceId},
 };
@@ -34,13 +34,16 @@ impl Agent {
             }
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
-            datapath::Event::FallbackUsed(generation) => self.warn_of(
-                generation,
-                format!(
-                    "generation {} has no listener left; others took its new connections",
-                    generation.number
-                ),
-            ),
+            datapath::Event::FallbackUsed(generation) => {
+                self.warn_of(
+                    generation,
+                    format!(
+                        "generation {} has no listener left; others took its new connections",
+                        generation.number
+                    ),
+                );
+                self.note_listener_gone(generation);
+            }
             datapath::Event::BindMoved(generation) => self.warn_of(
                 generation,
                 format!(
@@ -111,9 +114,12 @@ impl Agent {
             }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => {
-                Ok(())
-            }
+            Phase::Parting { .. } => self.look_last(generation),
+            Phase::Starting { .. }
+            | Phase::Primary
+            | Phase::Dead
+            | Phase::Standby { .. }
+            | Phase::Stopping { .. } => Ok(()),
         };
         if let Err(problem) = looked {
             self.warn_of(
@@ -182,7 +188,7 @@ impl Agent {
 
     /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
     /// started on another port the service's only one.
-    fn public_ports(
+    pub(super) fn public_ports(
         &self,
         generation: GenerationId,
         endpoints: &[Endpoint],
@@ -216,38 +222,84 @@ impl Agent {
         else {
             return Ok(());
         };
-        let mut requests = HashSet::new();
-        for port in ports(&service.endpoints) {
-            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
-        }
+        let requests = self.half_open_requests(id)?;
         self.half_open.insert(replaced, requests);
         Ok(())
     }
 
     fn look_at_queues(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        // Should it die before it drains, this is how many flows died with it.
+        if !self.flows.contains_key(&generation) {
+            self.look_at_flows(generation)?;
+        }
+        let queues = self.queues(generation)?;
+        self.feed(generation.service, Event::Queues(generation.number, queues))
+    }
+
+    /// Half-open requests first: one that becomes a connection meanwhile is seen in the accept queue.
+    fn queues(&self, generation: GenerationId) -> Result<Queues, Problem> {
         let service = &self.record(generation.service).service;
-        let Some(known) = service.generation(generation.number) else { return Ok(()) };
-        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
-        let all = sock_diag::listeners()?;
-        let accept_queue =
-            all.iter().any(|it| cookies.contains(&it.cookie.0) && it.accept_queue > 0);
+        let Some(known) = service.generation(generation.number) else { return Ok(Queues::Empty) };
+        let mut waiting = 0;
         let remembered = self.half_open.get(&generation);
-        let mut half_open = false;
         if remembered.is_none_or(|requests| !requests.is_empty()) {
+            // After a restart nobody remembers which requests were there: then all are waited for.
+            let ours = |request: &&HalfOpen| {
+                remembered.is_none_or(|remembered| remembered.contains(&request.cookie))
+            };
             for port in ports(&service.endpoints) {
-                let requests = sock_diag::half_open(port)?;
-                // After a restart nobody remembers which requests were there: then all are waited for.
-                let ours = |cookie| remembered.is_none_or(|remembered| remembered.contains(cookie));
-                half_open |= requests.iter().any(|request| ours(&request.cookie));
+                waiting += sock_diag::half_open(port)?.iter().filter(ours).count() as u64;
             }
         }
-        let queues = if accept_queue || half_open { Queues::Waiting } else { Queues::Empty };
-        self.feed(generation.service, Event::Queues(generation.number, queues))
+        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let all = sock_diag::listeners()?;
+        let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
+        waiting += listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
+        Ok(if waiting == 0 { Queues::Empty } else { Queues::Waiting(waiting) })
+    }
+
+    /// The look that decides whether a generation is told to end. Steering must have forgotten it, and whoever takes its
+    /// place must be there.
+    fn look_last(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let id = generation.service;
+        if self.unfinished.iter().any(|(service, _)| *service == id)
+            || !self.primary_is_settled(id)?
+        {
+            return Ok(());
+        }
+        if !self.half_open.contains_key(&generation) {
+            let requests = self.requests_of_standby(id)?;
+            self.half_open.insert(generation, requests);
+        }
+        let queues = self.queues(generation)?;
+        let flows = self.count_flows(generation)?;
+        self.feed(id, Event::LastLook(generation.number, queues, flows))
+    }
+
+    /// Half-open requests that a standby may have got: none, if the kernel never fell back to one.
+    fn requests_of_standby(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
+        if self.datapath.steer_counts(id)?.fallback == 0 {
+            return Ok(HashSet::new());
+        }
+        self.half_open_requests(id)
+    }
+
+    fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
+        let mut requests = HashSet::new();
+        for port in ports(&self.record(id).service.endpoints) {
+            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
+        }
+        Ok(requests)
+    }
+
+    fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let flows = self.count_flows(generation)?;
+        self.feed(generation.service, Event::Flows(generation.number, flows))
     }
 
     /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
     /// sends the rest whether the server lives or not.
-    fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn count_flows(&mut self, generation: GenerationId) -> Result<Flows, Problem> {
         let mut open = 0;
         let mut idle = Duration::MAX;
         for flow in self.flows_of(generation.service)? {
@@ -258,7 +310,7 @@ impl Agent {
         }
         let flows = Flows { open, idle };
         self.flows.insert(generation, flows);
-        self.feed(generation.service, Event::Flows(generation.number, flows))
+        Ok(flows)
     }
 
     /// All connections to a service's ports, tagged or not.
@@ -314,22 +366,6 @@ impl Agent {
         self.save()?;
         Ok(count)
     }
-
-    /// A listener of a generation that should serve was closed. What counts is whether any is left.
-    fn note_listener_gone(&mut self, generation: GenerationId) {
-        let Some(record) = self.records.get(&generation.service) else { return };
-        let Some(known) = record.service.generation(generation.number) else { return };
-        if matches!(known.phase, Phase::Primary) {
-            self.warn_of(generation, format!("generation {} closed a listener", generation.number));
-        }
-    }
-
-    fn warn_of(&mut self, generation: GenerationId, message: String) {
-        if let Some(record) = self.records.get(&generation.service) {
-            let name = record.service.name.clone();
-            self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
-        }
-    }
 }
 
 /// Who has a connection.
@@ -347,9 +383,13 @@ pub(super) fn ports(endpoints: &[Endpoint]) -> Vec<u16> {
 
 const fn interval(phase: &Phase) -> Option<Duration> {
     match phase {
-        Phase::Settling { .. } => Some(QUEUE_LOOK),
+        Phase::Settling { .. } | Phase::Parting { .. } => Some(QUEUE_LOOK),
         Phase::Draining { .. } | Phase::Finishing { .. } => Some(FLOW_LOOK),
-        Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => None,
+        Phase::Starting { .. }
+        | Phase::Primary
+        | Phase::Dead
+        | Phase::Standby { .. }
+        | Phase::Stopping { .. } => None,
     }
 }
 

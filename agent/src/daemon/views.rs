@@ -53,7 +53,7 @@ impl Agent {
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
         let state = match service.primary() {
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
-            Some(primary) if !listens(primary) => ServiceState::Degraded,
+            Some(primary) if primary.deaf || !listens(primary) => ServiceState::Degraded,
             None => ServiceState::Degraded,
             Some(_) if under_way.is_empty() => ServiceState::Steady,
             Some(_) => ServiceState::RollingOut,
@@ -179,6 +179,11 @@ impl Agent {
             deadline_seconds: waiting
                 .and_then(|it| deadline(&it.phase))
                 .map(|it| it.since(now).as_secs_f64()),
+            waited: rollout.waited,
+            standby_seconds: match service.generation(rollout.from).map(|it| &it.phase) {
+                Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
+                Some(_) | None => None,
+            },
             output: self.output_of(id, rollout),
         })
     }
@@ -359,6 +364,8 @@ const fn state_of(phase: &Phase) -> GenerationState {
         Phase::Dead => GenerationState::Dead,
         Phase::Settling { .. } => GenerationState::Settling,
         Phase::Draining { .. } => GenerationState::Draining,
+        Phase::Standby { .. } => GenerationState::Standby,
+        Phase::Parting { .. } => GenerationState::Parting,
         Phase::Finishing { .. } => GenerationState::Finishing,
         Phase::Stopping { .. } => GenerationState::Stopping,
     }
@@ -371,6 +378,8 @@ const fn state_name(phase: &Phase) -> &'static str {
         Phase::Dead => "dead",
         Phase::Settling { .. } => "settling",
         Phase::Draining { .. } => "draining",
+        Phase::Standby { .. } => "standby",
+        Phase::Parting { .. } => "parting",
         Phase::Finishing { .. } => "finishing",
         Phase::Stopping { .. } => "stopping",
     }
@@ -379,7 +388,9 @@ const fn state_name(phase: &Phase) -> &'static str {
 const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
     match phase {
         Phase::Starting { ready_by, .. } => Some(*ready_by),
-        Phase::Settling { until, .. } => Some(*until),
+        Phase::Settling { until, .. }
+        | Phase::Standby { until, .. }
+        | Phase::Parting { until, .. } => Some(*until),
         Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(*deadline),
         Phase::Stopping { kill_at, .. } => Some(*kill_at),
         Phase::Primary | Phase::Dead => None,
