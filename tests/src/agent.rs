@@ -207,6 +207,29 @@ impl Agent {
         ours.then_some(handle)
     }
 
+    /// Ends the daemon as `kill -9` does.
+    ///
+    /// # Errors
+    ///
+    /// If none runs, or it does not end.
+    pub fn kill_daemon(&self) -> Result<()> {
+        self.daemon().context("no agent runs")?.kill()
+    }
+
+    /// Starts the daemon, as a service manager would, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// If it does not; with what it said.
+    pub fn start_daemon(&self) -> Result<()> {
+        let daemon = self.start(&mut self.command(&["daemon"]))?;
+        let answers = || Ok(self.run(&["status"])?.success().ok());
+        match wait::until("the agent to answer", LIMIT, answers) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(format!("{:?}", daemon.said()?))),
+        }
+    }
+
     /// The program.
     pub fn binary(&self) -> &Path {
         &self.binary
@@ -220,6 +243,11 @@ impl Agent {
     /// The directory of the pinned kernel state.
     pub fn pins(&self) -> &Path {
         &self.pins
+    }
+
+    /// Where the attachments of the kernel programs are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.pins.join(format!("v{}/links", agent_ebpf::SCHEMA))
     }
 
     /// The cgroup of all generations that the agent starts.
@@ -281,6 +309,16 @@ impl Pending {
         let stderr = read(&self.answers.path().join("stderr"))?;
         let status = ended.with_context(|| format!("{}\n{stdout}\n{stderr}", self.command))?;
         Ok(Output { code: status.code(), stdout, stderr })
+    }
+
+    /// What it has answered and told so far.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be read.
+    pub fn said(&self) -> Result<[String; 2]> {
+        let read = |name| read(&self.answers.path().join(name));
+        Ok([read("stdout")?, read("stderr")?])
     }
 
     /// Ends it as `kill -9` does.

@@ -21,6 +21,7 @@
 pub mod agent;
 pub mod demo;
 pub mod interrupt;
+pub mod loss;
 pub mod measure;
 pub mod namespace;
 pub mod process;

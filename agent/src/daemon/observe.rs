@@ -9,11 +9,11 @@ use std::{
 
 use super::{agent::Agent, found};
 use crate::{
-    api::Problem,
-    datapath::{self, Datapath},
+    api::{EventKind, Problem},
+    datapath::{self, Datapath, ListenerToAdopt},
     host::process::Ending,
-    host::sock_diag::{self, Connection, HalfOpen, Listener, SocketCookie, Stage},
-    rollout::{Event, Flows, Origin, Phase, Queues},
+    host::sock_diag::{self, Connection, Listener},
+    rollout::{Event, Origin, Phase, PortHold},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -34,6 +34,7 @@ impl Agent {
             }
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
+            datapath::Event::ConnectionsMoved(generation) => self.note_moved(generation),
             datapath::Event::FallbackUsed(generation) => {
                 self.warn_of(
                     generation,
@@ -63,6 +64,7 @@ impl Agent {
         let Some(known) = known else { return };
         if known.origin != Origin::Found {
             if let Some(ending) = ending {
+                self.warn_of_orphans(generation, ending);
                 let how = format!("its first process {ending}");
                 self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
             }
@@ -77,6 +79,9 @@ impl Agent {
 
     /// No process of the generation is left.
     pub(super) fn note_exit(&mut self, generation: GenerationId) {
+        if let Err(problem) = self.warn_of_strays(generation) {
+            tracing::warn!(%problem, "cannot tell who holds the listeners of a generation that ended");
+        }
         if self.records.contains_key(&generation.service) {
             self.feed_quietly(generation.service, Event::Exited(generation.number));
         }
@@ -112,6 +117,9 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
+            Phase::Primary if matches!(known.origin, Origin::Launched { .. }) => {
+                self.look_for_new_listeners(generation)
+            }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
             Phase::Parting { .. } => self.look_last(generation),
@@ -131,6 +139,11 @@ impl Agent {
 
     /// Ready is: the candidate's processes listen on every endpoint, and its listeners are in the kernel maps.
     fn look_for_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let listeners = self.listeners_held_by(generation)?;
+        self.introduce(generation, &listeners)
+    }
+
+    fn listeners_held_by(&self, generation: GenerationId) -> Result<Vec<Listener>, Problem> {
         let pids: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
         let all = sock_diag::listeners()?;
         let inodes = all.iter().map(|listener| listener.inode).collect();
@@ -140,9 +153,37 @@ impl Agent {
             .filter(|holder| pids.contains(&holder.pid))
             .flat_map(|holder| holder.inodes)
             .collect();
-        let listeners: Vec<_> =
-            all.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
-        self.introduce(generation, &listeners)
+        Ok(all.into_iter().filter(|listener| held.contains(&listener.inode)).collect())
+    }
+
+    /// A server that serves may replace its listeners, or add some for new workers.
+    pub(super) fn look_for_new_listeners(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let held = self.listeners_held_by(generation)?;
+        let Offer { serving, to_adopt, hold } = self.offer_of(generation, &held)?;
+        let service = &self.record(generation.service).service;
+        let Some(known) = service.generation(generation.number) else { return Ok(()) };
+        let listeners = found::records(&serving);
+        let plain = serving.iter().any(|listener| listener.multipath);
+        if plain || known.listeners == listeners || listeners.is_empty() {
+            return Ok(());
+        }
+        let endpoints = service.endpoints.clone();
+        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        if let Some(known) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            known.listeners = listeners;
+            known.hold = hold;
+        }
+        self.save()?;
+        self.guard_queues(generation.service);
+        match found::uncovered(&endpoints, &to_adopt) {
+            None => self.feed(generation.service, Event::Listens(generation.number)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Makes a candidate with these listeners the primary, or remembers what it lacks.
@@ -152,43 +193,57 @@ impl Agent {
         listeners: &[Listener],
     ) -> Result<(), Problem> {
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        let public = self.public_ports(generation, &endpoints, listeners)?;
-        let port_of = |listener: &Listener| {
-            public
-                .iter()
-                .find(|(cookie, _)| *cookie == listener.cookie.0)
-                .map_or(listener.port, |(_, port)| *port)
-        };
-        let serving: Vec<_> = listeners
-            .iter()
-            .filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it)))
-            .cloned()
-            .collect();
+        let Offer { serving, to_adopt, hold } = self.offer_of(generation, listeners)?;
         if serving.iter().any(|listener| listener.multipath) {
             // It is in nobody's way: as long as it lives, new connections are steered past it.
             let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
             let failed = Event::Failed(generation.number, reason.to_owned());
             return self.feed(generation.service, failed);
         }
-        let to_adopt = found::to_adopt(&serving, port_of);
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
         self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
-        let hold = found::hold(&serving, port_of);
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
             candidate.listeners = found::records(&serving);
         }
         self.remember_half_open(generation.service)?;
-        self.feed(generation.service, Event::Ready(generation.number, hold))
+        self.feed(generation.service, Event::Ready(generation.number, hold))?;
+        if hold == PortHold::Moved {
+            self.warn_of_cookies(generation);
+        }
+        self.guard_queues(generation.service);
+        Ok(())
+    }
+
+    /// Which of a generation's listeners serve the service, and how.
+    pub(super) fn offer_of(
+        &self,
+        generation: GenerationId,
+        listeners: &[Listener],
+    ) -> Result<Offer, Problem> {
+        let endpoints = &self.record(generation.service).service.endpoints;
+        let public = self.public_ports(generation, endpoints, listeners)?;
+        let port_of = |listener: &Listener| {
+            public
+                .iter()
+                .find(|(cookie, _)| *cookie == listener.cookie.0)
+                .map_or(listener.port, |(_, port)| *port)
+        };
+        let is_public =
+            |it: &&Listener| endpoints.iter().any(|endpoint| endpoint.port == port_of(it));
+        let serving: Vec<_> = listeners.iter().filter(is_public).cloned().collect();
+        let to_adopt = found::to_adopt(&serving, port_of);
+        let hold = found::hold(&serving, port_of);
+        Ok(Offer { serving, to_adopt, hold })
     }
 
     /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
     /// started on another port the service's only one.
-    pub(super) fn public_ports(
+    fn public_ports(
         &self,
         generation: GenerationId,
         endpoints: &[Endpoint],
@@ -211,106 +266,6 @@ impl Agent {
             public.push((listener.cookie.0, port));
         }
         Ok(public)
-    }
-
-    /// Requests that are half-open at the switch belong to the generation that got the SYN. Those that come later have other
-    /// cookies, so that nothing else has to tell them apart.
-    fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
-        let service = &self.record(id).service;
-        let Some(replaced) =
-            service.primary().map(|it| GenerationId { service: id, number: it.number })
-        else {
-            return Ok(());
-        };
-        let requests = self.half_open_requests(id)?;
-        self.half_open.insert(replaced, requests);
-        Ok(())
-    }
-
-    fn look_at_queues(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        // Should it die before it drains, this is how many flows died with it.
-        if !self.flows.contains_key(&generation) {
-            self.look_at_flows(generation)?;
-        }
-        let queues = self.queues(generation)?;
-        self.feed(generation.service, Event::Queues(generation.number, queues))
-    }
-
-    /// Half-open requests first: one that becomes a connection meanwhile is seen in the accept queue.
-    fn queues(&self, generation: GenerationId) -> Result<Queues, Problem> {
-        let service = &self.record(generation.service).service;
-        let Some(known) = service.generation(generation.number) else { return Ok(Queues::Empty) };
-        let mut waiting = 0;
-        let remembered = self.half_open.get(&generation);
-        if remembered.is_none_or(|requests| !requests.is_empty()) {
-            // After a restart nobody remembers which requests were there: then all are waited for.
-            let ours = |request: &&HalfOpen| {
-                remembered.is_none_or(|remembered| remembered.contains(&request.cookie))
-            };
-            for port in ports(&service.endpoints) {
-                waiting += sock_diag::half_open(port)?.iter().filter(ours).count() as u64;
-            }
-        }
-        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
-        let all = sock_diag::listeners()?;
-        let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
-        waiting += listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
-        Ok(if waiting == 0 { Queues::Empty } else { Queues::Waiting(waiting) })
-    }
-
-    /// The look that decides whether a generation is told to end. Steering must have forgotten it, and whoever takes its
-    /// place must be there.
-    fn look_last(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let id = generation.service;
-        if self.unfinished.iter().any(|(service, _)| *service == id)
-            || !self.primary_is_settled(id)?
-        {
-            return Ok(());
-        }
-        if !self.half_open.contains_key(&generation) {
-            let requests = self.requests_of_standby(id)?;
-            self.half_open.insert(generation, requests);
-        }
-        let queues = self.queues(generation)?;
-        let flows = self.count_flows(generation)?;
-        self.feed(id, Event::LastLook(generation.number, queues, flows))
-    }
-
-    /// Half-open requests that a standby may have got: none, if the kernel never fell back to one.
-    fn requests_of_standby(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
-        if self.datapath.steer_counts(id)?.fallback == 0 {
-            return Ok(HashSet::new());
-        }
-        self.half_open_requests(id)
-    }
-
-    fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
-        let mut requests = HashSet::new();
-        for port in ports(&self.record(id).service.endpoints) {
-            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
-        }
-        Ok(requests)
-    }
-
-    fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let flows = self.count_flows(generation)?;
-        self.feed(generation.service, Event::Flows(generation.number, flows))
-    }
-
-    /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
-    /// sends the rest whether the server lives or not.
-    fn count_flows(&mut self, generation: GenerationId) -> Result<Flows, Problem> {
-        let mut open = 0;
-        let mut idle = Duration::MAX;
-        for flow in self.flows_of(generation.service)? {
-            if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
-                open += 1;
-                idle = idle.min(flow.idle.unwrap_or_default());
-            }
-        }
-        let flows = Flows { open, idle };
-        self.flows.insert(generation, flows);
-        Ok(flows)
     }
 
     /// All connections to a service's ports, tagged or not.
@@ -366,6 +321,17 @@ impl Agent {
         self.save()?;
         Ok(count)
     }
+
+    pub(super) fn warn_of(&mut self, generation: GenerationId, message: String) {
+        self.note(generation, EventKind::Warning, message);
+    }
+}
+
+/// Listeners of a generation that serve the service.
+pub(super) struct Offer {
+    pub(super) serving: Vec<Listener>,
+    pub(super) to_adopt: Vec<ListenerToAdopt>,
+    pub(super) hold: PortHold,
 }
 
 /// Who has a connection.

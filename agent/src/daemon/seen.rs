@@ -6,12 +6,9 @@ use agent_ebpf::steering::{NO_GENERATION, Steering};
 
 use super::{agent::Agent, found};
 use crate::{
-    api::{EventKind, Problem},
-    host::{
-        process,
-        sock_diag::{self, Listener},
-    },
-    rollout::{Event, Generation, Phase, Seen, Targets},
+    api::Problem,
+    host::{process, sock_diag},
+    rollout::{Event, Generation, Origin, Phase, Seen, Targets},
     service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -55,11 +52,16 @@ impl Agent {
     fn look_for_deafness(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let Some(known) = self.listening_generation(generation) else { return Ok(()) };
         let is_primary = known.phase == Phase::Primary;
+        let launched = known.origin != Origin::Found;
         // One that dies closes its listeners on the way: its end is told by the watcher.
         if known.deaf || !self.lives_on(generation)? {
             return Ok(());
         }
         let number = generation.number;
+        if is_primary && launched {
+            // It may have replaced it by another one.
+            self.look_for_new_listeners(generation)?;
+        }
         let Some(endpoint) = self.first_without_listener(generation)? else {
             if is_primary {
                 self.warn_of(generation, format!("generation {number} closed a listener"));
@@ -95,13 +97,8 @@ impl Agent {
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
         let mut left = sock_diag::listeners()?;
         left.retain(|listener| cookies.contains(&listener.cookie.0));
-        let public = self.public_ports(generation, &service.endpoints, &left)?;
-        let port_of = |listener: &Listener| {
-            let of_listener = public.iter().find(|(cookie, _)| *cookie == listener.cookie.0);
-            of_listener.map_or(listener.port, |(_, port)| *port)
-        };
-        let left = found::to_adopt(&left, port_of);
-        Ok(found::uncovered(&service.endpoints, &left).cloned())
+        let offer = self.offer_of(generation, &left)?;
+        Ok(found::uncovered(&service.endpoints, &offer.to_adopt).cloned())
     }
 
     /// Whether somebody may be told to end: the primary listens, or nobody could stand in for it. Asked for just before that
@@ -120,13 +117,6 @@ impl Agent {
         self.look_for_deafness(key)?;
         // One that is about to be gone is waited for: its end decides who serves.
         self.lives_on(key)
-    }
-
-    pub(super) fn warn_of(&mut self, generation: GenerationId, message: String) {
-        if let Some(record) = self.record_if_any(generation.service) {
-            let name = record.service.name.clone();
-            self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
-        }
     }
 }
 

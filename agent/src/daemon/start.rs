@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
+    os::unix::net::UnixListener as Bound,
     path::Path,
     sync::mpsc,
     thread,
@@ -13,17 +14,19 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::{
-    net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{mpsc::UnboundedReceiver, oneshot, watch},
 };
 
 use super::{
     StateFile,
     agent::Agent,
+    control_socket::{self, ControlSocket},
     journal::Journal,
     message::Message,
+    presence::Presence,
     server::{self, Door},
+    troubles::Troubles,
     watch::Watcher,
 };
 use crate::{
@@ -33,6 +36,7 @@ use crate::{
         cgroup::{Cgroup, Hierarchy},
         context,
         process::Pid,
+        syn_cookies,
     },
     places::Places,
     rollout::{Event, Origin, Phase},
@@ -57,9 +61,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     require_root()?;
     let places = &options.places;
     private_directory(&places.runtime_dir)?;
-    let _lock = lock(places)?;
+    let lock = lock(places)?;
     let (messages, queue) = mpsc::channel();
-    let agent = assemble(options, messages.clone())?;
+    let (sockets, rebound) = control_socket::successors();
+    let presence = Presence::new(lock, sockets);
+    let agent = assemble(options, presence, messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     let listener = bind(&places.socket())?;
     write_private(&places.pid_file(), &Pid::ours().to_string())?;
@@ -77,7 +83,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
             Problem::new(ProblemKind::Failed, format!("start the runtime: {error}"))
         })?;
-    let served = runtime.block_on(serve(listener, door, messages, has_ended, ready));
+    let served = runtime.block_on(serve((listener, rebound), door, messages, has_ended, ready));
     drop(runtime);
     let written = writer
         .join()
@@ -89,13 +95,13 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
 }
 
 async fn serve(
-    listener: std::os::unix::net::UnixListener,
+    (listener, rebound): (Bound, UnboundedReceiver<Bound>),
     door: Door,
     messages: mpsc::Sender<Message>,
     has_ended: oneshot::Receiver<()>,
     ready: impl FnOnce(),
 ) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
+    let socket = ControlSocket::new(listener, rebound)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tell_service_manager();
@@ -111,7 +117,7 @@ async fn serve(
     };
     // Followers of events would keep the server open: they are cut, and see that the agent ended.
     let (stopped, mut has_stopped) = watch::channel(false);
-    let serving = server::serve(listener, door, async move {
+    let serving = server::serve(socket, door, async move {
         stop.await;
         stopped.send_replace(true);
     });
@@ -126,7 +132,11 @@ async fn serve(
 }
 
 /// Everything but the threads.
-fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent, Problem> {
+fn assemble(
+    options: &Options,
+    presence: Presence,
+    messages: mpsc::Sender<Message>,
+) -> Result<Agent, Problem> {
     let places = options.places.clone();
     let network_namespace = context::network_namespace_of(Pid::ours())
         .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
@@ -163,22 +173,28 @@ fn assemble(options: &Options, messages: mpsc::Sender<Message>) -> Result<Agent,
         places,
         network_namespace,
         boot_id,
+        presence,
         hierarchy,
         cgroup,
         datapath,
         records,
         watcher,
         journal: Journal::new(),
+        troubles: Troubles::default(),
         changes: watch::Sender::new(0),
         launches: std::collections::HashMap::new(),
         unfinished: std::collections::VecDeque::new(),
         looks: std::collections::HashMap::new(),
         half_open: std::collections::HashMap::new(),
+        cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
+        moves: std::collections::HashMap::new(),
         exit_when_detached: options.exit_when_detached,
         detached_last: false,
         last_answer: None,
+        superseded: None,
     };
+    agent.watch_places()?;
     agent.adopt()?;
     Ok(agent)
 }
@@ -202,6 +218,9 @@ impl Agent {
             }
         }
         self.set_endpoints()?;
+        for id in self.records.keys().copied().collect::<Vec<_>>() {
+            self.guard_queues(id);
+        }
         self.look_where_due();
         Ok(())
     }
@@ -248,7 +267,7 @@ fn require_root() -> Result<(), Problem> {
     ))
 }
 
-fn private_directory(path: &Path) -> Result<(), Problem> {
+pub(super) fn private_directory(path: &Path) -> Result<(), Problem> {
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
     };
@@ -257,7 +276,7 @@ fn private_directory(path: &Path) -> Result<(), Problem> {
 }
 
 /// Held for the life of the process: a killed agent leaves no lock behind.
-fn lock(places: &Places) -> Result<File, Problem> {
+pub(super) fn lock(places: &Places) -> Result<File, Problem> {
     let path = places.lock_file();
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()))
@@ -336,7 +355,7 @@ fn open_datapath(places: &Places, cgroup: &Cgroup) -> Result<Datapath, Problem> 
 }
 
 /// Mounts the BPF file system at its usual place where nobody has.
-fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
+pub(super) fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
     const USUAL: &str = "/sys/fs/bpf";
     let mounted = crate::host::mounts::of_type("bpf").map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("read the mount table: {error}"))
@@ -358,7 +377,7 @@ fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
 }
 
 /// Replaces the socket of an agent that was killed; the lock says that none lives.
-fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Problem> {
+pub(super) fn bind(path: &Path) -> Result<Bound, Problem> {
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("bind `{}`: {error}", path.display()))
     };
@@ -367,13 +386,13 @@ fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Problem> {
         Ok(()) | Err(_) => {}
     }
     // The directory is private, so that nobody can connect before the mode is set.
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    let listener = Bound::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
 }
 
-fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display()))

@@ -16,7 +16,7 @@ use aya::{
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, Program, ProgramError,
-        SkLookup,
+        SkLookup, SkReuseport,
         links::{FdLink, PinnedLink},
     },
     util::nr_cpus,
@@ -26,6 +26,7 @@ use aya_log::EbpfLogger;
 use super::{
     DatapathError, Events,
     error::{Named as _, program_error},
+    held::Held,
 };
 use crate::service::ServiceId;
 
@@ -39,11 +40,15 @@ pub(super) const ATTACHED: [&str; 5] =
 /// Walks the sockets on demand; never attached for good.
 pub(super) const ITERATOR: &str = "adopt_sockets";
 
+/// Attached to reuseport groups, which keep it: it has no link and no pin.
+pub(super) const MIGRATE: &str = "migrate";
+
 /// The loaded object and where it is pinned.
 #[derive(Debug)]
 pub(super) struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
+    held: Held,
 }
 
 /// The kernel programs' own log lines, forwarded to `log`.
@@ -59,9 +64,11 @@ impl Kernel {
     ) -> Result<Self, DatapathError> {
         let (mut kernel, btf) = Self::create_maps(pin_dir, generation_level)?;
         kernel.load_iterator(&btf)?;
+        kernel.load_migrate()?;
         for program in ATTACHED {
             kernel.attach_unless_pinned(program, cgroup, &btf)?;
         }
+        kernel.held = Held::open(kernel.pin_directories())?;
         Ok(kernel)
     }
 
@@ -80,7 +87,7 @@ impl Kernel {
             .override_global("GENERATION_LEVEL", &generation_level, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
-        Ok((Self { ebpf, pins }, btf))
+        Ok((Self { ebpf, pins, held: Held::default() }, btf))
     }
 
     pub(super) fn hash<K: Pod, V: Pod>(
@@ -137,9 +144,18 @@ impl Kernel {
         counts.set(service.0, zero, 0).named("write", "STEERED")
     }
 
+    pub(super) fn pin_directories(&self) -> [PathBuf; 2] {
+        [self.pins.maps(), self.pins.links()]
+    }
+
+    pub(super) fn mend_pins(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        self.held.mend()
+    }
+
     /// Detaches first: a program that is still attached must find its maps whole.
     pub(super) fn remove(self) -> Result<(), DatapathError> {
-        let Self { ebpf, pins } = self;
+        let Self { ebpf, pins, held } = self;
+        drop(held);
         drop(ebpf);
         pins.remove()
     }
@@ -153,6 +169,17 @@ impl Kernel {
     pub(super) fn load_iterator(&mut self, btf: &Btf) -> Result<(), DatapathError> {
         let iterator: &mut Iter = program(&mut self.ebpf, ITERATOR)?;
         iterator.load("tcp", btf).map_err(program_error("load", ITERATOR))
+    }
+
+    pub(super) fn load_migrate(&mut self) -> Result<(), DatapathError> {
+        let migrate: &mut SkReuseport = program(&mut self.ebpf, MIGRATE)?;
+        migrate.load().map_err(program_error("load", MIGRATE))
+    }
+
+    /// Gives `migrate` to the reuseport group that this socket is in, in place of any program that the group had.
+    pub(super) fn attach_migrate(&mut self, member: BorrowedFd<'_>) -> Result<(), DatapathError> {
+        let migrate: &mut SkReuseport = program(&mut self.ebpf, MIGRATE)?;
+        migrate.attach(member).map_err(program_error("attach", MIGRATE))
     }
 
     pub(super) fn attach_unless_pinned(
@@ -312,7 +339,7 @@ impl Pins {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), DatapathError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), DatapathError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -325,6 +352,6 @@ fn is_bpf(path: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statfs(path)?.f_type as u64 == BPF_FS_MAGIC)
 }
 
-fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> DatapathError {
+pub(super) fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> DatapathError {
     DatapathError::Pin { operation, path: path.to_owned(), source }
 }

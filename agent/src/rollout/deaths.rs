@@ -88,6 +88,13 @@ impl Service {
         self.hand_over(previous, drain.as_ref(), now);
         self.steer()
     }
+
+    pub(super) fn note_listening(&mut self, number: GenerationNumber) -> Vec<Effect> {
+        if let Some(generation) = self.generation_mut(number) {
+            generation.deaf = false;
+        }
+        Vec::new()
+    }
 }
 
 /// A reason, with what is known about it.

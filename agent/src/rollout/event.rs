@@ -22,6 +22,8 @@ pub enum Event {
     Exited(GenerationNumber),
     /// The generation lives, but has closed its last listener on some endpoint.
     Deaf(GenerationNumber),
+    /// The generation has a listener on every endpoint again.
+    Listens(GenerationNumber),
     /// The kernel queues of a replaced generation were looked at.
     Queues(GenerationNumber, Queues),
     /// The flows of a replaced generation were counted, by asking for the sockets themselves.

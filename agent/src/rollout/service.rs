@@ -63,6 +63,7 @@ impl Service {
             Event::Failed(number, reason) => self.give_up(number, &reason, now),
             Event::Exited(number) => self.note_exit(number, now),
             Event::Deaf(number) => self.note_deafness(number, now),
+            Event::Listens(number) => self.note_listening(number),
             Event::Queues(number, queues) => self.note_queues(number, queues, now),
             Event::Flows(number, flows) => self.note_flows(number, flows, now),
             Event::LastLook(number, queues, flows) => {
