@@ -19,8 +19,8 @@ pub enum ExitCode {
     Preflight = 4,
     /// The new generation did not become ready: the old one still serves.
     NotReady = 5,
-    /// Switched, but the drain deadline passed with flows left.
-    DeadlinePassed = 6,
+    /// Switched, but flows of the old generation ended with it: the drain deadline passed, or it died.
+    FlowsCut = 6,
     /// Another change is under way, or the generation was not the expected one.
     Locked = 7,
     /// Rolled back after the switch.

@@ -113,6 +113,9 @@ pub struct DrainRequest {
     pub timeout: Duration,
     /// How long it may take to end after the signal.
     pub stop_timeout: Duration,
+    /// How long after the switch it is kept to fall back to, even if it has drained.
+    #[serde(default)]
+    pub keep_old: Duration,
 }
 
 /// Put the previous generation back.

@@ -77,7 +77,7 @@ pub enum ServiceState {
     Steady,
     /// A rollout is under way.
     RollingOut,
-    /// No generation lives, or something is wrong around the agent.
+    /// No generation lives, the one that should serve has no listener, or something is wrong around the agent.
     Degraded,
 }
 
@@ -130,6 +130,10 @@ pub enum GenerationState {
     Settling,
     /// Replaced; its flows are waited for.
     Draining,
+    /// Drained; kept to fall back to.
+    Standby,
+    /// About to be told to end.
+    Parting,
     /// Told to end after its flows.
     Finishing,
     /// Told to end.
@@ -174,6 +178,12 @@ pub struct RolloutView {
     pub idle_seconds: Option<f64>,
     /// Seconds until the drain is ended by force.
     pub deadline_seconds: Option<f64>,
+    /// Queued and half-open connections that were waited for: the most that were seen at once.
+    #[serde(default)]
+    pub waited: u64,
+    /// Seconds for which the replaced generation, which has drained, is kept to fall back to.
+    #[serde(default)]
+    pub standby_seconds: Option<f64>,
     /// The new generation's last output, where the rollout failed.
     pub output: Vec<String>,
 }
@@ -339,6 +349,8 @@ pub enum EventKind {
     Switched,
     /// A replaced generation's kernel queues are empty, or their time is up.
     Settled,
+    /// A replaced generation has drained, and is kept to fall back to.
+    Kept,
     /// Connections moved to another listener, because theirs closed before accepting them.
     Moved,
     /// A generation was told to end.

@@ -12,6 +12,7 @@ pub(super) fn request(options: &DrainOptions) -> DrainRequest {
         drain_signal,
         queue_timeout,
         stop_timeout,
+        keep_old,
     } = options;
     DrainRequest {
         policy: match drain {
@@ -22,5 +23,6 @@ pub(super) fn request(options: &DrainOptions) -> DrainRequest {
         queue_timeout: *queue_timeout,
         timeout: *drain_timeout,
         stop_timeout: *stop_timeout,
+        keep_old: *keep_old,
     }
 }

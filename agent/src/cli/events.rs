@@ -61,6 +61,7 @@ impl Answer for EventView {
             | EventKind::Detached
             | EventKind::Launched
             | EventKind::Settled
+            | EventKind::Kept
             | EventKind::Moved
             | EventKind::Signalled
             | EventKind::Gone
@@ -77,6 +78,7 @@ const fn word(kind: EventKind) -> &'static str {
         EventKind::Launched => "launched",
         EventKind::Switched => "switched",
         EventKind::Settled => "settled",
+        EventKind::Kept => "kept",
         EventKind::Moved => "moved",
         EventKind::Signalled => "signalled",
         EventKind::Gone => "gone",

@@ -121,11 +121,8 @@ fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> 
     if code == ExitCode::Done || !console.is_for_people() {
         console.answer(view)?;
     }
-    if let Some(Outcome::OldDied) = view.outcome() {
-        let from = view.from;
-        console.warn(&format!(
-            "generation {from} died while it drained: how many of its flows died with it is unknown"
-        ));
+    if let Some(Outcome::OldDied { flows: 0 }) = view.outcome() {
+        console.warn(&format!("generation {} died before it was told to end", view.from));
     }
     if code != ExitCode::Done {
         console.problem(&failure(view));
@@ -140,8 +137,9 @@ fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> 
 
 fn exit_code(view: &RolloutView) -> ExitCode {
     match view.outcome() {
-        None | Some(Outcome::Completed | Outcome::OldDied) => ExitCode::Done,
-        Some(Outcome::DeadlinePassed { .. }) => ExitCode::DeadlinePassed,
+        None | Some(Outcome::Completed | Outcome::OldDied { flows: 0 }) => ExitCode::Done,
+        Some(Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. }) => ExitCode::FlowsCut,
+        Some(Outcome::NewDied) => ExitCode::Failed,
         Some(Outcome::NotReady { .. }) => ExitCode::NotReady,
         Some(Outcome::RolledBack { .. }) => ExitCode::RolledBack,
     }
@@ -150,7 +148,7 @@ fn exit_code(view: &RolloutView) -> ExitCode {
 /// What went wrong, as a problem; its kind is of no consequence, the outcome says how to end.
 fn failure(view: &RolloutView) -> Problem {
     use crate::api::ProblemKind::NotReady;
-    let RolloutView { to, .. } = view;
+    let RolloutView { from, to, .. } = view;
     let message = summary(view);
     match view.outcome() {
         Some(Outcome::NotReady { reason } | Outcome::RolledBack { reason }) => {
@@ -163,7 +161,12 @@ fn failure(view: &RolloutView) -> Problem {
         }
         Some(Outcome::DeadlinePassed { .. }) => Problem::new(NotReady, message)
             .fix(format!("generation {to} serves; next time give a longer `--drain-timeout`")),
-        None | Some(Outcome::Completed | Outcome::OldDied) => Problem::new(NotReady, message),
+        Some(Outcome::OldDied { .. }) => Problem::new(NotReady, message).fix(format!(
+            "generation {to} serves; see `agent events`, and the log of generation {from}"
+        )),
+        Some(Outcome::NewDied) => Problem::new(NotReady, message)
+            .fix(format!("upgrade again: nobody serves; see the log of generation {to}")),
+        None | Some(Outcome::Completed) => Problem::new(NotReady, message),
     }
 }
 
@@ -184,13 +187,25 @@ pub(super) fn summary(view: &RolloutView) -> String {
         Status::Ended(Outcome::Completed) => {
             let took = view.ended_after_seconds.map(words::span);
             let took = took.map(|took| format!(" after {took}")).unwrap_or_default();
-            format!(
-                "{service} {done}: generation {to} serves, generation {from} finished and is gone{took}"
-            )
+            let left = match view.standby_seconds {
+                Some(seconds) => format!(
+                    "has drained{took}, and is kept to fall back to for {}",
+                    words::span(seconds)
+                ),
+                None => format!("finished and is gone{took}"),
+            };
+            format!("{service} {done}: generation {to} serves, generation {from} {left}")
         }
-        Status::Ended(Outcome::OldDied) => {
+        Status::Ended(Outcome::OldDied { flows: 0 }) => {
             format!("{service} {done}: generation {to} serves, generation {from} died")
         }
+        Status::Ended(Outcome::OldDied { flows }) => format!(
+            "{service} {done}, but generation {from} died while it drained, and {} with it",
+            words::count(*flows, "flow", "flows"),
+        ),
+        Status::Ended(Outcome::NewDied) => format!(
+            "{service} {done}, but generation {to} died, when generation {from} had been told to end already"
+        ),
         Status::Ended(Outcome::DeadlinePassed { flows_left }) => format!(
             "{service} {done}, but {} of generation {from} ended by force when the time to drain was up",
             words::count(*flows_left, "flow", "flows"),

@@ -44,6 +44,7 @@ impl Answer for History {
             ("TO", Side::Right),
             ("BEGAN", Side::Left),
             ("SWITCHED", Side::Left),
+            ("WAITED", Side::Right),
             ("ENDED", Side::Left),
             ("OUTCOME", Side::Left),
         ]);
@@ -59,6 +60,7 @@ impl Answer for History {
                 rollout.to.to_string(),
                 words::moment(rollout.began_unix_ms),
                 after(rollout.switched_after_seconds),
+                rollout.waited.to_string(),
                 after(rollout.ended_after_seconds),
                 outcome(rollout),
             ];
@@ -87,7 +89,10 @@ fn outcome(rollout: &RolloutView) -> String {
         Status::Ended(Outcome::DeadlinePassed { flows_left }) => {
             format!("deadline passed, {} left", words::count(*flows_left, "flow", "flows"))
         }
-        Status::Ended(Outcome::OldDied) => "old generation died".to_owned(),
+        Status::Ended(Outcome::OldDied { flows }) => {
+            format!("old generation died with {}", words::count(*flows, "flow", "flows"))
+        }
+        Status::Ended(Outcome::NewDied) => "new generation died".to_owned(),
         Status::Ended(Outcome::NotReady { reason }) => format!("not ready: {reason}"),
         Status::Ended(Outcome::RolledBack { reason }) => format!("rolled back: {reason}"),
     }
@@ -97,7 +102,9 @@ const fn paint(rollout: &RolloutView) -> Option<Paint> {
     match rollout.outcome() {
         None => Some(Paint::Leaving),
         Some(Outcome::Completed) => None,
-        Some(Outcome::DeadlinePassed { .. } | Outcome::OldDied) => Some(Paint::Warning),
-        Some(Outcome::NotReady { .. } | Outcome::RolledBack { .. }) => Some(Paint::Error),
+        Some(Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. }) => Some(Paint::Warning),
+        Some(Outcome::NotReady { .. } | Outcome::RolledBack { .. } | Outcome::NewDied) => {
+            Some(Paint::Error)
+        }
     }
 }

@@ -73,7 +73,7 @@ const CODES: [ExitCode; 12] = [
     ExitCode::NotFound,
     ExitCode::Preflight,
     ExitCode::NotReady,
-    ExitCode::DeadlinePassed,
+    ExitCode::FlowsCut,
     ExitCode::Locked,
     ExitCode::RolledBack,
     ExitCode::RollingOut,
@@ -92,7 +92,9 @@ const fn meaning(code: ExitCode) -> &'static str {
              to get it. Nothing was changed."
         }
         ExitCode::NotReady => "The new generation did not become ready: the old one still serves.",
-        ExitCode::DeadlinePassed => "Switched, but the time to drain was up with connections left.",
+        ExitCode::FlowsCut => {
+            "Switched, but connections ended with the old generation: the time to drain was up, or it died."
+        }
         ExitCode::Locked => {
             "Another change is under way, or the generation was not the expected one."
         }

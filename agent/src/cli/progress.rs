@@ -93,7 +93,8 @@ fn standing(view: &RolloutView) -> String {
         Status::Ended(Outcome::DeadlinePassed { .. }) => {
             format!("the time to drain generation {from} was up")
         }
-        Status::Ended(Outcome::OldDied) => format!("generation {from} died"),
+        Status::Ended(Outcome::OldDied { .. }) => format!("generation {from} died"),
+        Status::Ended(Outcome::NewDied) => "died".to_owned(),
         Status::Ended(Outcome::NotReady { .. }) => "did not become ready".to_owned(),
         Status::Ended(Outcome::RolledBack { .. }) => {
             format!("rolled back to generation {from}")

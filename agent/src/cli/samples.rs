@@ -50,9 +50,12 @@ pub(super) fn rollouts() -> Vec<RolloutView> {
         Status::Draining,
         ended(Outcome::Completed),
         ended(Outcome::DeadlinePassed { flows_left: 3 }),
-        ended(Outcome::OldDied),
+        ended(Outcome::OldDied { flows: 0 }),
         ended(Outcome::NotReady { reason: "it ended with exit status 1".into() }),
         ended(Outcome::RolledBack { reason: "generation 2 died".into() }),
+        ended(Outcome::OldDied { flows: 2 }),
+        ended(Outcome::NewDied),
+        ended(Outcome::Completed),
     ]
     .into_iter()
     .zip(1..)
@@ -77,6 +80,9 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         flows_left: draining.then_some(37),
         idle_seconds: draining.then_some(4.0),
         deadline_seconds: draining.then_some(3590.0),
+        waited: if draining { 12 } else { 0 },
+        // The last one: the others let the old generation go.
+        standby_seconds: (id == 10).then_some(600.0),
         output: if failed { vec!["cannot open config".into()] } else { Vec::new() },
         status,
     }

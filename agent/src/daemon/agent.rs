@@ -235,7 +235,7 @@ impl Agent {
             }
             self.note_changes(id, &before);
         }
-        self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
+        self.enqueue(id, effects);
         self.finish_effects();
         self.changes.send_modify(|count| *count += 1);
         Ok(())

@@ -13,7 +13,7 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Generation, Origin, Phase, Service},
+    rollout::{Effect, Generation, Origin, Phase, Service},
     service::{GenerationId, GenerationNumber, LocalAddress, ServiceId, ServiceName},
 };
 
@@ -44,6 +44,9 @@ impl Agent {
             since: clock::now(),
             processes: server.processes.clone(),
             listeners: found::records(&server.listeners, |listener| listener.port),
+            flows: 0,
+            deaf: false,
+            told: false,
         };
         let context = Context::of(root)?;
         let origin_cgroup = self
@@ -170,8 +173,8 @@ impl Agent {
         for process in &server.processes {
             self.watch_process(generation, *process)?;
         }
-        for effect in self.record(id).service.resume() {
-            self.execute(id, &effect)?;
+        if let Some(targets) = self.record(id).service.targets() {
+            self.execute(id, &Effect::Steer(targets))?;
         }
         self.set_endpoints()?;
         self.guard_queues(id);

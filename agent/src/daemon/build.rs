@@ -126,9 +126,18 @@ fn public_port(service: &Service, generation: &Generation, cookie: u64, bound: u
 /// its flows as long as was asked for.
 fn settle_again(service: &mut Service, now: Timestamp) {
     for generation in &mut service.generations {
-        if let Phase::Draining { drain, .. } | Phase::Settling { drain, .. } = &generation.phase {
-            let until = now.after(drain.queue_timeout);
-            generation.phase = Phase::Settling { until, quiet: false, drain: drain.clone() };
-        }
+        let (drain, keep_until) = match &generation.phase {
+            Phase::Settling { drain, keep_until, .. }
+            | Phase::Draining { drain, keep_until, .. } => (drain.clone(), *keep_until),
+            Phase::Standby { drain, until } => (drain.clone(), *until),
+            Phase::Parting { drain, .. } => (drain.clone(), Timestamp::default()),
+            Phase::Starting { .. }
+            | Phase::Primary
+            | Phase::Dead
+            | Phase::Finishing { .. }
+            | Phase::Stopping { .. } => continue,
+        };
+        let until = now.after(drain.queue_timeout);
+        generation.phase = Phase::Settling { until, quiet: false, keep_until, drain };
     }
 }

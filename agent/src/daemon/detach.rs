@@ -51,8 +51,13 @@ impl Agent {
                  which it would cut when it ends",
                 other.number
             );
-            return Err(Problem::new(ProblemKind::Locked, message)
-                .fix("wait until it has drained (`agent status`)"));
+            let fix = match other.phase {
+                Phase::Standby { .. } => {
+                    "it is kept to fall back to (`--keep-old`): wait until that is over, or end it"
+                }
+                _ => "wait until it has drained (`agent status`)",
+            };
+            return Err(Problem::new(ProblemKind::Locked, message).fix(fix));
         }
         match service.primary() {
             Some(primary) if primary.hold == PortHold::Moved => {

@@ -1,4 +1,4 @@
-//! Executes what the rollout decided, in order, each effect at least once.
+//! Executes what the rollout decided, in order.
 
 use std::time::Instant;
 
@@ -15,6 +15,19 @@ use crate::{
 };
 
 impl Agent {
+    /// To be executed after those that are not finished. Only the newest steering counts: it takes the place of one that the
+    /// kernel has not taken yet.
+    pub(super) fn enqueue(&mut self, id: ServiceId, effects: Vec<Effect>) {
+        let is_steer = |effect: &Effect| matches!(effect, Effect::Steer(_));
+        for effect in effects {
+            let mut of_service = self.unfinished.iter_mut().filter(|(of, _)| *of == id);
+            match of_service.find(|(_, stale)| is_steer(stale) && is_steer(&effect)) {
+                Some((_, stale)) => *stale = effect,
+                None => self.unfinished.push_back((id, effect)),
+            }
+        }
+    }
+
     /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it.
     pub(super) fn finish_effects(&mut self) {
         while let Some((id, effect)) = self.unfinished.pop_front() {
@@ -43,7 +56,12 @@ impl Agent {
             Effect::Steer(targets) => {
                 change(Step::Steer, || Ok(self.datapath.steer(id, &steering(targets))?))
             }
-            Effect::Signal(number, signal) => self.signal(of(*number), *signal),
+            Effect::Signal(number, signal) => {
+                self.signal(of(*number), *signal)?;
+                // If this cannot be written down, repeating the signal would only make it worse.
+                self.feed_quietly(id, rollout::Event::Told(*number));
+                Ok(())
+            }
             Effect::Kill(number) => self.kill(of(*number)),
             Effect::Forget(number) => self.forget(of(*number)),
         }
@@ -61,8 +79,6 @@ impl Agent {
     }
 
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let endpoints = self.record(generation.service).service.endpoints.clone();
-        change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))?;
         self.watcher.forget(generation);
         self.looks.remove(&generation);
         self.half_open.remove(&generation);
@@ -74,7 +90,9 @@ impl Agent {
                 cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
             })?;
         }
-        Ok(())
+        // The maps last: after a crash on the way they still tell that something is to be forgotten.
+        let endpoints = self.record(generation.service).service.endpoints.clone();
+        change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
     }
 
     /// Tells people what changed.
@@ -98,7 +116,26 @@ impl Agent {
             {
                 continue;
             }
-            self.looks.insert(GenerationId { service: id, number }, Instant::now());
+            let key = GenerationId { service: id, number };
+            self.looks.insert(key, Instant::now());
+            match generation.phase {
+                // What was seen when it was replaced before is of no meaning when it is replaced again.
+                Phase::Primary => {
+                    self.flows.remove(&key);
+                    self.half_open.remove(&key);
+                }
+                // The requests that it had then are gone or given up; what it got as a standby is looked for anew.
+                Phase::Parting { .. } => {
+                    self.half_open.remove(&key);
+                }
+                Phase::Starting { .. }
+                | Phase::Dead
+                | Phase::Settling { .. }
+                | Phase::Draining { .. }
+                | Phase::Standby { .. }
+                | Phase::Finishing { .. }
+                | Phase::Stopping { .. } => {}
+            }
             if let Some((kind, message)) = transition(number, &generation.phase) {
                 self.journal.note(&name, Some(number), kind, message);
             }
@@ -133,8 +170,12 @@ fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, Str
             EventKind::Warning,
             format!("generation {number} died, and no other one can take over"),
         ),
-        Phase::Settling { .. } => return None,
+        Phase::Settling { .. } | Phase::Parting { .. } => return None,
         Phase::Draining { .. } => (EventKind::Settled, format!("generation {number} drains")),
+        Phase::Standby { .. } => (
+            EventKind::Kept,
+            format!("generation {number} has drained, and is kept to fall back to"),
+        ),
         Phase::Finishing { signal, .. } => (
             EventKind::Signalled,
             format!("generation {number} was told to finish (signal {signal})"),

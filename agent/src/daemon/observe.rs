@@ -16,8 +16,8 @@ use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath, ListenerToAdopt},
     host::process::Ending,
-    host::sock_diag::{self, Connection, Listener, Stage},
-    rollout::{Event, Flows, ListenerRecord, Origin, Phase, PortHold, Queues},
+    host::sock_diag::{self, Connection, Listener},
+    rollout::{Event, ListenerRecord, Origin, Phase, PortHold},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -39,13 +39,16 @@ impl Agent {
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
             datapath::Event::ConnectionsMoved(generation) => self.note_moved(generation),
-            datapath::Event::FallbackUsed(generation) => self.warn_of(
-                generation,
-                format!(
-                    "generation {} has no listener left; others took its new connections",
-                    generation.number
-                ),
-            ),
+            datapath::Event::FallbackUsed(generation) => {
+                self.warn_of(
+                    generation,
+                    format!(
+                        "generation {} has no listener left; others took its new connections",
+                        generation.number
+                    ),
+                );
+                self.note_listener_gone(generation);
+            }
             datapath::Event::BindMoved(generation) => self.warn_of(
                 generation,
                 format!(
@@ -125,7 +128,11 @@ impl Agent {
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
             Phase::Primary => self.still_unattributed(generation.service).map(drop),
-            Phase::Starting { .. } | Phase::Dead | Phase::Stopping { .. } => Ok(()),
+            Phase::Parting { .. } => self.look_last(generation),
+            Phase::Starting { .. }
+            | Phase::Dead
+            | Phase::Standby { .. }
+            | Phase::Stopping { .. } => Ok(()),
         };
         if let Err(problem) = looked {
             self.warn_of(
@@ -155,7 +162,10 @@ impl Agent {
     }
 
     /// A server that serves may replace its listeners, or add some for new workers.
-    fn look_for_new_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    pub(super) fn look_for_new_listeners(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
         let held = self.listeners_held_by(generation)?;
         let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, &held)?;
         let service = &self.record(generation.service).service;
@@ -176,7 +186,10 @@ impl Agent {
         }
         self.save()?;
         self.guard_queues(generation.service);
-        Ok(())
+        match found::uncovered(&endpoints, &to_adopt) {
+            None => self.feed(generation.service, Event::Listens(generation.number)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Makes a candidate with these listeners the primary, or remembers what it lacks.
@@ -215,7 +228,11 @@ impl Agent {
     }
 
     /// Which of a generation's listeners serve the service, and how.
-    fn offer_of(&self, generation: GenerationId, listeners: &[Listener]) -> Result<Offer, Problem> {
+    pub(super) fn offer_of(
+        &self,
+        generation: GenerationId,
+        listeners: &[Listener],
+    ) -> Result<Offer, Problem> {
         let endpoints = &self.record(generation.service).service.endpoints;
         let public = self.public_ports(generation, endpoints, listeners)?;
         let port_of = |listener: &Listener| {
@@ -260,65 +277,8 @@ impl Agent {
         Ok(public)
     }
 
-    /// Requests that are half-open at the switch belong to the generation that got the SYN. Those that come later have other
-    /// cookies, so that nothing else has to tell them apart.
-    fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
-        let service = &self.record(id).service;
-        let Some(replaced) =
-            service.primary().map(|it| GenerationId { service: id, number: it.number })
-        else {
-            return Ok(());
-        };
-        let mut requests = HashSet::new();
-        for port in ports(&service.endpoints) {
-            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
-        }
-        self.half_open.insert(replaced, requests);
-        Ok(())
-    }
-
-    fn look_at_queues(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let service = &self.record(generation.service).service;
-        let Some(known) = service.generation(generation.number) else { return Ok(()) };
-        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
-        let all = sock_diag::listeners()?;
-        let accept_queue =
-            all.iter().any(|it| cookies.contains(&it.cookie.0) && it.accept_queue > 0);
-        let remembered = self.half_open.get(&generation);
-        let mut half_open = false;
-        if remembered.is_none_or(|requests| !requests.is_empty()) {
-            for port in ports(&service.endpoints) {
-                let requests = sock_diag::half_open(port)?;
-                // After a restart nobody remembers which requests were there: then all are waited for.
-                let ours = |cookie| remembered.is_none_or(|remembered| remembered.contains(cookie));
-                half_open |= requests.iter().any(|request| ours(&request.cookie));
-            }
-        }
-        let queues = if accept_queue || half_open { Queues::Waiting } else { Queues::Empty };
-        self.feed(generation.service, Event::Queues(generation.number, queues))
-    }
-
-    /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
-    /// sends the rest whether the server lives or not.
-    fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        if self.still_unattributed(generation.service)? {
-            return Ok(());
-        }
-        let mut open = 0;
-        let mut idle = Duration::MAX;
-        for flow in self.flows_of(generation.service)? {
-            if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
-                open += 1;
-                idle = idle.min(flow.idle.unwrap_or_default());
-            }
-        }
-        let flows = Flows { open, idle };
-        self.flows.insert(generation, flows);
-        self.feed(generation.service, Event::Flows(generation.number, flows))
-    }
-
     /// Whether a connection of the service may be anybody's, looked at anew: it waits to be accepted.
-    fn still_unattributed(&mut self, id: ServiceId) -> Result<bool, Problem> {
+    pub(super) fn still_unattributed(&mut self, id: ServiceId) -> Result<bool, Problem> {
         if self.unattributed.contains(&id) && self.attribute_flows(id)? == 0 {
             self.unattributed.remove(&id);
         }
@@ -379,26 +339,17 @@ impl Agent {
         Ok(count)
     }
 
-    /// A listener of a generation that should serve was closed. What counts is whether any is left.
-    fn note_listener_gone(&mut self, generation: GenerationId) {
-        let Some(record) = self.records.get(&generation.service) else { return };
-        let Some(known) = record.service.generation(generation.number) else { return };
-        if matches!(known.phase, Phase::Primary) {
-            self.warn_of(generation, format!("generation {} closed a listener", generation.number));
-        }
-    }
-
-    fn warn_of(&mut self, generation: GenerationId, message: String) {
+    pub(super) fn warn_of(&mut self, generation: GenerationId, message: String) {
         self.note(generation, EventKind::Warning, message);
     }
 }
 
 /// Listeners of a generation that serve the service.
-struct Offer {
-    serving: Vec<Listener>,
-    records: Vec<ListenerRecord>,
-    to_adopt: Vec<ListenerToAdopt>,
-    hold: PortHold,
+pub(super) struct Offer {
+    pub(super) serving: Vec<Listener>,
+    pub(super) records: Vec<ListenerRecord>,
+    pub(super) to_adopt: Vec<ListenerToAdopt>,
+    pub(super) hold: PortHold,
 }
 
 /// Who has a connection.
@@ -416,9 +367,13 @@ pub(super) fn ports(endpoints: &[Endpoint]) -> Vec<u16> {
 
 const fn interval(phase: &Phase) -> Option<Duration> {
     match phase {
-        Phase::Settling { .. } => Some(QUEUE_LOOK),
+        Phase::Settling { .. } | Phase::Parting { .. } => Some(QUEUE_LOOK),
         Phase::Draining { .. } | Phase::Finishing { .. } => Some(FLOW_LOOK),
-        Phase::Starting { .. } | Phase::Primary | Phase::Dead | Phase::Stopping { .. } => None,
+        Phase::Starting { .. }
+        | Phase::Primary
+        | Phase::Dead
+        | Phase::Standby { .. }
+        | Phase::Stopping { .. } => None,
     }
 }
 

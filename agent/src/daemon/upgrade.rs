@@ -329,6 +329,12 @@ impl Agent {
             "wait up to {} until generation {from}'s queues are empty",
             humantime::format_duration(drain.queue_timeout)
         ));
+        if !drain.keep_old.is_zero() {
+            steps.push(format!(
+                "keep generation {from} to fall back to until {} after the switch, unless its flows end the wait below",
+                humantime::format_duration(drain.keep_old)
+            ));
+        }
         let signal = drain.signal;
         let timeout = humantime::format_duration(drain.timeout);
         steps.push(match drain.policy {
@@ -350,6 +356,7 @@ impl Agent {
 }
 
 fn drain_plan(request: &DrainRequest) -> DrainPlan {
-    let DrainRequest { policy, signal, queue_timeout, timeout, stop_timeout } = request.clone();
-    DrainPlan { policy, signal, queue_timeout, timeout, stop_timeout }
+    let DrainRequest { policy, signal, queue_timeout, timeout, stop_timeout, keep_old } =
+        request.clone();
+    DrainPlan { policy, signal, queue_timeout, timeout, stop_timeout, keep_old }
 }

@@ -55,7 +55,7 @@ impl Agent {
         let state = match service.primary() {
             _ if !troubles.is_empty() => ServiceState::Degraded,
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
-            Some(primary) if !listens(primary) => ServiceState::Degraded,
+            Some(primary) if primary.deaf || !listens(primary) => ServiceState::Degraded,
             None => ServiceState::Degraded,
             Some(_) if under_way.is_empty() => ServiceState::Steady,
             Some(_) => ServiceState::RollingOut,
@@ -184,6 +184,11 @@ impl Agent {
             deadline_seconds: waiting
                 .and_then(|it| deadline(&it.phase))
                 .map(|it| it.since(now).as_secs_f64()),
+            waited: rollout.waited,
+            standby_seconds: match service.generation(rollout.from).map(|it| &it.phase) {
+                Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
+                Some(_) | None => None,
+            },
             output: self.output_of(id, rollout),
         })
     }
@@ -364,6 +369,8 @@ const fn state_of(phase: &Phase) -> GenerationState {
         Phase::Dead => GenerationState::Dead,
         Phase::Settling { .. } => GenerationState::Settling,
         Phase::Draining { .. } => GenerationState::Draining,
+        Phase::Standby { .. } => GenerationState::Standby,
+        Phase::Parting { .. } => GenerationState::Parting,
         Phase::Finishing { .. } => GenerationState::Finishing,
         Phase::Stopping { .. } => GenerationState::Stopping,
     }
@@ -376,6 +383,8 @@ const fn state_name(phase: &Phase) -> &'static str {
         Phase::Dead => "dead",
         Phase::Settling { .. } => "settling",
         Phase::Draining { .. } => "draining",
+        Phase::Standby { .. } => "standby",
+        Phase::Parting { .. } => "parting",
         Phase::Finishing { .. } => "finishing",
         Phase::Stopping { .. } => "stopping",
     }
@@ -384,7 +393,9 @@ const fn state_name(phase: &Phase) -> &'static str {
 const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
     match phase {
         Phase::Starting { ready_by, .. } => Some(*ready_by),
-        Phase::Settling { until, .. } => Some(*until),
+        Phase::Settling { until, .. }
+        | Phase::Standby { until, .. }
+        | Phase::Parting { until, .. } => Some(*until),
         Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(*deadline),
         Phase::Stopping { kill_at, .. } => Some(*kill_at),
         Phase::Primary | Phase::Dead => None,

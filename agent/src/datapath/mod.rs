@@ -24,7 +24,7 @@ mod sockets;
 mod survey;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -53,7 +53,7 @@ use self::{
     kernel::Kernel,
     programs::{ATTACHED, STEER},
 };
-use crate::service::{Endpoint, GenerationId, ServiceId};
+use crate::service::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 /// The pinned maps and programs of one agent.
 pub struct Datapath {
@@ -227,6 +227,32 @@ impl Datapath {
             adopted.extend(placed);
         }
         Ok(adopted)
+    }
+
+    /// The generations of a service of which any map knows anything.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn generations(
+        &self,
+        service: ServiceId,
+    ) -> Result<BTreeSet<GenerationNumber>, DatapathError> {
+        let sets = self.listener_sets.keys().map(|key| key.map(|it| (it.service, it.generation)));
+        let flows = self.flows.keys().map(|key| key.map(|it| (it.service, it.generation)));
+        let rules = self.bind_rules.iter().map(|entry| {
+            entry.map(|(_, rule)| (rule.generation.service, rule.generation.generation))
+        });
+        let mut known = BTreeSet::new();
+        for (map, keys) in [
+            ("LISTENER_SETS", sets.collect::<Result<Vec<_>, _>>()),
+            ("FLOWS", flows.collect()),
+            ("GENERATION_CGROUPS", rules.collect()),
+        ] {
+            let of_service = keys.named("read", map)?.into_iter().filter(|key| key.0 == service.0);
+            known.extend(of_service.map(|(_, number)| GenerationNumber(number)));
+        }
+        Ok(known)
     }
 
     /// Forgets a generation: its sets, its counters, its bind rule. Its sockets keep working.

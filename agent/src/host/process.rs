@@ -313,6 +313,13 @@ pub(super) fn stat(pid: Pid) -> Result<Stat, ProcessError> {
         .map_err(|source| ProcessError::reading(pid, "the state", source))
 }
 
+/// Whether a process has ended or is about to: the kernel marks it (`PF_EXITING`) before it closes its descriptors, and lets
+/// nobody know of its end before it has.
+pub fn is_ending(pid: Pid) -> bool {
+    const PF_EXITING: u32 = 0x4;
+    stat(pid).map_or(true, |stat| stat.flags & PF_EXITING != 0)
+}
+
 /// The arguments that a process was started with, or gave itself since; empty for a zombie.
 ///
 /// # Errors

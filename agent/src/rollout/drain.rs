@@ -1,8 +1,8 @@
-//! How a replaced generation leaves: queues, flows, signal, kill.
+//! How a replaced generation leaves: queues, flows, the time as a standby, a last look, signal, kill.
 
 use super::{
-    DrainPlan, DrainPolicy, Effect, Phase, Service, Timestamp,
-    service::{Flows, Queues, explained},
+    DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
+    deaths::explained,
 };
 use crate::service::GenerationNumber;
 
@@ -14,22 +14,11 @@ impl Service {
         queues: Queues,
         now: Timestamp,
     ) -> Vec<Effect> {
+        self.note_waited(number, queues.count());
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        let Phase::Settling { quiet, ref drain, until } = generation.phase else {
-            return Vec::new();
-        };
-        let drain = drain.clone();
-        match queues {
-            Queues::Empty if quiet => self.settle(number, &drain, now),
-            Queues::Empty => {
-                generation.phase = Phase::Settling { until, quiet: true, drain };
-                Vec::new()
-            }
-            Queues::Waiting => {
-                generation.phase = Phase::Settling { until, quiet: false, drain };
-                Vec::new()
-            }
-        }
+        let Phase::Settling { quiet, .. } = &mut generation.phase else { return Vec::new() };
+        let was_quiet = std::mem::replace(quiet, queues == Queues::Empty);
+        if was_quiet && queues == Queues::Empty { self.settle(number, now) } else { Vec::new() }
     }
 
     /// What the flows say, counted from the sockets themselves and not from the counters: a signal cannot be taken back.
@@ -40,18 +29,59 @@ impl Service {
         now: Timestamp,
     ) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        if let Phase::Finishing { flows_left, .. } = &mut generation.phase {
-            *flows_left = flows.open;
-        }
-        let Phase::Draining { deadline, ref drain } = generation.phase else { return Vec::new() };
-        let drain = drain.clone();
-        let left = match drain.policy {
-            _ if flows.open == 0 => Some(0),
-            _ if now >= deadline => Some(flows.open),
-            DrainPolicy::Patient { idle: Some(idle) } if flows.idle >= idle => Some(0),
-            DrainPolicy::Patient { .. } | DrainPolicy::Graceful => None,
+        generation.flows = flows.open;
+        let Phase::Draining { deadline, keep_until, ref drain } = generation.phase else {
+            return Vec::new();
         };
-        left.map_or_else(Vec::new, |left| self.stop(number, &drain, left, now))
+        match left(drain, flows, deadline, now) {
+            None => Vec::new(),
+            Some(0) if now < keep_until && !generation.deaf => {
+                generation.phase = Phase::Standby { until: keep_until, drain: drain.clone() };
+                self.end_rollouts_from(number, &Outcome::Completed, now);
+                Vec::new()
+            }
+            Some(_) => self.part(number, now),
+        }
+    }
+
+    /// Decides whether it is told to end. Nothing can have been given to it since the look: steering does not lead here.
+    pub(super) fn note_last_look(
+        &mut self,
+        number: GenerationNumber,
+        queues: Queues,
+        flows: Flows,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        self.note_waited(number, queues.count());
+        let Some(generation) = self.generation_mut(number) else { return Vec::new() };
+        generation.flows = flows.open;
+        let Phase::Parting { until, deadline, ref drain } = generation.phase else {
+            return Vec::new();
+        };
+        if queues != Queues::Empty && now < until {
+            return Vec::new();
+        }
+        let drain = drain.clone();
+        if drain.policy == DrainPolicy::Graceful && now < deadline {
+            generation.phase = Phase::Finishing { deadline, signal: drain.signal };
+            return vec![Effect::Signal(number, drain.signal)];
+        }
+        match left(&drain, flows, deadline, now) {
+            Some(left) => self.stop(number, &drain, left, now),
+            None => {
+                // The primary had no listener for a moment, and its connections came here.
+                let keep_until = Timestamp::default();
+                generation.phase = Phase::Draining { deadline, keep_until, drain };
+                self.steer()
+            }
+        }
+    }
+
+    pub(super) fn note_told(&mut self, number: GenerationNumber) -> Vec<Effect> {
+        if let Some(generation) = self.generation_mut(number) {
+            generation.told = true;
+        }
+        Vec::new()
     }
 
     /// Deadlines. A passed drain deadline alone signals nobody: the next count of the flows does, and says how many were left.
@@ -67,16 +97,17 @@ impl Service {
                 let waited = humantime::format_duration(now.since(generation.since));
                 let reason = format!("it did not listen on every endpoint within {waited}");
                 let reason = explained(&reason, obstacle.as_deref());
-                let failed = super::Event::Failed(number, reason);
-                self.apply(failed, now).unwrap_or_default()
+                self.apply(Event::Failed(number, reason), now).unwrap_or_default()
             }
-            Phase::Settling { until, drain, .. } if now >= until => {
-                self.settle(number, &drain, now)
+            Phase::Settling { until, .. } if now >= until => self.settle(number, now),
+            Phase::Draining { .. } => self.drain_gracefully(number, now),
+            Phase::Standby { until, .. } if now >= until => self.end_standby(number, now),
+            Phase::Stopping { kill_at, killed: false, signal, flows_left } if now >= kill_at => {
+                generation.phase = Phase::Stopping { kill_at, killed: true, signal, flows_left };
+                vec![Effect::Kill(number)]
             }
-            Phase::Stopping { kill_at, killed: false, signal, flows_left }
-            | Phase::Finishing { deadline: kill_at, signal, flows_left }
-                if now >= kill_at =>
-            {
+            Phase::Finishing { deadline: kill_at, signal } if now >= kill_at => {
+                let flows_left = generation.flows;
                 generation.phase = Phase::Stopping { kill_at, killed: true, signal, flows_left };
                 vec![Effect::Kill(number)]
             }
@@ -84,40 +115,58 @@ impl Service {
             | Phase::Primary
             | Phase::Dead
             | Phase::Settling { .. }
-            | Phase::Draining { .. }
+            | Phase::Standby { .. }
+            | Phase::Parting { .. }
             | Phase::Finishing { .. }
             | Phase::Stopping { .. } => Vec::new(),
         }
     }
 
     /// The queues are empty, or their time is up.
-    fn settle(
-        &mut self,
-        number: GenerationNumber,
-        drain: &DrainPlan,
-        now: Timestamp,
-    ) -> Vec<Effect> {
-        match drain.policy {
-            DrainPolicy::Graceful => {
-                let deadline = now.after(drain.timeout);
-                self.signal(
-                    number,
-                    Phase::Finishing { deadline, signal: drain.signal, flows_left: 0 },
-                    drain.signal,
-                )
+    fn settle(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+        let Some(generation) = self.generation_mut(number) else { return Vec::new() };
+        let Phase::Settling { keep_until, ref drain, .. } = generation.phase else {
+            return Vec::new();
+        };
+        let (deadline, drain) = (now.after(drain.timeout), drain.clone());
+        generation.phase = Phase::Draining { deadline, keep_until, drain };
+        self.drain_gracefully(number, now)
+    }
+
+    /// Drains once more: its time as a standby is over, and it may have got flows in it.
+    pub(super) fn end_standby(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+        let Some(generation) = self.generation_mut(number) else { return Vec::new() };
+        let Phase::Standby { ref drain, .. } = generation.phase else { return Vec::new() };
+        let (deadline, drain) = (now.after(drain.timeout), drain.clone());
+        generation.phase = Phase::Draining { deadline, keep_until: now, drain };
+        self.drain_gracefully(number, now)
+    }
+
+    /// A server that finishes its flows by itself is told to as soon as nobody wants to fall back to it.
+    fn drain_gracefully(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+        match self.generation(number).map(|it| &it.phase) {
+            Some(Phase::Draining { keep_until, drain, .. })
+                if drain.policy == DrainPolicy::Graceful && now >= *keep_until =>
+            {
+                self.part(number, now)
             }
-            DrainPolicy::Patient { .. } => {
-                if let Some(generation) = self.generation_mut(number) {
-                    generation.phase = Phase::Draining {
-                        deadline: now.after(drain.timeout),
-                        drain: drain.clone(),
-                    };
-                }
-                Vec::new()
-            }
+            Some(_) | None => Vec::new(),
         }
     }
 
+    /// Steering first: a generation that is about to end must not be fallen back to. What it was given until then is looked
+    /// for only after that.
+    fn part(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+        let Some(generation) = self.generation_mut(number) else { return Vec::new() };
+        let Phase::Draining { deadline, ref drain, .. } = generation.phase else {
+            return Vec::new();
+        };
+        let (until, drain) = (now.after(drain.queue_timeout), drain.clone());
+        generation.phase = Phase::Parting { until, deadline, drain };
+        self.steer()
+    }
+
+    /// Tells a generation to end that steering does not lead to.
     pub(super) fn stop(
         &mut self,
         number: GenerationNumber,
@@ -125,17 +174,19 @@ impl Service {
         flows_left: u64,
         now: Timestamp,
     ) -> Vec<Effect> {
-        let kill_at = now.after(drain.stop_timeout);
-        let stopping = Phase::Stopping { kill_at, killed: false, signal: drain.signal, flows_left };
-        self.signal(number, stopping, drain.signal)
-    }
-
-    /// Steering first: a generation that is about to end must not be fallen back to.
-    fn signal(&mut self, number: GenerationNumber, phase: Phase, signal: i32) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        generation.phase = phase;
-        let mut effects = self.steer();
-        effects.push(Effect::Signal(number, signal));
-        effects
+        let (kill_at, signal) = (now.after(drain.stop_timeout), drain.signal);
+        generation.phase = Phase::Stopping { kill_at, killed: false, signal, flows_left };
+        vec![Effect::Signal(number, signal)]
+    }
+}
+
+/// How many flows are given up if the drain ends now; `None` if it goes on.
+fn left(drain: &DrainPlan, flows: Flows, deadline: Timestamp, now: Timestamp) -> Option<u64> {
+    match drain.policy {
+        _ if flows.open == 0 => Some(0),
+        _ if now >= deadline => Some(flows.open),
+        DrainPolicy::Patient { idle: Some(idle) } if flows.idle >= idle => Some(0),
+        DrainPolicy::Patient { .. } | DrainPolicy::Graceful => None,
     }
 }

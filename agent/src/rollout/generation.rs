@@ -24,6 +24,15 @@ pub struct Generation {
     pub processes: Vec<ProcessIdentity>,
     /// Its listeners.
     pub listeners: Vec<ListenerRecord>,
+    /// Flows that it had when they were last counted.
+    #[serde(default)]
+    pub flows: u64,
+    /// Whether it closed its last listener on some endpoint, though it lives.
+    #[serde(default)]
+    pub deaf: bool,
+    /// Whether it was told to end, as far as that was written down.
+    #[serde(default)]
+    pub told: bool,
 }
 
 /// Where in its life a generation is.
@@ -49,12 +58,34 @@ pub enum Phase {
         until: Timestamp,
         /// Whether the queues were empty when last looked at.
         quiet: bool,
+        /// Until when it is kept to fall back to.
+        #[serde(default)]
+        keep_until: Timestamp,
         /// How it leaves.
         drain: DrainPlan,
     },
     /// Replaced; its flows are being waited for.
     Draining {
         /// Until when.
+        deadline: Timestamp,
+        /// Until when it is kept to fall back to.
+        #[serde(default)]
+        keep_until: Timestamp,
+        /// How it leaves.
+        drain: DrainPlan,
+    },
+    /// Drained, and kept to fall back to.
+    Standby {
+        /// Until when.
+        until: Timestamp,
+        /// How it leaves then.
+        drain: DrainPlan,
+    },
+    /// About to be told to end: steering leads here no more, and what the kernel gave it before that is looked for.
+    Parting {
+        /// Until when what waits in its queues is waited for.
+        until: Timestamp,
+        /// Until when its flows are.
         deadline: Timestamp,
         /// How it leaves.
         drain: DrainPlan,
@@ -65,8 +96,6 @@ pub enum Phase {
         deadline: Timestamp,
         /// With what it was told.
         signal: i32,
-        /// Flows that it had when they were last counted.
-        flows_left: u64,
     },
     /// Told to end.
     Stopping {
@@ -124,9 +153,42 @@ pub struct ListenerRecord {
     pub public: Option<u16>,
 }
 
+impl Phase {
+    /// How a generation in this phase leaves, where that is still to come.
+    pub const fn drain(&self) -> Option<&DrainPlan> {
+        match self {
+            Self::Starting { drain, .. }
+            | Self::Settling { drain, .. }
+            | Self::Draining { drain, .. }
+            | Self::Standby { drain, .. }
+            | Self::Parting { drain, .. } => Some(drain),
+            Self::Primary | Self::Dead | Self::Finishing { .. } | Self::Stopping { .. } => None,
+        }
+    }
+}
+
 impl Generation {
-    /// Whether steering may lead here: it listens, and was not told to end.
+    /// Whether steering may lead here: it is the primary, or a standby. A deaf one stays: the kernel skips a generation that
+    /// has no listener for a connection by itself, and the endpoints that are left still have one to fall back to.
     pub const fn can_serve(&self) -> bool {
-        matches!(self.phase, Phase::Primary | Phase::Settling { .. } | Phase::Draining { .. })
+        matches!(
+            self.phase,
+            Phase::Primary
+                | Phase::Settling { .. }
+                | Phase::Draining { .. }
+                | Phase::Standby { .. }
+        )
+    }
+
+    /// Whether it could be the primary again: it was replaced, listens on every endpoint, and nobody told it to end.
+    pub const fn can_take_over(&self) -> bool {
+        let replaced = matches!(
+            self.phase,
+            Phase::Settling { .. }
+                | Phase::Draining { .. }
+                | Phase::Standby { .. }
+                | Phase::Parting { .. }
+        );
+        replaced && !self.deaf
     }
 }

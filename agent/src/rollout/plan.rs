@@ -44,6 +44,9 @@ pub struct DrainPlan {
     pub timeout: Duration,
     /// How long it may take to end after the signal, before it is killed.
     pub stop_timeout: Duration,
+    /// How long after the switch it is kept to fall back to, even if it has drained.
+    #[serde(default)]
+    pub keep_old: Duration,
 }
 
 /// When a replaced generation is signalled.

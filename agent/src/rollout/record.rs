@@ -27,6 +27,9 @@ pub struct Rollout {
     pub switched: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// Queued and half-open connections that were waited for: the most that were seen at once.
+    #[serde(default)]
+    pub waited: u64,
     /// Where it stands.
     pub status: Status,
 }
@@ -57,7 +60,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
-    /// The old generation has drained and is gone.
+    /// The old generation has drained; it is gone, or kept as a standby.
     Completed,
     /// The drain deadline passed with this many flows left, which ended with the old generation.
     DeadlinePassed {
@@ -65,7 +68,13 @@ pub enum Outcome {
         flows_left: u64,
     },
     /// The old generation died during its drain.
-    OldDied,
+    OldDied {
+        /// Flows that it had when they were last counted, which ended with it.
+        #[serde(default)]
+        flows: u64,
+    },
+    /// The new generation died after the switch, when the old one had already been told to end.
+    NewDied,
     /// The new generation did not become ready; the old one serves on.
     NotReady {
         /// Why.
@@ -113,7 +122,10 @@ impl std::fmt::Display for Outcome {
             Self::DeadlinePassed { flows_left } => {
                 write!(f, "the drain deadline passed with {flows_left} flows left")
             }
-            Self::OldDied => f.write_str("the old generation died during its drain"),
+            Self::OldDied { flows } => {
+                write!(f, "the old generation died during its drain with {flows} flows")
+            }
+            Self::NewDied => f.write_str("the new generation died, and no other one can take over"),
             Self::NotReady { reason } => {
                 write!(f, "the new generation did not become ready: {reason}")
             }

@@ -1,8 +1,6 @@
-//! The rollout against random histories, and the histories that matter one by one.
+//! The histories that matter, one by one. The simulator has the others.
 
 use std::{collections::BTreeSet, time::Duration};
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::service::{GenerationNumber, ServiceId};
@@ -16,6 +14,7 @@ fn drain(policy: DrainPolicy) -> DrainPlan {
         queue_timeout: SECOND,
         timeout: 60 * SECOND,
         stop_timeout: 10 * SECOND,
+        keep_old: Duration::ZERO,
     }
 }
 
@@ -38,6 +37,9 @@ fn attached() -> Service {
         since: Timestamp(0),
         processes: Vec::new(),
         listeners: Vec::new(),
+        flows: 0,
+        deaf: false,
+        told: false,
     };
     Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
 }
@@ -82,28 +84,218 @@ fn outcome(service: &Service, id: u64) -> Option<&Outcome> {
     }
 }
 
+/// Looks twice at the empty queues of a generation that settles.
+fn settle(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
+    assert_eq!(apply(service, Event::Queues(number(one), Queues::Empty), now), []);
+    apply(service, Event::Queues(number(one), Queues::Empty), now)
+}
+
+fn count(service: &mut Service, one: u32, open: u64, now: Timestamp) -> Vec<Effect> {
+    apply(service, Event::Flows(number(one), Flows { open, idle: SECOND }), now)
+}
+
+fn last_look(service: &mut Service, one: u32, open: u64, now: Timestamp) -> Vec<Effect> {
+    let flows = Flows { open, idle: SECOND };
+    apply(service, Event::LastLook(number(one), Queues::Empty, flows), now)
+}
+
+fn phase(service: &Service, one: u32) -> &Phase {
+    &service.generation(number(one)).expect("it lives").phase
+}
+
+/// As [`upgraded`], with generation 1 kept for some seconds after the switch at second 1.
+fn upgraded_keeping(policy: DrainPolicy, seconds: u64) -> Service {
+    let mut service = attached();
+    let mut plan = plan(policy);
+    plan.drain.keep_old = Duration::from_secs(seconds);
+    apply(&mut service, Event::Upgrade(plan, launched()), at(0));
+    apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1));
+    service
+}
+
 #[test]
 fn an_upgrade_switches_then_drains_then_signals_then_forgets() {
     let mut service = upgraded(PATIENT);
     let one = number(1);
-    assert_eq!(apply(&mut service, Event::Queues(one, Queues::Empty), at(1)), []);
-    assert_eq!(apply(&mut service, Event::Queues(one, Queues::Empty), at(1)), []);
-    assert!(matches!(service.generation(one).unwrap().phase, Phase::Draining { .. }));
-    let busy = Flows { open: 3, idle: 100 * SECOND };
-    assert_eq!(apply(&mut service, Event::Flows(one, busy), at(2)), []);
-    let empty = Flows { open: 0, idle: SECOND };
-    assert_eq!(
-        apply(&mut service, Event::Flows(one, empty), at(3)),
-        [targets(2, &[]), Effect::Signal(one, 15)]
-    );
+    assert_eq!(settle(&mut service, 1, at(1)), []);
+    assert!(matches!(phase(&service, 1), Phase::Draining { .. }));
+    assert_eq!(count(&mut service, 1, 3, at(2)), []);
+    assert_eq!(count(&mut service, 1, 0, at(3)), [targets(2, &[])], "steering first");
+    assert_eq!(last_look(&mut service, 1, 0, at(3)), [Effect::Signal(one, 15)]);
     assert_eq!(apply(&mut service, Event::Exited(one), at(4)), [Effect::Forget(one)]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
 }
 
 #[test]
+fn what_the_kernel_gave_to_a_standby_is_found_by_the_last_look() {
+    let mut service = upgraded(PATIENT);
+    settle(&mut service, 1, at(1));
+    count(&mut service, 1, 0, at(2));
+    let waiting = Event::LastLook(number(1), Queues::Waiting(2), Flows { open: 0, idle: SECOND });
+    assert_eq!(apply(&mut service, waiting, at(2)), []);
+    assert_eq!(last_look(&mut service, 1, 2, at(2)), [targets(2, &[1])], "it drains on");
+    assert!(matches!(phase(&service, 1), Phase::Draining { .. }));
+    assert_eq!(service.rollout(RolloutId(1)).unwrap().waited, 2);
+}
+
+#[test]
+fn a_primary_that_dies_before_the_last_look_is_replaced_by_the_parting_one() {
+    let mut service = upgraded(PATIENT);
+    settle(&mut service, 1, at(1));
+    count(&mut service, 1, 0, at(2));
+    let effects = apply(&mut service, Event::Exited(number(2)), at(2));
+    assert_eq!(effects, [targets(1, &[]), Effect::Forget(number(2))]);
+    assert_eq!(last_look(&mut service, 1, 0, at(2)), []);
+}
+
+#[test]
+fn a_generation_is_kept_as_standby_after_its_drain() {
+    let mut service = upgraded_keeping(PATIENT, 60);
+    settle(&mut service, 1, at(1));
+    assert_eq!(count(&mut service, 1, 0, at(2)), [], "steering still falls back to it");
+    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
+    assert_eq!(service.next_deadline(), Some(at(61)));
+    assert_eq!(apply(&mut service, Event::Tick, at(60)), []);
+    assert!(matches!(phase(&service, 1), Phase::Standby { .. }));
+
+    apply(&mut service, Event::Tick, at(61));
+    assert_eq!(count(&mut service, 1, 1, at(62)), [], "it got a flow by a fallback");
+    assert_eq!(count(&mut service, 1, 0, at(63)), [targets(2, &[])]);
+    assert_eq!(last_look(&mut service, 1, 0, at(63)), [Effect::Signal(number(1), 15)]);
+}
+
+#[test]
+fn undo_goes_back_to_a_standby() {
+    let mut service = upgraded_keeping(PATIENT, 60);
+    settle(&mut service, 1, at(1));
+    count(&mut service, 1, 0, at(2));
+    assert_eq!(apply(&mut service, Event::Undo(drain(PATIENT)), at(30)), [targets(1, &[2])]);
+    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "what has ended stays ended");
+}
+
+#[test]
+fn a_graceful_standby_is_told_when_its_time_is_over() {
+    let mut service = upgraded_keeping(DrainPolicy::Graceful, 30);
+    assert_eq!(settle(&mut service, 1, at(1)), []);
+    assert_eq!(count(&mut service, 1, 2, at(2)), []);
+    assert_eq!(service.next_deadline(), Some(at(31)));
+    assert_eq!(apply(&mut service, Event::Tick, at(31)), [targets(2, &[])]);
+    assert_eq!(last_look(&mut service, 1, 2, at(31)), [Effect::Signal(number(1), 15)]);
+    assert!(matches!(phase(&service, 1), Phase::Finishing { .. }));
+}
+
+#[test]
+fn the_drain_deadline_ends_flows_although_the_generation_was_to_be_kept() {
+    let mut service = upgraded_keeping(PATIENT, 3600);
+    settle(&mut service, 1, at(1));
+    assert_eq!(count(&mut service, 1, 2, at(61)), [targets(2, &[])]);
+    assert_eq!(last_look(&mut service, 1, 2, at(61)), [Effect::Signal(number(1), 15)]);
+    apply(&mut service, Event::Exited(number(1)), at(62));
+    assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 2 }));
+}
+
+#[test]
+fn a_deaf_primary_is_replaced_and_drains() {
+    let mut service = upgraded(PATIENT);
+    let effects = apply(&mut service, Event::Deaf(number(2)), at(2));
+    assert_eq!(effects, [targets(1, &[2])]);
+    let reason = "generation 2 closed its listener".to_owned();
+    assert_eq!(outcome(&service, 1), Some(&Outcome::RolledBack { reason }));
+    settle(&mut service, 2, at(3));
+    assert_eq!(count(&mut service, 2, 0, at(4)), [targets(1, &[])]);
+    assert_eq!(last_look(&mut service, 2, 0, at(4)), [Effect::Signal(number(2), 15)]);
+}
+
+#[test]
+fn nobody_falls_back_to_a_deaf_generation() {
+    let mut service = upgraded(PATIENT);
+    assert_eq!(apply(&mut service, Event::Deaf(number(1)), at(2)), []);
+    let refused = service.apply(Event::Undo(drain(PATIENT)), at(2));
+    assert_eq!(refused, Err(Refusal::NothingToUndo));
+    assert_eq!(apply(&mut service, Event::Deaf(number(2)), at(3)), [], "nobody can take over");
+    assert_eq!(service.primary().unwrap().number, number(2));
+}
+
+#[test]
+fn an_old_generation_that_dies_takes_its_flows_with_it() {
+    let mut service = upgraded(PATIENT);
+    settle(&mut service, 1, at(1));
+    count(&mut service, 1, 7, at(2));
+    let effects = apply(&mut service, Event::Exited(number(1)), at(3));
+    assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
+    assert_eq!(outcome(&service, 1), Some(&Outcome::OldDied { flows: 7 }));
+}
+
+#[test]
+fn a_new_generation_that_dies_when_the_old_one_was_told_to_end_fails_the_rollout() {
+    let mut service = upgraded(PATIENT);
+    settle(&mut service, 1, at(1));
+    count(&mut service, 1, 0, at(2));
+    last_look(&mut service, 1, 0, at(2));
+    assert_eq!(apply(&mut service, Event::Exited(number(2)), at(3)), []);
+    assert_eq!(outcome(&service, 1), Some(&Outcome::NewDied));
+    assert_eq!(service.primary().unwrap().phase, Phase::Dead);
+}
+
+/// What the world shows of a service for which all was done.
+fn all_done(service: &Service) -> Seen {
+    let numbers: BTreeSet<_> = service.generations.iter().map(|it| it.number).collect();
+    Seen {
+        steering: service.targets(),
+        listening: numbers.clone(),
+        alive: numbers.clone(),
+        mapped: numbers,
+    }
+}
+
+#[test]
+fn after_a_restart_only_what_was_not_done_is_done() {
+    let mut service = upgraded(PATIENT);
+    let before = service.targets();
+    settle(&mut service, 1, at(1));
+    count(&mut service, 1, 0, at(2));
+    let seen = Seen { steering: before, ..all_done(&service) };
+    assert_eq!(service.resume(&seen), [targets(2, &[])]);
+    assert_eq!(service.resume(&all_done(&service)), []);
+
+    last_look(&mut service, 1, 0, at(2));
+    let signal = Effect::Signal(number(1), 15);
+    assert_eq!(service.resume(&all_done(&service)), [signal]);
+    let closed = Seen { listening: [number(2)].into(), ..all_done(&service) };
+    assert_eq!(service.resume(&closed), [], "it closed its listener when it was told");
+    apply(&mut service, Event::Told(number(1)), at(2));
+    assert_eq!(service.resume(&all_done(&service)), []);
+
+    apply(&mut service, Event::Tick, at(12));
+    assert_eq!(service.resume(&all_done(&service)), [Effect::Kill(number(1))]);
+    let mapped = all_done(&service).mapped;
+    apply(&mut service, Event::Exited(number(1)), at(13));
+    let seen = Seen { mapped, ..all_done(&service) };
+    assert_eq!(service.resume(&seen), [Effect::Forget(number(1))]);
+}
+
+#[test]
+fn a_state_of_an_earlier_version_is_read() {
+    let mut value = serde_json::to_value(upgraded(PATIENT)).unwrap();
+    for generation in value["generations"].as_array_mut().unwrap() {
+        let generation = generation.as_object_mut().unwrap();
+        for field in ["flows", "deaf", "told"] {
+            assert!(generation.remove(field).is_some());
+        }
+    }
+    let settling = value["generations"][0]["phase"].as_object_mut().unwrap();
+    assert!(settling.remove("keep_until").is_some());
+    assert!(settling["drain"].as_object_mut().unwrap().remove("keep_old").is_some());
+    assert!(value["rollouts"][0].as_object_mut().unwrap().remove("waited").is_some());
+    assert!(serde_json::from_value::<Service>(value).is_ok());
+    let died = serde_json::from_str::<Outcome>(r#"{"outcome":"old_died"}"#).unwrap();
+    assert_eq!(died, Outcome::OldDied { flows: 0 });
+}
+
+#[test]
 fn one_empty_look_between_two_full_ones_does_not_settle() {
     let mut service = upgraded(PATIENT);
-    for queues in [Queues::Empty, Queues::Waiting, Queues::Empty, Queues::Waiting] {
+    for queues in [Queues::Empty, Queues::Waiting(1), Queues::Empty, Queues::Waiting(3)] {
         apply(&mut service, Event::Queues(number(1), queues), at(1));
         assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Settling { .. }));
     }
@@ -112,6 +304,7 @@ fn one_empty_look_between_two_full_ones_does_not_settle() {
         matches!(service.generation(number(1)).unwrap().phase, Phase::Draining { .. }),
         "queue timeout"
     );
+    assert_eq!(service.rollout(RolloutId(1)).unwrap().waited, 3, "the most that were seen");
 }
 
 #[test]
@@ -120,7 +313,7 @@ fn a_candidate_that_never_listens_is_stopped_and_the_old_one_keeps_serving() {
     apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(0));
     assert_eq!(apply(&mut service, Event::Tick, at(29)), []);
     let effects = apply(&mut service, Event::Tick, at(30));
-    assert_eq!(effects, [targets(1, &[]), Effect::Signal(number(2), 15)]);
+    assert_eq!(effects, [Effect::Signal(number(2), 15)], "nobody was steered to it");
     assert!(
         matches!(outcome(&service, 1), Some(Outcome::NotReady { reason }) if reason.contains("30s"))
     );
@@ -191,8 +384,8 @@ fn a_drain_deadline_counts_what_was_left() {
     let mut service = upgraded(PATIENT);
     apply(&mut service, Event::Tick, at(2));
     assert_eq!(apply(&mut service, Event::Tick, at(62)), []);
-    let flows = Flows { open: 2, idle: SECOND };
-    assert_eq!(apply(&mut service, Event::Flows(number(1), flows), at(62)).len(), 2);
+    assert_eq!(count(&mut service, 1, 2, at(62)), [targets(2, &[])]);
+    assert_eq!(last_look(&mut service, 1, 2, at(62)), [Effect::Signal(number(1), 15)]);
     apply(&mut service, Event::Exited(number(1)), at(63));
     assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 2 }));
 }
@@ -200,10 +393,9 @@ fn a_drain_deadline_counts_what_was_left() {
 #[test]
 fn a_graceful_drain_signals_at_once_and_kills_at_its_deadline() {
     let mut service = upgraded(DrainPolicy::Graceful);
-    apply(&mut service, Event::Queues(number(1), Queues::Empty), at(1));
-    let effects = apply(&mut service, Event::Queues(number(1), Queues::Empty), at(1));
-    assert_eq!(effects, [targets(2, &[]), Effect::Signal(number(1), 15)]);
-    apply(&mut service, Event::Flows(number(1), Flows { open: 1, idle: SECOND }), at(5));
+    assert_eq!(settle(&mut service, 1, at(1)), [targets(2, &[])]);
+    assert_eq!(last_look(&mut service, 1, 4, at(1)), [Effect::Signal(number(1), 15)]);
+    count(&mut service, 1, 1, at(5));
     assert_eq!(apply(&mut service, Event::Tick, at(61)), [Effect::Kill(number(1))]);
     apply(&mut service, Event::Exited(number(1)), at(62));
     assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 1 }));
@@ -214,161 +406,4 @@ fn what_was_written_down_is_read_back() {
     let service = upgraded(DrainPolicy::Patient { idle: Some(SECOND) });
     let text = serde_json::to_string(&service).unwrap();
     assert_eq!(serde_json::from_str::<Service>(&text).unwrap(), service);
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Upgrade(DrainPolicy),
-    Undo,
-    Ready(u32),
-    Failed(u32),
-    Exited(u32),
-    Queues(u32, Queues),
-    Flows(u32, u64),
-    Wait(u64),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let policy = prop_oneof![
-        Just(PATIENT),
-        Just(DrainPolicy::Graceful),
-        Just(DrainPolicy::Patient { idle: Some(SECOND) })
-    ];
-    let one = 1..8_u32;
-    let queues = prop_oneof![Just(Queues::Empty), Just(Queues::Waiting)];
-    let step = prop_oneof![
-        3 => policy.prop_map(Step::Upgrade),
-        1 => Just(Step::Undo),
-        3 => one.clone().prop_map(Step::Ready),
-        1 => one.clone().prop_map(Step::Failed),
-        1 => one.clone().prop_map(Step::Exited),
-        4 => (one.clone(), queues).prop_map(|(one, queues)| Step::Queues(one, queues)),
-        2 => (one, 0..3_u64).prop_map(|(one, open)| Step::Flows(one, open)),
-        2 => (0..40_u64).prop_map(Step::Wait),
-    ];
-    prop::collection::vec(step, 1..60)
-}
-
-/// What really lives, kept apart from the service's own opinion.
-struct World {
-    service: Service,
-    now: Timestamp,
-    alive: BTreeSet<GenerationNumber>,
-    steered: Targets,
-}
-
-impl World {
-    fn new() -> Self {
-        let steered = Targets { primary: number(1), standbys: Vec::new() };
-        Self { service: attached(), now: at(0), alive: BTreeSet::from([number(1)]), steered }
-    }
-
-    fn take(&mut self, step: &Step) {
-        let event = match *step {
-            Step::Upgrade(policy) => Event::Upgrade(plan(policy), launched()),
-            Step::Undo => Event::Undo(drain(PATIENT)),
-            Step::Ready(one) if self.alive.contains(&number(one)) => {
-                Event::Ready(number(one), PortHold::Shared)
-            }
-            Step::Failed(one) => Event::Failed(number(one), "test".into()),
-            Step::Exited(one) => {
-                self.alive.remove(&number(one));
-                Event::Exited(number(one))
-            }
-            Step::Queues(one, queues) => Event::Queues(number(one), queues),
-            Step::Flows(one, open) => Event::Flows(number(one), Flows { open, idle: SECOND }),
-            Step::Wait(seconds) => {
-                self.now = self.now.after(Duration::from_secs(seconds));
-                Event::Tick
-            }
-            Step::Ready(_) => return,
-        };
-        self.feed(event);
-    }
-
-    fn feed(&mut self, event: Event) {
-        let before = self.service.clone();
-        match self.service.apply(event, self.now) {
-            Ok(effects) => effects.iter().for_each(|effect| self.execute(effect)),
-            Err(_) => assert_eq!(self.service, before, "a refusal changes nothing"),
-        }
-    }
-
-    fn execute(&mut self, effect: &Effect) {
-        match effect {
-            Effect::Launch(one) => {
-                assert!(self.alive.insert(*one), "generation {one} launched twice");
-            }
-            Effect::Steer(targets) => self.steered = targets.clone(),
-            Effect::Signal(one, _) | Effect::Kill(one) => {
-                let steered = &self.steered;
-                assert!(
-                    steered.primary != *one && !steered.standbys.contains(one),
-                    "{one} ends while steered to"
-                );
-            }
-            Effect::Forget(one) => {
-                assert!(self.steered.primary != *one, "{one} forgotten while steered to");
-            }
-        }
-    }
-
-    fn check(&self) {
-        let primaries = self
-            .service
-            .generations
-            .iter()
-            .filter(|it| matches!(it.phase, Phase::Primary | Phase::Dead));
-        assert_eq!(primaries.count(), 1, "exactly one generation is (or was last) the primary");
-        let serving = |one: &GenerationNumber| {
-            self.service.generation(*one).is_some_and(Generation::can_serve)
-        };
-        if self.alive.iter().any(serving) {
-            assert!(
-                self.alive.contains(&self.steered.primary),
-                "a live generation is steered to if one can serve"
-            );
-        }
-        assert_eq!(
-            self.service.targets().as_ref(),
-            Some(&self.steered),
-            "the kernel has what the service wants"
-        );
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn steering_never_leads_to_a_generation_that_was_told_to_end(steps in steps()) {
-        let mut world = World::new();
-        for step in &steps {
-            world.take(step);
-            world.check();
-        }
-    }
-
-    #[test]
-    fn every_rollout_ends(steps in steps()) {
-        let mut world = World::new();
-        for step in &steps {
-            world.take(step);
-        }
-        for round in 0..200 {
-            world.take(&Step::Wait(20));
-            let numbers: Vec<_> = world.service.generations.iter().map(|it| (it.number, it.phase.clone())).collect();
-            for (number, phase) in numbers {
-                match phase {
-                    Phase::Draining { .. } | Phase::Finishing { .. } => world.take(&Step::Flows(number.0, 1)),
-                    Phase::Stopping { killed: true, .. } => world.take(&Step::Exited(number.0)),
-                    _ => {}
-                }
-            }
-            if world.service.rollouts.iter().all(Rollout::is_ended) {
-                return Ok(());
-            }
-            prop_assert!(round < 199, "{:#?}", world.service);
-        }
-    }
 }

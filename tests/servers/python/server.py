@@ -19,6 +19,7 @@ parser.add_argument("--reuse-port", action="store_true")
 parser.add_argument("--describe", metavar="FILE", help="write what the process was given")
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
+parser.add_argument("--note-term", metavar="FILE", help="write down each SIGTERM, and go on")
 parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 options = parser.parse_args()
@@ -52,6 +53,13 @@ if options.describe:
             "open files": resource.getrlimit(resource.RLIMIT_NOFILE),
         }
         json.dump(given, file)
+if options.note_term:
+
+    def note(*_):
+        with open(options.note_term, "a") as file:
+            file.write("told\n")
+
+    signal.signal(signal.SIGTERM, note)
 time.sleep(options.after)
 listener = socket.socket(socket.AF_INET6 if ":" in options.address else socket.AF_INET)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

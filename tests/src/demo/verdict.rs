@@ -169,7 +169,8 @@ fn outcome(rollout: &RolloutView) -> &'static str {
         None => "under way",
         Some(Outcome::Completed) => "completed",
         Some(Outcome::DeadlinePassed { .. }) => "deadline passed",
-        Some(Outcome::OldDied) => "old generation died",
+        Some(Outcome::OldDied { .. }) => "old generation died",
+        Some(Outcome::NewDied) => "new generation died",
         Some(Outcome::NotReady { .. }) => "not ready",
         Some(Outcome::RolledBack { .. }) => "rolled back",
     }

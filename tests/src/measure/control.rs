@@ -48,6 +48,7 @@ fn undo() -> Result<Vec<u8>> {
         queue_timeout: Duration::from_secs(5),
         timeout: Duration::from_hours(1),
         stop_timeout: Duration::from_secs(10),
+        keep_old: Duration::ZERO,
     };
     let body = serde_json::to_string(&UndoRequest { drain, if_generation: None })?;
     let head = format!(

@@ -86,7 +86,7 @@ pub(in crate::cli) struct UpgradeArguments {
 /// Put the previous generation back
 ///
 /// Gives all new connections to the generation that had them before, which must still be alive: it is, as long as it
-/// drains. The generation that is taken back keeps the connections it has, and drains in turn.
+/// drains or is kept (`--keep-old`). The generation that is taken back keeps the connections it has, and drains in turn.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Example:
@@ -242,6 +242,12 @@ pub(in crate::cli) struct DrainOptions {
     #[arg(long, env = "AGENT_STOP_TIMEOUT", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) stop_timeout: Duration,
+
+    /// How long after the switch it is kept alive to fall back to, even if it has drained; flows left at the drain timeout
+    /// still end with it
+    #[arg(long, env = "AGENT_KEEP_OLD", value_name = "TIME", default_value = "0s")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) keep_old: Duration,
 }
 
 /// When a replaced generation is told to end.
@@ -260,7 +266,7 @@ pub(in crate::cli) enum Wait {
     Ready,
     /// It gets all new connections
     Switched,
-    /// The old generation has finished and is gone
+    /// The old generation has drained, and is gone unless it is kept
     Drained,
 }
 
@@ -269,7 +275,7 @@ pub(in crate::cli) enum Wait {
 pub(in crate::cli) enum UndoWait {
     /// The previous generation gets all new connections
     Switched,
-    /// The other one has finished and is gone
+    /// The other one has drained, and is gone unless it is kept
     Drained,
 }
 

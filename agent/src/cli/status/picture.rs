@@ -23,6 +23,10 @@ pub(in crate::cli) fn service(service: &ServiceView, look: Look) -> String {
     }
     for rollout in &service.rollouts {
         text.push_str(&format!("rollout {}: {}\n", rollout.id, follow::summary(rollout)));
+        if look.wide && rollout.waited > 0 {
+            let waited = words::count(rollout.waited, "connection", "connections");
+            text.push_str(&format!("  waited for {waited} that had not been accepted\n"));
+        }
     }
     for warning in warnings(service) {
         text.push_str(&format!("{} {warning}\n", Paint::Warning.on("warning:", look.colour)));
@@ -99,6 +103,8 @@ const fn state(state: GenerationState) -> &'static str {
         GenerationState::Dead => "dead",
         GenerationState::Settling => "settling",
         GenerationState::Draining => "draining",
+        GenerationState::Standby => "standby",
+        GenerationState::Parting => "parting",
         GenerationState::Finishing => "finishing",
         GenerationState::Stopping => "stopping",
     }
@@ -117,9 +123,10 @@ const fn paint(generation: &GenerationView) -> Option<Paint> {
     match generation.state {
         GenerationState::Dead => Some(Paint::Error),
         _ if generation.takes_new_connections => Some(Paint::Serving),
-        GenerationState::Starting | GenerationState::Primary => None,
+        GenerationState::Starting | GenerationState::Primary | GenerationState::Standby => None,
         GenerationState::Settling
         | GenerationState::Draining
+        | GenerationState::Parting
         | GenerationState::Finishing
         | GenerationState::Stopping => Some(Paint::Leaving),
     }
@@ -161,8 +168,9 @@ fn warnings(service: &ServiceView) -> Vec<String> {
     let new = |count| words::count(count, "new connection", "new connections");
     let mut warnings: Vec<_> = service.troubles.iter().map(|it| words::line(it)).collect();
     if service.state == ServiceState::Degraded && warnings.is_empty() {
-        warnings
-            .push("no generation lives: connections are refused until a server listens".to_owned());
+        warnings.push(
+            "no generation can serve: connections are refused until a server listens".to_owned(),
+        );
     }
     if service.fallback > 0 {
         let count = new(service.fallback);

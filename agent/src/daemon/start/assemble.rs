@@ -132,20 +132,22 @@ fn open(cgroup: &Cgroup) -> Result<File, Problem> {
 }
 
 impl Agent {
-    /// Continues what an earlier agent left: repeats what it may not have done, and looks who died meanwhile.
+    /// Continues what an earlier agent left: does what it decided and did not do, and looks who died meanwhile.
     fn adopt(&mut self) -> Result<(), Problem> {
         self.settle_unfinished();
         let ids: Vec<ServiceId> = self.records.keys().copied().collect();
         for id in ids {
             let service = self.record(id).service.clone();
             tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
-            self.unfinished.extend(service.resume().into_iter().map(|effect| (id, effect)));
+            let seen = self.seen(id)?;
+            self.unfinished.extend(service.resume(&seen).into_iter().map(|effect| (id, effect)));
             self.finish_effects();
             for generation in service.generations {
                 self.adopt_generation(
                     GenerationId { service: id, number: generation.number },
                     &generation,
                 )?;
+                self.note_listener_gone(GenerationId { service: id, number: generation.number });
             }
         }
         self.set_endpoints()?;

@@ -1,0 +1,122 @@
+//! Looks at generations that leave: what is in their queues, and how many flows they have.
+
+use std::{collections::HashSet, time::Duration};
+
+use super::{
+    agent::Agent,
+    observe::{owner, ports},
+};
+use crate::{
+    api::Problem,
+    host::sock_diag::{self, HalfOpen, SocketCookie, Stage},
+    rollout::{Event, Flows, Queues},
+    service::{GenerationId, ServiceId},
+};
+
+impl Agent {
+    /// Requests that are half-open at the switch belong to the generation that got the SYN. Those that come later have other
+    /// cookies, so that nothing else has to tell them apart.
+    pub(super) fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let Some(replaced) =
+            service.primary().map(|it| GenerationId { service: id, number: it.number })
+        else {
+            return Ok(());
+        };
+        let requests = self.half_open_requests(id)?;
+        self.half_open.insert(replaced, requests);
+        Ok(())
+    }
+
+    pub(super) fn look_at_queues(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        // Should it die before it drains, this is how many flows died with it.
+        if !self.flows.contains_key(&generation) {
+            self.look_at_flows(generation)?;
+        }
+        let queues = self.queues(generation)?;
+        self.feed(generation.service, Event::Queues(generation.number, queues))
+    }
+
+    /// Half-open requests first: one that becomes a connection meanwhile is seen in the accept queue.
+    fn queues(&self, generation: GenerationId) -> Result<Queues, Problem> {
+        let service = &self.record(generation.service).service;
+        let Some(known) = service.generation(generation.number) else { return Ok(Queues::Empty) };
+        let mut waiting = 0;
+        let remembered = self.half_open.get(&generation);
+        if remembered.is_none_or(|requests| !requests.is_empty()) {
+            // After a restart nobody remembers which requests were there: then all are waited for.
+            let ours = |request: &&HalfOpen| {
+                remembered.is_none_or(|remembered| remembered.contains(&request.cookie))
+            };
+            for port in ports(&service.endpoints) {
+                waiting += sock_diag::half_open(port)?.iter().filter(ours).count() as u64;
+            }
+        }
+        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let all = sock_diag::listeners()?;
+        let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
+        waiting += listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
+        Ok(if waiting == 0 { Queues::Empty } else { Queues::Waiting(waiting) })
+    }
+
+    /// The look that decides whether a generation is told to end. Steering must have forgotten it, and whoever takes its
+    /// place must be there.
+    pub(super) fn look_last(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let id = generation.service;
+        if self.unfinished.iter().any(|(service, _)| *service == id)
+            || !self.primary_is_settled(id)?
+            || self.still_unattributed(id)?
+        {
+            return Ok(());
+        }
+        if !self.half_open.contains_key(&generation) {
+            let requests = self.requests_of_standby(id)?;
+            self.half_open.insert(generation, requests);
+        }
+        let queues = self.queues(generation)?;
+        let flows = self.count_flows(generation)?;
+        self.feed(id, Event::LastLook(generation.number, queues, flows))
+    }
+
+    /// Half-open requests that a standby may have got: none, if the kernel never fell back to
+    /// one and never moved any.
+    fn requests_of_standby(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
+        let counts = self.datapath.steer_counts(id)?;
+        if counts.fallback == 0 && counts.moved == 0 {
+            return Ok(HashSet::new());
+        }
+        self.half_open_requests(id)
+    }
+
+    fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
+        let mut requests = HashSet::new();
+        for port in ports(&self.record(id).service.endpoints) {
+            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
+        }
+        Ok(requests)
+    }
+
+    pub(super) fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        if self.still_unattributed(generation.service)? {
+            return Ok(());
+        }
+        let flows = self.count_flows(generation)?;
+        self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
+    /// sends the rest whether the server lives or not.
+    fn count_flows(&mut self, generation: GenerationId) -> Result<Flows, Problem> {
+        let mut open = 0;
+        let mut idle = Duration::MAX;
+        for flow in self.flows_of(generation.service)? {
+            if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
+                open += 1;
+                idle = idle.min(flow.idle.unwrap_or_default());
+            }
+        }
+        let flows = Flows { open, idle };
+        self.flows.insert(generation, flows);
+        Ok(flows)
+    }
+}

@@ -1,0 +1,92 @@
+//! What happens to a service, and what is to be done.
+
+use std::time::Duration;
+
+use super::{DrainPlan, Origin, Plan, PortHold, RolloutId, Targets};
+use crate::service::GenerationNumber;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An upgrade was asked for; `origin` is what it will bring.
+    Upgrade(Plan, Origin),
+    /// Somebody wants the previous generation back.
+    Undo(DrainPlan),
+    /// The candidate listens on every endpoint, and its listeners are in the kernel maps.
+    Ready(GenerationNumber, PortHold),
+    /// The candidate is not ready, for this reason; it may become so.
+    NotYet(GenerationNumber, String),
+    /// The candidate cannot become ready.
+    Failed(GenerationNumber, String),
+    /// No process of the generation is left.
+    Exited(GenerationNumber),
+    /// The generation lives, but has closed its last listener on some endpoint.
+    Deaf(GenerationNumber),
+    /// The generation has a listener on every endpoint again.
+    Listens(GenerationNumber),
+    /// The kernel queues of a replaced generation were looked at.
+    Queues(GenerationNumber, Queues),
+    /// The flows of a replaced generation were counted, by asking for the sockets themselves.
+    Flows(GenerationNumber, Flows),
+    /// One that is parting was looked at, after steering forgot it and while the primary listened. In the order in which a
+    /// connection goes (half-open, queued, a flow), so that none that was there can have been missed.
+    LastLook(GenerationNumber, Queues, Flows),
+    /// The signal was sent.
+    Told(GenerationNumber),
+    /// Time has passed.
+    Tick,
+}
+
+/// What the kernel holds for a listener that has not accepted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// Nothing.
+    Empty,
+    /// So many connections to accept, and requests that are half-open.
+    Waiting(u64),
+}
+
+impl Queues {
+    /// How many wait.
+    pub const fn count(self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Waiting(count) => count,
+        }
+    }
+}
+
+/// The flows of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flows {
+    /// How many are open.
+    pub open: u64,
+    /// How long every one of them has been idle at least.
+    pub idle: Duration,
+}
+
+/// What is to be done. After a restart the world is asked which were done: see [`Service::resume`](super::Service::resume).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start the candidate's processes.
+    Launch(GenerationNumber),
+    /// Give new connections to these.
+    Steer(Targets),
+    /// Tell the root processes of a generation to end.
+    Signal(GenerationNumber, i32),
+    /// End every process of a generation.
+    Kill(GenerationNumber),
+    /// Remove every trace of a generation that has no process left.
+    Forget(GenerationNumber),
+}
+
+/// Why an event that somebody asked for was not accepted. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// One change at a time.
+    #[error("generation {0} is being made ready by rollout {1}")]
+    RolloutUnderWay(GenerationNumber, RolloutId),
+    /// There is no generation to go back to.
+    #[error("no previous generation is left to go back to")]
+    NothingToUndo,
+}

@@ -1,0 +1,76 @@
+//! What is remembered of upgrades and undos.
+
+use super::{Kind, Outcome, Rollout, RolloutId, Service, Status, Timestamp};
+use crate::service::GenerationNumber;
+
+/// How many ended rollouts are remembered.
+const HISTORY: usize = 64;
+
+impl Service {
+    pub(super) fn record(
+        &mut self,
+        kind: Kind,
+        from: GenerationNumber,
+        to: GenerationNumber,
+        status: Status,
+        began: Timestamp,
+    ) -> RolloutId {
+        let id = RolloutId(self.last_rollout.0 + 1);
+        self.last_rollout = id;
+        self.rollouts.push(Rollout {
+            id,
+            kind,
+            from,
+            to,
+            began,
+            switched: None,
+            ended: None,
+            waited: 0,
+            status,
+        });
+        id
+    }
+
+    pub(super) fn end_rollouts_from(
+        &mut self,
+        from: GenerationNumber,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) {
+        for rollout in
+            self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining)
+        {
+            rollout.end(outcome.clone(), now);
+        }
+    }
+
+    pub(super) fn end_rollouts_to(
+        &mut self,
+        to: GenerationNumber,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) {
+        for rollout in self.rollouts.iter_mut().filter(|it| it.to == to && !it.is_ended()) {
+            rollout.end(outcome.clone(), now);
+        }
+    }
+
+    /// Of those that were seen at once, the most.
+    pub(super) fn note_waited(&mut self, from: GenerationNumber, count: u64) {
+        for rollout in
+            self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining)
+        {
+            rollout.waited = rollout.waited.max(count);
+        }
+    }
+
+    pub(super) fn trim_history(&mut self) {
+        let mut surplus =
+            self.rollouts.iter().filter(|it| it.is_ended()).count().saturating_sub(HISTORY);
+        self.rollouts.retain(|rollout| {
+            let drop = surplus > 0 && rollout.is_ended();
+            surplus -= usize::from(drop);
+            !drop
+        });
+    }
+}

@@ -1,0 +1,66 @@
+//! After a restart: which of the effects of the last decisions are still to be executed.
+//!
+//! What was decided is written down before it is executed, so that a crash may have come before an effect, after it, or in
+//! between. The world is asked. None is repeated that was done:
+//!
+//! - `Steer` shows in the map.
+//! - `Signal` is written down when it was sent ([`Event::Told`](super::Event::Told)). A crash between the two leaves a
+//!   generation that was told and is not known to be: but a server that got its signal closes its listeners first, so that
+//!   one that still listens was not told. One that does not listen is not told again, because a second signal makes many
+//!   servers quit at once and cut flows. If it was not told at all (it had closed its listener before, or is a candidate
+//!   that never had one), it is killed when its time is up, and that is all that the lost signal costs: a patient drain has
+//!   left it no flow.
+//! - `Kill` is for processes that live.
+//! - `Forget` shows in the maps: they know a generation that the service does not.
+//! - `Launch` is never repeated; its outcome is looked up as of any candidate.
+
+use std::collections::BTreeSet;
+
+use super::{Effect, Phase, Service, Targets};
+use crate::service::GenerationNumber;
+
+/// What the world shows of a service after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Where the kernel steers to.
+    pub steering: Option<Targets>,
+    /// The generations that have a listener.
+    pub listening: BTreeSet<GenerationNumber>,
+    /// The generations that have a process.
+    pub alive: BTreeSet<GenerationNumber>,
+    /// The generations that the maps know.
+    pub mapped: BTreeSet<GenerationNumber>,
+}
+
+impl Service {
+    /// What was decided and has not been done.
+    pub fn resume(&self, seen: &Seen) -> Vec<Effect> {
+        let steer = self.targets().filter(|meant| seen.steering.as_ref() != Some(meant));
+        let mut effects: Vec<_> = steer.map(Effect::Steer).into_iter().collect();
+        for generation in &self.generations {
+            let number = generation.number;
+            match generation.phase {
+                Phase::Stopping { killed: true, .. } if seen.alive.contains(&number) => {
+                    effects.push(Effect::Kill(number));
+                }
+                Phase::Stopping { killed: false, signal, .. } | Phase::Finishing { signal, .. }
+                    if !generation.told && seen.listening.contains(&number) =>
+                {
+                    effects.push(Effect::Signal(number, signal));
+                }
+                Phase::Starting { .. }
+                | Phase::Primary
+                | Phase::Dead
+                | Phase::Settling { .. }
+                | Phase::Draining { .. }
+                | Phase::Standby { .. }
+                | Phase::Parting { .. }
+                | Phase::Finishing { .. }
+                | Phase::Stopping { .. } => {}
+            }
+        }
+        let forgotten = seen.mapped.iter().filter(|number| self.generation(**number).is_none());
+        effects.extend(forgotten.copied().map(Effect::Forget));
+        effects
+    }
+}

@@ -1,0 +1,66 @@
+//! Where new connections go, and who takes over.
+
+use agent_ebpf::steering::MAX_STANDBYS;
+
+use super::{DrainPlan, Effect, Outcome, Phase, Service, Timestamp};
+use crate::service::GenerationNumber;
+
+/// Which generations the kernel may give a new connection to, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// Takes them.
+    pub primary: GenerationNumber,
+    /// Take them if the primary has no listener left; the youngest first, and no more than the kernel can hold.
+    pub standbys: Vec<GenerationNumber>,
+}
+
+impl Service {
+    /// Where new connections should go.
+    pub fn targets(&self) -> Option<Targets> {
+        let primary = self.primary()?.number;
+        let younger_first = self.generations.iter().rev();
+        let standbys = younger_first
+            .filter(|it| it.can_serve() && it.number != primary)
+            .map(|it| it.number)
+            .take(MAX_STANDBYS)
+            .collect();
+        Some(Targets { primary, standbys })
+    }
+
+    /// The youngest replaced generation that can take over.
+    pub(super) fn previous(&self) -> Option<GenerationNumber> {
+        self.generations.iter().filter(|it| it.can_take_over()).map(|it| it.number).max()
+    }
+
+    pub(super) fn steer(&self) -> Vec<Effect> {
+        self.targets().map(Effect::Steer).into_iter().collect()
+    }
+
+    /// Makes `number` the primary and, with a plan, starts the drain of the live one before, which it returns.
+    pub(super) fn hand_over(
+        &mut self,
+        number: GenerationNumber,
+        drain: Option<&DrainPlan>,
+        now: Timestamp,
+    ) -> Option<GenerationNumber> {
+        let mut replaced = None;
+        for generation in &mut self.generations {
+            if generation.number == number {
+                generation.phase = Phase::Primary;
+            } else if let (Phase::Primary, Some(drain)) = (&generation.phase, drain) {
+                generation.phase = Phase::Settling {
+                    until: now.after(drain.queue_timeout),
+                    quiet: false,
+                    keep_until: now.after(drain.keep_old),
+                    drain: drain.clone(),
+                };
+                replaced = Some(generation.number);
+            }
+        }
+        self.generations.retain(|generation| generation.phase != Phase::Dead);
+        // Whoever waits for its drain waits in vain: it serves again.
+        let reason = format!("generation {number} serves again");
+        self.end_rollouts_from(number, &Outcome::RolledBack { reason }, now);
+        replaced
+    }
+}

@@ -1,0 +1,126 @@
+//! The operator's part: an upgrade begins, its candidate becomes ready or not, somebody wants the previous one back.
+
+use super::{
+    DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Refusal, Service,
+    Status, Timestamp,
+};
+use crate::service::GenerationNumber;
+
+impl Service {
+    pub(super) fn begin_upgrade(
+        &mut self,
+        plan: &Plan,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, Refusal> {
+        self.refuse_while_making_ready()?;
+        let number = GenerationNumber(self.last_generation.0 + 1);
+        let from = self.primary().map_or(self.last_generation, |primary| primary.number);
+        self.last_generation = number;
+        let launch = matches!(origin, Origin::Launched { .. });
+        self.generations.push(Generation {
+            number,
+            phase: Phase::Starting {
+                ready_by: now.after(plan.ready_timeout),
+                obstacle: None,
+                drain: plan.drain.clone(),
+            },
+            origin,
+            hold: PortHold::Unbound,
+            since: now,
+            processes: Vec::new(),
+            listeners: Vec::new(),
+            flows: 0,
+            deaf: false,
+            told: false,
+        });
+        self.record(Kind::Upgrade, from, number, Status::MakingReady, now);
+        Ok(if launch { vec![Effect::Launch(number)] } else { Vec::new() })
+    }
+
+    pub(super) fn undo(
+        &mut self,
+        drain: &DrainPlan,
+        now: Timestamp,
+    ) -> Result<Vec<Effect>, Refusal> {
+        if let Some(candidate) = self.candidate() {
+            return Ok(self.give_up(candidate.number, "undone", now));
+        }
+        let previous = self.previous().ok_or(Refusal::NothingToUndo)?;
+        let current = self.primary().ok_or(Refusal::NothingToUndo)?.number;
+        self.end_rollouts_to(current, &Outcome::RolledBack { reason: "undone".to_owned() }, now);
+        self.hand_over(previous, Some(drain), now);
+        let id = self.record(Kind::Undo, current, previous, Status::Draining, now);
+        if let Some(rollout) = self.rollouts.iter_mut().find(|rollout| rollout.id == id) {
+            rollout.switched = Some(now);
+        }
+        Ok(self.steer())
+    }
+
+    pub(super) fn promote(
+        &mut self,
+        number: GenerationNumber,
+        hold: PortHold,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
+        let Phase::Starting { drain, .. } = candidate.phase.clone() else { return Vec::new() };
+        candidate.hold = hold;
+        let dead: Vec<_> = self
+            .generations
+            .iter()
+            .filter(|it| it.phase == Phase::Dead)
+            .map(|it| it.number)
+            .collect();
+        let replaced = self.hand_over(number, Some(&drain), now);
+        for rollout in self.rollouts.iter_mut().filter(|it| it.to == number && !it.is_ended()) {
+            rollout.switched = Some(now);
+            rollout.status = Status::Draining;
+            // Not always the one that was the primary when the rollout began: that one may have died meanwhile.
+            match replaced {
+                Some(replaced) => rollout.from = replaced,
+                None => rollout.end(Outcome::Completed, now),
+            }
+        }
+        let mut effects = self.steer();
+        effects.extend(dead.into_iter().map(Effect::Forget));
+        effects
+    }
+
+    pub(super) fn note_obstacle(&mut self, number: GenerationNumber, why: String) -> Vec<Effect> {
+        if let Some(Phase::Starting { obstacle, .. }) =
+            self.generation_mut(number).map(|it| &mut it.phase)
+        {
+            *obstacle = Some(why);
+        }
+        Vec::new()
+    }
+
+    /// A candidate that will not serve: nobody was steered to it, so it can be told to end at once.
+    pub(super) fn give_up(
+        &mut self,
+        number: GenerationNumber,
+        reason: &str,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
+        let Phase::Starting { drain, .. } = candidate.phase.clone() else { return Vec::new() };
+        let found = candidate.origin == Origin::Found;
+        self.end_rollouts_to(number, &Outcome::NotReady { reason: reason.to_owned() }, now);
+        if found {
+            // Somebody else's process: it was offered to us, and goes on without us.
+            self.generations.retain(|generation| generation.number != number);
+            return vec![Effect::Forget(number)];
+        }
+        self.stop(number, &drain, 0, now)
+    }
+
+    fn refuse_while_making_ready(&self) -> Result<(), Refusal> {
+        let Some(candidate) = self.candidate() else { return Ok(()) };
+        let rollout = self.rollouts.iter().rfind(|rollout| rollout.to == candidate.number);
+        Err(Refusal::RolloutUnderWay(
+            candidate.number,
+            rollout.map_or(self.last_rollout, |rollout| rollout.id),
+        ))
+    }
+}
