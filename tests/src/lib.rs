@@ -13,6 +13,7 @@
 //! | [`other_build`] | the agent with other programs inside |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`wait`] | waiting for a condition, with an end |
+//! | `bpftool`, `http`, `machine`, `traces` | the kernel's counts, asking the agent directly, what this runs on, and whether anything is left |
 //! | [`interrupt`] | being told to stop |
 //! | [`demo`] | what `cargo xtask demo` shows |
 //! | [`measure`] | what `cargo xtask measure` measures |
@@ -30,3 +31,8 @@ pub mod process;
 pub mod servers;
 pub mod stage;
 pub mod wait;
+
+mod bpftool;
+mod http;
+mod machine;
+mod traces;
