@@ -56,6 +56,19 @@ pub(crate) fn map_bytes(pin: &Path) -> Result<u64> {
     map["bytes_memlock"].as_u64().with_context(|| format!("no size in {map}"))
 }
 
+/// What kind of map a pinned one is, as bpftool calls it.
+pub(crate) fn map_kind(pin: &Path) -> Result<String> {
+    let map = ask("map", pin)?;
+    Ok(map["type"].as_str().with_context(|| format!("no type in {map}"))?.to_owned())
+}
+
+/// How many entries a pinned hash map has.
+pub(crate) fn map_entries(pin: &Path) -> Result<u64> {
+    let entries = output(command(&["map", "dump", "pinned"]).arg(pin))?;
+    let entries = entries.as_array().with_context(|| format!("no list: {entries}"))?;
+    Ok(u64::try_from(entries.len())?)
+}
+
 fn ask(kind: &str, pin: &Path) -> Result<Value> {
     output(command(&[kind, "show", "pinned"]).arg(pin))
 }

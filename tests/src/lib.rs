@@ -17,6 +17,7 @@
 //! | [`interrupt`] | being told to stop |
 //! | [`demo`] | what `cargo xtask demo` shows |
 //! | [`measure`] | what `cargo xtask measure` measures |
+//! | [`soak`] | what `cargo xtask soak` runs |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
@@ -29,6 +30,7 @@ pub mod namespace;
 pub mod other_build;
 pub mod process;
 pub mod servers;
+pub mod soak;
 pub mod stage;
 pub mod wait;
 

@@ -35,6 +35,7 @@ use anyhow::{Context, Result, bail};
 
 use self::bench::Bench;
 use self::report::Report;
+pub(crate) use self::sample::grouped;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 
