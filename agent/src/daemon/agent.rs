@@ -109,6 +109,7 @@ impl Agent {
         match message {
             Message::Request(request) => self.answer(request),
             Message::Kernel(event) => self.note_kernel(event),
+            Message::ReportsLost(count) => self.note_lost_reports(count),
             Message::ProcessEnded(generation, ending) => {
                 self.note_process_ended(generation, ending);
             }

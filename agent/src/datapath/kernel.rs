@@ -13,7 +13,7 @@ use std::{
 use agent_ebpf::{SCHEMA, steering::SteerCounts};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, Program, ProgramError,
         SkLookup,
@@ -112,7 +112,9 @@ impl Kernel {
     }
 
     pub(super) fn take_events(&mut self) -> Result<Events, DatapathError> {
-        RingBuf::try_from(self.take("EVENTS")).named("open", "EVENTS").map(Events::new)
+        let ring = RingBuf::try_from(self.take("EVENTS")).named("open", "EVENTS")?;
+        let lost = Array::try_from(self.take("LOST_REPORTS")).named("open", "LOST_REPORTS")?;
+        Ok(Events::new(ring, lost))
     }
 
     pub(super) fn take_logs(&mut self) -> Result<KernelLogs, DatapathError> {

@@ -17,6 +17,7 @@ parser.add_argument("--reuse-port", action="store_true")
 parser.add_argument("--describe", metavar="FILE", help="write what the process was given")
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
+parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
 options = parser.parse_args()
 
 
@@ -48,6 +49,9 @@ if options.describe:
         }
         json.dump(given, file)
 time.sleep(options.after)
+for _ in range(options.listen_before):
+    with socket.socket() as elsewhere:
+        elsewhere.listen()
 listener = socket.socket()
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 if options.reuse_port:
