@@ -1,6 +1,10 @@
 //! Takes charge of a port that a server serves.
 
-use super::{agent::Agent, clock, found, observe, state_file::Record};
+use super::{
+    agent::{Agent, unchanged},
+    clock, found, observe,
+    state_file::Record,
+};
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     host::{
@@ -155,7 +159,7 @@ impl Agent {
         for process in &server.processes {
             self.watch_process(generation, *process)?;
         }
-        self.save()?;
+        self.save().map_err(unchanged)?;
         let effects = self.record(id).service.resume();
         self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
         self.finish_effects();

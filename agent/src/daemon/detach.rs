@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use super::{agent::Agent, observe};
+use super::{
+    agent::{Agent, unchanged},
+    observe,
+};
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
     host::sock_diag,
@@ -20,6 +23,8 @@ impl Agent {
         let id = self.select(selector)?;
         self.refuse_to_cut(id)?;
         let service = self.record(id).service.name.clone();
+        // A state without the service needs no more room than this one.
+        self.save().map_err(unchanged)?;
         self.release(id)?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
@@ -88,7 +93,8 @@ impl Agent {
         self.looks.retain(|generation, _| generation.service != id);
         self.unfinished.retain(|(service, _)| *service != id);
         self.remove_old_logs(&record.service);
-        self.save()
+        self.save_or_owe();
+        Ok(())
     }
 
     /// Removes our tags and switches off the socket options that we switched on.
@@ -158,8 +164,12 @@ impl Agent {
         }
         for directory in [places.services_dir(), places.runtime_dir] {
             match fs::remove_dir(&directory) {
-                // The log of an agent in the background, or somebody else's files.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                // The log of an agent in the background, or somebody else's files; a file system of its own.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                    ) => {}
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(&directory, error));
                 }

@@ -21,6 +21,7 @@ mod journal;
 mod launch;
 mod message;
 mod observe;
+mod overrun;
 mod presence;
 mod problems;
 mod removals;

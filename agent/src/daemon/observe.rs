@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{agent::Agent, found, troubles::told};
+use super::{
+    agent::{Agent, RETRY},
+    found,
+    troubles::{Trouble, told},
+};
 use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath},
@@ -22,7 +26,7 @@ const QUEUE_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks at the flows of a draining generation that nobody reports as empty.
 const FLOW_LOOK: Duration = Duration::from_secs(1);
 /// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
-const LISTENER_LOOK: Duration = Duration::from_millis(2);
+pub(super) const LISTENER_LOOK: Duration = Duration::from_millis(2);
 
 impl Agent {
     /// What a kernel program reports.
@@ -49,42 +53,6 @@ impl Agent {
                 ),
             ),
         }
-    }
-
-    /// Looks at everything that the lost reports may have been about.
-    pub(super) fn note_lost_reports(&mut self, count: u64) {
-        let message =
-            format!("{count} reports of the kernel programs were lost: looking at everything");
-        self.journal.note_agent(EventKind::Warning, message);
-        if let Err(problem) = self.look_for_closed_listeners() {
-            self.journal.note_agent(
-                EventKind::Warning,
-                format!("cannot look for closed listeners: {}", told(&problem)),
-            );
-        }
-        let soon = Instant::now() + LISTENER_LOOK;
-        for (id, record) in &self.records {
-            for generation in &record.service.generations {
-                self.looks.insert(GenerationId { service: *id, number: generation.number }, soon);
-            }
-        }
-    }
-
-    /// As if each listener of a primary that is closed had been reported now.
-    fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
-        let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
-        let mut closed = Vec::new();
-        for (id, record) in &self.records {
-            for generation in &record.service.generations {
-                let key = GenerationId { service: *id, number: generation.number };
-                let gone = generation.listeners.iter().filter(|it| !live.contains(&it.cookie));
-                closed.extend(gone.map(|_listener| key));
-            }
-        }
-        for generation in closed {
-            self.note_listener_gone(generation);
-        }
-        Ok(())
     }
 
     /// Of a generation that was found running others may live, and new ones may have come. The first process of a launched
@@ -151,11 +119,22 @@ impl Agent {
                 Ok(())
             }
         };
-        if let Err(problem) = looked {
-            self.warn_of(
-                generation,
-                format!("cannot look at generation {}: {problem}", generation.number),
-            );
+        self.note_look(generation, looked);
+    }
+
+    /// A look that failed is made again, since nobody may report a second time what it was about.
+    fn note_look(&mut self, generation: GenerationId, looked: Result<(), Problem>) {
+        let service = self.records.get(&generation.service).map(|record| &record.service);
+        let known = service.filter(|service| service.generation(generation.number).is_some());
+        let Some(service) = known else { return self.moot(Trouble::Look(generation)) };
+        let what = format!("generation {} of {}", generation.number, service.name);
+        let trouble = Trouble::Look(generation);
+        match looked {
+            Ok(()) => self.over(trouble, &format!("{what} can be looked at again")),
+            Err(problem) => {
+                self.looks.insert(generation, Instant::now() + RETRY);
+                self.trouble(trouble, format!("cannot look at {what}: {}", told(&problem)));
+            }
         }
     }
 
@@ -347,12 +326,12 @@ impl Agent {
         {
             known.processes = processes;
         }
-        self.save()?;
+        self.save_or_owe();
         Ok(count)
     }
 
     /// A listener of a generation that should serve was closed. What counts is whether any is left.
-    fn note_listener_gone(&mut self, generation: GenerationId) {
+    pub(super) fn note_listener_gone(&mut self, generation: GenerationId) {
         let Some(record) = self.records.get(&generation.service) else { return };
         let Some(known) = record.service.generation(generation.number) else { return };
         if matches!(known.phase, Phase::Primary) {

@@ -117,7 +117,7 @@ impl Agent {
     }
 
     fn mend_runtime(&mut self, mended: &mut Vec<PathBuf>) -> Result<(), Problem> {
-        let places = &self.places;
+        let places = &self.places.clone();
         if !exists(&places.runtime_dir)? {
             start::private_directory(&places.runtime_dir)?;
             mended.push(places.runtime_dir.clone());

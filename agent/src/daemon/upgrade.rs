@@ -51,7 +51,10 @@ impl Agent {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
                 self.launches.insert(generation, *spec);
-                self.feed(id, Event::Upgrade(plan, origin))?;
+                if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
+                    self.launches.remove(&generation);
+                    return Err(refusal);
+                }
             }
             Candidate::Found(server) => {
                 self.feed(id, Event::Upgrade(plan, Origin::Found))?;
@@ -259,10 +262,8 @@ impl Agent {
         use std::os::unix::fs::DirBuilderExt as _;
         let directory = self.places.service_dir(self.record(id).service.name.as_str());
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
-            Problem::new(
-                ProblemKind::Failed,
-                format!("create the log directory `{}`: {error}", directory.display()),
-            )
+            let message = format!("nothing has changed: create `{}`", directory.display());
+            Problem::new(ProblemKind::Failed, message).because(&error)
         })
     }
 
