@@ -1,7 +1,7 @@
 //! Takes charge of a port that a server serves.
 
 use super::{
-    agent::Agent,
+    agent::{Agent, unchanged},
     clock, found, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
@@ -62,7 +62,7 @@ impl Agent {
         self.records.insert(id, record);
         if let Err(problem) = self.save() {
             self.records.remove(&id);
-            return Err(problem);
+            return Err(unchanged(problem));
         }
         if let Err(problem) = self.take_charge(id, &server) {
             self.withdraw(id);
@@ -179,7 +179,8 @@ impl Agent {
         self.set_endpoints()?;
         self.guard_queues(id);
         self.record_mut(id).unfinished = None;
-        self.save()
+        self.save_or_owe();
+        Ok(())
     }
 
     pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {

@@ -24,6 +24,7 @@ mod launch;
 mod leaving;
 mod message;
 mod observe;
+mod overrun;
 mod presence;
 mod problems;
 mod processes;
