@@ -23,6 +23,7 @@ mod launch;
 mod message;
 mod observe;
 mod problems;
+pub mod repair;
 mod server;
 mod start;
 mod state_file;

@@ -133,10 +133,7 @@ pub(super) enum Command {
     Events(EventsArguments),
     History(HistoryArguments),
     Explain(ExplainArguments),
-    /// Say whether this machine has what the agent needs
-    ///
-    /// Changes nothing. Ends with 4 if something is missing, and says how to get it.
-    Doctor,
+    Doctor(DoctorArguments),
     Daemon(DaemonArguments),
     /// Print the completions for a shell.
     #[command(hide = true)]
@@ -213,6 +210,16 @@ pub(super) struct ExplainArguments {
     /// Where it comes from
     #[arg(long, env = "AGENT_FROM", value_name = "ADDRESS:PORT")]
     pub(super) from: Option<std::net::SocketAddr>,
+}
+
+/// Say whether this machine has what the agent needs
+///
+/// Changes nothing unless told to repair. Ends with 4 if something is missing, and says how to get it.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// Mend what an agent left that does not run: write a lost state anew from what runs, start the agent, remove leftovers
+    #[arg(long)]
+    pub(super) repair: bool,
 }
 
 /// Run the agent in the foreground

@@ -27,6 +27,7 @@ use tokio::{
 
 pub use self::lock::Lock;
 use self::{assemble::assemble, made::Made};
+pub(super) use self::{assemble::read_state, lock::agent_answers};
 use super::{
     message::Message,
     server::{self, Door},
@@ -153,7 +154,7 @@ fn require_root() -> Result<(), Problem> {
     ))
 }
 
-fn private_directory(path: &Path) -> Result<(), Problem> {
+pub(super) fn private_directory(path: &Path) -> Result<(), Problem> {
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
     };
