@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use agent_ebpf::{
     flow::{LISTENER, OPEN, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
-    socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, NO_SLOT, RELEASE},
+    socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, MOVE_FLOW, NO_SLOT, RELEASE},
 };
 use aya_ebpf::helpers::{
     bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt, bpf_skc_to_tcp_sock,
@@ -17,7 +17,7 @@ use aya_ebpf::helpers::{
 use crate::{
     maps::{ADOPTIONS, LISTENERS, TAGS},
     share_bind::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET},
-    track_flows::{add, counts_of},
+    track_flows::{add, count_closed, counts_of},
 };
 
 /// The context of `iter/tcp` (`struct bpf_iter__tcp`): each member is a pointer in a field of eight bytes.
@@ -49,6 +49,7 @@ pub(crate) extern "C" fn adopt_sockets(ctx: *mut TcpIteration) -> i32 {
     adoption.outcome = match adoption.action {
         ADOPT_LISTENER => adopt_listener(socket, adoption),
         ADOPT_FLOW => adopt_flow(socket, adoption),
+        MOVE_FLOW => move_flow(socket, adoption),
         RELEASE => release(socket),
         _ => -EINVAL,
     };
@@ -91,6 +92,22 @@ fn adopt_flow(socket: *mut c_void, adoption: &Adoption) -> i32 {
     }
     if adoption.share != 0 {
         share(socket, tag);
+    }
+    DONE
+}
+
+/// The generation that a flow leaves counts it as closed, without a reset, and the other one as opened.
+#[inline(always)]
+fn move_flow(socket: *mut c_void, adoption: &Adoption) -> i32 {
+    // SAFETY: the socket is the iterator's own argument; its lock keeps others from its storage.
+    let Some(tag) = (unsafe { TAGS.get(socket).as_mut() }) else { return DONE };
+    let left = tag.generation;
+    tag.generation = adoption.tag.generation;
+    if tag.role == OPEN {
+        count_closed(left, false);
+        if let Some(counts) = counts_of(tag.generation) {
+            add(&raw mut counts.opened);
+        }
     }
     DONE
 }

@@ -28,5 +28,7 @@ pub const GENERATION_EMPTY: u32 = 3;
 pub const FALLBACK_USED: u32 = 4;
 /// A bind was moved to a free port because its user is not the owner of the shared port.
 pub const BIND_MOVED: u32 = 5;
+/// Connections that nobody had accepted were moved from a closed listener to one of `generation`.
+pub const CONNECTIONS_MOVED: u32 = 6;
 
 const _: () = assert!(size_of::<Event>() == 24);

@@ -14,7 +14,9 @@
 )]
 
 mod adopt_sockets;
+mod connection;
 mod maps;
+mod migrate;
 mod refuse_multipath;
 mod report;
 mod share_bind;

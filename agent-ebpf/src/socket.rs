@@ -6,7 +6,7 @@ use crate::flow::Tag;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adoption {
-    /// One of [`ADOPT_LISTENER`], [`ADOPT_FLOW`], [`RELEASE`].
+    /// One of [`ADOPT_LISTENER`], [`ADOPT_FLOW`], [`MOVE_FLOW`], [`RELEASE`].
     pub action: u32,
     /// For a listener: its slot in `LISTENERS`, or [`NO_SLOT`].
     pub slot: u32,
@@ -24,6 +24,9 @@ pub const ADOPT_LISTENER: u32 = 0;
 pub const ADOPT_FLOW: u32 = 1;
 /// Remove the tag and switch off the options that adopting switched on.
 pub const RELEASE: u32 = 2;
+
+/// Give a connection another tag than the one it inherited, because a listener of another generation accepted it.
+pub const MOVE_FLOW: u32 = 3;
 
 /// The generation's listener is not for the socket map.
 pub const NO_SLOT: u32 = u32::MAX;

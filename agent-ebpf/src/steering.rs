@@ -94,7 +94,7 @@ impl ListenerSet {
     }
 }
 
-/// Value of `STEERED`: what became of the lookups for one service, per CPU.
+/// Value of `STEERED`: what became of the lookups for one service and of its unaccepted connections, per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SteerCounts {
@@ -108,6 +108,12 @@ pub struct SteerCounts {
     pub unreached: u64,
     /// When a fallback was last reported, in nanoseconds of the monotonic clock.
     pub reported_at: u64,
+    /// Connections that nobody had accepted when their listener closed, and that another listener took over.
+    pub moved: u64,
+    /// Of such connections, those that no listener of ours could take over.
+    pub stranded: u64,
+    /// When a move was last reported, in nanoseconds of the monotonic clock.
+    pub move_reported_at: u64,
 }
 
 /// Mixes two words into a hash whose low bits are usable (the finaliser of MurmurHash3).
@@ -122,7 +128,7 @@ pub const fn mix(value: u32, salt: u32) -> u32 {
 const _: () = assert!(size_of::<Steering>() == 48);
 const _: () = assert!(size_of::<ListenerSetKey>() == 12);
 const _: () = assert!(size_of::<ListenerSet>() == 8);
-const _: () = assert!(size_of::<SteerCounts>() == 40);
+const _: () = assert!(size_of::<SteerCounts>() == 64);
 
 #[cfg(test)]
 mod tests {

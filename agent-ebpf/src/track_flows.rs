@@ -64,7 +64,7 @@ fn note_closed(socket: *mut c_void, old: i32) {
 /// Counts, and reports the moment in which the last open flow has gone. A flow that opens at the same moment only makes the
 /// report early, which the agent finds out by asking for the sockets themselves.
 #[inline(always)]
-fn count_closed(generation: GenerationKey, reset: bool) {
+pub(crate) fn count_closed(generation: GenerationKey, reset: bool) {
     let Some(counts) = counts_of(generation) else { return };
     if reset {
         add(&raw mut counts.reset);

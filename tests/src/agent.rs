@@ -216,6 +216,39 @@ impl Agent {
         ours.then_some(handle)
     }
 
+    /// Ends the daemon as `kill -9` does.
+    ///
+    /// # Errors
+    ///
+    /// If none runs, or it does not end.
+    pub fn kill_daemon(&self) -> Result<()> {
+        self.daemon().context("no agent runs")?.kill()
+    }
+
+    /// Starts the daemon, as a service manager would, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// If it does not; with what it said.
+    pub fn start_daemon(&self) -> Result<()> {
+        self.start_daemon_without(&[])
+    }
+
+    /// The same, with these kernel programs not attached.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start_daemon`].
+    pub fn start_daemon_without(&self, programs: &[&str]) -> Result<()> {
+        let mut command = self.command(&["daemon"]);
+        let daemon = self.start(command.env("AGENT_WITHOUT", programs.join(",")))?;
+        let answers = || Ok(self.run(&["status"])?.success().ok());
+        match wait::until("the agent to answer", LIMIT, answers) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(format!("{:?}", daemon.said()?))),
+        }
+    }
+
     /// The program.
     pub fn binary(&self) -> &Path {
         &self.binary
@@ -229,6 +262,11 @@ impl Agent {
     /// The directory of the pinned kernel state.
     pub fn pins(&self) -> &Path {
         &self.pins
+    }
+
+    /// Where the attachments of the kernel programs are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.pins.join(format!("v{}/links", agent_ebpf::SCHEMA))
     }
 
     /// The cgroup of all generations that the agent starts.
@@ -290,6 +328,16 @@ impl Pending {
         let stderr = read(&self.answers.path().join("stderr"))?;
         let status = ended.with_context(|| format!("{}\n{stdout}\n{stderr}", self.command))?;
         Ok(Output { code: status.code(), stdout, stderr })
+    }
+
+    /// What it has answered and told so far.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be read.
+    pub fn said(&self) -> Result<[String; 2]> {
+        let read = |name| read(&self.answers.path().join(name));
+        Ok([read("stdout")?, read("stderr")?])
     }
 
     /// Whether it has ended.

@@ -22,6 +22,7 @@
 pub mod agent;
 pub mod demo;
 pub mod interrupt;
+pub mod loss;
 pub mod measure;
 pub mod namespace;
 pub mod other_build;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::agent::api::{GenerationView, ServiceState, ServiceView};
+use ::agent::datapath::Group;
 use ::agent::host::sock_diag::{self, Connection, Listener};
 use ::agent::load::{Load, Plan, Running};
 use anyhow::{Context as _, Result, ensure};
@@ -148,6 +149,22 @@ impl Stage {
         self.namespace.enter(|| Ok(sock_diag::listeners()?))
     }
 
+    /// Takes the program `migrate` away from the listeners on a port.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn switch_off_migrate(&self, port: u16) -> Result<()> {
+        self.namespace.enter(|| {
+            for listener in sock_diag::listeners_on(port)? {
+                let address = (listener.address, listener.port).into();
+                let group = Group { address, v6only: listener.v6only, uid: listener.uid };
+                group.detach_migrate()?;
+            }
+            Ok(())
+        })
+    }
+
     /// Waits until the service on a port is as wanted.
     ///
     /// # Errors
@@ -218,7 +235,16 @@ fn collect(path: &std::path::Path, found: &mut Vec<PathBuf>) -> Result<()> {
 ///
 /// If the answer is none.
 pub fn ask(stream: &mut TcpStream) -> Result<u32> {
-    stream.write_all(b"GET /generation HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    ask_on(stream, b"GET /generation HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+/// Sends a request, or what is left of one, and reads the generation that answers it.
+///
+/// # Errors
+///
+/// If the answer is none.
+pub fn ask_on(stream: &mut TcpStream, request: &[u8]) -> Result<u32> {
+    stream.write_all(request)?;
     let mut received = Vec::new();
     loop {
         let mut bytes = [0; 4096];

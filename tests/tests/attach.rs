@@ -113,7 +113,7 @@ fn detaching_leaves_no_trace() -> Result<()> {
     let daemon = stage.agent.daemon().context("the agent runs")?;
     assert_eq!(reuse_port(first.pid())?, [true; 3]);
     // Nobody tries to bind meanwhile: the kernel remembers for the life of the port that it was shared.
-    assert!(stage.agent.pins().join("v1/links/steer").exists());
+    assert!(stage.agent.links().join("steer").exists());
     assert!(stage.agent.cgroup().exists());
 
     stage.agent.detach(PORT)?.success()?;

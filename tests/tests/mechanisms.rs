@@ -1,20 +1,21 @@
 //! Each mechanism is missed when it is switched off: a right result without it would prove nothing.
 //!
-//! A pin is all that holds a program in its place, so removing the pin is the switch.
-
-use std::fs;
+//! A running agent holds what is pinned by descriptors too, and a starting one attaches what is missing. So the agent is
+//! killed, and the next one is told to leave a program out, which only builds for development do.
 
 use agent::rollout::PortHold;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tests::servers::{Go, Node, Server};
 use tests::stage::{self, Stage};
 
 const PORT: u16 = 8080;
 
 fn switch_off(stage: &Stage, programs: &[&str]) -> Result<()> {
+    stage.agent.kill_daemon()?;
+    stage.agent.start_daemon_without(programs)?;
     for program in programs {
-        let pin = stage.agent.pins().join("v1/links").join(program);
-        fs::remove_file(&pin).with_context(|| format!("remove `{}`", pin.display()))?;
+        let pin = stage.agent.links().join(program);
+        anyhow::ensure!(!pin.exists(), "`{}` is there", pin.display());
     }
     Ok(())
 }
@@ -29,6 +30,10 @@ async fn without_steering_new_connections_reach_the_old_generation_too() -> Resu
     assert_eq!(with.into_keys().collect::<Vec<_>>(), [2]);
 
     switch_off(&stage, &["steer"])?;
+    let by_the_group = stage.answers(&server, 100).await?;
+    assert_eq!(by_the_group.into_keys().collect::<Vec<_>>(), [2], "the port's group decides alike");
+
+    stage.switch_off_migrate(PORT)?;
     let without = stage.answers(&server, 100).await?;
     assert_eq!(without.into_keys().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(stage::ask(&mut pin)?, 1);

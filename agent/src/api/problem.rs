@@ -61,6 +61,12 @@ impl Problem {
         self
     }
 
+    /// On one line, with all causes.
+    pub fn in_full(&self) -> String {
+        let all: Vec<_> = std::iter::once(&self.message).chain(&self.causes).cloned().collect();
+        all.join(": ")
+    }
+
     /// The same, with what to do about it.
     #[must_use]
     pub fn fix(self, fix: impl Into<String>) -> Self {

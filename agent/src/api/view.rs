@@ -54,10 +54,19 @@ pub struct ServiceView {
     pub fallback: u64,
     /// New connections for which no generation had a listener.
     pub unreached: u64,
+    /// Connections that nobody had accepted when their listener closed, and that another listener took over.
+    #[serde(default)]
+    pub moved: u64,
+    /// Of such connections, those that no listener of the service could take over.
+    #[serde(default)]
+    pub stranded: u64,
     /// Those that live, oldest first.
     pub generations: Vec<GenerationView>,
     /// The rollouts under way, oldest first.
     pub rollouts: Vec<RolloutView>,
+    /// What is wrong around the agent, and so with every service.
+    #[serde(default)]
+    pub troubles: Vec<String>,
 }
 
 /// How a service is.
@@ -68,7 +77,7 @@ pub enum ServiceState {
     Steady,
     /// A rollout is under way.
     RollingOut,
-    /// No generation lives.
+    /// No generation lives, or something is wrong around the agent.
     Degraded,
 }
 
@@ -305,8 +314,9 @@ pub struct EventView {
     pub sequence: u64,
     /// Milliseconds since 1970.
     pub unix_ms: u64,
-    /// The service.
-    pub service: ServiceName,
+    /// The service; `None` where it is about the agent itself.
+    #[serde(default)]
+    pub service: Option<ServiceName>,
     /// The generation, where it is about one.
     pub generation: Option<GenerationNumber>,
     /// What kind.
@@ -329,6 +339,8 @@ pub enum EventKind {
     Switched,
     /// A replaced generation's kernel queues are empty, or their time is up.
     Settled,
+    /// Connections moved to another listener, because theirs closed before accepting them.
+    Moved,
     /// A generation was told to end.
     Signalled,
     /// A generation is gone.
@@ -337,4 +349,6 @@ pub enum EventKind {
     Ended,
     /// Something needs attention.
     Warning,
+    /// What needed attention is over.
+    Recovered,
 }

@@ -46,6 +46,7 @@ impl Answer for EventView {
     fn text(&self, look: Look) -> String {
         let Self { schema: _, sequence: _, unix_ms, service, generation, kind, message } = self;
         let generation = generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let service = service.as_ref().map_or("-", |service| service.as_str());
         let line = format!(
             "{}  {service:<12}  {generation:>3}  {:<9}  {}",
             words::moment(*unix_ms),
@@ -55,10 +56,12 @@ impl Answer for EventView {
         let line = match kind {
             EventKind::Warning => Paint::Warning.on(&line, look.colour),
             EventKind::Switched => Paint::Serving.on(&line, look.colour),
-            EventKind::Attached
+            EventKind::Recovered
+            | EventKind::Attached
             | EventKind::Detached
             | EventKind::Launched
             | EventKind::Settled
+            | EventKind::Moved
             | EventKind::Signalled
             | EventKind::Gone
             | EventKind::Ended => line,
@@ -74,9 +77,11 @@ const fn word(kind: EventKind) -> &'static str {
         EventKind::Launched => "launched",
         EventKind::Switched => "switched",
         EventKind::Settled => "settled",
+        EventKind::Moved => "moved",
         EventKind::Signalled => "signalled",
         EventKind::Gone => "gone",
         EventKind::Ended => "ended",
         EventKind::Warning => "warning",
+        EventKind::Recovered => "recovered",
     }
 }

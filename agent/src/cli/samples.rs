@@ -92,8 +92,11 @@ pub(super) fn services() -> Services {
         plain: 0,
         fallback: 0,
         unreached: 0,
+        moved: 0,
+        stranded: 0,
         generations,
         rollouts: Vec::new(),
+        troubles: Vec::new(),
     };
     let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
     let steady = vec![generation(1, GenerationState::Primary)];
@@ -110,6 +113,8 @@ pub(super) fn services() -> Services {
     rolling.rollouts = vec![rollout(2, Status::Draining)];
     rolling.fallback = 1;
     rolling.unreached = 2;
+    rolling.moved = 3;
+    rolling.stranded = 1;
     let mut dead = generation(4, GenerationState::Dead);
     dead.pids.clear();
     dead.listeners.clear();
@@ -173,7 +178,7 @@ pub(super) fn events() -> Events {
         schema: SCHEMA,
         sequence,
         unix_ms: 1_700_000_000_000 + sequence,
-        service: name("web"),
+        service: (sequence < 4).then(|| name("web")),
         generation: generation.map(GenerationNumber),
         kind,
         message: message.into(),
@@ -184,6 +189,7 @@ pub(super) fn events() -> Events {
             event(1, None, EventKind::Attached, "port 8080 is attached"),
             event(2, Some(2), EventKind::Switched, "new connections go to generation 2"),
             event(3, Some(1), EventKind::Warning, "generation 1 has no listener left"),
+            event(4, None, EventKind::Warning, "`/run/agent/lock` was removed, and was made again"),
         ],
     }
 }

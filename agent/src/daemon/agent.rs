@@ -15,7 +15,10 @@ use super::{
     StateFile, clock,
     journal::Journal,
     message::{LastAnswer, Message, Reply, Request},
+    presence::Presence,
+    queued::Moves,
     state_file::Record,
+    troubles::Troubles,
     watch::Watcher,
 };
 use crate::{
@@ -36,6 +39,7 @@ pub(super) struct Agent {
     pub(super) places: Places,
     pub(super) network_namespace: u64,
     pub(super) boot_id: String,
+    pub(super) presence: Presence,
     pub(super) hierarchy: Hierarchy,
     /// Holds one cgroup for each launched generation.
     pub(super) cgroup: Cgroup,
@@ -43,6 +47,7 @@ pub(super) struct Agent {
     pub(super) records: BTreeMap<ServiceId, Record>,
     pub(super) watcher: Arc<Watcher>,
     pub(super) journal: Journal,
+    pub(super) troubles: Troubles,
     /// Counts changes, for whoever follows a rollout.
     pub(super) changes: watch::Sender<u64>,
     /// What is to be launched for a candidate. Never written down: a launch is not repeated.
@@ -53,8 +58,12 @@ pub(super) struct Agent {
     pub(super) looks: HashMap<GenerationId, Instant>,
     /// Half-open requests that a generation had when it was replaced.
     pub(super) half_open: HashMap<GenerationId, HashSet<SocketCookie>>,
+    /// How many SYN cookies had been sent when we last looked.
+    pub(super) cookies_sent: u64,
     /// What was last seen of a generation's flows.
     pub(super) flows: HashMap<GenerationId, Flows>,
+    /// Connections that the kernel moved from closed listeners.
+    pub(super) moves: HashMap<ServiceId, Moves>,
     /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
     pub(super) unattributed: HashSet<ServiceId>,
     /// Whether to end, leaving nothing behind, with the last service.
@@ -63,10 +72,12 @@ pub(super) struct Agent {
     /// The last answer where the agent ends with it: given when nothing is left, so that an `attach` right after it meets no
     /// agent that is about to end.
     pub(super) last_answer: Option<LastAnswer>,
+    /// Another agent has come, because the lock was removed: this one has to go, and to leave everything as it is.
+    pub(super) superseded: Option<Problem>,
 }
 
 /// How long a failed effect waits for its next try.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Runs until told to stop, or until the last service is detached. Says whether anything is left to steer.
@@ -82,6 +93,9 @@ impl Agent {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.keep_time();
+            if let Some(other) = self.superseded {
+                return Err(other);
+            }
             if self.detached_last && self.exit_when_detached {
                 break;
             }
@@ -106,6 +120,7 @@ impl Agent {
                 self.note_process_ended(generation, ending);
             }
             Message::CgroupEmptied(generation) => self.note_exit(generation),
+            Message::Removed => self.mend(),
             Message::Stop => {}
         }
     }
@@ -254,7 +269,9 @@ impl Agent {
         let deadlines =
             self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
         let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
-        deadlines.chain(self.looks.values().copied()).chain(retry).min()
+        let trouble = self.troubles.retry();
+        let looks = self.looks.values().copied();
+        deadlines.chain(looks).chain(self.next_nudge()).chain(retry).chain(trouble).min()
     }
 
     fn keep_time(&mut self) {
@@ -268,6 +285,8 @@ impl Agent {
             self.feed_quietly(id, rollout::Event::Tick);
         }
         self.look_where_due();
+        self.nudge_where_due();
+        self.retry_where_due();
         self.finish_effects();
     }
 

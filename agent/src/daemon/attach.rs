@@ -145,7 +145,7 @@ impl Agent {
     }
 
     /// In this order: tag (so that what is accepted from now on is counted), count what is open, write down, steer, and
-    /// only then let the kernel ask.
+    /// only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
     fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
         let endpoints = self.record(id).service.endpoints.clone();
@@ -163,6 +163,7 @@ impl Agent {
         self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
         self.finish_effects();
         self.set_endpoints()?;
+        self.guard_queues(id);
         Ok(())
     }
 

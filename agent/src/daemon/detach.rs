@@ -19,6 +19,7 @@ impl Agent {
     pub(super) fn detach(&mut self, selector: &str) -> Result<Detached, Problem> {
         let id = self.select(selector)?;
         self.refuse_to_cut(id)?;
+        self.refuse_strays(id)?;
         let service = self.record(id).service.name.clone();
         self.release(id)?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
@@ -64,13 +65,14 @@ impl Agent {
         }
     }
 
-    /// Removes every trace of a service. Steering goes first, so that a failure later cuts nobody off.
+    /// Removes every trace of a service. Steering goes before all that rests on it, so that a failure later cuts nobody off.
     ///
     /// # Errors
     ///
     /// When a step fails; calling again continues.
     pub(super) fn release(&mut self, id: ServiceId) -> Result<(), Problem> {
         let record = self.record(id).clone();
+        self.leave_queues(id)?;
         let others = self.records.iter().filter(|(other, _)| **other != id);
         let others = others.map(|(id, record)| (*id, &record.service.endpoints[..]));
         self.datapath.set_endpoints(others)?;
@@ -86,6 +88,7 @@ impl Agent {
         self.datapath.forget_service(id)?;
         self.records.remove(&id);
         self.looks.retain(|generation, _| generation.service != id);
+        self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
         self.remove_old_logs(&record.service);
         self.save()

@@ -7,10 +7,6 @@ use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 use super::agent::Agent;
 use crate::{
     api::{EventKind, Problem, ProblemKind},
-    host::{
-        holders,
-        process::{Pid, Process},
-    },
     rollout::{self, Effect, Origin, Phase, Service, Targets},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
@@ -24,11 +20,7 @@ impl Agent {
             }
             if let Err(problem) = self.execute(id, &effect) {
                 let name = self.record(id).service.name.clone();
-                let why = std::iter::once(&problem.message)
-                    .chain(&problem.causes)
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(": ");
+                let why = problem.in_full();
                 self.journal.note(
                     &name,
                     None,
@@ -55,50 +47,10 @@ impl Agent {
     /// A launch that fails is the candidate's end, not a failure of ours.
     fn launch(&mut self, generation: GenerationId) -> Result<(), Problem> {
         if let Err(problem) = self.launch_candidate(generation) {
-            let why = std::iter::once(&problem.message)
-                .chain(&problem.causes)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(": ");
-            self.feed(generation.service, rollout::Event::Failed(generation.number, why))?;
+            let failed = rollout::Event::Failed(generation.number, problem.in_full());
+            self.feed(generation.service, failed)?;
             // Nothing runs: the cgroup is empty and will not become emptier.
             self.feed(generation.service, rollout::Event::Exited(generation.number))?;
-        }
-        Ok(())
-    }
-
-    /// Only the root processes: they know how to end their workers.
-    fn signal(&mut self, generation: GenerationId, signal: i32) -> Result<(), Problem> {
-        let Some(named) = rustix::process::Signal::from_named_raw(signal) else {
-            return Err(Problem::new(ProblemKind::Usage, format!("there is no signal {signal}")));
-        };
-        let pids = self.pids_of(generation)?;
-        for pid in holders::roots(&pids)? {
-            match Process::open(pid).and_then(|process| process.signal(named)) {
-                Ok(()) => tracing::info!(pid = pid.get(), signal, "signalled"),
-                // It ended between the list and the signal.
-                Err(error) if !self.lives(pid) => tracing::debug!(%error, "already gone"),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if pids.is_empty() {
-            self.note_exit(generation);
-        }
-        Ok(())
-    }
-
-    fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        if let Some(cgroup) = self.cgroup_of(generation)? {
-            cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        }
-        for pid in self.pids_of(generation)? {
-            match Process::open(pid)
-                .and_then(|process| process.signal(rustix::process::Signal::KILL))
-            {
-                Ok(()) => {}
-                Err(error) if !self.lives(pid) => tracing::debug!(%error, "already gone"),
-                Err(error) => return Err(error.into()),
-            }
         }
         Ok(())
     }
@@ -116,10 +68,6 @@ impl Agent {
             cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         }
         Ok(())
-    }
-
-    fn lives(&self, pid: Pid) -> bool {
-        Process::open(pid).and_then(|process| process.is_alive()).unwrap_or(false)
     }
 
     /// Tells people what changed.

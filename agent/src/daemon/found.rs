@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::agent::Agent;
 use crate::{
     api::{Problem, ProblemKind},
     datapath::ListenerToAdopt,
@@ -202,28 +201,4 @@ pub(super) fn uncovered<'a>(
         let addresses: Vec<_> = on_port.map(|listener| listener.address).collect();
         !LocalAddress::cover(&addresses, endpoint.address)
     })
-}
-
-impl Agent {
-    /// The processes of a generation that live now.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(super) fn pids_of(
-        &self,
-        generation: crate::service::GenerationId,
-    ) -> Result<Vec<Pid>, Problem> {
-        if let Some(cgroup) = self.cgroup_of(generation)? {
-            return cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error));
-        }
-        let record = self.record(generation.service);
-        let Some(known) = record.service.generation(generation.number) else {
-            return Ok(Vec::new());
-        };
-        let alive = |identity: &&ProcessIdentity| {
-            Process::reopen(**identity).and_then(|process| process.is_alive()).unwrap_or(false)
-        };
-        Ok(known.processes.iter().filter(alive).map(|identity| identity.pid).collect())
-    }
 }

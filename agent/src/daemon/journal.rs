@@ -25,7 +25,7 @@ impl Journal {
         Self { events: VecDeque::new(), next: 1, followers: broadcast::Sender::new(REMEMBERED) }
     }
 
-    /// Writes down an event, in the log too.
+    /// Writes down an event of a service, in the log too.
     pub(super) fn note(
         &mut self,
         service: &ServiceName,
@@ -40,13 +40,33 @@ impl Journal {
             }
             _ => tracing::info!(%service, generation = generation.map(|it| it.0), "{message}"),
         }
+        self.write_down(Some(service.clone()), generation, kind, message);
+    }
+
+    /// Writes down an event of the agent itself, in the log too.
+    pub(super) fn note_agent(&mut self, kind: EventKind, message: impl Into<String>) {
+        let message = message.into();
+        match kind {
+            EventKind::Warning => tracing::warn!("{message}"),
+            _ => tracing::info!("{message}"),
+        }
+        self.write_down(None, None, kind, message);
+    }
+
+    fn write_down(
+        &mut self,
+        service: Option<ServiceName>,
+        generation: Option<GenerationNumber>,
+        kind: EventKind,
+        message: String,
+    ) {
         let sequence = self.next;
         self.next += 1;
         let event = EventView {
             schema: api::SCHEMA,
             sequence,
             unix_ms: clock::unix_ms(),
-            service: service.clone(),
+            service,
             generation,
             kind,
             message,

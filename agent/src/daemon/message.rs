@@ -25,6 +25,8 @@ pub(super) enum Message {
     ProcessEnded(GenerationId, Option<Ending>),
     /// The last process of a launched generation has ended.
     CgroupEmptied(GenerationId),
+    /// Something was removed from a directory that the agent lives in.
+    Removed,
     /// Leave everything as it is and end.
     Stop,
 }

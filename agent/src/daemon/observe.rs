@@ -10,10 +10,10 @@ use std::{
 use super::{agent::Agent, found};
 use crate::{
     api::{EventKind, Problem},
-    datapath::{self, Datapath},
+    datapath::{self, Datapath, ListenerToAdopt},
     host::process::Ending,
     host::sock_diag::{self, Connection, Listener, Stage},
-    rollout::{Event, Flows, Origin, Phase, Queues},
+    rollout::{Event, Flows, ListenerRecord, Origin, Phase, PortHold, Queues},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -34,6 +34,7 @@ impl Agent {
             }
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
+            datapath::Event::ConnectionsMoved(generation) => self.note_moved(generation),
             datapath::Event::FallbackUsed(generation) => self.warn_of(
                 generation,
                 format!(
@@ -60,6 +61,7 @@ impl Agent {
         let Some(known) = known else { return };
         if known.origin != Origin::Found {
             if let Some(ending) = ending {
+                self.warn_of_orphans(generation, ending);
                 let how = format!("its first process {ending}");
                 self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
             }
@@ -74,6 +76,9 @@ impl Agent {
 
     /// No process of the generation is left.
     pub(super) fn note_exit(&mut self, generation: GenerationId) {
+        if let Err(problem) = self.warn_of_strays(generation) {
+            tracing::warn!(%problem, "cannot tell who holds the listeners of a generation that ended");
+        }
         if self.records.contains_key(&generation.service) {
             self.feed_quietly(generation.service, Event::Exited(generation.number));
         }
@@ -110,6 +115,9 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
+            Phase::Primary if matches!(known.origin, Origin::Launched { .. }) => {
+                self.look_for_new_listeners(generation)
+            }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
             Phase::Primary => self.still_unattributed(generation.service).map(drop),
@@ -125,6 +133,11 @@ impl Agent {
 
     /// Ready is: the candidate's processes listen on every endpoint, and its listeners are in the kernel maps.
     fn look_for_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let listeners = self.listeners_held_by(generation)?;
+        self.introduce(generation, &listeners)
+    }
+
+    fn listeners_held_by(&self, generation: GenerationId) -> Result<Vec<Listener>, Problem> {
         let pids: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
         let all = sock_diag::listeners()?;
         let inodes = all.iter().map(|listener| listener.inode).collect();
@@ -134,9 +147,30 @@ impl Agent {
             .filter(|holder| pids.contains(&holder.pid))
             .flat_map(|holder| holder.inodes)
             .collect();
-        let listeners: Vec<_> =
-            all.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
-        self.introduce(generation, &listeners)
+        Ok(all.into_iter().filter(|listener| held.contains(&listener.inode)).collect())
+    }
+
+    /// A server that serves may replace its listeners, or add some for new workers.
+    fn look_for_new_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let held = self.listeners_held_by(generation)?;
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, &held)?;
+        let service = &self.record(generation.service).service;
+        let Some(known) = service.generation(generation.number) else { return Ok(()) };
+        let plain = serving.iter().any(|listener| listener.multipath);
+        if plain || known.listeners == records || records.is_empty() {
+            return Ok(());
+        }
+        let endpoints = service.endpoints.clone();
+        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        if let Some(known) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            known.listeners = records;
+            known.hold = hold;
+        }
+        self.save()?;
+        self.guard_queues(generation.service);
+        Ok(())
     }
 
     /// Makes a candidate with these listeners the primary, or remembers what it lacks.
@@ -146,38 +180,49 @@ impl Agent {
         listeners: &[Listener],
     ) -> Result<(), Problem> {
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        let public = self.public_ports(generation, &endpoints, listeners)?;
-        let port_of = |listener: &Listener| {
-            public
-                .iter()
-                .find(|(cookie, _)| *cookie == listener.cookie.0)
-                .map_or(listener.port, |(_, port)| *port)
-        };
-        let serving: Vec<_> = listeners
-            .iter()
-            .filter(|it| endpoints.iter().any(|endpoint| endpoint.port == port_of(it)))
-            .cloned()
-            .collect();
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, listeners)?;
         if serving.iter().any(|listener| listener.multipath) {
             // It is in nobody's way: as long as it lives, new connections are steered past it.
             let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
             let failed = Event::Failed(generation.number, reason.to_owned());
             return self.feed(generation.service, failed);
         }
-        let to_adopt = found::to_adopt(&serving, port_of);
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
         self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
-        let hold = found::hold(&serving, port_of);
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            candidate.listeners = found::records(&serving, port_of);
+            candidate.listeners = records;
         }
         self.remember_half_open(generation.service)?;
-        self.feed(generation.service, Event::Ready(generation.number, hold))
+        self.feed(generation.service, Event::Ready(generation.number, hold))?;
+        if hold == PortHold::Moved {
+            self.warn_of_cookies(generation);
+        }
+        self.guard_queues(generation.service);
+        Ok(())
+    }
+
+    /// Which of a generation's listeners serve the service, and how.
+    fn offer_of(&self, generation: GenerationId, listeners: &[Listener]) -> Result<Offer, Problem> {
+        let endpoints = &self.record(generation.service).service.endpoints;
+        let public = self.public_ports(generation, endpoints, listeners)?;
+        let port_of = |listener: &Listener| {
+            public
+                .iter()
+                .find(|(cookie, _)| *cookie == listener.cookie.0)
+                .map_or(listener.port, |(_, port)| *port)
+        };
+        let is_public =
+            |it: &&Listener| endpoints.iter().any(|endpoint| endpoint.port == port_of(it));
+        let serving: Vec<_> = listeners.iter().filter(is_public).cloned().collect();
+        let to_adopt = found::to_adopt(&serving, port_of);
+        let hold = found::hold(&serving, port_of);
+        let records = found::records(&serving, port_of);
+        Ok(Offer { serving, records, to_adopt, hold })
     }
 
     /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
@@ -336,11 +381,16 @@ impl Agent {
     }
 
     fn warn_of(&mut self, generation: GenerationId, message: String) {
-        if let Some(record) = self.records.get(&generation.service) {
-            let name = record.service.name.clone();
-            self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
-        }
+        self.note(generation, EventKind::Warning, message);
     }
+}
+
+/// Listeners of a generation that serve the service.
+struct Offer {
+    serving: Vec<Listener>,
+    records: Vec<ListenerRecord>,
+    to_adopt: Vec<ListenerToAdopt>,
+    hold: PortHold,
 }
 
 /// Who has a connection.

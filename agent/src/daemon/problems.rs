@@ -24,6 +24,7 @@ impl From<DatapathError> for Problem {
             | DatapathError::Pin { .. }
             | DatapathError::Map { .. }
             | DatapathError::SocketMapFull { .. }
+            | DatapathError::Group { .. }
             | DatapathError::Walk(_)
             | DatapathError::Socket { .. } => problem,
         }
@@ -40,6 +41,7 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         DatapathError::Pin { .. }
         | DatapathError::Map { .. }
         | DatapathError::SocketMapFull { .. }
+        | DatapathError::Group { .. }
         | DatapathError::Walk(_)
         | DatapathError::Socket { .. } => ProblemKind::Failed,
     }

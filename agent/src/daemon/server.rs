@@ -20,12 +20,15 @@ use axum::{
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    net::{UnixListener, unix::UCred},
+    net::unix::UCred,
     sync::{oneshot, watch},
 };
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::message::{Message, Reply, Request};
+use super::{
+    control_socket::ControlSocket,
+    message::{Message, Reply, Request},
+};
 use crate::{
     api::{self, EventView, Problem, ProblemKind, RolloutView},
     host::{context, process::Pid},
@@ -49,7 +52,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 ///
 /// When the socket breaks.
 pub(super) async fn serve(
-    listener: UnixListener,
+    socket: ControlSocket,
     door: Door,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
@@ -74,15 +77,15 @@ pub(super) async fn serve(
         .layer(middleware::from_fn_with_state(door.clone(), check_peer))
         .with_state(door);
     let service = routes.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    axum::serve(socket, service).with_graceful_shutdown(shutdown).await
 }
 
 /// Who is at the other end, as the kernel says (`SO_PEERCRED`).
 #[derive(Clone, Debug)]
 struct Peer(Option<UCred>);
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+impl Connected<IncomingStream<'_, ControlSocket>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
         Self(stream.io().peer_cred().ok())
     }
 }

@@ -51,7 +51,9 @@ impl Agent {
         let live = live_listeners()?;
         let listens =
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
+        let troubles = self.troubles.told();
         let state = match service.primary() {
+            _ if !troubles.is_empty() => ServiceState::Degraded,
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
             Some(primary) if !listens(primary) => ServiceState::Degraded,
             None => ServiceState::Degraded,
@@ -66,11 +68,14 @@ impl Agent {
             plain: counts.plain,
             fallback: counts.fallback,
             unreached: counts.unreached,
+            moved: counts.moved,
+            stranded: counts.stranded,
             generations,
             rollouts: under_way
                 .into_iter()
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
+            troubles,
         })
     }
 

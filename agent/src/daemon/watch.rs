@@ -1,11 +1,13 @@
 //! Waits for everything that is a descriptor, and puts what happens into the agent's queue.
 //!
-//! One thread and one epoll instance: the kernel's reports, the ends of processes, the emptying of cgroups.
+//! One thread and one epoll instance: the kernel's reports, the ends of processes, the emptying of cgroups, and what is
+//! removed by hand.
 
 use std::{
     collections::HashMap,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     thread,
     time::Duration,
@@ -13,7 +15,7 @@ use std::{
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-use super::message::Message;
+use super::{message::Message, removals::Removals};
 use crate::{
     datapath::{Events, KernelLogs},
     host::{cgroup::PopulatedWatch, process::Process},
@@ -25,6 +27,7 @@ pub(super) struct Watcher {
     epoll: OwnedFd,
     watched: Mutex<Watched>,
     queue: Sender<Message>,
+    removals: Removals,
 }
 
 #[derive(Default)]
@@ -43,6 +46,7 @@ enum Subject {
 const ENDING: Duration = Duration::from_millis(100);
 const EVENTS: u64 = 0;
 const LOGS: u64 = 1;
+const REMOVALS: u64 = 2;
 
 impl Watcher {
     /// Starts the waiting thread.
@@ -58,8 +62,10 @@ impl Watcher {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &events, EventData::new_u64(EVENTS), EventFlags::IN)?;
         epoll::add(&epoll, &logs, EventData::new_u64(LOGS), EventFlags::IN)?;
-        let watched = Mutex::new(Watched { last_key: LOGS, by_key: HashMap::new() });
-        let watcher = Arc::new(Self { epoll, watched, queue });
+        let removals = Removals::new()?;
+        epoll::add(&epoll, &removals, EventData::new_u64(REMOVALS), EventFlags::IN)?;
+        let watched = Mutex::new(Watched { last_key: REMOVALS, by_key: HashMap::new() });
+        let watcher = Arc::new(Self { epoll, watched, queue, removals });
         let waiting = Arc::clone(&watcher);
         thread::Builder::new()
             .name("watch".to_owned())
@@ -83,6 +89,11 @@ impl Watcher {
         cgroup: PopulatedWatch,
     ) -> io::Result<()> {
         self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)
+    }
+
+    /// Tells the agent when something is removed from this directory.
+    pub(super) fn watch_directory(&self, directory: &Path) -> io::Result<()> {
+        self.removals.watch(directory)
     }
 
     /// Stops waiting on behalf of a generation.
@@ -122,6 +133,9 @@ impl Watcher {
                     LOGS => {
                         logs.flush();
                         Vec::new()
+                    }
+                    REMOVALS => {
+                        self.removals.any().then_some(Message::Removed).into_iter().collect()
                     }
                     key => self.note(key),
                 };

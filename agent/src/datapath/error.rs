@@ -68,6 +68,15 @@ pub enum DatapathError {
         /// How many were to be added.
         wanted: usize,
     },
+    /// Becoming a member of a reuseport group for a moment.
+    #[error("join the listeners on {address}")]
+    Group {
+        /// What they are bound to.
+        address: std::net::SocketAddr,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
     /// Running the socket iterator.
     #[error("walk the sockets of this network namespace")]
     Walk(#[source] io::Error),

@@ -3,7 +3,10 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use agent_ebpf::{
-    event::{BIND_MOVED, FALLBACK_USED, GENERATION_EMPTY, LISTENER_APPEARED, LISTENER_GONE},
+    event::{
+        BIND_MOVED, CONNECTIONS_MOVED, FALLBACK_USED, GENERATION_EMPTY, LISTENER_APPEARED,
+        LISTENER_GONE,
+    },
     flow::GenerationKey,
 };
 use aya::maps::{MapData, RingBuf};
@@ -23,6 +26,8 @@ pub enum Event {
     FallbackUsed(GenerationId),
     /// A bind was moved to a free port, because another user holds the public one.
     BindMoved(GenerationId),
+    /// This generation was given connections that another listener had not accepted when it was closed.
+    ConnectionsMoved(GenerationId),
 }
 
 /// The stream of reports. Readable when there are some.
@@ -77,6 +82,7 @@ fn parse(record: &[u8]) -> Option<Event> {
         GENERATION_EMPTY => Some(Event::GenerationEmpty(generation)),
         FALLBACK_USED => Some(Event::FallbackUsed(generation)),
         BIND_MOVED => Some(Event::BindMoved(generation)),
+        CONNECTIONS_MOVED => Some(Event::ConnectionsMoved(generation)),
         _ => None,
     }
 }

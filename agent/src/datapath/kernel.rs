@@ -3,14 +3,14 @@
 use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use agent_ebpf::steering::SteerCounts;
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::Iter,
+    programs::{Iter, SkReuseport},
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
@@ -18,8 +18,9 @@ use aya_log::EbpfLogger;
 use super::{
     DatapathError, Events,
     error::{Named as _, program_error},
+    held::Held,
     pins::Pins,
-    programs::{self, ATTACHED, ITERATOR},
+    programs::{self, ATTACHED, ITERATOR, MIGRATE},
 };
 use crate::service::ServiceId;
 
@@ -47,6 +48,7 @@ pub(super) const MAPS: [&str; 12] = [
 pub(super) struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
+    held: Held,
 }
 
 /// The kernel programs' own log lines, forwarded to `log`.
@@ -66,6 +68,7 @@ impl Kernel {
         for program in ATTACHED {
             kernel.put_in_place(program, cgroup)?;
         }
+        kernel.hold()?;
         Ok(kernel)
     }
 
@@ -83,7 +86,10 @@ impl Kernel {
 
     /// All programs before any is put in its place: one that the verifier refuses changes nothing.
     fn load_all(&mut self, btf: &Btf) -> Result<(), DatapathError> {
-        ATTACHED.into_iter().chain([ITERATOR]).try_for_each(|program| self.load(program, btf))
+        ATTACHED
+            .into_iter()
+            .chain([ITERATOR, MIGRATE])
+            .try_for_each(|program| self.load(program, btf))
     }
 
     /// All maps are there, and no program is loaded.
@@ -92,7 +98,7 @@ impl Kernel {
         generation_level: u32,
     ) -> Result<(Self, Btf), DatapathError> {
         match Self::maps_in(&pins, generation_level) {
-            Ok((ebpf, btf)) => Ok((Self { ebpf, pins }, btf)),
+            Ok((ebpf, btf)) => Ok((Self { ebpf, pins, held: Held::default() }, btf)),
             Err(error) => {
                 pins.abandon();
                 Err(error)
@@ -166,9 +172,18 @@ impl Kernel {
         counts.set(service.0, zero, 0).named("write", "STEERED")
     }
 
+    pub(super) fn pin_directories(&self) -> [PathBuf; 2] {
+        [self.pins.maps(), self.pins.links().to_owned()]
+    }
+
+    pub(super) fn mend_pins(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        self.held.mend()
+    }
+
     /// Detaches first: a program that is still attached must find its maps whole.
     pub(super) fn remove(self) -> Result<(), DatapathError> {
-        let Self { ebpf, pins } = self;
+        let Self { ebpf, pins, held } = self;
+        drop(held);
         drop(ebpf);
         pins.remove()
     }
@@ -194,12 +209,26 @@ impl Kernel {
 
     /// Has what was built take the place of what was pinned before.
     pub(super) fn finish(&mut self) -> Result<(), DatapathError> {
-        self.pins.finish()
+        self.pins.finish()?;
+        self.hold()
+    }
+
+    fn hold(&mut self) -> Result<(), DatapathError> {
+        self.held = Held::open(self.pin_directories())?;
+        Ok(())
+    }
+
+    /// Gives `migrate` to the reuseport group that this socket is in, in place of any program that the group had.
+    pub(super) fn attach_migrate(&mut self, member: BorrowedFd<'_>) -> Result<(), DatapathError> {
+        let migrate = self.ebpf.program_mut(MIGRATE).expect("it is in the object that we embed");
+        let migrate: &mut SkReuseport =
+            migrate.try_into().map_err(program_error("find", MIGRATE))?;
+        migrate.attach(member).map_err(program_error("attach", MIGRATE))
     }
 
     /// Takes back, after a failure, what was made in vain.
     pub(super) fn abandon(self) {
-        let Self { ebpf, pins } = self;
+        let Self { ebpf, pins, held: _ } = self;
         drop(ebpf);
         pins.abandon();
     }

@@ -5,6 +5,7 @@
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
 //! - `sockets` takes running sockets over and gives them back.
+//! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - `pins` is where all of it is pinned, `programs` how they come into their places.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
@@ -12,6 +13,8 @@
 mod endpoints;
 mod error;
 mod events;
+mod group;
+mod held;
 mod kernel;
 mod pins;
 pub mod probe;
@@ -24,7 +27,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use agent_ebpf::{
@@ -39,6 +42,7 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 pub use self::{
     error::DatapathError,
     events::{Event, Events},
+    group::Group,
     kernel::KernelLogs,
     pins::{Pinned, clear, examine},
     sockets::{AdoptedListener, ListenerToAdopt},
@@ -315,7 +319,7 @@ impl Datapath {
             .unwrap_or_default())
     }
 
-    /// What became of the lookups for a service, all CPUs together.
+    /// What became of the lookups for a service and of its unaccepted connections, all CPUs together.
     ///
     /// # Errors
     ///
@@ -328,6 +332,9 @@ impl Datapath {
             fallback: sum.fallback + cpu.fallback,
             unreached: sum.unreached + cpu.unreached,
             reported_at: sum.reported_at.max(cpu.reported_at),
+            moved: sum.moved + cpu.moved,
+            stranded: sum.stranded + cpu.stranded,
+            move_reported_at: sum.move_reported_at.max(cpu.move_reported_at),
         }))
     }
 
@@ -346,6 +353,20 @@ impl Datapath {
             role: word(role),
             options_set: word(options_set),
         })
+    }
+
+    /// The directories of the pins.
+    pub fn pin_directories(&self) -> [PathBuf; 2] {
+        self.kernel.pin_directories()
+    }
+
+    /// Pins again what somebody has unpinned, and says what that was. Nothing was detached meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When a pin cannot be made; calling again continues.
+    pub fn mend_pins(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        self.kernel.mend_pins()
     }
 
     /// Unpins and detaches everything: the machine is as it was before the first [`Self::open`].

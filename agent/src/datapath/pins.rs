@@ -259,7 +259,7 @@ fn quoted(path: &Path) -> String {
     format!("`{}`", path.display())
 }
 
-fn make_directory(path: &Path) -> Result<(), DatapathError> {
+pub(super) fn make_directory(path: &Path) -> Result<(), DatapathError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

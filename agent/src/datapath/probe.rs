@@ -32,7 +32,7 @@ use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
     pins::Pins,
-    programs::{ATTACHED, ITERATOR},
+    programs::{ATTACHED, ITERATOR, MIGRATE},
 };
 use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
@@ -71,6 +71,9 @@ pub enum Feature {
     TrackFlows,
     /// The program that walks the sockets.
     AdoptSockets,
+    /// The program that moves connections nobody has accepted.
+    #[doc(alias = "BPF_SK_REUSEPORT_SELECT_OR_MIGRATE")]
+    Migrate,
     /// Taking over a running listener: tagged, shared, and in the socket map.
     TakeOver,
     /// Hearing of a listener's end.
@@ -126,7 +129,7 @@ pub fn lookup_programs() -> Result<Vec<String>, std::io::Error> {
 
 impl Feature {
     /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Seclusion,
         Self::FileSystem,
         Self::Types,
@@ -140,6 +143,7 @@ impl Feature {
         Self::RefuseMultipath,
         Self::TrackFlows,
         Self::AdoptSockets,
+        Self::Migrate,
         Self::TakeOver,
         Self::Report,
     ];
@@ -163,6 +167,7 @@ impl Feature {
             "share_bind6" => Self::ShareBind6,
             "refuse_multipath" => Self::RefuseMultipath,
             "track_flows" => Self::TrackFlows,
+            MIGRATE => Self::Migrate,
             _ => Self::AdoptSockets,
         }
     }
@@ -205,6 +210,8 @@ impl Rehearsal {
         let mut refused = Vec::new();
         let loaded = kernel.load(ITERATOR, &btf);
         refused.extend(self.outcome_of(Feature::of_program(ITERATOR), loaded));
+        let loaded = kernel.load(MIGRATE, &btf);
+        refused.extend(self.outcome_of(Feature::of_program(MIGRATE), loaded));
         for program in ATTACHED {
             let feature = Feature::of_program(program);
             match (cgroup, feature.needs_cgroup()) {
@@ -402,6 +409,7 @@ impl fmt::Display for Feature {
             Self::RefuseMultipath => "program refuse_multipath",
             Self::TrackFlows => "program track_flows",
             Self::AdoptSockets => "program adopt_sockets",
+            Self::Migrate => "program migrate",
             Self::TakeOver => "taking a listener over",
             Self::Report => "kernel reports",
         })

@@ -3,7 +3,11 @@
 //! An agent always puts its own programs in: they are then of its build, and work on the maps that it has open, whoever left
 //! the links. There is no moment in which none is attached, and a step that fails leaves the old one where it was.
 
-use std::{ffi::CString, fs, fs::File, io, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use aya::{
     Btf, Ebpf,
@@ -31,6 +35,9 @@ pub(super) const STEER: &str = "steer";
 /// Walks the sockets on demand; never attached for good.
 pub(super) const ITERATOR: &str = "adopt_sockets";
 
+/// Attached to reuseport groups, which keep it: it has no link and no pin.
+pub(super) const MIGRATE: &str = "migrate";
+
 /// Has the verifier look at a program.
 pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), DatapathError> {
     let loaded = match program(ebpf, name) {
@@ -39,6 +46,7 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         Program::CgroupSock(create) => create.load(),
         Program::BtfTracePoint(tracepoint) => tracepoint.load("inet_sock_set_state", btf),
         Program::Iter(iterator) => iterator.load("tcp", btf),
+        Program::SkReuseport(migrate) => migrate.load(),
         other => Err(ProgramError::UnexpectedProgramType).inspect_err(|_| {
             tracing::error!(?other, "a program of a kind that nobody attaches");
         }),
@@ -55,6 +63,13 @@ pub(super) fn put_in_place(
     cgroup: &File,
 ) -> Result<(), DatapathError> {
     let pin = pins.links().join(name);
+    #[cfg(debug_assertions)]
+    if is_switched_off(name) {
+        return fs::remove_file(&pin).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(pin_error("remove", &pin, error)),
+        });
+    }
     if !pin.exists() {
         let link = attach(ebpf, name, cgroup)?;
         return link.pin(&pin).map(drop).map_err(program_error("pin the link of", name));
@@ -72,9 +87,14 @@ pub(super) fn put_in_place(
     }
 }
 
+/// Whether a test wants to see what is missed without a program.
+#[cfg(debug_assertions)]
+fn is_switched_off(name: &str) -> bool {
+    std::env::var("AGENT_WITHOUT").is_ok_and(|names| names.split(',').any(|it| it == name))
+}
+
 fn update(ebpf: &mut Ebpf, name: &'static str, pin: &Path) -> io::Result<()> {
-    let link = CString::new(pin.as_os_str().as_bytes())?;
-    let link = sys::bpf::open_pin(&link)?;
+    let link = sys::bpf::open_pinned(pin)?;
     let program = program(ebpf, name).fd().map_err(io::Error::other)?;
     sys::bpf::update_link(&link, program)
 }

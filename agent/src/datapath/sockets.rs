@@ -9,7 +9,7 @@ use std::{
 
 use agent_ebpf::{
     flow::{LISTENER, OPEN, Tag},
-    socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, NO_SLOT, NOT_SEEN, RELEASE},
+    socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, MOVE_FLOW, NO_SLOT, NOT_SEEN, RELEASE},
 };
 
 use super::{Datapath, DatapathError, error::Named as _};
@@ -57,6 +57,23 @@ impl Datapath {
             share: share.into(),
             outcome: NOT_SEEN,
             tag: Tag { generation: generation.key(), role: OPEN, options_set: 0 },
+        };
+        self.walk(cookies.iter().map(|&cookie| (cookie, adoption)))?;
+        Ok(())
+    }
+
+    /// Counts flows for this generation that carry the tag of another one, whose listener did not accept them.
+    ///
+    /// # Errors
+    ///
+    /// When the sockets cannot be walked. A connection that ended meanwhile is no error.
+    pub fn move_flows(&mut self, to: GenerationId, cookies: &[u64]) -> Result<(), DatapathError> {
+        let adoption = Adoption {
+            action: MOVE_FLOW,
+            slot: NO_SLOT,
+            share: 0,
+            outcome: NOT_SEEN,
+            tag: Tag { generation: to.key(), role: OPEN, options_set: 0 },
         };
         self.walk(cookies.iter().map(|&cookie| (cookie, adoption)))?;
         Ok(())

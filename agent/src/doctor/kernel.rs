@@ -55,6 +55,7 @@ const fn shown_by(feature: Feature) -> &'static str {
         Feature::RefuseMultipath => "loaded and attached (cgroup/sock_create)",
         Feature::TrackFlows => "loaded and attached (tp_btf/inet_sock_set_state)",
         Feature::AdoptSockets => "loaded (iter/tcp)",
+        Feature::Migrate => "loaded (sk_reuseport/migrate)",
         Feature::TakeOver => "a listener was tagged, its port shared, and it can be assigned",
         Feature::Report => "the end of that listener was reported at once",
     }
@@ -79,6 +80,9 @@ const fn needed_for(feature: Feature) -> &'static str {
         Feature::TrackFlows => "boot a kernel with CONFIG_BPF_EVENTS=y and CONFIG_DEBUG_INFO_BTF=y",
         Feature::AdoptSockets | Feature::TakeOver => {
             "boot a kernel whose socket iterators may set options (Linux 5.16 or later)"
+        }
+        Feature::Migrate => {
+            "boot a kernel whose reuseport programs may move connections (Linux 5.14 or later)"
         }
         Feature::Report => "report this together with `uname -r`",
     }

@@ -6,6 +6,7 @@
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
+//! - [`syn_cookies`]: whether listeners overflow
 //! - [`mounts`]: what is mounted where
 //! - [`os_text`]: text of the operating system that survives JSON
 //!
@@ -20,3 +21,4 @@ pub mod mounts;
 pub mod os_text;
 pub mod process;
 pub mod sock_diag;
+pub mod syn_cookies;

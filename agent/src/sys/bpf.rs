@@ -3,9 +3,13 @@
 #![expect(unsafe_code, reason = "a system call is reached by its number")]
 
 use std::{
-    ffi::CStr,
+    ffi::CString,
     io,
-    os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use nix::libc;
@@ -38,25 +42,53 @@ pub(crate) fn lookup_programs(network_namespace: impl AsFd) -> io::Result<Vec<u3
     Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
 }
 
-/// A descriptor of what is pinned at a path.
+/// A descriptor of the map, program or link that is pinned at `path`.
 ///
 /// # Errors
 ///
-/// When nothing is pinned there, or the kernel refuses.
+/// When there is none, or the kernel refuses to open it.
 #[doc(alias = "BPF_OBJ_GET")]
-pub(crate) fn open_pin(path: &CStr) -> io::Result<OwnedFd> {
-    let mut pin =
-        Pin { pathname: path.as_ptr().expose_provenance() as u64, bpf_fd: 0, file_flags: 0 };
-    // SAFETY: the kernel reads the size given of `pin`, and the text up to its end where `pathname` points to; both live
-    // until after the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut pin, size_of::<Pin>()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us, with close-on-exec, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let descriptor = object(BPF_OBJ_GET, &path, 0)?;
+    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
+
+/// Pins a map, program or link at `path`, where nothing may be yet.
+///
+/// # Errors
+///
+/// When `path` is taken or not on a BPF file system.
+#[doc(alias = "BPF_OBJ_PIN")]
+pub(crate) fn pin(object_to_pin: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    object(BPF_OBJ_PIN, &path, object_to_pin.as_fd().as_raw_fd().cast_unsigned()).map(drop)
+}
+
+fn object(command: libc::c_int, path: &CString, bpf_fd: u32) -> io::Result<i32> {
+    let attributes = ObjectAttributes {
+        pathname: path.as_ptr().expose_provenance() as u64,
+        bpf_fd,
+        file_flags: 0,
+    };
+    // SAFETY: the kernel reads at most the size given of `attributes`, and the string that `pathname` points to, which ends
+    // with a zero; both live until after the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<ObjectAttributes>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// The part of `union bpf_attr` for `BPF_OBJ_*`, as far as its first version went, and the flags of the second.
+#[repr(C)]
+struct ObjectAttributes {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+const _: () = assert!(size_of::<ObjectAttributes>() == 16);
 
 /// Puts another program behind a link: from one packet, bind or socket to the next, without one that meets none.
 ///
@@ -90,14 +122,6 @@ struct ProgQuery {
     zero: u32,
 }
 
-/// The part of `union bpf_attr` for pins, as far as its first version went.
-#[repr(C)]
-struct Pin {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
-}
-
 /// The `link_update` part of `union bpf_attr`.
 #[repr(C)]
 struct LinkUpdate {
@@ -108,11 +132,11 @@ struct LinkUpdate {
 }
 
 const _: () = assert!(size_of::<ProgQuery>() == 32);
-const _: () = assert!(size_of::<Pin>() == 16);
 const _: () = assert!(size_of::<LinkUpdate>() == 16);
 
 /// As many as the kernel attaches to one namespace (`netns_bpf_max_progs`).
 const MOST: usize = 64;
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_UPDATE: libc::c_int = 29;
@@ -126,9 +150,11 @@ mod tests {
 
     #[test]
     fn a_descriptor_of_anything_else_is_refused() {
-        let stranger = File::open("/proc/self/stat").unwrap();
-        assert!(lookup_programs(&stranger).is_err());
+        assert!(lookup_programs(File::open("/proc/self/stat").unwrap()).is_err());
+        let path = Path::new("/proc/self/stat");
+        assert!(pin(File::open(path).unwrap(), Path::new("/tmp/nothing")).is_err());
+        assert!(open_pinned(path).is_err());
+        let stranger = File::open(path).unwrap();
         assert!(update_link(&stranger, &stranger).is_err());
-        assert!(open_pin(c"/proc/self/stat").is_err());
     }
 }

@@ -4,7 +4,9 @@ import argparse
 import json
 import os
 import resource
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +19,8 @@ parser.add_argument("--reuse-port", action="store_true")
 parser.add_argument("--describe", metavar="FILE", help="write what the process was given")
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
+parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
+parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 options = parser.parse_args()
 
 
@@ -33,6 +37,7 @@ def serve(connection):
                 break
 
 
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 if options.exit is not None:
     print("the configuration is broken", flush=True)
     sys.exit(options.exit)
@@ -48,12 +53,18 @@ if options.describe:
         }
         json.dump(given, file)
 time.sleep(options.after)
-listener = socket.socket()
+listener = socket.socket(socket.AF_INET6 if ":" in options.address else socket.AF_INET)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 if options.reuse_port:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 listener.bind((options.address, options.port))
 listener.listen(512)
+if options.stray:
+    subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()])
+if options.deaf:
+    signal.sigwait({signal.SIGUSR1})
+    listener.close()
+    signal.pause()
 while True:
     connection, _ = listener.accept()
     threading.Thread(target=serve, args=(connection,), daemon=True).start()

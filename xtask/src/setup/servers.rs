@@ -46,18 +46,19 @@ fn missing(wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Vec<&'static str
     missing.map(|&(_, package)| package).collect()
 }
 
-/// Each program, and the package that has it. `ip` makes the namespaces.
-const PROGRAMS: [(&str, &str); 6] = [
+/// Each program, and the package that has it. `ip` makes the namespaces, `nft` loses packets in them.
+const PROGRAMS: [(&str, &str); 7] = [
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("node", "nodejs"),
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
+    ("nft", "nftables"),
 ];
 
 /// What the tests need of them.
-const TESTS: [&str; 5] = ["nginx", "redis-server", "node", "python3", "ip"];
+const TESTS: [&str; 6] = ["nginx", "redis-server", "node", "python3", "ip", "nft"];
 
 /// What the demo needs.
 const DEMO: [&str; 2] = ["nginx", "ip"];

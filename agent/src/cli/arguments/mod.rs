@@ -218,7 +218,7 @@ pub(super) struct ExplainArguments {
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
     /// Mend what an agent left that does not run: write a lost state anew from what runs, start the agent, remove leftovers
-    #[arg(long)]
+    #[arg(long, env = "AGENT_REPAIR")]
     pub(super) repair: bool,
 }
 
@@ -229,10 +229,10 @@ pub(super) struct DoctorArguments {
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
     /// Take over from the agent that runs, once this one is known to work here; connections do not notice
-    #[arg(long)]
+    #[arg(long, env = "AGENT_REPLACE")]
     pub(super) replace: bool,
     /// Return when it answers, and leave it in the background; it ends after the last detach, and logs to agent.log
-    #[arg(long)]
+    #[arg(long, env = "AGENT_BACKGROUND")]
     pub(super) background: bool,
     /// End after the last service was detached; the first line of the standard output says how the start went.
     #[arg(long, hide = true, conflicts_with = "background")]

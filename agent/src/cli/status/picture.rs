@@ -159,8 +159,8 @@ fn listeners(listeners: &[ListenerView]) -> String {
 /// What went otherwise than meant.
 fn warnings(service: &ServiceView) -> Vec<String> {
     let new = |count| words::count(count, "new connection", "new connections");
-    let mut warnings = Vec::new();
-    if service.state == ServiceState::Degraded {
+    let mut warnings: Vec<_> = service.troubles.iter().map(|it| words::line(it)).collect();
+    if service.state == ServiceState::Degraded && warnings.is_empty() {
         warnings
             .push("no generation lives: connections are refused until a server listens".to_owned());
     }
@@ -172,6 +172,12 @@ fn warnings(service: &ServiceView) -> Vec<String> {
     }
     if service.unreached > 0 {
         warnings.push(format!("{} found no generation with a listener", new(service.unreached)));
+    }
+    if service.stranded > 0 {
+        warnings.push(format!(
+            "{} had not been accepted when their listener closed, and could not be moved",
+            words::count(service.stranded, "connection", "connections")
+        ));
     }
     warnings
 }

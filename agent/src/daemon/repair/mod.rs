@@ -9,7 +9,7 @@ use std::{fs, io, path::Path};
 
 use super::{
     Lock, StateFile, StateFileError,
-    start::{agent_answers, read_state},
+    start::{Made, agent_answers, read_state},
     state_file,
 };
 use crate::{
@@ -101,8 +101,10 @@ pub fn repair(places: &Places) -> Result<Repaired, Problem> {
         Leftovers::Fine(_) => Ok(Repaired { done, start: false }),
         Leftovers::Startable(_) => Ok(Repaired { done, start: true }),
         Leftovers::Stateless(_) => {
-            let _lock = lock(places)?;
+            let mut made = Made::default();
+            let _lock = lock(places, &mut made)?;
             let state = derive::state(places)?;
+            made.keep();
             set_aside(places, &mut done)?;
             if state.services.is_empty() {
                 clear(places, &mut done)?;
@@ -115,17 +117,21 @@ pub fn repair(places: &Places) -> Result<Repaired, Problem> {
             Ok(Repaired { done, start: true })
         }
         Leftovers::Rubbish(_) => {
-            let _lock = lock(places)?;
+            let mut made = Made::default();
+            let _lock = lock(places, &mut made)?;
             set_aside(places, &mut done)?;
             clear(places, &mut done)?;
+            made.keep();
             Ok(Repaired { done, start: false })
         }
     }
 }
 
 /// Keeps an agent from starting meanwhile.
-fn lock(places: &Places) -> Result<Lock, Problem> {
+fn lock(places: &Places, made: &mut Made) -> Result<Lock, Problem> {
+    made.expect(&places.runtime_dir);
     super::start::private_directory(&places.runtime_dir)?;
+    made.expect(&places.lock_file());
     Lock::take(places)
 }
 

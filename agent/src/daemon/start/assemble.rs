@@ -12,13 +12,15 @@ use super::{
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{
-        StateFile, agent::Agent, journal::Journal, message::Message, state_file, watch::Watcher,
+        StateFile, agent::Agent, journal::Journal, message::Message, presence::Presence,
+        state_file, troubles::Troubles, watch::Watcher,
     },
     datapath::{self, Datapath},
     host::{
         cgroup::{Cgroup, Hierarchy},
         context, mounts,
         process::Pid,
+        syn_cookies,
     },
     places::Places,
     rollout::{Event, Generation, Origin, Phase},
@@ -29,6 +31,7 @@ use crate::{
 pub(super) fn assemble(
     options: &Options,
     made: &mut Made,
+    presence: Presence,
     messages: mpsc::Sender<Message>,
 ) -> Result<Agent, Problem> {
     let places = options.places.clone();
@@ -66,22 +69,27 @@ pub(super) fn assemble(
         places,
         network_namespace,
         boot_id,
+        presence,
         hierarchy,
         cgroup,
         datapath,
         records,
         watcher,
         journal: Journal::new(),
+        troubles: Troubles::default(),
         changes: watch::Sender::new(0),
         launches: std::collections::HashMap::new(),
         unfinished: std::collections::VecDeque::new(),
         looks: std::collections::HashMap::new(),
         half_open: std::collections::HashMap::new(),
+        cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
+        moves: std::collections::HashMap::new(),
         unattributed: std::collections::HashSet::new(),
         exit_when_detached: options.exit_when_detached || inherited,
         detached_last: false,
         last_answer: None,
+        superseded: None,
     };
     if let Plan::Build { lost } = plan
         && let Err(problem) = agent.build(&attach_to, lost.as_deref())
@@ -89,6 +97,7 @@ pub(super) fn assemble(
         agent.datapath.abandon();
         return Err(problem);
     }
+    agent.watch_places()?;
     agent.adopt()?;
     Ok(agent)
 }
@@ -133,6 +142,9 @@ impl Agent {
             numbers.map(|number| GenerationId { service: *id, number }.key())
         });
         self.datapath.keep_only(&living.collect())?;
+        for id in self.records.keys().copied().collect::<Vec<_>>() {
+            self.guard_queues(id);
+        }
         self.look_where_due();
         Ok(())
     }
@@ -194,7 +206,7 @@ pub(in crate::daemon) fn read_state(
 }
 
 /// Mounts the BPF file system at its usual place where nobody has.
-fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
+pub(in crate::daemon) fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
     const USUAL: &str = "/sys/fs/bpf";
     let mounted = mounts::of_type("bpf").map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("read the mount table: {error}"))

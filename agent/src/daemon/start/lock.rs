@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The lock on the state, held for the life of the process: a killed agent leaves none behind.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -38,6 +38,15 @@ impl Lock {
     /// When an agent holds it.
     pub fn take(places: &Places) -> Result<Self, Problem> {
         try_lock(places)?.ok_or_else(|| held(places))
+    }
+
+    /// The number of the file that is locked, whatever its name is by now.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not say.
+    pub(in crate::daemon) fn inode(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.ino())
     }
 
     /// Takes the lock, from the agent that holds it if one does: proves that this build works here, then tells the other one
@@ -82,7 +91,7 @@ fn try_lock(places: &Places) -> Result<Option<Lock>, Problem> {
         // One that ended in between has removed the file that we locked: then it locks nobody out.
         let locked = file.metadata().map_err(failed)?.ino();
         if fs::metadata(&path).is_ok_and(|named| named.ino() == locked) {
-            return Ok(Some(Lock { _file: file }));
+            return Ok(Some(Lock { file }));
         }
     }
 }

@@ -13,23 +13,28 @@ mod plan;
 use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
     path::Path,
     sync::mpsc,
     thread,
 };
 
 use tokio::{
-    net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{mpsc::UnboundedReceiver, oneshot, watch},
 };
 
+use self::assemble::assemble;
+pub(super) use self::assemble::mount_bpf;
 pub use self::lock::Lock;
-use self::{assemble::assemble, made::Made};
-pub(super) use self::{assemble::read_state, lock::agent_answers};
+pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
+    control_socket::{self, ControlSocket},
     message::Message,
+    presence::Presence,
     server::{self, Door},
 };
 use crate::{
@@ -70,12 +75,14 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     made.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;
     made.expect(&places.lock_file());
-    let _lock = match options.other {
+    let lock = match options.other {
         Other::Respect => Lock::take(places),
         Other::Replace => Lock::take_over(places),
     }?;
     let (messages, queue) = mpsc::channel();
-    let agent = assemble(options, &mut made, messages.clone())?;
+    let (sockets, rebound) = control_socket::successors();
+    let presence = Presence::new(lock, sockets);
+    let agent = assemble(options, &mut made, presence, messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     made.expect(&places.socket());
     let listener = bind(&places.socket())?;
@@ -96,7 +103,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
             Problem::new(ProblemKind::Failed, format!("start the runtime: {error}"))
         })?;
-    let served = runtime.block_on(serve(listener, door, messages, has_ended, ready));
+    let served = runtime.block_on(serve((listener, rebound), door, messages, has_ended, ready));
     drop(runtime);
     let written = writer
         .join()
@@ -108,13 +115,13 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
 }
 
 async fn serve(
-    listener: std::os::unix::net::UnixListener,
+    (listener, rebound): (UnixListener, UnboundedReceiver<UnixListener>),
     door: Door,
     messages: mpsc::Sender<Message>,
     has_ended: oneshot::Receiver<()>,
     ready: impl FnOnce(),
 ) -> io::Result<()> {
-    let listener = UnixListener::from_std(listener)?;
+    let socket = ControlSocket::new(listener, rebound)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tell_service_manager();
@@ -130,7 +137,7 @@ async fn serve(
     };
     // Followers of events would keep the server open: they are cut, and see that the agent ended.
     let (stopped, mut has_stopped) = watch::channel(false);
-    let serving = server::serve(listener, door, async move {
+    let serving = server::serve(socket, door, async move {
         stop.await;
         stopped.send_replace(true);
     });
@@ -163,7 +170,7 @@ pub(super) fn private_directory(path: &Path) -> Result<(), Problem> {
 }
 
 /// Replaces the socket of an agent that was killed; the lock says that none lives.
-fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Problem> {
+pub(super) fn bind(path: &Path) -> Result<UnixListener, Problem> {
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("bind `{}`: {error}", path.display()))
     };
@@ -172,13 +179,13 @@ fn bind(path: &Path) -> Result<std::os::unix::net::UnixListener, Problem> {
         Ok(()) | Err(_) => {}
     }
     // The directory is private, so that nobody can connect before the mode is set.
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    let listener = UnixListener::bind(path).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
 }
 
-fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display()))

@@ -1,0 +1,144 @@
+//! From a connection to the listeners that may take it: the walk that `steer` and `migrate` share.
+
+use agent_ebpf::{
+    endpoint::{Endpoint, EndpointKey, NO_SERVICE},
+    flow::GenerationKey,
+    steering::{ListenerSetKey, MAX_RANKS, MAX_TRIES, NO_GENERATION, PLAIN, SteerCounts, mix},
+};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+
+use crate::maps::{ENDPOINTS, LISTENER_SETS, SERVICES, STEERED};
+
+/// What the decision needs to know of a connection.
+pub(crate) struct Connection {
+    local: EndpointKey,
+    /// Hash of the client's address: the same for all its connections.
+    client: u32,
+    /// Hash of address and port: spreads connections over the listeners of one generation.
+    spread: u32,
+}
+
+/// Who takes a connection.
+pub(crate) enum Taker {
+    /// The generation that steering means.
+    Meant(GenerationKey),
+    /// Another one, because no listener of the one that steering means (given here) was left.
+    Fallback { meant: GenerationKey, taker: GenerationKey },
+    /// One that only the kernel's own lookup reaches.
+    Plain,
+    /// Nobody that we know.
+    Nobody,
+}
+
+impl Connection {
+    /// Addresses in network byte order, ports in host byte order.
+    #[inline(always)]
+    pub(crate) fn ipv4(protocol: u8, local: (u32, u16), remote: (u32, u16)) -> Self {
+        let client = remote.0;
+        Self {
+            local: EndpointKey::ipv4(protocol, local.0, local.1),
+            client,
+            spread: mix(client, u32::from(remote.1)),
+        }
+    }
+
+    /// As [`Self::ipv4`]; an IPv4-mapped address is the IPv4 one.
+    #[inline(always)]
+    pub(crate) fn ipv6(protocol: u8, local: ([u32; 4], u16), remote: ([u32; 4], u16)) -> Self {
+        let local = EndpointKey::ipv6(protocol, local.0, local.1);
+        let address = remote.0;
+        let client = if local.is_ipv4() {
+            address[3]
+        } else {
+            mix(mix(mix(address[0], address[1]), address[2]), address[3])
+        };
+        Self { local, client, spread: mix(client, u32::from(remote.1)) }
+    }
+
+    /// The endpoint that the client connected to, if it is ours.
+    #[inline(always)]
+    pub(crate) fn endpoint(&self) -> Option<&'static Endpoint> {
+        // SAFETY: the element may be replaced meanwhile, but RCU keeps the memory that we look at until the program ends.
+        let any = unsafe { ENDPOINTS.get(self.local.any()) }?;
+        if any.specific != 0 {
+            // SAFETY: as above.
+            if let Some(exact) = unsafe { ENDPOINTS.get(self.local) } {
+                return Some(exact);
+            }
+        }
+        (any.service != NO_SERVICE).then_some(any)
+    }
+
+    /// Offers the connection to one listener's slot after the other until `take` succeeds: those of the generation that
+    /// steering means first. A closed listener has left the map by itself (`sock_map_unhash`).
+    #[inline(always)]
+    pub(crate) fn offer(&self, endpoint: &Endpoint, take: impl Fn(u32) -> bool) -> Taker {
+        // SAFETY: see `endpoint`.
+        let Some(steering) = (unsafe { SERVICES.get(endpoint.service) }) else {
+            return Taker::Nobody;
+        };
+        let key = |generation| GenerationKey { service: endpoint.service, generation };
+        let mut rank = 0;
+        while rank < MAX_RANKS {
+            let generation = steering.choice(rank, self.client);
+            if generation != NO_GENERATION {
+                match self.reach(endpoint, generation, &take) {
+                    Reach::Taken if rank == 0 => return Taker::Meant(key(generation)),
+                    Reach::Taken => {
+                        let meant = key(steering.choice(0, self.client));
+                        return Taker::Fallback { meant, taker: key(generation) };
+                    }
+                    Reach::Plain => return Taker::Plain,
+                    Reach::NoListener => {}
+                }
+            }
+            rank += 1;
+        }
+        Taker::Nobody
+    }
+
+    #[inline(always)]
+    fn reach(&self, endpoint: &Endpoint, generation: u32, take: &impl Fn(u32) -> bool) -> Reach {
+        let key =
+            ListenerSetKey { service: endpoint.service, generation, endpoint: endpoint.endpoint };
+        // SAFETY: see `endpoint`.
+        let Some(set) = (unsafe { LISTENER_SETS.get(key) }) else { return Reach::NoListener };
+        if set.count == PLAIN {
+            return Reach::Plain;
+        }
+        let mut attempt = 0;
+        while attempt < MAX_TRIES && attempt < set.count {
+            if take(set.slot(self.spread, attempt)) {
+                return Reach::Taken;
+            }
+            attempt += 1;
+        }
+        Reach::NoListener
+    }
+}
+
+enum Reach {
+    Taken,
+    Plain,
+    NoListener,
+}
+
+/// This CPU's counters of a service.
+#[inline(always)]
+pub(crate) fn counts_of_service<'a>(service: u32) -> Option<&'a mut SteerCounts> {
+    // SAFETY: the element is this CPU's own, and both programs run with bottom halves disabled: neither is interrupted by
+    // the other on its CPU.
+    STEERED.get_ptr_mut(service).and_then(|counts| unsafe { counts.as_mut() })
+}
+
+/// Whether so much time has passed since `last` that something is worth being reported again; then it is remembered.
+#[inline(always)]
+pub(crate) fn is_due(last: &mut u64, interval: u64) -> bool {
+    // SAFETY: takes no argument and only reads the clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let due = now.wrapping_sub(*last) > interval;
+    if due {
+        *last = now;
+    }
+    due
+}

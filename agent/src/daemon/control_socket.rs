@@ -1,0 +1,83 @@
+//! The listening half of the control socket, which can be bound again and works when descriptors run out.
+
+use std::{fs::File, io, os::unix::net::UnixListener as Bound, time::Duration};
+
+use tokio::{
+    net::{UnixListener, UnixStream, unix::SocketAddr},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+
+/// Accepts from the socket that was bound last.
+pub(super) struct ControlSocket {
+    listener: UnixListener,
+    successors: UnboundedReceiver<Bound>,
+    /// Given up for one connection when there is no other descriptor left, so that who asks is told so.
+    reserve: Option<File>,
+}
+
+/// How long to wait where accepting fails for a reason that does not go away by itself.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a socket goes that was bound in place of the one before.
+pub(super) fn successors() -> (UnboundedSender<Bound>, UnboundedReceiver<Bound>) {
+    unbounded_channel()
+}
+
+impl ControlSocket {
+    pub(super) fn new(listener: Bound, successors: UnboundedReceiver<Bound>) -> io::Result<Self> {
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self { listener, successors, reserve: reserve() })
+    }
+
+    fn succeed(&mut self, successor: Bound) {
+        match UnixListener::from_std(successor) {
+            Ok(listener) => self.listener = listener,
+            Err(error) => {
+                tracing::error!(%error, "cannot use the control socket that was bound again");
+            }
+        }
+    }
+}
+
+impl axum::serve::Listener for ControlSocket {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            if self.reserve.is_none() {
+                self.reserve = reserve();
+            }
+            let accepted = tokio::select! {
+                // Who waits at the socket before has come first.
+                biased;
+                accepted = self.listener.accept() => accepted,
+                Some(successor) = self.successors.recv() => {
+                    self.succeed(successor);
+                    continue;
+                }
+            };
+            match accepted {
+                Ok(accepted) => return accepted,
+                Err(error) if is_exhaustion(&error) && self.reserve.take().is_some() => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the control socket");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].map(|it| Some(it.raw_os_error())).contains(&error.raw_os_error())
+}

@@ -1,0 +1,205 @@
+//! The processes of a generation: listed, told to end, killed, and found out if they outlive their turn.
+
+use std::collections::HashSet;
+
+use super::{agent::Agent, found};
+use crate::{
+    api::{EventKind, Problem, ProblemKind},
+    host::{
+        holders,
+        process::{Ending, Pid, Process},
+        sock_diag::{self, Listener, SocketInode},
+    },
+    service::{GenerationId, ServiceId},
+};
+
+impl Agent {
+    /// The processes of a generation that live now.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(super) fn pids_of(&self, generation: GenerationId) -> Result<Vec<Pid>, Problem> {
+        Ok(self.processes_of(generation)?.iter().map(Process::pid).collect())
+    }
+
+    /// The same, held: what is done to them can hit nobody who gets one of their numbers later.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(super) fn processes_of(&self, generation: GenerationId) -> Result<Vec<Process>, Problem> {
+        if let Some(cgroup) = self.cgroup_of(generation)? {
+            let members =
+                || cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error));
+            let opened: Vec<_> =
+                members()?.into_iter().filter_map(|pid| Process::open(pid).ok()).collect();
+            // Whose number was given to a stranger before it was opened is not in the group any more.
+            let still: HashSet<_> = members()?.into_iter().collect();
+            return Ok(opened.into_iter().filter(|it| still.contains(&it.pid())).collect());
+        }
+        let record = self.record(generation.service);
+        let Some(known) = record.service.generation(generation.number) else {
+            return Ok(Vec::new());
+        };
+        let reopened = known.processes.iter().filter_map(|it| Process::reopen(*it).ok());
+        Ok(reopened.filter(|it| it.is_alive().unwrap_or(false)).collect())
+    }
+
+    /// Only the root processes: they know how to end their workers.
+    pub(super) fn signal(&mut self, generation: GenerationId, signal: i32) -> Result<(), Problem> {
+        let Some(named) = rustix::process::Signal::from_named_raw(signal) else {
+            return Err(Problem::new(ProblemKind::Usage, format!("there is no signal {signal}")));
+        };
+        let processes = self.processes_of(generation)?;
+        let pids: Vec<_> = processes.iter().map(Process::pid).collect();
+        let roots = holders::roots(&pids)?;
+        for process in processes.iter().filter(|it| roots.contains(&it.pid())) {
+            send(process, named)?;
+        }
+        if processes.is_empty() {
+            self.note_exit(generation);
+        }
+        Ok(())
+    }
+
+    /// Every process, and people are told which ones had to be.
+    pub(super) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let processes = self.processes_of(generation)?;
+        if !processes.is_empty() {
+            let killed: Vec<_> = processes.iter().map(|it| found::describe(it.pid())).collect();
+            let message = format!(
+                "generation {} outlived its turn: killing {}",
+                generation.number,
+                killed.join(", ")
+            );
+            self.note(generation, EventKind::Signalled, message);
+        }
+        if let Some(cgroup) = self.cgroup_of(generation)? {
+            cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        }
+        for process in &processes {
+            send(process, rustix::process::Signal::KILL)?;
+        }
+        Ok(())
+    }
+
+    /// Warns of a server that died and left processes behind: they keep its listener open, and may never accept.
+    pub(super) fn warn_of_orphans(&mut self, generation: GenerationId, ending: Ending) {
+        let left = match self.pids_of(generation) {
+            Ok(left) => left,
+            Err(problem) => return tracing::warn!(%problem, "cannot list a generation's processes"),
+        };
+        let serves = self
+            .record_if_any(generation.service)
+            .and_then(|it| it.service.generation(generation.number))
+            .is_some_and(crate::rollout::Generation::can_serve);
+        if serves && !left.is_empty() && ending != Ending::Exited(0) {
+            let message = format!(
+                "the first process of generation {} {ending}, and left {} behind",
+                generation.number,
+                described(&left)
+            );
+            self.note(generation, EventKind::Warning, message);
+        }
+    }
+
+    /// Warns of processes that are not the generation's, and have a listener of its all the same: an inherited descriptor
+    /// in a stray child is a black hole, which takes connections that nobody accepts.
+    ///
+    /// # Errors
+    ///
+    /// When the holders cannot be listed.
+    pub(super) fn warn_of_strays(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let service = self.record_if_any(generation.service).map(|record| &record.service);
+        let Some(known) = service.and_then(|it| it.generation(generation.number)) else {
+            return Ok(());
+        };
+        let cookies: HashSet<_> = known.listeners.iter().map(|it| it.cookie).collect();
+        let mut open = sock_diag::listeners()?;
+        open.retain(|it| cookies.contains(&it.cookie.0));
+        let strays = holders_of(&open)?;
+        if !strays.is_empty() {
+            let message = format!(
+                "generation {} has ended, and its listener is still held by {}: end it, nobody accepts there",
+                generation.number,
+                described(&strays),
+            );
+            self.note(generation, EventKind::Warning, message);
+        }
+        Ok(())
+    }
+
+    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's.
+    ///
+    /// # Errors
+    ///
+    /// When there is one, or the listeners cannot be listed.
+    pub(super) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let mut others = Vec::new();
+        for port in super::observe::ports(&service.endpoints) {
+            others.extend(sock_diag::listeners_on(port)?);
+        }
+        let known: HashSet<_> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        others.retain(|it| {
+            let address = found::address_of(it);
+            let serves = |endpoint: &crate::service::Endpoint| {
+                endpoint.port == it.port && address.serves(endpoint.address)
+            };
+            !known.contains(&it.cookie.0) && service.endpoints.iter().any(serves)
+        });
+        let mut pids = HashSet::new();
+        for generation in &service.generations {
+            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);
+        }
+        let strays: Vec<_> =
+            holders_of(&others)?.into_iter().filter(|pid| !pids.contains(pid)).collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} listens on the port too: without steering the kernel would give it connections",
+            described(&strays)
+        );
+        Err(Problem::new(ProblemKind::Locked, message).fix("end it first"))
+    }
+
+    /// Tells people something about a generation.
+    pub(super) fn note(&mut self, generation: GenerationId, kind: EventKind, message: String) {
+        if let Some(record) = self.records.get(&generation.service) {
+            let name = record.service.name.clone();
+            self.journal.note(&name, Some(generation.number), kind, message);
+        }
+    }
+}
+
+/// A process that has ended meanwhile needs no signal.
+fn send(process: &Process, signal: rustix::process::Signal) -> Result<(), Problem> {
+    match process.signal(signal) {
+        Ok(()) => {
+            tracing::info!(pid = process.pid().get(), ?signal, "signalled");
+            Ok(())
+        }
+        Err(error) if !process.is_alive()? => {
+            tracing::debug!(%error, "already gone");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
+    let inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.inode).collect();
+    if inodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(holders::holders(&inodes)?.found.into_iter().map(|holder| holder.pid).collect())
+}
+
+fn described(pids: &[Pid]) -> String {
+    let texts: Vec<_> =
+        pids.iter().map(|pid| format!("process {}", found::describe(*pid))).collect();
+    texts.join(", ")
+}

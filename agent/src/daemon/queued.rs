@@ -1,0 +1,236 @@
+//! Connections that nobody has accepted yet: when their listener closes, the kernel moves them (`migrate`), and we wake the
+//! listener that got them.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use agent_ebpf::flow::GenerationKey;
+
+use super::{agent::Agent, observe::owner};
+use crate::{
+    api::{EventKind, Problem},
+    datapath::Group,
+    host::{
+        holders,
+        sock_diag::{self, Listener, SocketInode, Stage},
+        syn_cookies,
+    },
+    rollout::{Generation, PortHold},
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+/// The moves of one service.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moves {
+    /// How many people were told of.
+    told: u64,
+    /// Who got the last ones, and when its listeners are woken.
+    untold: Option<(GenerationNumber, Instant)>,
+}
+
+/// A listener that closes moves one connection after the other: they are told of, and woken for, together.
+const BURST: Duration = Duration::from_millis(5);
+
+impl Agent {
+    /// Gives every reuseport group of a service the program that moves its unaccepted connections. What it costs to fail is
+    /// told and not an error: an upgrade waits until nothing is left to be moved.
+    pub(super) fn guard_queues(&mut self, id: ServiceId) {
+        if let Err(problem) = self.try_to_guard_queues(id) {
+            let name = self.record(id).service.name.clone();
+            let why = format!(
+                "if a listener closes early, the connections that it has not accepted cannot be moved: {}",
+                problem.in_full()
+            );
+            self.journal.note(&name, None, EventKind::Warning, why);
+        }
+    }
+
+    fn try_to_guard_queues(&mut self, id: ServiceId) -> Result<(), Problem> {
+        if let std::collections::hash_map::Entry::Vacant(entry) = self.moves.entry(id) {
+            entry.insert(Moves { told: self.datapath.steer_counts(id)?.moved, untold: None });
+        }
+        for group in self.groups_of(id)? {
+            self.datapath.attach_migrate(&group)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the program away again, while steering still keeps new connections from the socket that does it.
+    pub(super) fn leave_queues(&self, id: ServiceId) -> Result<(), Problem> {
+        for group in self.groups_of(id)? {
+            group.detach_migrate()?;
+        }
+        Ok(())
+    }
+
+    /// A listener that is alone on its port, or cannot share it, has nobody to move a connection to.
+    fn groups_of(&self, id: ServiceId) -> Result<HashSet<Group>, Problem> {
+        let shares = |it: &&Generation| it.hold == PortHold::Shared;
+        let service = &self.record(id).service;
+        let cookies: HashSet<_> = service
+            .generations
+            .iter()
+            .filter(shares)
+            .flat_map(|it| &it.listeners)
+            .map(|it| it.cookie)
+            .collect();
+        let listeners = sock_diag::listeners()?;
+        Ok(listeners.iter().filter(|it| cookies.contains(&it.cookie.0)).map(group_of).collect())
+    }
+
+    /// The kernel has moved connections to this generation.
+    pub(super) fn note_moved(&mut self, taker: GenerationId) {
+        let moves = self.moves.entry(taker.service).or_default();
+        let due = moves.untold.map_or_else(|| Instant::now() + BURST, |(_, due)| due);
+        moves.untold = Some((taker.number, due));
+    }
+
+    /// When the next listener is to be woken.
+    pub(super) fn next_nudge(&self) -> Option<Instant> {
+        self.moves.values().filter_map(|moves| moves.untold).map(|(_, due)| due).min()
+    }
+
+    /// Wakes listeners that were given connections.
+    pub(super) fn nudge_where_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .moves
+            .iter()
+            .filter_map(|(id, moves)| moves.untold.map(|(taker, due)| (*id, taker, due)))
+            .filter(|(id, _, due)| *due <= now && self.records.contains_key(id))
+            .collect();
+        for (id, taker, _) in due {
+            if let Err(problem) = self.nudge(id, taker) {
+                tracing::warn!(%problem, "cannot tell how many connections were moved");
+            }
+        }
+    }
+
+    fn nudge(&mut self, id: ServiceId, taker: GenerationNumber) -> Result<(), Problem> {
+        let moved = self.datapath.steer_counts(id)?.moved;
+        let moves = self.moves.entry(id).or_default();
+        let new = moved.saturating_sub(moves.told);
+        // Once more until nothing is new: the last of them may have come after we looked.
+        let again = (new > 0).then(|| (taker, Instant::now() + BURST));
+        *moves = Moves { told: moved, untold: again };
+        if new == 0 {
+            return Ok(());
+        }
+        let service = &self.record(id).service;
+        let name = service.name.clone();
+        // Steering leads these to the generation that the moved connections went to.
+        let bound: HashSet<_> = service
+            .generation(taker)
+            .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
+            .unwrap_or_default();
+        for address in bound {
+            if let Err(error) = wake(address) {
+                tracing::warn!(%error, %address, "cannot wake a listener that was given connections");
+            }
+        }
+        self.count_moved(GenerationId { service: id, number: taker })?;
+        let connections = if new == 1 { "connection" } else { "connections" };
+        let message = format!(
+            "{new} {connections} whose listener closed before accepting them moved to generation {taker}"
+        );
+        self.journal.note(&name, Some(taker), EventKind::Moved, message);
+        Ok(())
+    }
+
+    /// A cookie is taken for valid by a listener that has sent some within two minutes, or whose reuseport group has
+    /// (`tcp_synq_no_recent_overflow`). A listener on a port of its own has not. Nobody can send the acknowledgement to the
+    /// listener that would take it: `sk_lookup` programs see addresses and ports, and no flags that tell it from a SYN.
+    pub(super) fn warn_of_cookies(&mut self, moved: GenerationId) {
+        let now = match syn_cookies::sent() {
+            Ok(sent) => sent,
+            Err(error) => {
+                return tracing::warn!(%error, "cannot tell whether SYN cookies are in use");
+            }
+        };
+        if now > std::mem::replace(&mut self.cookies_sent, now) {
+            let name = self.record(moved.service).service.name.clone();
+            let message = format!(
+                "SYN cookies are in use, and generation {} is bound to a port of its own: clients that were just answering a                  cookie are reset, until its own queue overflows; share the port (same user) to spare them that",
+                moved.number
+            );
+            self.journal.note(&name, Some(moved.number), EventKind::Warning, message);
+        }
+    }
+
+    /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it.
+    fn count_moved(&mut self, taker: GenerationId) -> Result<(), Problem> {
+        let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
+        let service = &self.record(taker.service).service;
+        let listens = |key: GenerationKey| {
+            let known = service.generation(GenerationNumber(key.generation));
+            known.is_some_and(|it| it.listeners.iter().any(|it| live.contains(&it.cookie)))
+        };
+        let mut left = self.flows_of(taker.service)?;
+        left.retain(|flow| {
+            flow.stage() != Stage::Orphaned
+                && owner(flow).is_some_and(|key| {
+                    key.service == taker.service.0 && key != taker.key() && !listens(key)
+                })
+        });
+        let kept = self.held_by_owners(&left)?;
+        left.retain(|flow| flow.inode.is_none_or(|inode| !kept.contains(&inode)));
+        let cookies: Vec<_> = left.iter().map(|flow| flow.cookie.0).collect();
+        Ok(self.datapath.move_flows(taker, &cookies)?)
+    }
+
+    /// Which of these flows a process of the generation that they are tagged with has accepted.
+    fn held_by_owners(
+        &self,
+        flows: &[sock_diag::Connection],
+    ) -> Result<HashSet<SocketInode>, Problem> {
+        let accepted: HashSet<_> = flows.iter().filter_map(|flow| flow.inode).collect();
+        let owners: HashSet<_> = flows
+            .iter()
+            .filter_map(owner)
+            .map(|key| (ServiceId(key.service), GenerationNumber(key.generation)))
+            .collect();
+        let mut pids = HashSet::new();
+        for (service, number) in owners {
+            pids.extend(self.pids_of(GenerationId { service, number })?);
+        }
+        if accepted.is_empty() || pids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let holders = holders::holders(&accepted)?.found.into_iter();
+        Ok(holders.filter(|it| pids.contains(&it.pid)).flat_map(|it| it.inodes).collect())
+    }
+}
+
+fn group_of(listener: &Listener) -> Group {
+    Group {
+        address: (listener.address, listener.port).into(),
+        v6only: listener.v6only,
+        uid: listener.uid,
+    }
+}
+
+/// Connects once, and for no longer: a kernel that does not wake a listener for moved connections wakes it for this one.
+fn wake(bound: SocketAddr) -> io::Result<()> {
+    let ip = match bound.ip() {
+        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        exact => exact,
+    };
+    let socket = Socket::new(Domain::for_address(bound), Type::STREAM.nonblocking(), None)?;
+    match socket.connect(&SocketAddr::new(ip, bound.port()).into()) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        // `EINPROGRESS` has no kind of its own in every version of the library.
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,59 @@
+//! Notices that something was removed from the directories that the agent lives in.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+
+/// Readable as a descriptor when something was removed.
+pub(super) struct Removals {
+    inotify: OwnedFd,
+}
+
+/// The state file is replaced by renaming this one, at every step.
+const ASIDE: &[u8] = b"state.new";
+
+impl Removals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)? })
+    }
+
+    /// Watches a directory. For one that is watched already nothing changes.
+    ///
+    /// # Kernel
+    ///
+    /// The events come from the virtual file system, so that a BPF file system sends them too. A watch ends with its
+    /// directory: one that was made again has to be watched again.
+    pub(super) fn watch(&self, directory: &Path) -> io::Result<()> {
+        let removed = WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR;
+        inotify::add_watch(&self.inotify, directory, removed)?;
+        Ok(())
+    }
+
+    /// Whether anything was removed since the last call. What exactly is found out by looking, so that an event that was
+    /// lost or came late does no harm.
+    pub(super) fn any(&self) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&self.inotify, &mut buffer);
+        let mut any = false;
+        // Ends with EAGAIN.
+        while let Ok(event) = events.next() {
+            any |= event.file_name().is_none_or(|name| name.to_bytes() != ASIDE);
+        }
+        any
+    }
+}
+
+impl AsFd for Removals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}

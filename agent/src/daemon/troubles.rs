@@ -1,0 +1,72 @@
+//! What is wrong around the agent now: told once when it begins and once when it is over, however often it is tried again.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use super::agent::{Agent, RETRY};
+use crate::api::{EventKind, Problem};
+
+/// A kind of trouble, of which there is one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// Something that was removed cannot be made again.
+    Removed,
+}
+
+/// Those that last.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    lasting: BTreeMap<Trouble, String>,
+    /// When to try again.
+    retry: Option<Instant>,
+}
+
+impl Troubles {
+    /// For `status`.
+    pub(super) fn told(&self) -> Vec<String> {
+        self.lasting.values().cloned().collect()
+    }
+
+    pub(super) fn lasts(&self, trouble: Trouble) -> bool {
+        self.lasting.contains_key(&trouble)
+    }
+
+    /// When to try again, while any lasts.
+    pub(super) fn retry(&self) -> Option<Instant> {
+        self.retry.filter(|_| !self.lasting.is_empty())
+    }
+}
+
+impl Agent {
+    /// Notes that something does not work, which will be tried again.
+    pub(super) fn trouble(&mut self, trouble: Trouble, message: String) {
+        self.troubles.retry.get_or_insert_with(|| Instant::now() + RETRY);
+        let before = self.troubles.lasting.insert(trouble, message.clone());
+        if before.as_ref() != Some(&message) {
+            self.journal.note_agent(EventKind::Warning, message);
+        }
+    }
+
+    /// Notes that it works, which is only news if it did not.
+    pub(super) fn over(&mut self, trouble: Trouble, message: &str) {
+        if self.troubles.lasting.remove(&trouble).is_some() {
+            self.journal.note_agent(EventKind::Recovered, message);
+        }
+    }
+
+    /// Tries again what does not work, once its time has come.
+    pub(super) fn retry_where_due(&mut self) {
+        if self.troubles.retry().is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.troubles.retry = None;
+        if self.troubles.lasts(Trouble::Removed) {
+            self.mend();
+        }
+    }
+}
+
+/// A problem and all its causes on one line.
+pub(super) fn told(problem: &Problem) -> String {
+    let causes = problem.causes.iter().map(String::as_str);
+    std::iter::once(problem.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,118 @@
+//! Processes that outlive their turn, and numbers that belong to somebody else by now.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use agent::api::ServiceState;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tests::process::Handle;
+use tests::servers::{Script, Server};
+use tests::stage::{self, Stage};
+
+const PORT: u16 = 8080;
+
+/// The processes `sleep` among those of a generation.
+fn strays(stage: &Stage, generation: u32) -> Result<Vec<i32>> {
+    let service = stage.agent.service(PORT)?;
+    let pids = stage::generations(&service)[&generation].pids.clone();
+    Ok(pids.into_iter().filter(|pid| is_stray(*pid)).collect())
+}
+
+fn is_stray(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
+}
+
+fn stray_in_generation_2() -> Result<(Stage, Script, tests::servers::Started)> {
+    let plain = Script::new(PORT)?;
+    let (stage, first) = Stage::attached(&plain)?;
+    let stray = Script::with(PORT, &["--stray"])?;
+    stage.agent.upgrade(PORT, &stray.command(2)?)?.success()?;
+    Ok((stage, plain, first))
+}
+
+#[test]
+fn a_child_that_inherited_the_listener_is_killed_at_the_deadline_and_named() -> Result<()> {
+    let (stage, plain, _first) = stray_in_generation_2()?;
+    let pid = *strays(&stage, 2)?.first().context("no stray child")?;
+    let stray = Handle::open(pid)?;
+    let upgrade = tests::agent::upgrade(PORT, &["--stop-timeout", "200ms"], &plain.command(3)?);
+    stage.agent.run(&upgrade)?.success()?;
+    assert!(stray.ended_within(stage::LIMIT)?, "the stray child lives");
+    assert_eq!(stage.listeners()?.len(), 1, "a listener of generation 2 is left");
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    assert!(events.contains(&format!("killing {pid} (sleep 600)")), "{events}");
+    Ok(())
+}
+
+#[test]
+fn the_same_for_a_server_that_was_found_running() -> Result<()> {
+    let stray = Script::with(PORT, &["--stray"])?;
+    let (stage, first) = Stage::attached(&stray)?;
+    let plain = Script::new(PORT)?;
+    let upgrade = tests::agent::upgrade(PORT, &["--stop-timeout", "200ms"], &plain.command(2)?);
+    stage.agent.run(&upgrade)?.success()?;
+    drop(first);
+    assert_eq!(stage.listeners()?.len(), 1, "a listener of generation 1 is left");
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    assert!(events.contains("(sleep 600)"), "{events}");
+    Ok(())
+}
+
+#[test]
+fn one_that_left_the_cgroup_is_named_and_keeps_detach_from_making_a_black_hole() -> Result<()> {
+    let (stage, plain, _first) = stray_in_generation_2()?;
+    let pid = *strays(&stage, 2)?.first().context("no stray child")?;
+    let stray = Handle::open(pid)?;
+    let elsewhere = stage.agent.cgroup().parent().context("a cgroup has a parent")?;
+    fs::write(elsewhere.join("cgroup.procs"), pid.to_string())?;
+    stage.agent.upgrade(PORT, &plain.command(3)?)?.success()?;
+    stage.until_steady(PORT)?;
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    assert!(events.contains(&format!("still held by process {pid} (sleep 600)")), "{events}");
+
+    let refused = stage.agent.detach(PORT)?;
+    assert_eq!(refused.code, Some(7), "{refused:?}");
+    assert!(refused.stderr.contains(&format!("process {pid} (sleep 600)")), "{refused:?}");
+    stray.kill()?;
+    stage.detach(PORT)
+}
+
+#[test]
+fn a_server_that_dies_and_leaves_a_child_with_its_listener_is_told_of() -> Result<()> {
+    let (stage, _plain, _first) = stray_in_generation_2()?;
+    let service = stage.agent.service(PORT)?;
+    let server = stage::generations(&service)[&2].pids.iter().copied().find(|it| !is_stray(*it));
+    Handle::open(server.context("no server")?)?.kill()?;
+    let told = || -> Result<Option<()>> {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok(events.contains("(sleep 600) behind").then_some(()))
+    };
+    tests::wait::until("the warning", stage::LIMIT, told)
+}
+
+/// The state file names a process by number and start time. A stranger that has the number now is no part of the service.
+#[test]
+fn a_stranger_with_the_number_of_an_old_process_is_never_signalled() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, first) = Stage::attached(&server)?;
+    let mut pin = stage.connect(server.address())?;
+    stage.switch(&server, 2, &[])?;
+    stage.agent.kill_daemon()?;
+    drop(first);
+    let mut stranger = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()?;
+    let path = stage.agent.runtime().join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    let process = state.pointer_mut("/services/0/service/generations/0/processes/0/pid");
+    *process.context("generation 1 has a process")? = stranger.id().into();
+    fs::write(&path, serde_json::to_vec(&state)?)?;
+
+    stage.agent.start_daemon()?;
+    stage.until_steady(PORT)?;
+    assert!(stranger.try_wait()?.is_none(), "the stranger was ended");
+    stranger.kill()?;
+    stranger.wait()?;
+    assert!(stage::ask(&mut pin).is_err(), "generation 1 is gone");
+    assert_eq!(stage.agent.service(PORT)?.state, ServiceState::Steady);
+    Ok(())
+}
