@@ -30,6 +30,7 @@ mod problems;
 mod processes;
 mod queued;
 mod removals;
+pub mod repair;
 mod seen;
 mod server;
 mod start;
