@@ -127,8 +127,11 @@ async fn pins_that_are_gone_are_made_again_from_the_state() -> Result<()> {
     stage::until_answers(&running, 2, 50)?;
     kill(&stage)?;
     fs::remove_dir_all(stage.agent.pins())?;
-    // Now the kernel's own lookup gives each of them some.
-    stage::until_answers(&running, 1, 20)?;
+    // What is left is the program of the listeners' reuseport group, and the kernel's own lookup.
+    let answers = running.snapshot().answers();
+    wait::until("answers meanwhile", LIMIT, || {
+        Ok((running.snapshot().answers() > answers + 50).then_some(()))
+    })?;
 
     let (_daemon, _) = start(&stage)?;
     assert!(events(&stage)?.contains("was gone"), "{}", events(&stage)?);
@@ -177,5 +180,147 @@ fn a_removed_cgroup_is_attached_to_again() -> Result<()> {
     let _pin = stage.connect(server.address())?;
     stage.switch(&server, 2, &[])?;
     assert_eq!(stage.generation(server.address())?, 2);
+    Ok(())
+}
+
+/// Repairs, and waits until the agent that was started answers.
+fn repair(stage: &Stage) -> Result<ServiceView> {
+    let repaired = stage.agent.run(&["doctor", "--repair", "-o", "json"])?.success()?.json()?;
+    assert_eq!(repaired["changed"], true, "{repaired}");
+    stage.agent.service(PORT)
+}
+
+/// What the doctor says about what an agent left.
+fn verdict(stage: &Stage) -> Result<(String, String)> {
+    let diagnosis = stage.agent.run(&["doctor", "-o", "json"])?.json()?;
+    let checks = diagnosis["checks"].as_array().context("the answer has checks")?;
+    let check = checks.iter().find(|it| it["name"] == "services").context("it is checked")?;
+    Ok((check["verdict"].to_string(), check["detail"].to_string()))
+}
+
+#[tokio::test]
+async fn a_state_that_is_gone_is_derived_from_what_runs() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first, mut pin) = draining(&server)?;
+    let mut second = stage.connect(server.address())?;
+    assert_eq!(stage::ask(&mut second)?, 2);
+    let running = new_connections(&stage, &server)?;
+    stage::until_answers(&running, 2, 20)?;
+    let before = stage.agent.service(PORT)?;
+    kill(&stage)?;
+    let state = stage.agent.runtime().join("state.json");
+    fs::remove_file(&state)?;
+
+    let refused = stage.agent.run(&["daemon"])?;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("doctor --repair"), "{refused:?}");
+    let (verdict, detail) = verdict(&stage)?;
+    assert!(verdict.contains("missing") && detail.contains("is gone"), "{verdict} {detail}");
+
+    let after = repair(&stage)?;
+    assert_eq!(after.name, before.name);
+    assert_eq!(after.endpoints, before.endpoints);
+    for (old, new) in before.generations.iter().zip(&after.generations) {
+        assert_eq!((new.number, new.launched, new.hold), (old.number, old.launched, old.hold));
+        assert_eq!((&new.pids, &new.listeners), (&old.pids, &old.listeners));
+        assert_eq!(
+            (&new.command, new.takes_new_connections),
+            (&old.command, old.takes_new_connections)
+        );
+        assert!((new.age_seconds - old.age_seconds).abs() < 5.0, "{new:?}");
+    }
+    assert_eq!(after.generations.len(), 2);
+    let answers = running.snapshot().answers();
+    stage::until_answers(&running, 2, answers + 50)?;
+    let summary = running.stop().await.summary;
+    assert_eq!(summary.failures(), 0, "{summary}");
+    assert_eq!(summary.generations().into_keys().collect::<Vec<_>>(), [2]);
+    assert_eq!(stage::ask(&mut second)?, 2);
+    goes_on(&stage, &server, &mut pin)
+}
+
+#[tokio::test]
+async fn a_damaged_state_is_put_aside_and_derived_anew() -> Result<()> {
+    let server = Nginx::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let running = stage.load(Plan { upload: None, ..server.plan() }.one_shot(100))?;
+    stage::until_answers(&running, 1, 20)?;
+    kill(&stage)?;
+    let state = stage.agent.runtime().join("state.json");
+    let text = fs::read_to_string(&state)?;
+    fs::write(&state, &text[..text.len() / 2])?;
+    let refused = stage.agent.run(&["daemon"])?;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+
+    let service = repair(&stage)?;
+    assert!(service.generations[0].takes_new_connections);
+    assert_eq!(fs::read_to_string(state.with_extension("json.damaged"))?, text[..text.len() / 2]);
+    stage.switch(&server, 2, &[])?;
+    stage::until_answers(&running, 2, 20)?;
+    let summary = running.stop().await.summary;
+    assert_eq!(summary.failures(), 0, "{summary}");
+    Ok(())
+}
+
+#[test]
+fn repairing_what_is_whole_changes_nothing() -> Result<()> {
+    let stage = Stage::new()?;
+    let nothing = |stage: &Stage| -> Result<()> {
+        let before = stage.traces()?;
+        let repaired = stage.agent.run(&["doctor", "--repair", "-o", "json"])?.success()?.json()?;
+        assert_eq!(repaired["changed"], false, "{repaired}");
+        assert_eq!(stage.traces()?, before);
+        Ok(())
+    };
+    nothing(&stage)?;
+    let server = Node::new(PORT)?;
+    let _first = stage.start(&server, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    nothing(&stage)?;
+
+    // With both gone nothing is known, and nothing steers; with the pins gone the state knows all.
+    kill(&stage)?;
+    fs::remove_dir_all(stage.agent.pins())?;
+    let service = repair(&stage)?;
+    assert_eq!(service.generations[0].number.0, 1);
+    nothing(&stage)
+}
+
+#[test]
+fn what_nobody_needs_is_removed() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let stage = Stage::new()?;
+    let first = stage.start(&server, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    kill(&stage)?;
+    // Nothing lives that the pins could be for.
+    drop(first);
+    fs::remove_file(stage.agent.runtime().join("state.json"))?;
+    let repaired = stage.agent.run(&["doctor", "--repair", "-o", "json"])?.success()?.json()?;
+    assert_eq!(repaired["changed"], true, "{repaired}");
+    let mut left = stage.traces()?;
+    left.retain(|path| path != stage.agent.runtime() && !path.ends_with("agent.log"));
+    assert_eq!(left, Vec::<PathBuf>::new());
+    Ok(())
+}
+
+#[test]
+fn what_steers_another_namespace_is_left_alone() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    kill(&stage)?;
+    fs::remove_file(stage.agent.runtime().join("state.json"))?;
+    let before = stage.traces()?;
+    let elsewhere = tests::namespace::Namespace::new()?;
+    let output = elsewhere.output(&mut stage.agent.command(&["doctor", "--repair"]))?;
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another network namespace"));
+    let mut after = stage.traces()?;
+    after.retain(|path| !path.ends_with("lock"));
+    assert!(
+        before.iter().filter(|path| !path.ends_with("lock")).eq(&after),
+        "{before:?} {after:?}"
+    );
+    assert_eq!(repair(&stage)?.generations[0].number.0, 1);
     Ok(())
 }

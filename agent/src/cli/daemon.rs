@@ -17,9 +17,7 @@ pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<Exit
     let DaemonArguments { replace, background, exit_when_detached } = *arguments;
     let other = if replace { Other::Replace } else { Other::Respect };
     if background {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        runtime.block_on(start::agent(context, other))?;
+        start::in_background(context, other)?;
         return Ok(ExitCode::Done);
     }
     let options = Options { places: context.places.clone(), exit_when_detached, other };

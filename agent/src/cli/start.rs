@@ -31,6 +31,13 @@ const START: Duration = Duration::from_secs(30);
 /// Longer than any problem.
 const LONGEST_LINE: u64 = 64 << 10;
 
+/// As [`agent`], for who has no runtime.
+pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    runtime.block_on(agent(context, other))
+}
+
 /// Starts it, and returns when it listens.
 pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem> {
     privileged()?;

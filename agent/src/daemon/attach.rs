@@ -1,7 +1,7 @@
 //! Takes charge of a port that a server serves.
 
 use super::{
-    agent::Agent,
+    agent::{Agent, unchanged},
     clock, found, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
@@ -62,7 +62,7 @@ impl Agent {
         self.records.insert(id, record);
         if let Err(problem) = self.save() {
             self.records.remove(&id);
-            return Err(problem);
+            return Err(unchanged(problem));
         }
         if let Err(problem) = self.take_charge(id, &server) {
             self.withdraw(id);
@@ -179,7 +179,8 @@ impl Agent {
         self.set_endpoints()?;
         self.guard_queues(id);
         self.record_mut(id).unfinished = None;
-        self.save()
+        self.save_or_owe();
+        Ok(())
     }
 
     pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {
@@ -214,29 +215,7 @@ impl Agent {
                 )),
             };
         }
-        let command = process::command_line(root).unwrap_or_default();
-        let program = command
-            .first()
-            .map(|it| it.as_os_str().to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let program = program
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default();
-        let clean: String = program
-            .chars()
-            .filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it))
-            .take(40)
-            .collect();
-        let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
-        let base = if clean.is_empty() { "server" } else { clean };
-        let port = request.ports.first().copied().unwrap_or_default();
-        format!("{base}-{port}")
-            .parse()
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+        found::name_of(root, request.ports.first().copied().unwrap_or_default())
     }
 
     fn free_id(&self) -> Result<ServiceId, Problem> {

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use super::{
-    agent::Agent,
+    agent::{Agent, unchanged},
     observe,
     state_file::Unfinished,
     step::{Step, change},
@@ -83,8 +83,11 @@ impl Agent {
     /// When a step fails; calling again continues.
     pub(super) fn release(&mut self, id: ServiceId) -> Result<(), Problem> {
         let record = self.record(id).clone();
-        self.record_mut(id).unfinished = Some(Unfinished::Detach);
-        self.save()?;
+        let before = self.record_mut(id).unfinished.replace(Unfinished::Detach);
+        if let Err(problem) = self.save() {
+            self.record_mut(id).unfinished = before;
+            return Err(unchanged(problem));
+        }
         self.leave_queues(id)?;
         let others = self.records.iter().filter(|(other, _)| **other != id);
         let others = others.map(|(id, record)| (*id, &record.service.endpoints[..]));
@@ -109,7 +112,8 @@ impl Agent {
             self.remove_old_logs(&record.service);
             Ok(())
         })?;
-        self.save()
+        self.save_or_owe();
+        Ok(())
     }
 
     /// Removes our tags and switches off the socket options that we switched on.
@@ -186,8 +190,12 @@ fn remove_files(places: crate::places::Places) -> Result<(), Problem> {
     }
     for directory in [places.services_dir(), places.runtime_dir] {
         match fs::remove_dir(&directory) {
-            // The log of an agent in the background, or somebody else's files.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            // The log of an agent in the background, or somebody else's files; a file system of its own.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                ) => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed(&directory, error));
             }

@@ -1,12 +1,13 @@
 //! Executes what the rollout decided, in order.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 
 use super::{
     agent::Agent,
     step::{Step, change},
+    troubles::Trouble,
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -28,24 +29,31 @@ impl Agent {
         }
     }
 
-    /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it.
+    /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it. While the
+    /// state is not saved, all that cannot be taken back waits.
     pub(super) fn finish_effects(&mut self) {
+        let mut waiting = VecDeque::new();
+        let mut failed = false;
         while let Some((id, effect)) = self.unfinished.pop_front() {
             if !self.records.contains_key(&id) {
                 continue;
             }
-            if let Err(problem) = self.execute(id, &effect) {
-                let name = self.record(id).service.name.clone();
-                let why = problem.in_full();
-                self.journal.note(
-                    &name,
-                    None,
-                    EventKind::Warning,
-                    format!("could not {}: {why}", describe(&effect)),
-                );
+            if self.troubles.lasts(Trouble::Unsaved) && !effect.can_be_taken_back() {
+                waiting.push_back((id, effect));
+            } else if let Err(problem) = self.execute(id, &effect) {
+                let service = &self.record(id).service.name;
+                let what = describe(&effect);
+                let message = format!("{service}: could not {what}: {}", problem.in_full());
+                self.trouble(Trouble::Effect, message);
                 self.unfinished.push_front((id, effect));
-                return;
+                failed = true;
+                break;
             }
+        }
+        waiting.append(&mut self.unfinished);
+        self.unfinished = waiting;
+        if !failed {
+            self.over(Trouble::Effect, "what could not be done is done");
         }
     }
 
@@ -84,6 +92,7 @@ impl Agent {
         self.half_open.remove(&generation);
         self.flows.remove(&generation);
         self.launches.remove(&generation);
+        self.moot(Trouble::Look(generation));
         let path = self.cgroup_path(generation);
         if let Ok(cgroup) = self.hierarchy.open(&path) {
             change(Step::RemoveCgroup, || {

@@ -8,9 +8,10 @@ use std::{
 };
 
 use super::{
-    agent::Agent,
+    agent::{Agent, RETRY},
     found,
     step::{Step, change},
+    troubles::Trouble,
 };
 use crate::{
     api::{EventKind, Problem},
@@ -26,7 +27,7 @@ const QUEUE_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks at the flows of a draining generation that nobody reports as empty.
 const FLOW_LOOK: Duration = Duration::from_secs(1);
 /// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
-const LISTENER_LOOK: Duration = Duration::from_millis(2);
+pub(super) const LISTENER_LOOK: Duration = Duration::from_millis(2);
 
 impl Agent {
     /// What a kernel program reports.
@@ -134,11 +135,22 @@ impl Agent {
             | Phase::Standby { .. }
             | Phase::Stopping { .. } => Ok(()),
         };
-        if let Err(problem) = looked {
-            self.warn_of(
-                generation,
-                format!("cannot look at generation {}: {problem}", generation.number),
-            );
+        self.note_look(generation, looked);
+    }
+
+    /// A look that failed is made again, since nobody may report a second time what it was about.
+    fn note_look(&mut self, generation: GenerationId, looked: Result<(), Problem>) {
+        let service = self.records.get(&generation.service).map(|record| &record.service);
+        let known = service.filter(|service| service.generation(generation.number).is_some());
+        let Some(service) = known else { return self.moot(Trouble::Look(generation)) };
+        let what = format!("generation {} of {}", generation.number, service.name);
+        let trouble = Trouble::Look(generation);
+        match looked {
+            Ok(()) => self.over(trouble, &format!("{what} can be looked at again")),
+            Err(problem) => {
+                self.looks.insert(generation, Instant::now() + RETRY);
+                self.trouble(trouble, format!("cannot look at {what}: {}", problem.in_full()));
+            }
         }
     }
 
@@ -335,7 +347,7 @@ impl Agent {
         {
             known.processes = processes;
         }
-        self.save()?;
+        self.save_or_owe();
         Ok(count)
     }
 

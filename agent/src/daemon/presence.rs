@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     agent::Agent,
     start::{self, Lock},
-    troubles::{Trouble, told},
+    troubles::Trouble,
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -86,7 +86,7 @@ impl Agent {
             Ok(()) => self.over(Trouble::Removed, "all that was removed was made again"),
             Err(problem) if problem.kind == ProblemKind::Locked => self.superseded = Some(problem),
             Err(problem) => {
-                let message = format!("cannot make again what was removed: {}", told(&problem));
+                let message = format!("cannot make again what was removed: {}", problem.in_full());
                 self.trouble(Trouble::Removed, message);
             }
         }
@@ -116,7 +116,7 @@ impl Agent {
     }
 
     fn mend_runtime(&mut self, mended: &mut Vec<PathBuf>) -> Result<(), Problem> {
-        let places = &self.places;
+        let places = &self.places.clone();
         if !exists(&places.runtime_dir)? {
             start::private_directory(&places.runtime_dir)?;
             mended.push(places.runtime_dir.clone());

@@ -63,7 +63,7 @@ pub enum Unfinished {
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
     /// The system said no.
-    #[error("{operation} the state file `{}`", .path.display())]
+    #[error("cannot {operation} the state file `{}`", .path.display())]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -151,8 +151,15 @@ impl StateFile {
         let aside = path.with_extension("new");
         let mut file = create(&aside).map_err(failed("create"))?;
         // Not synced to a disk: what the file speaks of does not outlive the machine's next start either.
-        file.write_all(&text).map_err(failed("write"))?;
-        fs::rename(&aside, path).map_err(failed("replace"))
+        let written = file.write_all(&text).map_err(failed("write"));
+        let replaced = written.and_then(|()| fs::rename(&aside, path).map_err(failed("replace")));
+        if replaced.is_err()
+            && let Err(error) = fs::remove_file(&aside)
+        {
+            // It takes room on a disk that has none left.
+            tracing::warn!(%error, path = %aside.display(), "cannot remove what was written in part");
+        }
+        replaced
     }
 }
 

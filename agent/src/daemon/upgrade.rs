@@ -56,7 +56,10 @@ impl Agent {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
                 self.launches.insert(generation, *spec);
-                self.feed(id, Event::Upgrade(plan, origin))?;
+                if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
+                    self.launches.remove(&generation);
+                    return Err(refusal);
+                }
             }
             Candidate::Found(server) => {
                 self.feed(id, Event::Upgrade(plan, Origin::Found))?;
@@ -277,9 +280,8 @@ impl Agent {
         change(Step::MakeLogDirectory, || {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
             made.map_err(|error| {
-                let message =
-                    format!("create the log directory `{}`: {error}", directory.display());
-                Problem::new(ProblemKind::Failed, message)
+                let message = format!("nothing has changed: create `{}`", directory.display());
+                Problem::new(ProblemKind::Failed, message).because(&error)
             })
         })
     }

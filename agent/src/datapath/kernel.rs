@@ -9,7 +9,7 @@ use std::{
 use agent_ebpf::steering::SteerCounts;
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{Iter, SkReuseport},
     util::nr_cpus,
 };
@@ -28,7 +28,7 @@ use crate::service::ServiceId;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every map that is pinned, by its name in the object.
-pub(super) const MAPS: [&str; 12] = [
+pub(super) const MAPS: [&str; 13] = [
     "ADOPTIONS",
     "AYA_LOGS",
     "ENDPOINTS",
@@ -37,6 +37,7 @@ pub(super) const MAPS: [&str; 12] = [
     "GENERATION_CGROUPS",
     "LISTENERS",
     "LISTENER_SETS",
+    "LOST_REPORTS",
     "MOVED_BINDS",
     "SERVICES",
     "STEERED",
@@ -143,7 +144,9 @@ impl Kernel {
     }
 
     pub(super) fn take_events(&mut self) -> Result<Events, DatapathError> {
-        RingBuf::try_from(self.take("EVENTS")).named("open", "EVENTS").map(Events::new)
+        let ring = RingBuf::try_from(self.take("EVENTS")).named("open", "EVENTS")?;
+        let lost = Array::try_from(self.take("LOST_REPORTS")).named("open", "LOST_REPORTS")?;
+        Ok(Events::new(ring, lost))
     }
 
     pub(super) fn take_logs(&mut self) -> Result<KernelLogs, DatapathError> {

@@ -37,7 +37,7 @@ use agent_ebpf::{
     socket::Adoption,
     steering::{ListenerSet, ListenerSetKey, PLAIN, SteerCounts, Steering},
 };
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 
 pub use self::{
     error::DatapathError,
@@ -46,7 +46,7 @@ pub use self::{
     kernel::KernelLogs,
     pins::{Pinned, clear, examine},
     sockets::{AdoptedListener, ListenerToAdopt},
-    survey::{Survey, steers},
+    survey::{Survey, steers, steers_elsewhere},
 };
 use self::{
     error::Named as _,
@@ -273,6 +273,38 @@ impl Datapath {
         self.clear_bind_rule(generation)
     }
 
+    /// Forgets whatever the maps have of generations that are not among these: an agent may have ended before it did.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; calling again continues.
+    pub fn keep_only(&mut self, living: &BTreeSet<GenerationKey>) -> Result<(), DatapathError> {
+        let lives = |key: &GenerationKey| living.contains(key);
+        let sets = keys(&self.listener_sets).named("read", "LISTENER_SETS")?;
+        let of_set =
+            |it: &ListenerSetKey| GenerationKey { service: it.service, generation: it.generation };
+        for key in sets.iter().filter(|key| !lives(&of_set(key))) {
+            error::gone(self.listener_sets.remove(key)).named("remove from", "LISTENER_SETS")?;
+        }
+        for key in keys(&self.flows).named("read", "FLOWS")?.iter().filter(|key| !lives(key)) {
+            error::gone(self.flows.remove(key)).named("remove from", "FLOWS")?;
+        }
+        for service in keys(&self.services).named("read", "SERVICES")? {
+            if !living.iter().any(|key| key.service == service) {
+                self.forget_service(ServiceId(service))?;
+            }
+        }
+        for cgroup in keys(&self.bind_rules).named("read", "GENERATION_CGROUPS")? {
+            let rule = error::found(self.bind_rules.get(&cgroup, 0));
+            let rule = rule.named("read", "GENERATION_CGROUPS")?;
+            if rule.is_some_and(|rule| !lives(&rule.generation)) {
+                error::gone(self.bind_rules.remove(&cgroup))
+                    .named("remove from", "GENERATION_CGROUPS")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets a service: from the next packet on its ports are the kernel's alone.
     ///
     /// # Errors
@@ -410,6 +442,10 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>, MapError> {
+    map.keys().collect()
 }
 
 const fn listener_set_key(generation: GenerationId, endpoint: &Endpoint) -> ListenerSetKey {

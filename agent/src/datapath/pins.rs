@@ -93,6 +93,13 @@ pub fn clear(root: &Path) -> Result<(), DatapathError> {
     fs::remove_dir(root).map_err(|source| pin_error("remove", root, source))
 }
 
+/// Where a program's link is pinned, of whichever version; `None` if it is not.
+pub(super) fn link(root: &Path, program: &str) -> Result<Option<PathBuf>, DatapathError> {
+    let versions = names(root).map_err(|source| pin_error("read", root, source))?;
+    let mut links = versions.iter().map(|version| root.join(version).join("links").join(program));
+    Ok(links.find(|link| link.exists()))
+}
+
 /// What the names in a pin directory mean.
 #[derive(Debug, PartialEq, Eq)]
 enum Judgement {

@@ -1,6 +1,6 @@
 //! What pinned maps say, read without loading or attaching anything.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
+use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, path::Path};
 
 use agent_ebpf::{
     bind::BindRule,
@@ -10,9 +10,15 @@ use agent_ebpf::{
 use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError},
+    programs::links::{FdLink, PinnedLink},
 };
 
-use super::{DatapathError, endpoints, error::Named as _, pins::Pins};
+use super::{
+    DatapathError, endpoints,
+    error::{Named as _, program_error},
+    pins::{Pins, link},
+    programs::STEER,
+};
 use crate::service::{Endpoint, ServiceId};
 
 /// The content of the maps that an agent fills: what the kernel does, as long as nobody changes it.
@@ -60,6 +66,22 @@ impl Survey {
 /// When that cannot be read.
 pub fn steers(pin_dir: &Path) -> Result<bool, DatapathError> {
     Ok(!endpoints_in(&Pins::adopt(pin_dir))?.is_empty())
+}
+
+/// Whether the program that is pinned below `pin_dir` steers in another network namespace than this one.
+///
+/// # Errors
+///
+/// When the kernel does not say.
+pub fn steers_elsewhere(pin_dir: &Path) -> Result<bool, DatapathError> {
+    let Some(pin) = link(pin_dir, STEER)? else { return Ok(false) };
+    let link = PinnedLink::from_pin(&pin).map_err(program_error("find the link of", STEER))?;
+    let attached =
+        FdLink::from(link).info().map_err(program_error("examine the link of", STEER))?;
+    let here = File::open("/proc/thread-self/ns/net")
+        .and_then(crate::sys::bpf::lookup_programs)
+        .map_err(program_error("list what steers beside", STEER))?;
+    Ok(!here.contains(&attached.program_id()))
 }
 
 fn endpoints_in(pins: &Pins) -> Result<BTreeMap<ServiceId, Vec<Endpoint>>, DatapathError> {

@@ -23,6 +23,7 @@ parser.add_argument("--after", type=float, default=0, help="listen so many secon
 parser.add_argument("--note-term", metavar="FILE", help="write down each SIGTERM, and go on")
 parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
+parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
 parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
 options = parser.parse_args()
@@ -67,6 +68,9 @@ if options.note_term:
 
     signal.signal(signal.SIGTERM, note)
 time.sleep(options.after)
+for _ in range(options.listen_before):
+    with socket.socket() as elsewhere:
+        elsewhere.listen()
 
 
 def listen(address, alone):

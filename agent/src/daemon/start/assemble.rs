@@ -151,6 +151,11 @@ impl Agent {
             }
         }
         self.set_endpoints()?;
+        let living = self.records.iter().flat_map(|(id, record)| {
+            let numbers = record.service.generations.iter().map(|it| it.number);
+            numbers.map(|number| GenerationId { service: *id, number }.key())
+        });
+        self.datapath.keep_only(&living.collect())?;
         for id in self.records.keys().copied().collect::<Vec<_>>() {
             self.guard_queues(id);
         }
@@ -206,7 +211,7 @@ impl Agent {
 }
 
 /// The state, unless it is of an earlier start of the machine: then nothing of what it speaks of exists any more.
-fn read_state(
+pub(in crate::daemon) fn read_state(
     places: &Places,
     network_namespace: u64,
     boot_id: &str,

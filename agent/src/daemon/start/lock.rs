@@ -130,6 +130,11 @@ fn holder(places: &Places) -> Result<Option<Process>, Problem> {
     Ok(None)
 }
 
+/// Whether an agent runs on these places: one that has just begun to start does not count yet.
+pub(in crate::daemon) fn agent_answers(places: &Places) -> bool {
+    answering(&places.socket()).is_some()
+}
+
 /// Who listens on the socket, as root. Nothing is said to it.
 fn answering(socket: &Path) -> Option<Pid> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -9,7 +9,7 @@ use crate::datapath;
 
 /// Takes back what was made, the last first, unless told to keep it.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(in crate::daemon) struct Made {
     things: Vec<Thing>,
 }
 
@@ -23,7 +23,7 @@ enum Thing {
 
 impl Made {
     /// This path, with all that leads to it, is about to be made where it is not there.
-    pub(super) fn expect(&mut self, path: &Path) {
+    pub(in crate::daemon) fn expect(&mut self, path: &Path) {
         let missing = path.ancestors().take_while(|path| !path.exists());
         let mut missing: Vec<_> = missing.map(|path| Thing::Path(path.to_owned())).collect();
         missing.reverse();
@@ -31,7 +31,7 @@ impl Made {
     }
 
     /// The same for a directory of pins.
-    pub(super) fn expect_pins(&mut self, pin_dir: &Path) {
+    pub(in crate::daemon) fn expect_pins(&mut self, pin_dir: &Path) {
         if let Some(above) = pin_dir.parent() {
             self.expect(above);
         }
@@ -41,7 +41,7 @@ impl Made {
     }
 
     /// The start went well.
-    pub(super) fn keep(&mut self) {
+    pub(in crate::daemon) fn keep(&mut self) {
         self.things.clear();
     }
 }

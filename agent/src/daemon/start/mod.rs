@@ -27,9 +27,10 @@ use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot, watch},
 };
 
+use self::assemble::assemble;
 pub(super) use self::assemble::mount_bpf;
 pub use self::lock::Lock;
-use self::{assemble::assemble, made::Made};
+pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
     control_socket::{self, ControlSocket},
     message::Message,
