@@ -39,6 +39,8 @@ mod plan;
 mod record;
 mod resume;
 mod service;
+#[cfg(test)]
+mod simulator;
 mod steering;
 #[cfg(test)]
 mod tests;
