@@ -31,4 +31,10 @@ pub const BIND_MOVED: u32 = 5;
 /// Connections that nobody had accepted were moved from a closed listener to one of `generation`.
 pub const CONNECTIONS_MOVED: u32 = 6;
 
+/// Index of `LOST_REPORTS`: how many events found the buffer full. Written by the programs only.
+pub const LOST: u32 = 0;
+/// Index of `LOST_REPORTS`: of those, how many an agent has noticed. Written by the agent only, and there rather than in its
+/// memory because the next agent has to know.
+pub const NOTICED: u32 = 1;
+
 const _: () = assert!(size_of::<Event>() == 24);

@@ -12,7 +12,7 @@ use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap},
 };
 
 #[map]
@@ -47,6 +47,10 @@ pub(crate) static ADOPTIONS: HashMap<u64, Adoption> = HashMap::pinned(1 << 20, B
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 16, 0);
+
+/// How many events were lost because `EVENTS` was full, and how many of those the agent knows of.
+#[map]
+pub(crate) static LOST_REPORTS: Array<u64> = Array::pinned(2, 0);
 
 /// The socket storage that makes a connection know its generation.
 ///

@@ -22,6 +22,8 @@ use crate::wait;
 pub struct Agent {
     namespace: Namespace,
     binary: PathBuf,
+    /// Builds that were installed before.
+    binaries: Vec<PathBuf>,
     runtime: TempDir,
     pins: PathBuf,
     cgroup: PathBuf,
@@ -89,11 +91,17 @@ impl Agent {
         Ok(Self {
             namespace: namespace.clone(),
             binary,
+            binaries: Vec::new(),
             // In memory, as `/run` usually is: the state file is replaced at every step.
             runtime: tempfile::Builder::new().prefix("agent-test-run-").tempdir_in("/dev/shm")?,
             pins: Path::new("/sys/fs/bpf").join(&name),
             cgroup: Path::new(cgroups).join(&name),
         })
+    }
+
+    /// From now on commands are of another build; what runs goes on.
+    pub fn install(&mut self, binary: &Path) {
+        self.binaries.push(std::mem::replace(&mut self.binary, binary.to_owned()));
     }
 
     /// Takes charge of a port.
@@ -203,7 +211,8 @@ impl Agent {
         let handle = Handle::open(pid).ok()?;
         let program = handle.program().to_string_lossy();
         // A rebuilt binary leaves its running predecessor with this mark.
-        let ours = Path::new(program.trim_end_matches(" (deleted)")) == self.binary;
+        let program = Path::new(program.trim_end_matches(" (deleted)"));
+        let ours = self.binaries.iter().chain([&self.binary]).any(|binary| binary == program);
         ours.then_some(handle)
     }
 
@@ -222,7 +231,17 @@ impl Agent {
     ///
     /// If it does not; with what it said.
     pub fn start_daemon(&self) -> Result<()> {
-        let daemon = self.start(&mut self.command(&["daemon"]))?;
+        self.start_daemon_without(&[])
+    }
+
+    /// The same, with these kernel programs not attached.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start_daemon`].
+    pub fn start_daemon_without(&self, programs: &[&str]) -> Result<()> {
+        let mut command = self.command(&["daemon"]);
+        let daemon = self.start(command.env("AGENT_WITHOUT", programs.join(",")))?;
         let answers = || Ok(self.run(&["status"])?.success().ok());
         match wait::until("the agent to answer", LIMIT, answers) {
             Ok(_) => Ok(()),
@@ -319,6 +338,15 @@ impl Pending {
     pub fn said(&self) -> Result<[String; 2]> {
         let read = |name| read(&self.answers.path().join(name));
         Ok([read("stdout")?, read("stderr")?])
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Ends it as `kill -9` does.

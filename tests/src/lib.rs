@@ -10,6 +10,7 @@
 //! | [`servers`] | nginx, Python, Node, Redis and Go, each in as many generations as asked for |
 //! | [`agent`] | the agent's command line, with private directories |
 //! | [`stage`] | a namespace with an agent, and what nearly every test does there |
+//! | [`other_build`] | the agent with other programs inside |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`wait`] | waiting for a condition, with an end |
 //! | [`interrupt`] | being told to stop |
@@ -24,6 +25,7 @@ pub mod interrupt;
 pub mod loss;
 pub mod measure;
 pub mod namespace;
+pub mod other_build;
 pub mod process;
 pub mod servers;
 pub mod stage;

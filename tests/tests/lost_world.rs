@@ -1,14 +1,21 @@
 //! What the agent rests on is taken away while it runs: it notices, says so, and no connection is harmed.
 
 use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
 
+use agent::api::{GenerationState, ServiceState};
 use agent::load::{Plan, Running};
-use anyhow::{Context as _, Result};
-use tests::servers::{Node, Server};
+use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MntFlags, MsFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use tests::servers::{Node, Script, Server};
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
 const PORT: u16 = 8080;
+/// Of a server that is to be attached, and cannot be.
+const OTHER_PORT: u16 = 8081;
 
 fn load(stage: &Stage, server: &dyn Server) -> Result<Running> {
     let running = stage.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
@@ -19,6 +26,47 @@ fn load(stage: &Stage, server: &dyn Server) -> Result<Running> {
 async fn nobody_noticed(running: Running) {
     let summary = running.stop().await.summary;
     assert_eq!(summary.failures(), 0, "{summary}");
+}
+
+/// A stage whose agent has its runtime directory on a disk of its own, which is small.
+struct OnSmallDisk {
+    stage: Stage,
+}
+
+impl OnSmallDisk {
+    fn new() -> Result<Self> {
+        let disk = Self { stage: Stage::new()? };
+        let options = Some("size=512k,mode=0700");
+        nix::mount::mount(Some("lost"), disk.path(), Some("tmpfs"), MsFlags::empty(), options)?;
+        Ok(disk)
+    }
+
+    fn path(&self) -> &Path {
+        self.stage.agent.runtime()
+    }
+
+    fn fill(&self) -> Result<()> {
+        let mut ballast = fs::File::create(self.path().join("ballast"))?;
+        let full = std::iter::repeat_with(|| ballast.write_all(&[0; 4096])).find_map(Result::err);
+        let full = full.context("a disk that is never full")?;
+        ensure!(full.kind() == io::ErrorKind::StorageFull, "{full}");
+        Ok(())
+    }
+
+    fn free(&self) -> Result<()> {
+        Ok(fs::remove_file(self.path().join("ballast"))?)
+    }
+}
+
+impl Drop for OnSmallDisk {
+    fn drop(&mut self) {
+        let killed = self.stage.agent.daemon().map_or(Ok(()), |daemon| daemon.kill());
+        // What its generations write to is unmounted when they end.
+        let unmounted = nix::mount::umount2(self.path(), MntFlags::MNT_DETACH);
+        if let (Err(error), _) | (_, Err(error)) = (killed, unmounted.map_err(Into::into)) {
+            eprintln!("the small disk is left behind: {error:#}");
+        }
+    }
 }
 
 /// The messages of all events so far.
@@ -49,13 +97,13 @@ async fn pins_that_are_removed_are_made_again_and_steering_never_stops() -> Resu
     let running = stage.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
     stage::until_answers(&running, 2, 20)?;
 
-    fs::remove_file(stage.agent.pins().join("v1/links/steer"))?;
-    until_event(&stage, "v1/links/steer` was removed, and was made again")?;
+    fs::remove_file(stage.agent.links().join("steer"))?;
+    until_event(&stage, "/links/steer` was removed, and was made again")?;
     // At once, since the agent would not let `rm -r` come to an end.
     let mut aside = stage.agent.pins().as_os_str().to_owned();
     aside.push("-aside");
     fs::rename(stage.agent.pins(), &aside)?;
-    until_event(&stage, "v1/maps/ENDPOINTS` was removed, and was made again")?;
+    until_event(&stage, "/maps/ENDPOINTS` was removed, and was made again")?;
     fs::remove_dir_all(aside)?;
     wait::until("all that was there", LIMIT, || Ok((stage.traces()? == before).then_some(())))?;
     let answers = running.snapshot().answers();
@@ -107,5 +155,137 @@ async fn files_that_are_removed_are_made_again_and_a_waiting_command_goes_on() -
     drop(old);
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
+    stage.detach(PORT)
+}
+
+/// Stops the agent and lets it go on; every test here may fail in between.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn agent_of(stage: &Stage) -> Result<Self> {
+        let pid = stage.agent.daemon().context("the agent runs")?.pid();
+        let stopped = Self(Pid::from_raw(pid).context("a process number")?);
+        kill_process(stopped.0, Signal::STOP)?;
+        Ok(stopped)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Err(error) = kill_process(self.0, Signal::CONT) {
+            eprintln!("the agent cannot go on: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lost_reports_are_noticed_and_what_they_were_about_is_found_out() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let running = load(&stage, &server)?;
+    // A report is 32 bytes long, in a ring of 64 KiB: the last one, which matters, finds no room.
+    let candidate = Script::with(PORT, &["--after", "3", "--listen-before", "2500"])?;
+    let upgrade = tests::agent::upgrade(PORT, &["--timeout", "30s"], &candidate.command(2)?);
+    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
+    stage.until("the candidate's process", PORT, |service| {
+        stage::generations(service).get(&2).is_some_and(|it| !it.pids.is_empty())
+    })?;
+
+    let stopped = Stopped::agent_of(&stage)?;
+    wait::until("the candidate to listen", LIMIT, || {
+        let listeners = stage.listeners()?;
+        Ok((listeners.iter().filter(|it| it.port == PORT).count() == 2).then_some(()))
+    })?;
+    drop(stopped);
+
+    let told = until_event(&stage, "reports of the kernel programs were lost")?;
+    let lost: u32 = told.split(' ').next().context("a number")?.parse()?;
+    assert!(lost > 400, "{told}");
+    stage::until_answers(&running, 2, 20)?;
+    nobody_noticed(running).await;
+    upgrade.finish()?.success()?;
+    assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
+    // Told of once, and not again by the next agent.
+    let told =
+        |messages: Vec<String>| messages.iter().filter(|it| it.contains("were lost")).count();
+    assert_eq!(told(events(&stage)?), 1);
+    stage.agent.daemon().context("the agent runs")?.kill()?;
+    stage.agent.attach(PORT)?.success()?;
+    stage.switch(&server, 3, &[])?;
+    assert_eq!(told(events(&stage)?), 0);
+    Ok(())
+}
+
+/// Runs a command that must be refused because of the disk, in words that help.
+fn refused_for_the_disk<S: AsRef<std::ffi::OsStr>>(stage: &Stage, command: &[S]) -> Result<()> {
+    let refused = stage.agent.run(command)?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let state = stage.agent.runtime().join("state.json").display().to_string();
+    for part in ["nothing has changed", &state, "No space left on device", "make room"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_a_full_disk_requests_are_refused_and_what_happens_is_taken() -> Result<()> {
+    let (server, other) = (Script::new(PORT)?, Script::new(OTHER_PORT)?);
+    let disk = OnSmallDisk::new()?;
+    let stage = &disk.stage;
+    let mut first = stage.start(&server, 1)?;
+    let _other = stage.start(&other, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    let running = load(stage, &server)?;
+    let mut old = stage.connect(server.address())?;
+    assert_eq!(stage::ask(&mut old)?, 1);
+    let candidate = Script::with(PORT, &["--after", "2"])?;
+    let upgrade = tests::agent::upgrade(PORT, &[], &candidate.command(2)?);
+    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
+    stage.until("the candidate's process", PORT, |service| {
+        stage::generations(service).get(&2).is_some_and(|it| !it.pids.is_empty())
+    })?;
+    disk.fill()?;
+
+    // It becomes ready nevertheless, and new connections go to it; but nobody is ended.
+    stage::until_answers(&running, 2, 20)?;
+    stage.until("the drain", PORT, |service| {
+        service.generations[0].state == GenerationState::Draining
+    })?;
+    refused_for_the_disk(stage, &["undo", "--port", &PORT.to_string()])?;
+    assert_eq!(stage::ask(&mut old)?, 1);
+    drop(old);
+    let service = stage.until("the end of the drain", PORT, |service| {
+        service.generations[0].state == GenerationState::Stopping
+    })?;
+    assert_eq!(service.state, ServiceState::Degraded);
+    assert!(service.troubles[0].contains("No space left on device"), "{:?}", service.troubles);
+    until_event(stage, "until the state is saved")?;
+    assert!(first.lives()?);
+    let before = stage.agent.service(PORT)?;
+
+    refused_for_the_disk(stage, &tests::agent::upgrade(PORT, &[], &server.command(3)?))?;
+    refused_for_the_disk(stage, &["attach", "--port", &OTHER_PORT.to_string()])?;
+    let after = stage.agent.service(PORT)?;
+    assert_eq!(after.generations.len(), before.generations.len());
+    assert_eq!(after.rollouts.len(), before.rollouts.len());
+    assert_eq!(stage.agent.status()?["services"].as_array().map(Vec::len), Some(1));
+    assert_eq!(stage.generation(other.address())?, 1);
+    assert!(!disk.path().join("state.new").exists());
+    assert!(first.lives()?);
+
+    disk.free()?;
+    until_event(stage, "the state is written down again")?;
+    upgrade.finish()?.success()?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    assert!(!first.lives()?);
+
+    disk.fill()?;
+    refused_for_the_disk(stage, &["detach", "--port", &PORT.to_string()])?;
+    assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
+    let steered = service.steered;
+    nobody_noticed(running).await;
+    assert!(stage.agent.service(PORT)?.steered > steered);
+    disk.free()?;
     stage.detach(PORT)
 }

@@ -1,5 +1,6 @@
 //! How the agent says no.
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::ExitCode;
@@ -49,7 +50,7 @@ impl Problem {
         let causes = std::iter::successors(error.source(), |cause| cause.source())
             .map(ToString::to_string)
             .collect();
-        Self { causes, ..Self::new(kind, error.to_string()) }
+        Self { causes, fix: remedy(error), ..Self::new(kind, error.to_string()) }
     }
 
     /// The same, with another failure as its cause.
@@ -58,6 +59,7 @@ impl Problem {
         self.causes.extend(
             std::iter::successors(Some(error), |cause| cause.source()).map(ToString::to_string),
         );
+        self.fix = self.fix.or_else(|| remedy(error));
         self
     }
 
@@ -72,6 +74,27 @@ impl Problem {
     pub fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: Some(fix.into()), ..self }
     }
+}
+
+/// What to do where the machine has run out of something, whatever it was wanted for.
+fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut chain = std::iter::successors(Some(error), |cause| cause.source());
+    let errno = chain.find_map(|cause| match cause.downcast_ref::<std::io::Error>() {
+        Some(system) => system.raw_os_error(),
+        None => cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error()),
+    })?;
+    let remedy = match Errno::from_raw_os_error(errno) {
+        Errno::NOSPC | Errno::DQUOT => {
+            "make room on that file system (`df -h`, `df -i`), and try again"
+        }
+        Errno::ROFS => "make that file system writable, and try again",
+        Errno::MFILE => {
+            "let the agent open more files (`LimitNOFILE=` in its unit, or `prlimit --nofile`), and try again"
+        }
+        Errno::NFILE => "let the machine open more files (`sysctl fs.file-max`), and try again",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
 }
 
 impl ProblemKind {

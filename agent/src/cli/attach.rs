@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     api::{AttachRequest, Attached, Problem},
+    daemon::Other,
     exit::ExitCode,
 };
 
@@ -22,7 +23,7 @@ pub(super) async fn run(
         AttachRequest { ports: ports.clone(), address: *address, name: name.clone(), pid: *pid };
     let attached = match context.client.attach(&request).await {
         Err(ClientError::NotRunning { .. }) => {
-            start::agent(context).await?;
+            start::agent(context, Other::Respect).await?;
             context.client.attach(&request).await?
         }
         answer => answer?,

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write as _};
 
-use super::{Context, arguments::DaemonArguments};
+use super::{Context, arguments::DaemonArguments, start};
 use crate::{
     api::{Problem, ProblemKind},
-    daemon::{self, Options},
+    daemon::{self, Options, Other},
     exit::ExitCode,
 };
 
@@ -14,8 +14,13 @@ pub(super) const READY: &str = "ready";
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<ExitCode, Problem> {
-    let DaemonArguments { exit_when_detached } = *arguments;
-    let options = Options { places: context.places.clone(), exit_when_detached };
+    let DaemonArguments { replace, background, exit_when_detached } = *arguments;
+    let other = if replace { Other::Replace } else { Other::Respect };
+    if background {
+        start::in_background(context, other)?;
+        return Ok(ExitCode::Done);
+    }
+    let options = Options { places: context.places.clone(), exit_when_detached, other };
     if exit_when_detached { in_background(&options) } else { daemon::run(&options, || ()) }?;
     Ok(ExitCode::Done)
 }

@@ -1,15 +1,21 @@
-//! `agent doctor`: what this machine has, and what is missing.
+//! `agent doctor`: what this machine has, and what is missing; with `--repair`, mends what an agent left.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
+    arguments::DoctorArguments,
     output::{Answer, Look, Paint},
+    start,
     table::{Side, Table},
     words,
 };
 use crate::{
     api::{Problem, SCHEMA},
+    daemon::{
+        Other,
+        repair::{self, Repaired},
+    },
     doctor::{self, Check, Verdict},
     exit::ExitCode,
 };
@@ -23,11 +29,45 @@ pub struct Diagnosis {
     pub checks: Vec<Check>,
 }
 
+/// What was mended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Version of these types.
+    pub schema: u32,
+    /// Whether anything was done.
+    pub changed: bool,
+    /// What, in this order.
+    pub done: Vec<String>,
+}
+
 /// Looks at everything; ends with [`ExitCode::Preflight`] if something is missing.
-pub(super) fn run(context: &Context) -> Result<ExitCode, Problem> {
+pub(super) fn run(context: &Context, arguments: &DoctorArguments) -> Result<ExitCode, Problem> {
+    let DoctorArguments { repair } = *arguments;
+    if repair {
+        return mend(context);
+    }
     let diagnosis = Diagnosis { schema: SCHEMA, checks: doctor::checks(&context.places) };
     context.console.answer(&diagnosis)?;
     Ok(diagnosis.exit_code())
+}
+
+fn mend(context: &Context) -> Result<ExitCode, Problem> {
+    let Repaired { mut done, start } = repair::repair(&context.places)?;
+    if start {
+        start::in_background(context, Other::Respect)?;
+        done.push("started the agent".to_owned());
+    }
+    context.console.answer(&Repair { schema: SCHEMA, changed: !done.is_empty(), done })?;
+    Ok(ExitCode::Done)
+}
+
+impl Answer for Repair {
+    fn text(&self, _look: Look) -> String {
+        if !self.changed {
+            return "nothing to repair\n".to_owned();
+        }
+        self.done.iter().map(|step| format!("{}\n", words::line(step))).collect()
+    }
 }
 
 impl Diagnosis {

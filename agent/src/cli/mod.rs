@@ -82,7 +82,7 @@ impl Cli {
             Command::Daemon(arguments) => daemon::run(&context, arguments),
             Command::Completions { shell } => completions::run(&context, *shell),
             Command::Manual { directory } => manual::run(directory),
-            Command::Doctor => doctor::run(&context),
+            Command::Doctor(arguments) => doctor::run(&context, arguments),
             command => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime =
@@ -113,7 +113,7 @@ async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> 
         Command::Daemon(_)
         | Command::Completions { .. }
         | Command::Manual { .. }
-        | Command::Doctor => unreachable!("these need no runtime and were run without one"),
+        | Command::Doctor(_) => unreachable!("these need no runtime and were run without one"),
     }
 }
 

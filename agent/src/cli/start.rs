@@ -1,4 +1,4 @@
-//! Starting the agent in the background, for `attach`.
+//! Starting the agent in the background.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -18,26 +18,34 @@ use tokio::{
 use super::{
     Context,
     arguments::{GlobalOptions, LogFormat},
-    daemon,
+    daemon as command,
 };
 use crate::{
     api::{Problem, ProblemKind},
+    daemon::Other,
     places::Places,
 };
 
-/// How long the agent may take to say how its start went.
-const START: Duration = Duration::from_secs(10);
+/// How long the agent may take to say how its start went: longer than it has patience with one that it replaces.
+const START: Duration = Duration::from_secs(30);
 /// Longer than any problem.
 const LONGEST_LINE: u64 = 64 << 10;
 
+/// As [`agent`], for who has no runtime.
+pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    runtime.block_on(agent(context, other))
+}
+
 /// Starts it, and returns when it listens.
-pub(super) async fn agent(context: &Context) -> Result<(), Problem> {
+pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem> {
     privileged()?;
     let log = prepare(&context.places)?;
     // Not by name: the same binary, even if another was installed over it meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg0("agent")
-        .args(arguments(context))
+        .args(arguments(context, other))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -51,7 +59,7 @@ pub(super) async fn agent(context: &Context) -> Result<(), Problem> {
             Err(not_started(&context.places, &cause))
         }
         Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
-        Ok(Ok(line)) if line == daemon::READY => {
+        Ok(Ok(line)) if line == command::READY => {
             context.console.note("started the agent in the background");
             Ok(())
         }
@@ -65,8 +73,8 @@ fn privileged() -> Result<(), Problem> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let message = "no agent is running, and starting one needs the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, \
-                   CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_SYS_RESOURCE";
+    let message = "no agent is running, and starting one needs root with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN, \
+                   CAP_SYS_PTRACE, CAP_SETUID, CAP_SETGID and CAP_KILL";
     Err(Problem::new(ProblemKind::Preflight, message).fix("run it as root, for example with sudo"))
 }
 
@@ -92,7 +100,7 @@ fn prepare(places: &Places) -> Result<File, Problem> {
 }
 
 /// What the agent is started with: what this command was, where it matters to an agent.
-fn arguments(context: &Context) -> Vec<std::ffi::OsString> {
+fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
     let Places { runtime_dir, pin_dir, cgroup } = &context.places;
     let GlobalOptions { verbose, log_format, .. } = &context.options;
     let mut arguments = vec![
@@ -103,6 +111,10 @@ fn arguments(context: &Context) -> Vec<std::ffi::OsString> {
         "--pin-dir".into(),
         pin_dir.into(),
     ];
+    match other {
+        Other::Respect => {}
+        Other::Replace => arguments.push("--replace".into()),
+    }
     if let Some(cgroup) = cgroup {
         arguments.extend(["--cgroup".into(), cgroup.into()]);
     }

@@ -18,7 +18,8 @@ use super::{
     presence::Presence,
     queued::Moves,
     state_file::Record,
-    troubles::Troubles,
+    step::{Step, change},
+    troubles::{Trouble, Troubles},
     watch::Watcher,
 };
 use crate::{
@@ -64,6 +65,8 @@ pub(super) struct Agent {
     pub(super) flows: HashMap<GenerationId, Flows>,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
+    /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
+    pub(super) unattributed: HashSet<ServiceId>,
     /// Whether to end, leaving nothing behind, with the last service.
     pub(super) exit_when_detached: bool,
     pub(super) detached_last: bool,
@@ -114,6 +117,7 @@ impl Agent {
         match message {
             Message::Request(request) => self.answer(request),
             Message::Kernel(event) => self.note_kernel(event),
+            Message::ReportsLost(count) => self.note_lost_reports(count),
             Message::ProcessEnded(generation, ending) => {
                 self.note_process_ended(generation, ending);
             }
@@ -220,15 +224,19 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// A refusal, or a state that cannot be written down: nothing has changed then.
+    /// Refuses a request that cannot be done or whose state cannot be written down: nothing has changed then. What has
+    /// happened is never refused; see [`Self::save_or_owe`].
     pub(super) fn feed(&mut self, id: ServiceId, event: rollout::Event) -> Result<(), Problem> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
+        let is_request = event.is_request();
         let effects = record.service.apply(event, clock::now())?;
         if record.service != before {
-            if let Err(error) = self.save() {
+            if !is_request {
+                self.save_or_owe();
+            } else if let Err(problem) = self.save() {
                 self.record_mut(id).service = before;
-                return Err(error);
+                return Err(unchanged(problem));
             }
             self.note_changes(id, &before);
         }
@@ -250,13 +258,28 @@ impl Agent {
     /// # Errors
     ///
     /// When the file system refuses; the old state stays.
-    pub(super) fn save(&self) -> Result<(), Problem> {
+    pub(super) fn save(&mut self) -> Result<(), Problem> {
         let state = StateFile {
             network_namespace: self.network_namespace,
             boot_id: self.boot_id.clone(),
             services: self.records.values().cloned().collect(),
+            exit_when_detached: self.exit_when_detached,
         };
-        Ok(state.write(&self.places.state_file())?)
+        change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
+        self.over(Trouble::Unsaved, "the state is written down again");
+        Ok(())
+    }
+
+    /// Writes the state down, or goes on with it in memory and tries again: the world does not wait for a disk. Until then
+    /// only that is done which can be taken back, because an agent that starts meanwhile knows the old state only.
+    pub(super) fn save_or_owe(&mut self) {
+        if let Err(problem) = self.save() {
+            let message = format!(
+                "nothing is launched or ended until the state is saved: {}",
+                problem.in_full()
+            );
+            self.trouble(Trouble::Unsaved, message);
+        }
     }
 
     /// When something must be done although nothing happens. `None` while all is steady: then the agent sleeps.
@@ -296,6 +319,11 @@ impl Agent {
         tracing::info!("ending; nothing is attached, so nothing stays behind");
         self.leave_no_trace()
     }
+}
+
+/// Why a request was refused before anything was done.
+pub(super) fn unchanged(problem: Problem) -> Problem {
+    Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
 }
 
 /// Whoever asked may have gone: then nobody needs the answer.

@@ -1,6 +1,11 @@
 //! Takes charge of a port that a server serves.
 
-use super::{agent::Agent, clock, found, observe, state_file::Record};
+use super::{
+    agent::{Agent, unchanged},
+    clock, found, observe,
+    state_file::{Record, Unfinished},
+    step::{Step, change},
+};
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     host::{
@@ -8,7 +13,7 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Effect, Generation, Origin, Phase, PortHold, Service},
+    rollout::{Effect, Generation, Origin, Phase, Service},
     service::{GenerationId, GenerationNumber, LocalAddress, ServiceId, ServiceName},
 };
 
@@ -38,7 +43,7 @@ impl Agent {
             hold,
             since: clock::now(),
             processes: server.processes.clone(),
-            listeners: found::records(&server.listeners),
+            listeners: found::records(&server.listeners, |listener| listener.port),
             flows: 0,
             deaf: false,
             told: false,
@@ -52,8 +57,13 @@ impl Agent {
             service: Service::attached(id, name.clone(), endpoints, first),
             context,
             origin_cgroup: origin_cgroup.directory().to_owned(),
+            unfinished: Some(Unfinished::Attach),
         };
         self.records.insert(id, record);
+        if let Err(problem) = self.save() {
+            self.records.remove(&id);
+            return Err(unchanged(problem));
+        }
         if let Err(problem) = self.take_charge(id, &server) {
             self.withdraw(id);
             return Err(problem);
@@ -147,53 +157,35 @@ impl Agent {
         .fix("run the agent in that namespace, with its own --runtime-dir, --pin-dir and --cgroup"))
     }
 
-    /// In this order: tag (so that what is accepted from now on is counted), count what is open, write down, steer, and
-    /// only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
+    /// In this order, when it is written down what is begun: tag (so that what is accepted from now on is counted), count what is open,
+    /// steer, and only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
     fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
         let endpoints = self.record(id).service.endpoints.clone();
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
-        self.adopt_open_flows(generation)?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
+        // A second look finds those that became established while the first one was made.
+        for _look in 0..2 {
+            self.attribute_flows(id)?;
+        }
         for process in &server.processes {
             self.watch_process(generation, *process)?;
         }
-        self.save()?;
-        let steer = self.record(id).service.targets().map(Effect::Steer);
-        self.unfinished.extend(steer.map(|effect| (id, effect)));
-        self.finish_effects();
+        if let Some(targets) = self.record(id).service.targets() {
+            self.execute(id, &Effect::Steer(targets))?;
+        }
         self.set_endpoints()?;
         self.guard_queues(id);
-        Ok(())
-    }
-
-    /// Connections that were open before the listener had its tag. A second look finds those that became established while
-    /// the first one was made.
-    fn adopt_open_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let share = self
-            .record(generation.service)
-            .service
-            .primary()
-            .is_some_and(|it| it.hold == PortHold::Shared);
-        for _look in 0..2 {
-            let endpoints = self.record(generation.service).service.endpoints.clone();
-            let untagged: Vec<_> = self
-                .flows_of(generation.service)?
-                .iter()
-                .filter(|flow| {
-                    observe::owner(flow).is_none()
-                        && endpoints.iter().any(|it| it.contains(flow.local))
-                })
-                .map(|flow| flow.cookie.0)
-                .collect();
-            self.datapath.adopt_flows(generation, &untagged, share)?;
-        }
+        self.record_mut(id).unfinished = None;
+        self.save_or_owe();
         Ok(())
     }
 
     pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {
         let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
-        Ok(self.datapath.set_endpoints(services)?)
+        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
     }
 
     /// Takes back an attach that failed half-way.
@@ -223,29 +215,7 @@ impl Agent {
                 )),
             };
         }
-        let command = process::command_line(root).unwrap_or_default();
-        let program = command
-            .first()
-            .map(|it| it.as_os_str().to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let program = program
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default();
-        let clean: String = program
-            .chars()
-            .filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it))
-            .take(40)
-            .collect();
-        let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
-        let base = if clean.is_empty() { "server" } else { clean };
-        let port = request.ports.first().copied().unwrap_or_default();
-        format!("{base}-{port}")
-            .parse()
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+        found::name_of(root, request.ports.first().copied().unwrap_or_default())
     }
 
     fn free_id(&self) -> Result<ServiceId, Problem> {

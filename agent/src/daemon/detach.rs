@@ -2,7 +2,12 @@
 
 use std::{fs, io, path::Path};
 
-use super::{agent::Agent, observe};
+use super::{
+    agent::{Agent, unchanged},
+    observe,
+    state_file::Unfinished,
+    step::{Step, change},
+};
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
     host::sock_diag,
@@ -71,32 +76,44 @@ impl Agent {
     }
 
     /// Removes every trace of a service. Steering goes before all that rests on it, so that a failure later cuts nobody off.
+    /// Written down before it begins: an agent that finds it half done finishes it.
     ///
     /// # Errors
     ///
     /// When a step fails; calling again continues.
     pub(super) fn release(&mut self, id: ServiceId) -> Result<(), Problem> {
         let record = self.record(id).clone();
+        let before = self.record_mut(id).unfinished.replace(Unfinished::Detach);
+        if let Err(problem) = self.save() {
+            self.record_mut(id).unfinished = before;
+            return Err(unchanged(problem));
+        }
         self.leave_queues(id)?;
         let others = self.records.iter().filter(|(other, _)| **other != id);
         let others = others.map(|(id, record)| (*id, &record.service.endpoints[..]));
-        self.datapath.set_endpoints(others)?;
+        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(others)?))?;
         self.release_sockets(id)?;
         for generation in &record.service.generations {
             let key = GenerationId { service: id, number: generation.number };
             self.watcher.forget(key);
-            self.datapath.forget(key, &record.service.endpoints)?;
+            change(Step::ForgetGeneration, || {
+                Ok(self.datapath.forget(key, &record.service.endpoints)?)
+            })?;
             if let Origin::Launched { .. } = generation.origin {
                 self.return_processes(key, &record.origin_cgroup)?;
             }
         }
-        self.datapath.forget_service(id)?;
+        change(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
         self.records.remove(&id);
         self.looks.retain(|generation, _| generation.service != id);
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
-        self.remove_old_logs(&record.service);
-        self.save()
+        change(Step::RemoveLogs, || {
+            self.remove_old_logs(&record.service);
+            Ok(())
+        })?;
+        self.save_or_owe();
+        Ok(())
     }
 
     /// Removes our tags and switches off the socket options that we switched on.
@@ -108,17 +125,16 @@ impl Agent {
             observe::owner(flow).is_some_and(|key| key.service == id.0)
         };
         cookies.extend(self.flows_of(id)?.iter().filter(ours).map(|flow| flow.cookie.0));
-        Ok(self.datapath.release(&cookies)?)
+        change(Step::ReleaseSockets, || Ok(self.datapath.release(&cookies)?))
     }
 
     /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
     fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), Problem> {
         let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(()) };
         let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
-        cgroup
-            .move_all_to(&home)
-            .and_then(|()| cgroup.remove())
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+        let failed = |error| Problem::caused(ProblemKind::Failed, &error);
+        change(Step::ReturnProcesses, || cgroup.move_all_to(&home).map_err(failed))?;
+        change(Step::RemoveCgroup, || cgroup.remove().map_err(failed))
     }
 
     /// A server that goes on keeps writing to its log; those of generations that are gone go.
@@ -151,29 +167,40 @@ impl Agent {
     /// When something cannot be removed.
     pub(super) fn leave_no_trace(self) -> Result<(), Problem> {
         let Self { datapath, cgroup, places, .. } = self;
-        datapath.remove()?;
-        cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        let failed = |path: &Path, error: io::Error| {
-            Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
-        };
-        for file in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed(&file, error));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        for directory in [places.services_dir(), places.runtime_dir] {
-            match fs::remove_dir(&directory) {
-                // The log of an agent in the background, or somebody else's files.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed(&directory, error));
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        change(Step::RemovePins, || Ok(datapath.remove()?))?;
+        change(Step::RemoveCgroup, || {
+            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+        })?;
+        change(Step::RemoveFiles, || remove_files(places))
     }
+}
+
+/// The state first: whoever finds one takes it for something that is attached.
+fn remove_files(places: crate::places::Places) -> Result<(), Problem> {
+    let failed = |path: &Path, error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
+    };
+    for file in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&file, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    for directory in [places.services_dir(), places.runtime_dir] {
+        match fs::remove_dir(&directory) {
+            // The log of an agent in the background, or somebody else's files; a file system of its own.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                ) => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&directory, error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,14 @@
 //! Executes what the rollout decided, in order.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 
-use super::agent::Agent;
+use super::{
+    agent::Agent,
+    step::{Step, change},
+    troubles::Trouble,
+};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     rollout::{self, Effect, Origin, Phase, Service, Targets},
@@ -25,32 +29,41 @@ impl Agent {
         }
     }
 
-    /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it.
+    /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it. While the
+    /// state is not saved, all that cannot be taken back waits.
     pub(super) fn finish_effects(&mut self) {
+        let mut waiting = VecDeque::new();
+        let mut failed = false;
         while let Some((id, effect)) = self.unfinished.pop_front() {
             if !self.records.contains_key(&id) {
                 continue;
             }
-            if let Err(problem) = self.execute(id, &effect) {
-                let name = self.record(id).service.name.clone();
-                let why = problem.in_full();
-                self.journal.note(
-                    &name,
-                    None,
-                    EventKind::Warning,
-                    format!("could not {}: {why}", describe(&effect)),
-                );
+            if self.troubles.lasts(Trouble::Unsaved) && !effect.can_be_taken_back() {
+                waiting.push_back((id, effect));
+            } else if let Err(problem) = self.execute(id, &effect) {
+                let service = &self.record(id).service.name;
+                let what = describe(&effect);
+                let message = format!("{service}: could not {what}: {}", problem.in_full());
+                self.trouble(Trouble::Effect, message);
                 self.unfinished.push_front((id, effect));
-                return;
+                failed = true;
+                break;
             }
+        }
+        waiting.append(&mut self.unfinished);
+        self.unfinished = waiting;
+        if !failed {
+            self.over(Trouble::Effect, "what could not be done is done");
         }
     }
 
-    fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {
+    pub(super) fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {
         let of = |number: GenerationNumber| GenerationId { service: id, number };
         match effect {
             Effect::Launch(number) => self.launch(of(*number)),
-            Effect::Steer(targets) => Ok(self.datapath.steer(id, &steering(targets))?),
+            Effect::Steer(targets) => {
+                change(Step::Steer, || Ok(self.datapath.steer(id, &steering(targets))?))
+            }
             Effect::Signal(number, signal) => {
                 self.signal(of(*number), *signal)?;
                 // If this cannot be written down, repeating the signal would only make it worse.
@@ -79,13 +92,16 @@ impl Agent {
         self.half_open.remove(&generation);
         self.flows.remove(&generation);
         self.launches.remove(&generation);
+        self.moot(Trouble::Look(generation));
         let path = self.cgroup_path(generation);
         if let Ok(cgroup) = self.hierarchy.open(&path) {
-            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+            change(Step::RemoveCgroup, || {
+                cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+            })?;
         }
         // The maps last: after a crash on the way they still tell that something is to be forgotten.
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        Ok(self.datapath.forget(generation, &endpoints)?)
+        change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
     }
 
     /// Tells people what changed.
@@ -183,7 +199,7 @@ fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, Str
 }
 
 /// The value for the kernel. More standbys than it can hold are the oldest ones, which are left out.
-fn steering(targets: &Targets) -> Steering {
+pub(super) fn steering(targets: &Targets) -> Steering {
     let mut standbys = [0; MAX_STANDBYS];
     for (slot, standby) in standbys.iter_mut().zip(&targets.standbys) {
         *slot = standby.0;

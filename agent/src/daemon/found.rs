@@ -11,7 +11,7 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{ListenerRecord, PortHold},
-    service::{Endpoint, LocalAddress},
+    service::{Endpoint, LocalAddress, ServiceName},
 };
 
 /// A server that runs: listeners that belong together.
@@ -93,6 +93,32 @@ pub(super) fn describe(pid: Pid) -> String {
     format!("{pid} ({})", command.join(" "))
 }
 
+/// The name of a service whose server nobody has named: its program and its first port.
+///
+/// # Errors
+///
+/// When no name comes of it.
+pub(super) fn name_of(root: Pid, port: u16) -> Result<ServiceName, Problem> {
+    let command = process::command_line(root).unwrap_or_default();
+    let program =
+        command.first().map(|it| it.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+    let program = program
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    let clean: String = program
+        .chars()
+        .filter(|it| it.is_ascii_alphanumeric() || "-_.".contains(*it))
+        .take(40)
+        .collect();
+    let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
+    let base = if clean.is_empty() { "server" } else { clean };
+    format!("{base}-{port}").parse().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+}
+
 fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
     let ports: Vec<_> = listeners.iter().map(|listener| listener.port.to_string()).collect();
     let problem = Problem::new(
@@ -124,10 +150,14 @@ pub(super) fn to_adopt(
 }
 
 /// The listeners as they are written down.
-pub(super) fn records(listeners: &[Listener]) -> Vec<ListenerRecord> {
+pub(super) fn records(
+    listeners: &[Listener],
+    public: impl Fn(&Listener) -> u16,
+) -> Vec<ListenerRecord> {
     let record = |listener: &Listener| ListenerRecord {
         cookie: listener.cookie.0,
         bound: (listener.address, listener.port).into(),
+        public: Some(public(listener)).filter(|public| *public != listener.port),
     };
     listeners.iter().map(record).collect()
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
-use super::agent::Agent;
+use super::{
+    agent::Agent,
+    step::{Step, change},
+};
 use crate::{
     api::{Command, NamespacesOf, Problem, ProblemKind},
     host::{
@@ -83,23 +86,32 @@ impl Agent {
             Problem::new(ProblemKind::Failed, "nobody knows what to launch any more")
         })?;
         let failed = |error: &CgroupError| Problem::caused(ProblemKind::Failed, error);
-        let cgroup =
-            self.hierarchy.create(&self.cgroup_path(generation)).map_err(|error| failed(&error))?;
+        let path = self.cgroup_path(generation);
+        let cgroup = change(Step::MakeCgroup, || {
+            self.hierarchy.create(&path).map_err(|error| failed(&error))
+        })?;
         let id = cgroup.id().map_err(|error| failed(&error))?;
-        self.datapath.set_bind_rule(id, self.bind_rule(generation, spec.context.uid)?)?;
-        launch::launch(&spec, &[])
-            .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
-            .map(|launched| {
-                // Its end is seen by the cgroup; this only takes the zombie away.
-                if let Err(error) = self.watcher.watch_process(generation, launched.process) {
-                    tracing::warn!(%error, "cannot wait for the launched process");
-                }
-            })?;
+        let rule = self.bind_rule(generation, spec.context.uid)?;
+        change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(id, rule)?))?;
+        let launched = change(Step::Launch, || {
+            launch::launch(&spec, &[])
+                .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
+        });
+        launched.map(|launched| {
+            // Its end is seen by the cgroup; this only takes the zombie away.
+            if let Err(error) = self.watcher.watch_process(generation, launched.process) {
+                tracing::warn!(%error, "cannot wait for the launched process");
+            }
+        })?;
         self.watch_cgroup(generation, &cgroup)
     }
 
     /// Share the port with those that hold it, unless one of them cannot share it.
-    fn bind_rule(&self, generation: GenerationId, launched_as: u32) -> Result<BindRule, Problem> {
+    pub(super) fn bind_rule(
+        &self,
+        generation: GenerationId,
+        launched_as: u32,
+    ) -> Result<BindRule, Problem> {
         let service = &self.record(generation.service).service;
         let others = service
             .generations

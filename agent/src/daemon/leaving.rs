@@ -65,6 +65,7 @@ impl Agent {
         let id = generation.service;
         if self.unfinished.iter().any(|(service, _)| *service == id)
             || !self.primary_is_settled(id)?
+            || self.still_unattributed(id)?
         {
             return Ok(());
         }
@@ -96,6 +97,9 @@ impl Agent {
     }
 
     pub(super) fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        if self.still_unattributed(generation.service)? {
+            return Ok(());
+        }
         let flows = self.count_flows(generation)?;
         self.feed(generation.service, Event::Flows(generation.number, flows))
     }

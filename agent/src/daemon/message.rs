@@ -21,6 +21,8 @@ pub(super) enum Message {
     Request(Request),
     /// A kernel program reports.
     Kernel(datapath::Event),
+    /// So many reports of kernel programs were lost, because nobody took them for too long.
+    ReportsLost(u64),
     /// A process of a generation has ended: of one that was found running, or the first one of a launched one.
     ProcessEnded(GenerationId, Option<Ending>),
     /// The last process of a launched generation has ended.

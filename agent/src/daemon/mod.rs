@@ -12,6 +12,8 @@
 
 mod agent;
 mod attach;
+mod attribute;
+mod build;
 mod clock;
 mod control_socket;
 mod detach;
@@ -22,21 +24,25 @@ mod launch;
 mod leaving;
 mod message;
 mod observe;
+mod overrun;
 mod presence;
 mod problems;
 mod processes;
 mod queued;
 mod removals;
+pub mod repair;
 mod seen;
 mod server;
 mod start;
 mod state_file;
+mod step;
 mod troubles;
 mod upgrade;
 mod views;
 mod watch;
 
 pub use self::{
-    start::{Options, run},
+    start::{Lock, Options, Other, run},
     state_file::{StateFile, StateFileError},
+    step::Step,
 };

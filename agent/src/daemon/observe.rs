@@ -7,13 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{agent::Agent, found};
+use super::{
+    agent::{Agent, RETRY},
+    found,
+    step::{Step, change},
+    troubles::Trouble,
+};
 use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath, ListenerToAdopt},
     host::process::Ending,
     host::sock_diag::{self, Connection, Listener},
-    rollout::{Event, Origin, Phase, PortHold},
+    rollout::{Event, ListenerRecord, Origin, Phase, PortHold},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -22,7 +27,7 @@ const QUEUE_LOOK: Duration = Duration::from_millis(10);
 /// Time between two looks at the flows of a draining generation that nobody reports as empty.
 const FLOW_LOOK: Duration = Duration::from_secs(1);
 /// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
-const LISTENER_LOOK: Duration = Duration::from_millis(2);
+pub(super) const LISTENER_LOOK: Duration = Duration::from_millis(2);
 
 impl Agent {
     /// What a kernel program reports.
@@ -103,7 +108,8 @@ impl Agent {
         for (id, record) in &self.records {
             for generation in &record.service.generations {
                 let key = GenerationId { service: *id, number: generation.number };
-                if let Some(interval) = interval(&generation.phase) {
+                let waits = generation.phase == Phase::Primary && self.unattributed.contains(id);
+                if let Some(interval) = interval(&generation.phase).or(waits.then_some(FLOW_LOOK)) {
                     self.looks.entry(key).or_insert(now + interval);
                 }
             }
@@ -122,18 +128,29 @@ impl Agent {
             }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
+            Phase::Primary => self.still_unattributed(generation.service).map(drop),
             Phase::Parting { .. } => self.look_last(generation),
             Phase::Starting { .. }
-            | Phase::Primary
             | Phase::Dead
             | Phase::Standby { .. }
             | Phase::Stopping { .. } => Ok(()),
         };
-        if let Err(problem) = looked {
-            self.warn_of(
-                generation,
-                format!("cannot look at generation {}: {problem}", generation.number),
-            );
+        self.note_look(generation, looked);
+    }
+
+    /// A look that failed is made again, since nobody may report a second time what it was about.
+    fn note_look(&mut self, generation: GenerationId, looked: Result<(), Problem>) {
+        let service = self.records.get(&generation.service).map(|record| &record.service);
+        let known = service.filter(|service| service.generation(generation.number).is_some());
+        let Some(service) = known else { return self.moot(Trouble::Look(generation)) };
+        let what = format!("generation {} of {}", generation.number, service.name);
+        let trouble = Trouble::Look(generation);
+        match looked {
+            Ok(()) => self.over(trouble, &format!("{what} can be looked at again")),
+            Err(problem) => {
+                self.looks.insert(generation, Instant::now() + RETRY);
+                self.trouble(trouble, format!("cannot look at {what}: {}", problem.in_full()));
+            }
         }
     }
 
@@ -162,20 +179,21 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<(), Problem> {
         let held = self.listeners_held_by(generation)?;
-        let Offer { serving, to_adopt, hold } = self.offer_of(generation, &held)?;
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, &held)?;
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(()) };
-        let listeners = found::records(&serving);
         let plain = serving.iter().any(|listener| listener.multipath);
-        if plain || known.listeners == listeners || listeners.is_empty() {
+        if plain || known.listeners == records || records.is_empty() {
             return Ok(());
         }
         let endpoints = service.endpoints.clone();
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
         if let Some(known) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            known.listeners = listeners;
+            known.listeners = records;
             known.hold = hold;
         }
         self.save()?;
@@ -193,7 +211,7 @@ impl Agent {
         listeners: &[Listener],
     ) -> Result<(), Problem> {
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        let Offer { serving, to_adopt, hold } = self.offer_of(generation, listeners)?;
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, listeners)?;
         if serving.iter().any(|listener| listener.multipath) {
             // It is in nobody's way: as long as it lives, new connections are steered past it.
             let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
@@ -204,11 +222,13 @@ impl Agent {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            candidate.listeners = found::records(&serving);
+            candidate.listeners = records;
         }
         self.remember_half_open(generation.service)?;
         self.feed(generation.service, Event::Ready(generation.number, hold))?;
@@ -238,7 +258,8 @@ impl Agent {
         let serving: Vec<_> = listeners.iter().filter(is_public).cloned().collect();
         let to_adopt = found::to_adopt(&serving, port_of);
         let hold = found::hold(&serving, port_of);
-        Ok(Offer { serving, to_adopt, hold })
+        let records = found::records(&serving, port_of);
+        Ok(Offer { serving, records, to_adopt, hold })
     }
 
     /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
@@ -266,6 +287,14 @@ impl Agent {
             public.push((listener.cookie.0, port));
         }
         Ok(public)
+    }
+
+    /// Whether a connection of the service may be anybody's, looked at anew: it waits to be accepted.
+    pub(super) fn still_unattributed(&mut self, id: ServiceId) -> Result<bool, Problem> {
+        if self.unattributed.contains(&id) && self.attribute_flows(id)? == 0 {
+            self.unattributed.remove(&id);
+        }
+        Ok(self.unattributed.contains(&id))
     }
 
     /// All connections to a service's ports, tagged or not.
@@ -318,7 +347,7 @@ impl Agent {
         {
             known.processes = processes;
         }
-        self.save()?;
+        self.save_or_owe();
         Ok(count)
     }
 
@@ -330,6 +359,7 @@ impl Agent {
 /// Listeners of a generation that serve the service.
 pub(super) struct Offer {
     pub(super) serving: Vec<Listener>,
+    pub(super) records: Vec<ListenerRecord>,
     pub(super) to_adopt: Vec<ListenerToAdopt>,
     pub(super) hold: PortHold,
 }

@@ -5,8 +5,7 @@
 //! be two agents.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::{fs::MetadataExt as _, net::UnixListener},
     path::{Path, PathBuf},
 };
@@ -15,8 +14,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     agent::Agent,
-    start,
-    troubles::{Trouble, told},
+    start::{self, Lock},
+    troubles::Trouble,
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -27,13 +26,13 @@ use crate::{
 /// What shows others that an agent is here.
 pub(super) struct Presence {
     /// Held for the life of the agent.
-    lock: File,
+    lock: Lock,
     /// Where a control socket goes that was bound again.
     sockets: UnboundedSender<UnixListener>,
 }
 
 impl Presence {
-    pub(super) const fn new(lock: File, sockets: UnboundedSender<UnixListener>) -> Self {
+    pub(super) const fn new(lock: Lock, sockets: UnboundedSender<UnixListener>) -> Self {
         Self { lock, sockets }
     }
 
@@ -45,11 +44,11 @@ impl Presence {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("examine", &path, &error)),
         };
-        let ours = self.lock.metadata().map_err(|error| failed("examine", &path, &error))?.ino();
+        let ours = self.lock.inode().map_err(|error| failed("examine", &path, &error))?;
         if named == Some(ours) {
             return Ok(None);
         }
-        self.lock = start::lock(places)?;
+        self.lock = Lock::take(places)?;
         Ok(Some(path))
     }
 
@@ -87,7 +86,7 @@ impl Agent {
             Ok(()) => self.over(Trouble::Removed, "all that was removed was made again"),
             Err(problem) if problem.kind == ProblemKind::Locked => self.superseded = Some(problem),
             Err(problem) => {
-                let message = format!("cannot make again what was removed: {}", told(&problem));
+                let message = format!("cannot make again what was removed: {}", problem.in_full());
                 self.trouble(Trouble::Removed, message);
             }
         }
@@ -117,7 +116,7 @@ impl Agent {
     }
 
     fn mend_runtime(&mut self, mended: &mut Vec<PathBuf>) -> Result<(), Problem> {
-        let places = &self.places;
+        let places = &self.places.clone();
         if !exists(&places.runtime_dir)? {
             start::private_directory(&places.runtime_dir)?;
             mended.push(places.runtime_dir.clone());

@@ -59,7 +59,7 @@ impl From<StateFileError> for Problem {
                 ..problem
             }
             .fix(format!(
-                "steering goes on without the agent; move `{}` away to attach again from what runs",
+                "steering goes on without the agent; `agent doctor --repair` puts `{}` aside and writes it anew from what runs",
                 path.display()
             )),
         }

@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{agent::Agent, found};
+use super::{
+    agent::Agent,
+    found,
+    step::{Step, change},
+};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     host::{
@@ -54,9 +58,8 @@ impl Agent {
         let processes = self.processes_of(generation)?;
         let pids: Vec<_> = processes.iter().map(Process::pid).collect();
         let roots = holders::roots(&pids)?;
-        for process in processes.iter().filter(|it| roots.contains(&it.pid())) {
-            send(process, named)?;
-        }
+        let mut masters = processes.iter().filter(|it| roots.contains(&it.pid()));
+        change(Step::Signal, || masters.try_for_each(|process| send(process, named)))?;
         if processes.is_empty() {
             self.note_exit(generation);
         }
@@ -75,13 +78,13 @@ impl Agent {
             );
             self.note(generation, EventKind::Signalled, message);
         }
-        if let Some(cgroup) = self.cgroup_of(generation)? {
-            cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        }
-        for process in &processes {
-            send(process, rustix::process::Signal::KILL)?;
-        }
-        Ok(())
+        let cgroup = self.cgroup_of(generation)?;
+        change(Step::Kill, || {
+            if let Some(cgroup) = cgroup {
+                cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+            }
+            processes.iter().try_for_each(|process| send(process, rustix::process::Signal::KILL))
+        })
     }
 
     /// Warns of a server that died and left processes behind: they keep its listener open, and may never accept.

@@ -12,9 +12,13 @@ use socket2::{Domain, Socket, Type};
 
 use agent_ebpf::flow::GenerationKey;
 
-use super::{agent::Agent, observe::owner};
+use super::{
+    agent::Agent,
+    observe::owner,
+    step::{Step, change},
+};
 use crate::{
-    api::{EventKind, Problem},
+    api::{EventKind, Problem, ProblemKind},
     datapath::Group,
     host::{
         holders,
@@ -56,7 +60,7 @@ impl Agent {
             entry.insert(Moves { told: self.datapath.steer_counts(id)?.moved, untold: None });
         }
         for group in self.groups_of(id)? {
-            self.datapath.attach_migrate(&group)?;
+            change(Step::GuardQueue, || Ok(self.datapath.attach_migrate(&group)?))?;
         }
         Ok(())
     }
@@ -64,7 +68,7 @@ impl Agent {
     /// Takes the program away again, while steering still keeps new connections from the socket that does it.
     pub(super) fn leave_queues(&self, id: ServiceId) -> Result<(), Problem> {
         for group in self.groups_of(id)? {
-            group.detach_migrate()?;
+            change(Step::LeaveQueue, || Ok(group.detach_migrate()?))?;
         }
         Ok(())
     }
@@ -130,7 +134,10 @@ impl Agent {
             .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
             .unwrap_or_default();
         for address in bound {
-            if let Err(error) = wake(address) {
+            let woken = change(Step::WakeListener, || {
+                wake(address).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+            });
+            if let Err(error) = woken {
                 tracing::warn!(%error, %address, "cannot wake a listener that was given connections");
             }
         }
@@ -181,7 +188,7 @@ impl Agent {
         let kept = self.held_by_owners(&left)?;
         left.retain(|flow| flow.inode.is_none_or(|inode| !kept.contains(&inode)));
         let cookies: Vec<_> = left.iter().map(|flow| flow.cookie.0).collect();
-        Ok(self.datapath.move_flows(taker, &cookies)?)
+        change(Step::MoveFlows, || Ok(self.datapath.move_flows(taker, &cookies)?))
     }
 
     /// Which of these flows a process of the generation that they are tagged with has accepted.

@@ -9,7 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{host::context::Context, rollout::Service};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::context::Context,
+    rollout::Service,
+};
 
 /// Version of the file. A newer one is refused, an older one would be converted here.
 const VERSION: u32 = 1;
@@ -26,6 +30,9 @@ pub struct StateFile {
     pub boot_id: String,
     /// Everything that was attached.
     pub services: Vec<Record>,
+    /// Whether its agent was to end with the last `detach`; one that replaces it does too.
+    #[serde(default)]
+    pub exit_when_detached: bool,
 }
 
 /// One service and what it takes to launch its next generation.
@@ -37,13 +44,26 @@ pub struct Record {
     pub context: Context,
     /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones.
     pub origin_cgroup: PathBuf,
+    /// What was begun and is not finished: whoever reads this takes it back, or finishes it.
+    #[serde(default)]
+    pub unfinished: Option<Unfinished>,
+}
+
+/// A change of many steps, written down before the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// The port is being taken charge of: taken back.
+    Attach,
+    /// It is being handed back: finished.
+    Detach,
 }
 
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
     /// The system said no.
-    #[error("{operation} the state file `{}`", .path.display())]
+    #[error("cannot {operation} the state file `{}`", .path.display())]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -131,9 +151,28 @@ impl StateFile {
         let aside = path.with_extension("new");
         let mut file = create(&aside).map_err(failed("create"))?;
         // Not synced to a disk: what the file speaks of does not outlive the machine's next start either.
-        file.write_all(&text).map_err(failed("write"))?;
-        fs::rename(&aside, path).map_err(failed("replace"))
+        let written = file.write_all(&text).map_err(failed("write"));
+        let replaced = written.and_then(|()| fs::rename(&aside, path).map_err(failed("replace")));
+        if replaced.is_err()
+            && let Err(error) = fs::remove_file(&aside)
+        {
+            // It takes room on a disk that has none left.
+            tracing::warn!(%error, path = %aside.display(), "cannot remove what was written in part");
+        }
+        replaced
     }
+}
+
+/// Which start of the machine this is.
+///
+/// # Errors
+///
+/// When the kernel does not say.
+pub(super) fn boot_id() -> Result<String, Problem> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problem::new(ProblemKind::Failed, format!("read `{path}`: {error}")))?;
+    Ok(text.trim().to_owned())
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -152,7 +191,7 @@ mod tests {
         let path = directory.path().join("state.json");
         assert_eq!(StateFile::read(&path).unwrap(), None);
         let state =
-            StateFile { network_namespace: 7, boot_id: "b".to_owned(), services: Vec::new() };
+            StateFile { network_namespace: 7, boot_id: "b".to_owned(), ..StateFile::default() };
         state.write(&path).unwrap();
         assert_eq!(StateFile::read(&path).unwrap(), Some(state));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

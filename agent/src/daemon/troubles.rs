@@ -3,13 +3,19 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::agent::{Agent, RETRY};
-use crate::api::{EventKind, Problem};
+use crate::{api::EventKind, service::GenerationId};
 
 /// A kind of trouble, of which there is one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trouble {
     /// Something that was removed cannot be made again.
     Removed,
+    /// The state cannot be written down.
+    Unsaved,
+    /// What was decided cannot be done.
+    Effect,
+    /// A generation cannot be looked at.
+    Look(GenerationId),
 }
 
 /// Those that last.
@@ -53,6 +59,11 @@ impl Agent {
         }
     }
 
+    /// Forgets about a trouble with what is gone.
+    pub(super) fn moot(&mut self, trouble: Trouble) {
+        self.troubles.lasting.remove(&trouble);
+    }
+
     /// Tries again what does not work, once its time has come.
     pub(super) fn retry_where_due(&mut self) {
         if self.troubles.retry().is_none_or(|at| at > Instant::now()) {
@@ -62,11 +73,8 @@ impl Agent {
         if self.troubles.lasts(Trouble::Removed) {
             self.mend();
         }
+        if self.troubles.lasts(Trouble::Unsaved) {
+            self.save_or_owe();
+        }
     }
-}
-
-/// A problem and all its causes on one line.
-pub(super) fn told(problem: &Problem) -> String {
-    let causes = problem.causes.iter().map(String::as_str);
-    std::iter::once(problem.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
 }

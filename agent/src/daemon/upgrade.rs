@@ -1,6 +1,10 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, found};
+use super::{
+    agent::Agent,
+    found,
+    step::{Step, change},
+};
 use crate::{
     api::{
         self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RolloutView, UndoRequest,
@@ -33,6 +37,7 @@ impl Agent {
         request: &UpgradeRequest,
     ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
+        self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
         if let Some(candidate) = self.record(id).service.candidate() {
             let rollout =
@@ -51,7 +56,10 @@ impl Agent {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
                 self.launches.insert(generation, *spec);
-                self.feed(id, Event::Upgrade(plan, origin))?;
+                if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
+                    self.launches.remove(&generation);
+                    return Err(refusal);
+                }
             }
             Candidate::Found(server) => {
                 self.feed(id, Event::Upgrade(plan, Origin::Found))?;
@@ -73,6 +81,7 @@ impl Agent {
         request: &UndoRequest,
     ) -> Result<RolloutView, Problem> {
         let id = self.select(selector)?;
+        self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
         let candidate = self.record(id).service.candidate().map(|candidate| candidate.number);
         self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
@@ -80,6 +89,16 @@ impl Agent {
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
         let rollout = of_candidate.map_or(service.last_rollout, |rollout| rollout.id);
         self.rollout_view(id, rollout)
+    }
+
+    fn refuse_half_detached(&self, id: ServiceId) -> Result<(), Problem> {
+        let record = self.record(id);
+        if record.unfinished.is_none() {
+            return Ok(());
+        }
+        let message = format!("`{}` is half detached, because a step failed", record.service.name);
+        Err(Problem::new(ProblemKind::Locked, message)
+            .fix("detach it again, which goes on where it ended"))
     }
 
     fn expect_generation(
@@ -258,11 +277,12 @@ impl Agent {
     fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
         use std::os::unix::fs::DirBuilderExt as _;
         let directory = self.places.service_dir(self.record(id).service.name.as_str());
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|error| {
-            Problem::new(
-                ProblemKind::Failed,
-                format!("create the log directory `{}`: {error}", directory.display()),
-            )
+        change(Step::MakeLogDirectory, || {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            made.map_err(|error| {
+                let message = format!("nothing has changed: create `{}`", directory.display());
+                Problem::new(ProblemKind::Failed, message).because(&error)
+            })
         })
     }
 

@@ -129,7 +129,7 @@ impl Watcher {
             }
             for event in &ready {
                 let messages = match event.data.u64() {
-                    EVENTS => std::iter::from_fn(|| events.take()).map(Message::Kernel).collect(),
+                    EVENTS => reports(&mut events),
                     LOGS => {
                         logs.flush();
                         Vec::new()
@@ -171,6 +171,17 @@ impl Watcher {
     fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the kernel programs have reported, and whether it is all that they had to.
+fn reports(events: &mut Events) -> Vec<Message> {
+    let mut messages: Vec<_> = std::iter::from_fn(|| events.take()).map(Message::Kernel).collect();
+    match events.newly_lost() {
+        Ok(0) => {}
+        Ok(lost) => messages.push(Message::ReportsLost(lost)),
+        Err(error) => tracing::warn!(%error, "cannot find out whether reports were lost"),
+    }
+    messages
 }
 
 impl Watched {

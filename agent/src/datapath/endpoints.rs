@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use agent_ebpf::endpoint::{Endpoint as EndpointValue, EndpointKey, NO_SERVICE};
 
-use crate::service::{Endpoint, ServiceId};
+use crate::service::{Endpoint, LocalAddress, ServiceId};
 
 /// The entries for all services: one per address, plus the "any" of its port and family, which the kernel asks first.
 pub(super) fn entries<'a>(
@@ -28,12 +28,28 @@ pub(super) fn entries<'a>(
     entries
 }
 
+/// The way back: which services these entries are of.
+pub(super) fn services(
+    entries: &BTreeMap<EndpointKey, EndpointValue>,
+) -> BTreeMap<ServiceId, Vec<Endpoint>> {
+    let mut keys: BTreeMap<(ServiceId, u32), Vec<EndpointKey>> = BTreeMap::new();
+    for (key, value) in entries.iter().filter(|(_, value)| value.service != NO_SERVICE) {
+        keys.entry((ServiceId(value.service), value.endpoint)).or_default().push(*key);
+    }
+    let mut services: BTreeMap<ServiceId, Vec<Endpoint>> = BTreeMap::new();
+    for ((service, number), keys) in keys {
+        if let Some((address, port)) = LocalAddress::from_keys(&keys) {
+            services.entry(service).or_default().push(Endpoint { number, port, address });
+        }
+    }
+    services
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
-    use crate::service::LocalAddress;
 
     fn endpoint(number: u32, port: u16, address: LocalAddress) -> Endpoint {
         Endpoint { number, port, address }
@@ -59,5 +75,19 @@ mod tests {
         assert_eq!(value(LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED)).specific, 1);
         assert_eq!(value(LocalAddress::Ipv4(Ipv4Addr::LOCALHOST)).service, 2);
         assert_eq!(value(LocalAddress::DualStack).specific, 0);
+    }
+
+    #[test]
+    fn the_way_back_leads_to_the_same_services() {
+        let mixed = [
+            endpoint(0, 80, LocalAddress::DualStack),
+            endpoint(1, 80, LocalAddress::Ipv6(Ipv6Addr::LOCALHOST)),
+            endpoint(2, 443, LocalAddress::Ipv6(Ipv6Addr::UNSPECIFIED)),
+        ];
+        let exact = [endpoint(0, 443, LocalAddress::Ipv4(Ipv4Addr::LOCALHOST))];
+        let found = services(&entries([(ServiceId(1), &mixed[..]), (ServiceId(2), &exact[..])]));
+        assert_eq!(found[&ServiceId(1)], mixed);
+        assert_eq!(found[&ServiceId(2)], exact);
+        assert_eq!(found.len(), 2);
     }
 }

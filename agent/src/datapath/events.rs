@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use agent_ebpf::{
     event::{
         BIND_MOVED, CONNECTIONS_MOVED, FALLBACK_USED, GENERATION_EMPTY, LISTENER_APPEARED,
-        LISTENER_GONE,
+        LISTENER_GONE, LOST, NOTICED,
     },
     flow::GenerationKey,
 };
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 
+use super::{DatapathError, error::Named as _};
 use crate::service::{GenerationId, GenerationNumber, ServiceId};
 
 /// A report of a kernel program.
@@ -33,11 +34,12 @@ pub enum Event {
 /// The stream of reports. Readable when there are some.
 pub struct Events {
     ring: RingBuf<MapData>,
+    lost: Array<MapData, u64>,
 }
 
 impl Events {
-    pub(super) const fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+    pub(super) const fn new(ring: RingBuf<MapData>, lost: Array<MapData, u64>) -> Self {
+        Self { ring, lost }
     }
 
     /// The next report, if there is one.
@@ -52,6 +54,22 @@ impl Events {
                 "the kernel sent a report that this agent does not know"
             );
         }
+    }
+
+    /// How many reports found the ring full since the last call, whichever agent made it. To be asked after the ring was
+    /// emptied: one that is lost later finds a ring that is full again, which wakes the agent again.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn newly_lost(&mut self) -> Result<u64, DatapathError> {
+        const MAP: &str = "LOST_REPORTS";
+        let lost = self.lost.get(&LOST, 0).named("read", MAP)?;
+        let noticed = self.lost.get(&NOTICED, 0).named("read", MAP)?;
+        if lost != noticed {
+            self.lost.set(NOTICED, lost, 0).named("write", MAP)?;
+        }
+        Ok(lost.saturating_sub(noticed))
     }
 }
 

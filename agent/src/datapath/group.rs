@@ -22,7 +22,7 @@ use aya::programs::{ProgramError, SkReuseport, SkReuseportError};
 use rustix::process::Uid;
 use socket2::{Domain, Socket, Type};
 
-use super::{Datapath, DatapathError, error::program_error, kernel::MIGRATE};
+use super::{Datapath, DatapathError, error::program_error, programs::MIGRATE};
 
 /// What all listeners of one reuseport group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

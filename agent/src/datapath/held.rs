@@ -7,7 +7,7 @@ use std::{fs, os::fd::OwnedFd, path::PathBuf};
 
 use super::{
     DatapathError,
-    kernel::{make_directory, pin_error},
+    pins::{make_directory, pin_error},
 };
 use crate::sys::bpf;
 

@@ -1,24 +1,16 @@
-//! Loads, attaches, pins and removes the programs and maps.
+//! The loaded object: its maps by name, its programs, and where both are pinned.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::DirBuilderExt as _,
-    },
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use agent_ebpf::{SCHEMA, steering::SteerCounts};
+use agent_ebpf::steering::SteerCounts;
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter, Program, ProgramError,
-        SkLookup, SkReuseport,
-        links::{FdLink, PinnedLink},
-    },
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::{Iter, SkReuseport},
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
@@ -27,21 +19,30 @@ use super::{
     DatapathError, Events,
     error::{Named as _, program_error},
     held::Held,
+    pins::Pins,
+    programs::{self, ATTACHED, ITERATOR, MIGRATE},
 };
 use crate::service::ServiceId;
 
 /// The object that `cargo xtask build` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
-/// Every program that is attached for good, by its name in the object and in the pin directory.
-pub(super) const ATTACHED: [&str; 5] =
-    ["steer", "share_bind4", "share_bind6", "refuse_multipath", "track_flows"];
-
-/// Walks the sockets on demand; never attached for good.
-pub(super) const ITERATOR: &str = "adopt_sockets";
-
-/// Attached to reuseport groups, which keep it: it has no link and no pin.
-pub(super) const MIGRATE: &str = "migrate";
+/// Every map that is pinned, by its name in the object.
+pub(super) const MAPS: [&str; 13] = [
+    "ADOPTIONS",
+    "AYA_LOGS",
+    "ENDPOINTS",
+    "EVENTS",
+    "FLOWS",
+    "GENERATION_CGROUPS",
+    "LISTENERS",
+    "LISTENER_SETS",
+    "LOST_REPORTS",
+    "MOVED_BINDS",
+    "SERVICES",
+    "STEERED",
+    "TAGS",
+];
 
 /// The loaded object and where it is pinned.
 #[derive(Debug)]
@@ -57,27 +58,56 @@ pub struct KernelLogs {
 }
 
 impl Kernel {
-    pub(super) fn open(
+    /// Of pins that are whole: the maps are used as they are, and the programs replaced by ours.
+    pub(super) fn adopt(
         pin_dir: &Path,
         cgroup: &File,
         generation_level: u32,
     ) -> Result<Self, DatapathError> {
-        let (mut kernel, btf) = Self::create_maps(pin_dir, generation_level)?;
-        kernel.load_iterator(&btf)?;
-        kernel.load_migrate()?;
+        let (mut kernel, btf) = Self::create_maps(Pins::adopt(pin_dir), generation_level)?;
+        kernel.load_all(&btf)?;
         for program in ATTACHED {
-            kernel.attach_unless_pinned(program, cgroup, &btf)?;
+            kernel.put_in_place(program, cgroup)?;
         }
-        kernel.held = Held::open(kernel.pin_directories())?;
+        kernel.hold()?;
         Ok(kernel)
     }
 
-    /// The first half of [`Self::open`]: all maps are there, and no program is loaded.
+    /// With maps of its own, and no program in its place yet.
+    pub(super) fn begin(pin_dir: &Path, generation_level: u32) -> Result<Self, DatapathError> {
+        let (mut kernel, btf) = Self::create_maps(Pins::begin(pin_dir)?, generation_level)?;
+        match kernel.load_all(&btf) {
+            Ok(()) => Ok(kernel),
+            Err(error) => {
+                kernel.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// All programs before any is put in its place: one that the verifier refuses changes nothing.
+    fn load_all(&mut self, btf: &Btf) -> Result<(), DatapathError> {
+        ATTACHED
+            .into_iter()
+            .chain([ITERATOR, MIGRATE])
+            .try_for_each(|program| self.load(program, btf))
+    }
+
+    /// All maps are there, and no program is loaded.
     pub(super) fn create_maps(
-        pin_dir: &Path,
+        pins: Pins,
         generation_level: u32,
     ) -> Result<(Self, Btf), DatapathError> {
-        let pins = Pins::create(pin_dir)?;
+        match Self::maps_in(&pins, generation_level) {
+            Ok((ebpf, btf)) => Ok((Self { ebpf, pins, held: Held::default() }, btf)),
+            Err(error) => {
+                pins.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn maps_in(pins: &Pins, generation_level: u32) -> Result<(Ebpf, Btf), DatapathError> {
         let btf = Btf::from_sys_fs().map_err(DatapathError::KernelTypes)?;
         let ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -87,7 +117,11 @@ impl Kernel {
             .override_global("GENERATION_LEVEL", &generation_level, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
-        Ok((Self { ebpf, pins, held: Held::default() }, btf))
+        let mut pinned: Vec<_> =
+            ebpf.maps().map(|(name, _)| name).filter(|name| !name.starts_with('.')).collect();
+        pinned.sort_unstable();
+        debug_assert_eq!(pinned, MAPS, "the maps of the object");
+        Ok((ebpf, btf))
     }
 
     pub(super) fn hash<K: Pod, V: Pod>(
@@ -106,17 +140,13 @@ impl Kernel {
 
     /// A descriptor of a map that is only handed on.
     pub(super) fn descriptor(&self, map: &'static str) -> Result<OwnedFd, DatapathError> {
-        let path = self.pins.maps().join(map);
-        let data = MapData::from_pin(&path).named("open", map)?;
-        data.fd().as_fd().try_clone_to_owned().map_err(|source| DatapathError::Pin {
-            operation: "open",
-            path,
-            source,
-        })
+        self.pins.descriptor(map)
     }
 
     pub(super) fn take_events(&mut self) -> Result<Events, DatapathError> {
-        RingBuf::try_from(self.take("EVENTS")).named("open", "EVENTS").map(Events::new)
+        let ring = RingBuf::try_from(self.take("EVENTS")).named("open", "EVENTS")?;
+        let lost = Array::try_from(self.take("LOST_REPORTS")).named("open", "LOST_REPORTS")?;
+        Ok(Events::new(ring, lost))
     }
 
     pub(super) fn take_logs(&mut self) -> Result<KernelLogs, DatapathError> {
@@ -127,7 +157,8 @@ impl Kernel {
 
     /// A file that runs `adopt_sockets` over every socket of this network namespace as it is read.
     pub(super) fn iterate(&mut self) -> Result<File, DatapathError> {
-        let iterator: &mut Iter = program(&mut self.ebpf, ITERATOR)?;
+        let iterator = self.ebpf.program_mut(ITERATOR).expect("it is in the object that we embed");
+        let iterator: &mut Iter = iterator.try_into().map_err(program_error("find", ITERATOR))?;
         let link = iterator.attach().map_err(program_error("attach", ITERATOR))?;
         let link = iterator.take_link(link).map_err(program_error("attach", ITERATOR))?;
         link.into_file().map_err(program_error("run", ITERATOR))
@@ -145,7 +176,7 @@ impl Kernel {
     }
 
     pub(super) fn pin_directories(&self) -> [PathBuf; 2] {
-        [self.pins.maps(), self.pins.links()]
+        [self.pins.maps(), self.pins.links().to_owned()]
     }
 
     pub(super) fn mend_pins(&self) -> Result<Vec<PathBuf>, DatapathError> {
@@ -166,88 +197,43 @@ impl Kernel {
             .expect("every map is in the object that we embed, and is taken once")
     }
 
-    pub(super) fn load_iterator(&mut self, btf: &Btf) -> Result<(), DatapathError> {
-        let iterator: &mut Iter = program(&mut self.ebpf, ITERATOR)?;
-        iterator.load("tcp", btf).map_err(program_error("load", ITERATOR))
+    pub(super) fn load(&mut self, program: &'static str, btf: &Btf) -> Result<(), DatapathError> {
+        programs::load(&mut self.ebpf, program, btf)
     }
 
-    pub(super) fn load_migrate(&mut self) -> Result<(), DatapathError> {
-        let migrate: &mut SkReuseport = program(&mut self.ebpf, MIGRATE)?;
-        migrate.load().map_err(program_error("load", MIGRATE))
+    /// Attaches a loaded program, or puts it in the place of the one that is attached.
+    pub(super) fn put_in_place(
+        &mut self,
+        program: &'static str,
+        cgroup: &File,
+    ) -> Result<(), DatapathError> {
+        programs::put_in_place(&mut self.ebpf, program, &self.pins, cgroup)
+    }
+
+    /// Has what was built take the place of what was pinned before.
+    pub(super) fn finish(&mut self) -> Result<(), DatapathError> {
+        self.pins.finish()?;
+        self.hold()
+    }
+
+    fn hold(&mut self) -> Result<(), DatapathError> {
+        self.held = Held::open(self.pin_directories())?;
+        Ok(())
     }
 
     /// Gives `migrate` to the reuseport group that this socket is in, in place of any program that the group had.
     pub(super) fn attach_migrate(&mut self, member: BorrowedFd<'_>) -> Result<(), DatapathError> {
-        let migrate: &mut SkReuseport = program(&mut self.ebpf, MIGRATE)?;
+        let migrate = self.ebpf.program_mut(MIGRATE).expect("it is in the object that we embed");
+        let migrate: &mut SkReuseport =
+            migrate.try_into().map_err(program_error("find", MIGRATE))?;
         migrate.attach(member).map_err(program_error("attach", MIGRATE))
     }
 
-    pub(super) fn attach_unless_pinned(
-        &mut self,
-        name: &'static str,
-        cgroup: &File,
-        btf: &Btf,
-    ) -> Result<(), DatapathError> {
-        let pin = self.pins.links().join(name);
-        if pin.exists() {
-            PinnedLink::from_pin(&pin).map_err(program_error("adopt the pinned link of", name))?;
-            return Ok(());
-        }
-        let link = match name {
-            "steer" => self.attach_steer(name),
-            "track_flows" => self.attach_track_flows(name, btf),
-            "refuse_multipath" => self.attach_refuse_multipath(name, cgroup),
-            _ => self.attach_share_bind(name, cgroup),
-        }?;
-        link.pin(&pin).map_err(program_error("pin the link of", name))?;
-        Ok(())
-    }
-
-    fn attach_steer(&mut self, name: &'static str) -> Result<FdLink, DatapathError> {
-        let failed = || program_error("attach", name);
-        let steer: &mut SkLookup = program(&mut self.ebpf, name)?;
-        steer.load().map_err(program_error("load", name))?;
-        // Of the thread, which may have left the process's.
-        let netns = File::open("/proc/thread-self/ns/net")
-            .map_err(program_error("open the network namespace for", name))?;
-        let link = steer.attach(netns).map_err(failed())?;
-        steer.take_link(link).map(Into::into).map_err(failed())
-    }
-
-    fn attach_track_flows(
-        &mut self,
-        name: &'static str,
-        btf: &Btf,
-    ) -> Result<FdLink, DatapathError> {
-        let failed = || program_error("attach", name);
-        let tracepoint: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
-        tracepoint.load("inet_sock_set_state", btf).map_err(program_error("load", name))?;
-        let link = tracepoint.attach().map_err(failed())?;
-        tracepoint.take_link(link).map(Into::into).map_err(failed())
-    }
-
-    fn attach_refuse_multipath(
-        &mut self,
-        name: &'static str,
-        cgroup: &File,
-    ) -> Result<FdLink, DatapathError> {
-        let failed = || program_error("attach", name);
-        let hook: &mut CgroupSock = program(&mut self.ebpf, name)?;
-        hook.load().map_err(program_error("load", name))?;
-        let link = hook.attach(cgroup, CgroupAttachMode::Single).map_err(failed())?;
-        hook.take_link(link).map_err(failed())?.try_into().map_err(program_error("attach", name))
-    }
-
-    fn attach_share_bind(
-        &mut self,
-        name: &'static str,
-        cgroup: &File,
-    ) -> Result<FdLink, DatapathError> {
-        let failed = || program_error("attach", name);
-        let hook: &mut CgroupSockAddr = program(&mut self.ebpf, name)?;
-        hook.load().map_err(program_error("load", name))?;
-        let link = hook.attach(cgroup, CgroupAttachMode::Single).map_err(failed())?;
-        hook.take_link(link).map_err(failed())?.try_into().map_err(program_error("attach", name))
+    /// Takes back, after a failure, what was made in vain.
+    pub(super) fn abandon(self) {
+        let Self { ebpf, pins, held: _ } = self;
+        drop(ebpf);
+        pins.abandon();
     }
 }
 
@@ -262,96 +248,4 @@ impl AsFd for KernelLogs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.logger.as_fd()
     }
-}
-
-fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, DatapathError>
-where
-    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
-{
-    let program = ebpf.program_mut(name).expect("every program is in the object that we embed");
-    program.try_into().map_err(program_error("find", name))
-}
-
-/// The pin directory: `vN/maps/NAME` and `vN/links/NAME`, all `0700`.
-#[derive(Debug)]
-struct Pins {
-    root: PathBuf,
-}
-
-impl Pins {
-    fn create(root: &Path) -> Result<Self, DatapathError> {
-        let pins = Self { root: root.to_owned() };
-        make_directory(root)?;
-        if !is_bpf(root).map_err(|source| pin_error("examine", root, source))? {
-            return Err(DatapathError::NoBpfFileSystem(root.to_owned()));
-        }
-        pins.refuse_other_schema()?;
-        for directory in [pins.version(), pins.maps(), pins.links()] {
-            make_directory(&directory)?;
-        }
-        Ok(pins)
-    }
-
-    fn version(&self) -> PathBuf {
-        self.root.join(format!("v{SCHEMA}"))
-    }
-
-    fn maps(&self) -> PathBuf {
-        self.version().join("maps")
-    }
-
-    fn links(&self) -> PathBuf {
-        self.version().join("links")
-    }
-
-    fn refuse_other_schema(&self) -> Result<(), DatapathError> {
-        let ours = format!("v{SCHEMA}");
-        for entry in
-            fs::read_dir(&self.root).map_err(|source| pin_error("read", &self.root, source))?
-        {
-            let name = entry.map_err(|source| pin_error("read", &self.root, source))?.file_name();
-            let name = name.to_string_lossy();
-            if name != ours {
-                let found = name.trim_start_matches('v').to_owned();
-                return Err(DatapathError::OtherSchema {
-                    path: self.root.clone(),
-                    found,
-                    known: SCHEMA,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(&self) -> Result<(), DatapathError> {
-        for directory in [self.links(), self.maps()] {
-            for entry in
-                fs::read_dir(&directory).map_err(|source| pin_error("read", &directory, source))?
-            {
-                let path = entry.map_err(|source| pin_error("read", &directory, source))?.path();
-                fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))?;
-            }
-        }
-        for directory in [self.links(), self.maps(), self.version(), self.root.clone()] {
-            fs::remove_dir(&directory).map_err(|source| pin_error("remove", &directory, source))?;
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn make_directory(path: &Path) -> Result<(), DatapathError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| pin_error("create", path, source))
-}
-
-fn is_bpf(path: &Path) -> io::Result<bool> {
-    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    Ok(rustix::fs::statfs(path)?.f_type as u64 == BPF_FS_MAGIC)
-}
-
-pub(super) fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> DatapathError {
-    DatapathError::Pin { operation, path: path.to_owned(), source }
 }

@@ -1,12 +1,13 @@
 //! The kernel side as the agent sees it: the only user of aya.
 //!
-//! Everything that steers lives in pinned maps and links, so that it works without any process of ours. Opening a
-//! [`Datapath`] therefore adopts what is pinned and only adds what is missing.
+//! Everything that steers lives in pinned maps and links, so that it works without any process of ours. A [`Datapath`]
+//! therefore adopts what is pinned, or, where that is not whole, is built beside it and takes its place.
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
 //! - `sockets` takes running sockets over and gives them back.
 //! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
+//! - `pins` is where all of it is pinned, `programs` how they come into their places.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
 
 mod endpoints;
@@ -15,9 +16,12 @@ mod events;
 mod group;
 mod held;
 mod kernel;
+mod pins;
 pub mod probe;
+mod programs;
 mod slots;
 mod sockets;
+mod survey;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,16 +37,22 @@ use agent_ebpf::{
     socket::Adoption,
     steering::{ListenerSet, ListenerSetKey, PLAIN, SteerCounts, Steering},
 };
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 
 pub use self::{
     error::DatapathError,
     events::{Event, Events},
     group::Group,
     kernel::KernelLogs,
+    pins::{Pinned, clear, examine},
     sockets::{AdoptedListener, ListenerToAdopt},
+    survey::{Survey, steers, steers_elsewhere},
 };
-use self::{error::Named as _, kernel::Kernel};
+use self::{
+    error::Named as _,
+    kernel::Kernel,
+    programs::{ATTACHED, STEER},
+};
 use crate::service::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 /// The pinned maps and programs of one agent.
@@ -61,20 +71,60 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Adopts what is pinned below `pin_dir`, and loads, attaches and pins what is missing.
+    /// Adopts what is pinned below `pin_dir`, all of which is there: maps as they are, links with our programs put in.
     ///
-    /// `steer` is attached to the calling thread's network namespace; the bind programs to `cgroup`, whose children (at
-    /// depth `generation_level`) hold one generation each.
+    /// `steer` belongs to the calling thread's network namespace; the bind programs to `cgroup`, whose children (at depth
+    /// `generation_level`) hold one generation each.
     ///
     /// # Errors
     ///
-    /// Names the step and the object. What was pinned before stays as it was.
-    pub fn open(
+    /// Names the step and the object. What was pinned before stays, and steers on.
+    pub fn adopt(
         pin_dir: &Path,
         cgroup: &File,
         generation_level: u32,
     ) -> Result<Self, DatapathError> {
-        Self::of(Kernel::open(pin_dir, cgroup, generation_level)?)
+        Self::of(Kernel::adopt(pin_dir, cgroup, generation_level)?)
+    }
+
+    /// Begins anew beside what is pinned, if anything is: with empty maps, and no program in its place before
+    /// [`Self::assist`] and [`Self::take_over_steering`].
+    ///
+    /// # Errors
+    ///
+    /// Names the step and the object. What was pinned before steers on.
+    pub fn begin(pin_dir: &Path, generation_level: u32) -> Result<Self, DatapathError> {
+        Self::of(Kernel::begin(pin_dir, generation_level)?)
+    }
+
+    /// Puts every program in its place but the one that steers. From here on what is tagged is counted, and new generations
+    /// are helped.
+    ///
+    /// # Errors
+    ///
+    /// Names the program. Those before it are in their place.
+    pub fn assist(&mut self, cgroup: &File) -> Result<(), DatapathError> {
+        let assistants = ATTACHED.into_iter().filter(|program| *program != STEER);
+        for program in assistants {
+            self.kernel.put_in_place(program, cgroup)?;
+        }
+        Ok(())
+    }
+
+    /// Has new connections go by these maps: from one SYN to the next, in place of what steered before. What was pinned
+    /// before goes.
+    ///
+    /// # Errors
+    ///
+    /// Names the step. What steered before steers on.
+    pub fn take_over_steering(&mut self, cgroup: &File) -> Result<(), DatapathError> {
+        self.kernel.put_in_place(STEER, cgroup)?;
+        self.kernel.finish()
+    }
+
+    /// Takes back, after a failure, what was made in vain. What was pinned before stays.
+    pub fn abandon(self) {
+        self.kernel.abandon();
     }
 
     fn of(mut kernel: Kernel) -> Result<Self, DatapathError> {
@@ -131,15 +181,6 @@ impl Datapath {
             self.endpoints.remove(key).named("remove from", "ENDPOINTS")?;
         }
         Ok(())
-    }
-
-    /// Whether any endpoint is ours.
-    ///
-    /// # Errors
-    ///
-    /// When the map cannot be read.
-    pub fn has_endpoints(&self) -> Result<bool, DatapathError> {
-        self.endpoints.keys().next().transpose().map(|key| key.is_some()).named("read", "ENDPOINTS")
     }
 
     /// Switches a service: from the next packet on, on every CPU and all its ports at once.
@@ -230,6 +271,38 @@ impl Datapath {
         }
         error::gone(self.flows.remove(&generation.key())).named("remove from", "FLOWS")?;
         self.clear_bind_rule(generation)
+    }
+
+    /// Forgets whatever the maps have of generations that are not among these: an agent may have ended before it did.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; calling again continues.
+    pub fn keep_only(&mut self, living: &BTreeSet<GenerationKey>) -> Result<(), DatapathError> {
+        let lives = |key: &GenerationKey| living.contains(key);
+        let sets = keys(&self.listener_sets).named("read", "LISTENER_SETS")?;
+        let of_set =
+            |it: &ListenerSetKey| GenerationKey { service: it.service, generation: it.generation };
+        for key in sets.iter().filter(|key| !lives(&of_set(key))) {
+            error::gone(self.listener_sets.remove(key)).named("remove from", "LISTENER_SETS")?;
+        }
+        for key in keys(&self.flows).named("read", "FLOWS")?.iter().filter(|key| !lives(key)) {
+            error::gone(self.flows.remove(key)).named("remove from", "FLOWS")?;
+        }
+        for service in keys(&self.services).named("read", "SERVICES")? {
+            if !living.iter().any(|key| key.service == service) {
+                self.forget_service(ServiceId(service))?;
+            }
+        }
+        for cgroup in keys(&self.bind_rules).named("read", "GENERATION_CGROUPS")? {
+            let rule = error::found(self.bind_rules.get(&cgroup, 0));
+            let rule = rule.named("read", "GENERATION_CGROUPS")?;
+            if rule.is_some_and(|rule| !lives(&rule.generation)) {
+                error::gone(self.bind_rules.remove(&cgroup))
+                    .named("remove from", "GENERATION_CGROUPS")?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a service: from the next packet on its ports are the kernel's alone.
@@ -331,7 +404,12 @@ impl Datapath {
         self.kernel.remove()
     }
 
-    fn count_flows_of(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
+    /// Gives a generation counters, unless it has some: nothing is counted without.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn count_flows_of(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
         if error::found(self.flows.get(&generation.key(), 0)).named("read", "FLOWS")?.is_none() {
             self.flows
                 .insert(generation.key(), FlowCounts::default(), 0)
@@ -364,6 +442,10 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>, MapError> {
+    map.keys().collect()
 }
 
 const fn listener_set_key(generation: GenerationId, endpoint: &Endpoint) -> ListenerSetKey {

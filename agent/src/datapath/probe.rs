@@ -30,7 +30,9 @@ use rustix::{
 
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
-    kernel::{ATTACHED, ITERATOR, Kernel, MIGRATE},
+    kernel::Kernel,
+    pins::Pins,
+    programs::{ATTACHED, ITERATOR, MIGRATE},
 };
 use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
@@ -206,9 +208,9 @@ impl Rehearsal {
         self.note(Feature::FileSystem, mount_bpf())?;
         let (mut kernel, btf) = self.create_maps()?;
         let mut refused = Vec::new();
-        let loaded = kernel.load_iterator(&btf);
+        let loaded = kernel.load(ITERATOR, &btf);
         refused.extend(self.outcome_of(Feature::of_program(ITERATOR), loaded));
-        let loaded = kernel.load_migrate();
+        let loaded = kernel.load(MIGRATE, &btf);
         refused.extend(self.outcome_of(Feature::of_program(MIGRATE), loaded));
         for program in ATTACHED {
             let feature = Feature::of_program(program);
@@ -220,11 +222,15 @@ impl Rehearsal {
                 (Err(_), false) => {
                     // Attached to the namespace or to a tracepoint: any descriptor will do.
                     let nowhere = File::open("/").map_err(|error| Ended(error.to_string()))?;
-                    let attached = kernel.attach_unless_pinned(program, &nowhere, &btf);
+                    let attached = kernel
+                        .load(program, &btf)
+                        .and_then(|()| kernel.put_in_place(program, &nowhere));
                     refused.extend(self.outcome_of(feature, attached));
                 }
                 (Ok(cgroup), _) => {
-                    let attached = kernel.attach_unless_pinned(program, cgroup, &btf);
+                    let attached = kernel
+                        .load(program, &btf)
+                        .and_then(|()| kernel.put_in_place(program, cgroup));
                     refused.extend(self.outcome_of(feature, attached));
                 }
             }
@@ -239,7 +245,8 @@ impl Rehearsal {
 
     /// Also says which map it was that the kernel refused.
     fn create_maps(&mut self) -> Result<(Kernel, aya::Btf), Ended> {
-        let created = Kernel::create_maps(Path::new(PINS), GENERATION_LEVEL);
+        let created = Pins::begin(Path::new(PINS))
+            .and_then(|pins| Kernel::create_maps(pins, GENERATION_LEVEL));
         let error = match created {
             Ok(created) => {
                 self.outcomes.push((Feature::Types, Outcome::Works));

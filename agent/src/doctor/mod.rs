@@ -2,12 +2,14 @@
 //!
 //! - `kernel`: what the datapath's rehearsal found
 //! - `host`: permissions, mounts, limits
+//! - `leftovers`: what an agent left that does not run
 //! - `setting`: what is no obstacle, but good to know
 //!
 //! Nothing is left behind, and no program that runs is disturbed: see [`crate::datapath::probe`].
 
 mod host;
 mod kernel;
+mod leftovers;
 mod setting;
 
 use serde::{Deserialize, Serialize};
@@ -45,8 +47,16 @@ pub fn checks(places: &Places) -> Vec<Check> {
     checks.extend(host::mounts(places));
     checks.extend(kernel::checks(places));
     checks.push(host::open_files());
+    checks.push(leftovers::check(places));
     checks.extend(setting::checks());
     checks
+}
+
+/// What keeps this build from working here, found out by loading and attaching everything once where it disturbs nobody.
+pub fn obstacles(places: &Places) -> Vec<Check> {
+    let mut obstacles = kernel::checks(places);
+    obstacles.retain(|check| check.verdict != Verdict::Ok);
+    obstacles
 }
 
 impl Check {

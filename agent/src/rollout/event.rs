@@ -37,6 +37,26 @@ pub enum Event {
     Tick,
 }
 
+impl Event {
+    /// Whether somebody asked for it, who can be told no. All others have happened, whether they suit or not.
+    pub const fn is_request(&self) -> bool {
+        match self {
+            Self::Upgrade(..) | Self::Undo(..) => true,
+            Self::Ready(..)
+            | Self::NotYet(..)
+            | Self::Failed(..)
+            | Self::Exited(..)
+            | Self::Deaf(..)
+            | Self::Listens(..)
+            | Self::Queues(..)
+            | Self::Flows(..)
+            | Self::LastLook(..)
+            | Self::Told(..)
+            | Self::Tick => false,
+        }
+    }
+}
+
 /// What the kernel holds for a listener that has not accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queues {
@@ -78,6 +98,16 @@ pub enum Effect {
     Kill(GenerationNumber),
     /// Remove every trace of a generation that has no process left.
     Forget(GenerationNumber),
+}
+
+impl Effect {
+    /// Whether it can be taken back: only then may it come before the state that it follows from is on disk.
+    pub const fn can_be_taken_back(&self) -> bool {
+        match self {
+            Self::Steer(_) => true,
+            Self::Launch(_) | Self::Signal(..) | Self::Kill(_) | Self::Forget(_) => false,
+        }
+    }
 }
 
 /// Why an event that somebody asked for was not accepted. Nothing has changed.

@@ -146,6 +146,9 @@ pub struct ListenerRecord {
     pub cookie: u64,
     /// What it is bound to.
     pub bound: SocketAddr,
+    /// The public port that it serves, where that is known to be another one.
+    #[serde(default)]
+    pub public: Option<u16>,
 }
 
 impl Phase {

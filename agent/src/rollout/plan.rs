@@ -49,6 +49,26 @@ pub struct DrainPlan {
     pub keep_old: Duration,
 }
 
+impl DrainPlan {
+    /// How long a new generation may take until it listens, where nobody said.
+    pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+}
+
+impl Default for DrainPlan {
+    /// What the command line has where nothing is said.
+    fn default() -> Self {
+        const SIGTERM: i32 = 15;
+        Self {
+            policy: DrainPolicy::Patient { idle: None },
+            signal: SIGTERM,
+            queue_timeout: Duration::from_secs(5),
+            timeout: Duration::from_hours(1),
+            stop_timeout: Duration::from_secs(10),
+            keep_old: Duration::ZERO,
+        }
+    }
+}
+
 /// When a replaced generation is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "policy")]

@@ -59,6 +59,28 @@ impl LocalAddress {
         }
     }
 
+    /// The way back from [`Self::keys`], with the port; `None` for keys that no address has.
+    pub fn from_keys(keys: &[EndpointKey]) -> Option<(Self, u16)> {
+        let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let of = |key: &EndpointKey| -> Option<Self> {
+            if key.is_ipv4() {
+                return Some(Self::Ipv4(key.address[3].to_ne_bytes().into()));
+            }
+            let bytes: Vec<u8> = bytes(&key.address);
+            Some(Self::Ipv6(<[u8; 16]>::try_from(bytes).ok()?.into()))
+        };
+        let port = keys.first()?.port;
+        let mut addresses = keys.iter().map(of).collect::<Option<Vec<_>>>()?;
+        addresses.sort_unstable();
+        match addresses[..] {
+            [address] => Some((address, port)),
+            [Self::Ipv4(Ipv4Addr::UNSPECIFIED), Self::Ipv6(Ipv6Addr::UNSPECIFIED)] => {
+                Some((Self::DualStack, port))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a listener on this address takes (part of) the connections to `endpoint`.
     ///
     /// # Kernel

@@ -90,6 +90,26 @@ struct ObjectAttributes {
 
 const _: () = assert!(size_of::<ObjectAttributes>() == 16);
 
+/// Puts another program behind a link: from one packet, bind or socket to the next, without one that meets none.
+///
+/// # Errors
+///
+/// When the kernel refuses; the old program then stays. `ENOLINK`: what the link was attached to is gone.
+#[doc(alias = "BPF_LINK_UPDATE")]
+pub(crate) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let mut update = LinkUpdate {
+        link_fd: link.as_fd().as_raw_fd(),
+        new_prog_fd: program.as_fd().as_raw_fd(),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: the kernel reads the size given of `update`, which lives until after the call and points nowhere.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut update, size_of::<LinkUpdate>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The `query` part of `union bpf_attr`, as far as its first version went: every kernel takes a shorter one.
 #[repr(C)]
 struct ProgQuery {
@@ -102,13 +122,24 @@ struct ProgQuery {
     zero: u32,
 }
 
+/// The `link_update` part of `union bpf_attr`.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: i32,
+    new_prog_fd: i32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
 const _: () = assert!(size_of::<ProgQuery>() == 32);
+const _: () = assert!(size_of::<LinkUpdate>() == 16);
 
 /// As many as the kernel attaches to one namespace (`netns_bpf_max_progs`).
 const MOST: usize = 64;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_SK_LOOKUP: u32 = 36;
 
 #[cfg(test)]
@@ -123,5 +154,7 @@ mod tests {
         let path = Path::new("/proc/self/stat");
         assert!(pin(File::open(path).unwrap(), Path::new("/tmp/nothing")).is_err());
         assert!(open_pinned(path).is_err());
+        let stranger = File::open(path).unwrap();
+        assert!(update_link(&stranger, &stranger).is_err());
     }
 }

@@ -22,6 +22,7 @@ parser.add_argument("--after", type=float, default=0, help="listen so many secon
 parser.add_argument("--note-term", metavar="FILE", help="write down each SIGTERM, and go on")
 parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
+parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
 options = parser.parse_args()
 
 
@@ -61,6 +62,9 @@ if options.note_term:
 
     signal.signal(signal.SIGTERM, note)
 time.sleep(options.after)
+for _ in range(options.listen_before):
+    with socket.socket() as elsewhere:
+        elsewhere.listen()
 listener = socket.socket(socket.AF_INET6 if ":" in options.address else socket.AF_INET)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 if options.reuse_port:

@@ -133,10 +133,7 @@ pub(super) enum Command {
     Events(EventsArguments),
     History(HistoryArguments),
     Explain(ExplainArguments),
-    /// Say whether this machine has what the agent needs
-    ///
-    /// Changes nothing. Ends with 4 if something is missing, and says how to get it.
-    Doctor,
+    Doctor(DoctorArguments),
     Daemon(DaemonArguments),
     /// Print the completions for a shell.
     #[command(hide = true)]
@@ -215,13 +212,29 @@ pub(super) struct ExplainArguments {
     pub(super) from: Option<std::net::SocketAddr>,
 }
 
+/// Say whether this machine has what the agent needs
+///
+/// Changes nothing unless told to repair. Ends with 4 if something is missing, and says how to get it.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// Mend what an agent left that does not run: write a lost state anew from what runs, start the agent, remove leftovers
+    #[arg(long, env = "AGENT_REPAIR")]
+    pub(super) repair: bool,
+}
+
 /// Run the agent in the foreground
 ///
 /// Takes over whatever an earlier agent left behind: services, rollouts and their timers. Ending it ends no server and
 /// changes no steering.
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
+    /// Take over from the agent that runs, once this one is known to work here; connections do not notice
+    #[arg(long, env = "AGENT_REPLACE")]
+    pub(super) replace: bool,
+    /// Return when it answers, and leave it in the background; it ends after the last detach, and logs to agent.log
+    #[arg(long, env = "AGENT_BACKGROUND")]
+    pub(super) background: bool,
     /// End after the last service was detached; the first line of the standard output says how the start went.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, conflicts_with = "background")]
     pub(super) exit_when_detached: bool,
 }

@@ -1,6 +1,6 @@
 //! TCP listeners, with Multipath TCP's pair of sockets told as the one listener it is.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, os::fd::BorrowedFd};
 
 use super::{
     SockDiagError, SocketCookie, SocketInode,
@@ -32,6 +32,9 @@ pub struct Listener {
     pub interface: u32,
     /// Whether it is a Multipath TCP listener, which no socket map takes.
     pub multipath: bool,
+    /// The value that the socket has in the map of tags; absent if it has none or none was asked
+    /// for.
+    pub tag: Option<Vec<u8>>,
 }
 
 /// All TCP listeners of the network namespace, IPv4 first.
@@ -46,7 +49,16 @@ pub struct Listener {
 ///
 /// When the kernel's tables cannot be read.
 pub fn listeners() -> Result<Vec<Listener>, SockDiagError> {
-    matching(None)
+    matching(None, None)
+}
+
+/// The same, with the value that each has in the map of tags (`BPF_MAP_TYPE_SK_STORAGE`).
+///
+/// # Errors
+///
+/// When the kernel's tables cannot be read, or the caller may not read the tags.
+pub fn tagged_listeners(tags: BorrowedFd<'_>) -> Result<Vec<Listener>, SockDiagError> {
+    matching(None, Some(tags))
 }
 
 /// The TCP listeners on one local port.
@@ -55,10 +67,13 @@ pub fn listeners() -> Result<Vec<Listener>, SockDiagError> {
 ///
 /// When the kernel's tables cannot be read.
 pub fn listeners_on(port: u16) -> Result<Vec<Listener>, SockDiagError> {
-    matching(Some(port))
+    matching(Some(port), None)
 }
 
-fn matching(port: Option<u16>) -> Result<Vec<Listener>, SockDiagError> {
+fn matching(
+    port: Option<u16>,
+    tags: Option<BorrowedFd<'_>>,
+) -> Result<Vec<Listener>, SockDiagError> {
     let mut found = Vec::new();
     for family in Family::ALL {
         let request = Request {
@@ -69,7 +84,7 @@ fn matching(port: Option<u16>) -> Result<Vec<Listener>, SockDiagError> {
             port,
             // Only with it does the kernel tell of the upper protocol (`inet_sk_diag_fill`).
             with_tcp_info: true,
-            tags: None,
+            tags,
         };
         let sockets = dump(&request)?;
         // Only a port that has a subflow can have a Multipath TCP listener: most questions end
@@ -78,6 +93,7 @@ fn matching(port: Option<u16>) -> Result<Vec<Listener>, SockDiagError> {
             multipath_listeners(Request {
                 protocol: Protocol::MultipathTcp,
                 what: "multipath listeners",
+                tags: None,
                 ..request
             })?
         } else {
@@ -139,6 +155,7 @@ fn merge(sockets: Vec<RawSocket>, mut multipath: Vec<RawSocket>) -> Vec<Listener
             backlog: socket.send_queue,
             interface: socket.interface,
             multipath: socket.multipath_subflow,
+            tag: socket.tag,
         });
     }
     found

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use flows::{Connection, HalfOpen, Stage, TcpState, connections, half_open};
-pub use listeners::{Listener, listeners, listeners_on};
+pub use listeners::{Listener, listeners, listeners_on, tagged_listeners};
 
 /// The number the kernel gives a socket for its whole life and never gives again (`SO_COOKIE`).
 #[doc(alias = "SO_COOKIE")]

@@ -1,0 +1,101 @@
+//! Finds out whose the connections are that were open before their listeners had tags.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{
+    agent::Agent,
+    observe,
+    step::{Step, change},
+};
+use crate::{
+    api::Problem,
+    host::{
+        holders,
+        process::Pid,
+        sock_diag::{self, Connection, Stage},
+    },
+    rollout::{Generation, PortHold},
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+impl Agent {
+    /// Tags the connections of a service that have no tag, each for its generation, and says how many are left that nobody
+    /// has: those that wait to be accepted, while more than one generation lives.
+    ///
+    /// # Errors
+    ///
+    /// When connections or their processes cannot be listed.
+    pub(super) fn attribute_flows(&mut self, id: ServiceId) -> Result<usize, Problem> {
+        let untagged = self.untagged_flows(id)?;
+        if untagged.is_empty() {
+            return Ok(0);
+        }
+        let generations = self.record(id).service.generations.clone();
+        let owners = match &generations[..] {
+            [only] => untagged.iter().map(|_| Some(only.number)).collect(),
+            _ => self.owners(id, &generations, &untagged)?,
+        };
+        let mut found: BTreeMap<GenerationNumber, Vec<u64>> = BTreeMap::new();
+        let mut left = 0;
+        for (flow, owner) in untagged.iter().zip(owners) {
+            match owner {
+                Some(number) => found.entry(number).or_default().push(flow.cookie.0),
+                // One that the server has closed is the kernel's alone.
+                None => left += usize::from(flow.stage() != Stage::Orphaned),
+            }
+        }
+        for (number, cookies) in found {
+            let share = self
+                .record(id)
+                .service
+                .generation(number)
+                .is_some_and(|it| it.hold == PortHold::Shared);
+            let generation = GenerationId { service: id, number };
+            change(Step::TakeOverFlows, || {
+                Ok(self.datapath.adopt_flows(generation, &cookies, share)?)
+            })?;
+        }
+        Ok(left)
+    }
+
+    fn untagged_flows(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
+        let endpoints = &self.record(id).service.endpoints;
+        let mut flows = self.flows_of(id)?;
+        flows.retain(|flow| {
+            observe::owner(flow).is_none()
+                && endpoints.iter().any(|endpoint| endpoint.contains(flow.local))
+        });
+        Ok(flows)
+    }
+
+    /// By the processes that have them.
+    fn owners(
+        &self,
+        id: ServiceId,
+        generations: &[Generation],
+        flows: &[Connection],
+    ) -> Result<Vec<Option<GenerationNumber>>, Problem> {
+        let listeners = sock_diag::listeners()?;
+        let mut inodes: HashSet<_> = flows.iter().filter_map(|flow| flow.inode).collect();
+        inodes.extend(listeners.iter().map(|listener| listener.inode));
+        let mut members: HashMap<Pid, GenerationNumber> = HashMap::new();
+        let holders = holders::holders(&inodes)?.found;
+        for generation in generations {
+            let number = generation.number;
+            let pids = self.pids_of(GenerationId { service: id, number })?;
+            members.extend(pids.into_iter().map(|pid| (pid, number)));
+            let its = |inode| {
+                let cookie = listeners.iter().find(|it| it.inode == inode).map(|it| it.cookie.0);
+                generation.listeners.iter().any(|it| Some(it.cookie) == cookie)
+            };
+            let with_listener = holders.iter().filter(|it| it.inodes.iter().copied().any(its));
+            members.extend(with_listener.map(|holder| (holder.pid, number)));
+        }
+        let owner = |flow: &Connection| {
+            let inode = flow.inode?;
+            let mut with_flow = holders.iter().filter(|it| it.inodes.contains(&inode));
+            with_flow.find_map(|holder| members.get(&holder.pid).copied())
+        };
+        Ok(flows.iter().map(owner).collect())
+    }
+}

@@ -1,0 +1,48 @@
+//! What to do when reports of the kernel programs were lost: they only say when to look, so everything is looked at.
+
+use std::{collections::HashSet, time::Instant};
+
+use super::{agent::Agent, observe::LISTENER_LOOK};
+use crate::{
+    api::{EventKind, Problem},
+    host::sock_diag,
+    service::GenerationId,
+};
+
+impl Agent {
+    /// Looks at everything that the lost reports may have been about.
+    pub(super) fn note_lost_reports(&mut self, count: u64) {
+        let message =
+            format!("{count} reports of the kernel programs were lost: looking at everything");
+        self.journal.note_agent(EventKind::Warning, message);
+        if let Err(problem) = self.look_for_closed_listeners() {
+            self.journal.note_agent(
+                EventKind::Warning,
+                format!("cannot look for closed listeners: {}", problem.in_full()),
+            );
+        }
+        let soon = Instant::now() + LISTENER_LOOK;
+        for (id, record) in &self.records {
+            for generation in &record.service.generations {
+                self.looks.insert(GenerationId { service: *id, number: generation.number }, soon);
+            }
+        }
+    }
+
+    /// As if each listener of a primary that is closed had been reported now.
+    fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
+        let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
+        let mut closed = Vec::new();
+        for (id, record) in &self.records {
+            for generation in &record.service.generations {
+                let key = GenerationId { service: *id, number: generation.number };
+                let gone = generation.listeners.iter().filter(|it| !live.contains(&it.cookie));
+                closed.extend(gone.map(|_listener| key));
+            }
+        }
+        for generation in closed {
+            self.note_listener_gone(generation);
+        }
+        Ok(())
+    }
+}

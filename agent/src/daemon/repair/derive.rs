@@ -1,0 +1,323 @@
+//! Derives the state from what the kernel has and what runs.
+//!
+//! | what | from |
+//! | --- | --- |
+//! | services and their endpoints | `ENDPOINTS` |
+//! | which generation is primary | `SERVICES` |
+//! | which generations there are | tags of listeners and flows, `GENERATION_CGROUPS` |
+//! | listeners | their tags; the public port of a moved one from `MOVED_BINDS` |
+//! | processes | the generation's cgroup, or those that have its listeners and flows |
+//! | whether we launched it, and the service's name | the cgroup, `NAME.N` |
+//! | what to launch the next one with | the primary's process |
+//!
+//! What nobody can know: plans and deadlines, which begin anew with the default ones, and past rollouts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
+    path::PathBuf,
+};
+
+use agent_ebpf::{flow::GenerationKey, steering::Steering};
+
+use super::{place_of, refuse_other_namespace};
+use crate::{
+    api::{Problem, ProblemKind},
+    daemon::{
+        StateFile, clock, found, observe,
+        state_file::{self, Record},
+    },
+    datapath::{Datapath, Survey},
+    host::{
+        cgroup::{Cgroup, Hierarchy},
+        context::{self, Context},
+        holders::{self, Holder},
+        process::{self, Pid, Process, ProcessIdentity},
+        sock_diag::{self, Connection, Listener, SocketInode},
+    },
+    places::Places,
+    rollout::{
+        DrainPlan, Generation, Kind, ListenerRecord, Origin, Phase, Rollout, RolloutId, Service,
+        Status, Timestamp,
+    },
+    service::{Endpoint, GenerationNumber, ServiceId, ServiceName},
+};
+
+/// The state of every service of which something lives.
+///
+/// # Errors
+///
+/// When what is pinned cannot be read, steers another network namespace, or contradicts itself.
+pub(super) fn state(places: &Places) -> Result<StateFile, Problem> {
+    let survey = Survey::of(&places.pin_dir).map_err(|error| {
+        Problem::from(error).fix(format!(
+            "nobody can tell any more what these pins do; `rm -r {}` gives the ports back to the kernel, then attach again",
+            places.pin_dir.display()
+        ))
+    })?;
+    refuse_other_namespace(places)?;
+    let world = World::gather(places, survey)?;
+    let mut services = Vec::new();
+    for (id, endpoints) in &world.survey.endpoints {
+        services.extend(world.record(places, *id, endpoints)?);
+    }
+    Ok(StateFile {
+        network_namespace: context::network_namespace_of(Pid::ours())
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?,
+        boot_id: state_file::boot_id()?,
+        services,
+        // As `attach` starts it.
+        exit_when_detached: true,
+    })
+}
+
+/// Everything that was found.
+struct World {
+    survey: Survey,
+    hierarchy: Hierarchy,
+    listeners: Vec<(GenerationKey, Listener)>,
+    flows: Vec<(GenerationKey, Connection)>,
+    holders: Vec<Holder>,
+    cgroups: BTreeMap<GenerationKey, Cgroup>,
+}
+
+impl World {
+    fn gather(places: &Places, survey: Survey) -> Result<Self, Problem> {
+        use std::os::fd::AsFd as _;
+        let hierarchy =
+            Hierarchy::find().map_err(|error| Problem::caused(ProblemKind::Preflight, &error))?;
+        let tags = survey.tags.as_fd();
+        let owner = |tag: &Option<Vec<u8>>| {
+            tag.as_deref().and_then(Datapath::parse_tag).map(|tag| tag.generation)
+        };
+        let listeners: Vec<_> = sock_diag::tagged_listeners(tags)?
+            .into_iter()
+            .filter_map(|listener| Some((owner(&listener.tag)?, listener)))
+            .collect();
+        let mut flows = Vec::new();
+        let all: Vec<_> = survey.endpoints.values().flatten().cloned().collect();
+        for port in observe::ports(&all) {
+            let connections = sock_diag::connections(port, Some(tags))?;
+            flows.extend(connections.into_iter().filter_map(|it| Some((owner(&it.tag)?, it))));
+        }
+        let mut inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.1.inode).collect();
+        inodes.extend(flows.iter().filter_map(|(_, flow)| flow.inode));
+        let holders = holders::holders(&inodes)?.found;
+        let cgroups = cgroups(places, &hierarchy, &survey);
+        Ok(Self { survey, hierarchy, listeners, flows, holders, cgroups })
+    }
+
+    /// A service; nothing if nothing of it lives.
+    fn record(
+        &self,
+        places: &Places,
+        id: ServiceId,
+        endpoints: &[Endpoint],
+    ) -> Result<Option<Record>, Problem> {
+        let Some(steering) = self.survey.steering.get(&id) else {
+            let message = format!("port {} has endpoints and no steering", endpoints[0].port);
+            return Err(Problem::new(ProblemKind::Failed, message).fix(
+                "remove the pins, which gives the ports back to the kernel, and attach again",
+            ));
+        };
+        let name = self.name(id);
+        let mut generations = Vec::new();
+        for number in self.numbers(id, steering) {
+            let generation =
+                self.generation(places, id, number, endpoints, steering, name.as_ref())?;
+            generations.extend(generation);
+        }
+        let last = generations.iter().map(|it| it.number).max();
+        let model = generations
+            .iter()
+            .find(|it| it.phase == Phase::Primary)
+            .filter(|it| !it.processes.is_empty())
+            .or_else(|| generations.iter().rev().find(|it| !it.processes.is_empty()));
+        let (Some(last), Some(model)) = (last, model) else { return Ok(None) };
+        let pids: Vec<_> = model.processes.iter().map(|it| it.pid).collect();
+        let root = holders::roots(&pids)?.first().copied().unwrap_or(pids[0]);
+        let context = Context::of(root)?;
+        let name = match name {
+            Some(name) => name,
+            None => found::name_of(root, endpoints[0].port)?,
+        };
+        let rollouts = rollouts(&generations, GenerationNumber(steering.primary));
+        let service = Service {
+            id,
+            name,
+            endpoints: endpoints.to_vec(),
+            last_generation: last,
+            last_rollout: rollouts.last().map_or(RolloutId(0), |rollout| rollout.id),
+            rollouts,
+            generations,
+        };
+        let origin_cgroup = self.origin(&service);
+        Ok(Some(Record { service, context, origin_cgroup, unfinished: None }))
+    }
+
+    fn numbers(&self, id: ServiceId, steering: &Steering) -> BTreeSet<u32> {
+        let tagged = self.listeners.iter().map(|it| it.0).chain(self.flows.iter().map(|it| it.0));
+        let launched = self.cgroups.keys().copied();
+        let of_service = tagged.chain(launched).filter(|key| key.service == id.0);
+        of_service.map(|key| key.generation).chain([steering.primary]).collect()
+    }
+
+    /// A generation; nothing if it is neither alive nor the one that steering means.
+    fn generation(
+        &self,
+        places: &Places,
+        id: ServiceId,
+        number: u32,
+        endpoints: &[Endpoint],
+        steering: &Steering,
+        name: Option<&ServiceName>,
+    ) -> Result<Option<Generation>, Problem> {
+        let key = GenerationKey { service: id.0, generation: number };
+        let processes = self.processes(key)?;
+        let is_primary = number == steering.primary;
+        if processes.is_empty() && !is_primary {
+            return Ok(None);
+        }
+        let listeners: Vec<_> =
+            self.listeners.iter().filter(|it| it.0 == key).map(|it| it.1.clone()).collect();
+        let public = |listener: &Listener| self.public_port(listener, endpoints);
+        let number = GenerationNumber(number);
+        let origin = match (self.cgroups.get(&key), name) {
+            (Some(cgroup), Some(name)) => Origin::Launched {
+                command: command_of(&processes),
+                cgroup: cgroup.directory().to_owned(),
+                log: places.service_dir(name.as_str()).join(format!("generation-{number}.log")),
+            },
+            _ => Origin::Found,
+        };
+        let began = processes.iter().filter_map(|it| Process::reopen(*it).ok()?.age().ok()).max();
+        let records: Vec<ListenerRecord> = found::records(&listeners, public);
+        Ok(Some(Generation {
+            number,
+            phase: phase(number, steering, !records.is_empty(), &origin),
+            origin,
+            hold: found::hold(&listeners, public),
+            since: Timestamp(clock::now().since(after(began)).as_millis().try_into().unwrap_or(0)),
+            processes,
+            listeners: records,
+            flows: 0,
+            deaf: false,
+            told: false,
+        }))
+    }
+
+    fn processes(&self, key: GenerationKey) -> Result<Vec<ProcessIdentity>, Problem> {
+        let listeners = self.listeners.iter().filter(|it| it.0 == key).map(|it| it.1.inode);
+        let flows = self.flows.iter().filter(|it| it.0 == key).filter_map(|it| it.1.inode);
+        let inodes: HashSet<_> = listeners.chain(flows).collect();
+        let pids: BTreeSet<Pid> = match self.cgroups.get(&key) {
+            Some(cgroup) => cgroup
+                .pids()
+                .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?
+                .into_iter()
+                .collect(),
+            None => {
+                let holds = |it: &&Holder| !it.inodes.is_disjoint(&inodes);
+                self.holders.iter().filter(holds).map(|it| it.pid).collect()
+            }
+        };
+        // One that ended since it was seen is none.
+        Ok(pids.into_iter().filter_map(|pid| Some(Process::open(pid).ok()?.identity())).collect())
+    }
+
+    fn public_port(&self, listener: &Listener, endpoints: &[Endpoint]) -> u16 {
+        let is_public = endpoints.iter().any(|endpoint| endpoint.port == listener.port);
+        match self.survey.moved_binds.get(&listener.cookie.0) {
+            Some(port) => *port,
+            None if is_public => listener.port,
+            None => endpoints[0].port,
+        }
+    }
+
+    fn name(&self, id: ServiceId) -> Option<ServiceName> {
+        let cgroup = self.cgroups.iter().find(|(key, _)| key.service == id.0)?.1;
+        let name = cgroup.directory().file_name()?.to_str()?.rsplit_once('.')?.0;
+        name.parse().ok()
+    }
+
+    /// Where processes return to at `detach`: where one is that we did not launch.
+    fn origin(&self, service: &Service) -> PathBuf {
+        let found = service.generations.iter().filter(|it| it.origin == Origin::Found);
+        let mut pids = found.flat_map(|it| &it.processes).map(|it| it.pid);
+        let origin = pids.find_map(|pid| self.hierarchy.of(pid).ok());
+        origin.unwrap_or_else(|| self.hierarchy.root()).directory().to_owned()
+    }
+}
+
+/// The cgroups of launched generations that are there, by the number that `GENERATION_CGROUPS` knows each by.
+fn cgroups(
+    places: &Places,
+    hierarchy: &Hierarchy,
+    survey: &Survey,
+) -> BTreeMap<GenerationKey, Cgroup> {
+    let entries = place_of(places).and_then(|place| fs::read_dir(place.directory()).ok());
+    let groups = entries.into_iter().flatten().filter_map(Result::ok);
+    let groups = groups.filter_map(|entry| hierarchy.open(&entry.path()).ok());
+    let with_rule =
+        |group: Cgroup| Some((survey.bind_rules.get(&group.id().ok()?)?.generation, group));
+    groups.filter(|group| group.directory().is_dir()).filter_map(with_rule).collect()
+}
+
+/// What a living generation is doing, with the default plan. One that listens and is not the primary was replaced; a
+/// launched one that is younger and does not was being made ready.
+fn phase(number: GenerationNumber, steering: &Steering, listens: bool, origin: &Origin) -> Phase {
+    let (now, drain) = (clock::now(), DrainPlan::default());
+    if number.0 == steering.primary {
+        return Phase::Primary;
+    }
+    if number.0 > steering.primary && !listens && *origin != Origin::Found {
+        let ready_by = now.after(DrainPlan::READY_TIMEOUT);
+        return Phase::Starting { ready_by, obstacle: None, drain };
+    }
+    Phase::Settling {
+        until: now.after(drain.queue_timeout),
+        quiet: false,
+        keep_until: Timestamp::default(),
+        drain,
+    }
+}
+
+/// One for each generation that is on its way, so that it is seen and can be followed.
+fn rollouts(generations: &[Generation], primary: GenerationNumber) -> Vec<Rollout> {
+    let began = clock::now();
+    let under_way = generations.iter().filter(|it| it.phase != Phase::Primary);
+    let rollout = |(generation, id): (&Generation, u64)| {
+        let starting = matches!(generation.phase, Phase::Starting { .. });
+        let (from, to) = match starting {
+            true => (primary, generation.number),
+            false => (generation.number, primary),
+        };
+        let kind = if to > from { Kind::Upgrade } else { Kind::Undo };
+        let status = if starting { Status::MakingReady } else { Status::Draining };
+        let switched = (!starting).then_some(began);
+        Rollout {
+            id: RolloutId(id),
+            kind,
+            from,
+            to,
+            began,
+            switched,
+            ended: None,
+            status,
+            waited: 0,
+        }
+    };
+    under_way.zip(1..).map(rollout).collect()
+}
+
+fn command_of(processes: &[ProcessIdentity]) -> Vec<String> {
+    let pids: Vec<_> = processes.iter().map(|it| it.pid).collect();
+    let root = holders::roots(&pids).ok().and_then(|roots| roots.first().copied());
+    let command = root.and_then(|root| process::command_line(root).ok()).unwrap_or_default();
+    command.iter().map(|word| word.as_os_str().to_string_lossy().into_owned()).collect()
+}
+
+/// A moment so long after the machine's start.
+fn after(age: Option<std::time::Duration>) -> Timestamp {
+    Timestamp::default().after(age.unwrap_or_default())
+}

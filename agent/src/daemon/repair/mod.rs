@@ -1,0 +1,230 @@
+//! Mends what can be mended while no agent runs: `agent doctor --repair`.
+//!
+//! - [`examine`] says what is wrong with what an agent left, and changes nothing.
+//! - [`repair`] mends it, as far as what runs says how: see `derive` for what is taken from where.
+
+mod derive;
+
+use std::{fs, io, path::Path};
+
+use super::{
+    Lock, StateFile, StateFileError,
+    start::{Made, agent_answers, read_state},
+    state_file,
+};
+use crate::{
+    api::{Problem, ProblemKind},
+    datapath::{self, Pinned},
+    host::{
+        cgroup::{Cgroup, Hierarchy},
+        context,
+        process::Pid,
+    },
+    places::Places,
+};
+
+/// What an agent left, or leaves to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Nothing, or an agent that runs and minds it.
+    Fine(&'static str),
+    /// Everything that an agent needs to go on, or to build what is missing.
+    Startable(String),
+    /// Pins that steer, and no state that says what: it can be derived from what runs.
+    Stateless(String),
+    /// Nothing is attached; this is only in the way.
+    Rubbish(String),
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// In the order in which it was done; empty if nothing had to be.
+    pub done: Vec<String>,
+    /// Whether there is something that an agent has to mind, and none that does.
+    pub start: bool,
+}
+
+/// Looks, and changes nothing.
+///
+/// # Errors
+///
+/// When it cannot be read, or is of another version or another network namespace.
+pub fn examine(places: &Places) -> Result<Leftovers, Problem> {
+    if agent_answers(places) {
+        return Ok(Leftovers::Fine("an agent runs"));
+    }
+    let pinned = datapath::examine(&places.pin_dir)?;
+    let quoted = |path: &Path| format!("`{}`", path.display());
+    let (state, file) = (read(places)?, places.state_file());
+    let what = match (&pinned, &state) {
+        (Pinned::Whole, Read::Services) => return Ok(Leftovers::Startable("no agent runs".into())),
+        (Pinned::Broken(what), Read::Services) => {
+            return Ok(Leftovers::Startable(format!("no agent runs, and the pins: {what}")));
+        }
+        (Pinned::Nothing, Read::Services) => {
+            let message = format!("no agent runs, and {} is gone", quoted(&places.pin_dir));
+            return Ok(Leftovers::Startable(message));
+        }
+        (Pinned::Nothing, Read::Gone | Read::Empty) => match place_of(places) {
+            Some(cgroup) => format!("{} is left over", quoted(cgroup.directory())),
+            None if matches!(state, Read::Empty) => format!("{} is left over", quoted(&file)),
+            None => return Ok(Leftovers::Fine("nothing is attached")),
+        },
+        (Pinned::Nothing, Read::Damaged) => format!("{} is damaged", quoted(&file)),
+        (Pinned::Whole | Pinned::Broken(_), Read::Empty) => {
+            format!("{} is left over", quoted(&places.pin_dir))
+        }
+        (Pinned::Whole | Pinned::Broken(_), Read::Gone | Read::Damaged) => {
+            let how = if state == Read::Gone { "gone" } else { "damaged" };
+            let message = format!("{} is {how}", quoted(&file));
+            // What cannot be read may steer.
+            return Ok(match datapath::steers(&places.pin_dir) {
+                Ok(false) => {
+                    Leftovers::Rubbish(format!("{} is left over", quoted(&places.pin_dir)))
+                }
+                Ok(true) | Err(_) => Leftovers::Stateless(message),
+            });
+        }
+    };
+    Ok(Leftovers::Rubbish(what))
+}
+
+/// Mends. What steers goes on steering all the while.
+///
+/// # Errors
+///
+/// When nothing can be derived that deserves trust; nothing has changed then.
+pub fn repair(places: &Places) -> Result<Repaired, Problem> {
+    let mut done = Vec::new();
+    match examine(places)? {
+        Leftovers::Fine(_) => Ok(Repaired { done, start: false }),
+        Leftovers::Startable(_) => Ok(Repaired { done, start: true }),
+        Leftovers::Stateless(_) => {
+            let mut made = Made::default();
+            let _lock = lock(places, &mut made)?;
+            let state = derive::state(places)?;
+            made.keep();
+            set_aside(places, &mut done)?;
+            if state.services.is_empty() {
+                clear(places, &mut done)?;
+                return Ok(Repaired { done, start: false });
+            }
+            state.write(&places.state_file())?;
+            let names: Vec<_> = state.services.iter().map(|it| it.service.name.as_str()).collect();
+            let path = places.state_file();
+            done.push(format!("wrote `{}` anew: {}", path.display(), names.join(", ")));
+            Ok(Repaired { done, start: true })
+        }
+        Leftovers::Rubbish(_) => {
+            let mut made = Made::default();
+            let _lock = lock(places, &mut made)?;
+            set_aside(places, &mut done)?;
+            clear(places, &mut done)?;
+            made.keep();
+            Ok(Repaired { done, start: false })
+        }
+    }
+}
+
+/// Keeps an agent from starting meanwhile.
+fn lock(places: &Places, made: &mut Made) -> Result<Lock, Problem> {
+    made.expect(&places.runtime_dir);
+    super::start::private_directory(&places.runtime_dir)?;
+    made.expect(&places.lock_file());
+    Lock::take(places)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Gone,
+    Damaged,
+    Empty,
+    Services,
+}
+
+fn read(places: &Places) -> Result<Read, Problem> {
+    match StateFile::read(&places.state_file()) {
+        Err(StateFileError::Damaged { .. } | StateFileError::TooLarge { .. }) => {
+            return Ok(Read::Damaged);
+        }
+        Err(error) => return Err(error.into()),
+        Ok(_) => {}
+    }
+    let namespace = context::network_namespace_of(Pid::ours())
+        .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    Ok(match read_state(places, namespace, &state_file::boot_id()?)? {
+        None => Read::Gone,
+        Some(state) if state.services.is_empty() => Read::Empty,
+        Some(_) => Read::Services,
+    })
+}
+
+/// A damaged file may say more to a person than to us.
+fn set_aside(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
+    let path = places.state_file();
+    if !matches!(read(places)?, Read::Damaged) {
+        return Ok(());
+    }
+    let aside = path.with_extension("json.damaged");
+    fs::rename(&path, &aside).map_err(|error| failed("set aside", &path, &error))?;
+    done.push(format!("put the damaged state aside as `{}`", aside.display()));
+    Ok(())
+}
+
+fn clear(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
+    if places.pin_dir.exists() {
+        refuse_other_namespace(places)?;
+        datapath::clear(&places.pin_dir)?;
+        done.push(format!("removed `{}`", places.pin_dir.display()));
+    }
+    if let Some(cgroup) = place_of(places) {
+        // Servers that an agent launched may live there: they are their own now.
+        if cgroup.is_populated().unwrap_or(false) {
+            done.push(format!("left `{}`, where processes live", cgroup.directory().display()));
+        } else {
+            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+            done.push(format!("removed `{}`", cgroup.directory().display()));
+        }
+    }
+    for path in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &path, &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    match fs::remove_dir(&places.runtime_dir) {
+        // Logs, or the damaged file.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => removed.map_err(|error| failed("remove", &places.runtime_dir, &error)),
+    }
+}
+
+/// What steers another network namespace cannot be judged from here.
+fn refuse_other_namespace(places: &Places) -> Result<(), Problem> {
+    if !datapath::steers_elsewhere(&places.pin_dir)? {
+        return Ok(());
+    }
+    let message = format!(
+        "the programs of `{}` are attached to another network namespace than this one",
+        places.pin_dir.display()
+    );
+    Err(Problem::new(ProblemKind::Preflight, message).fix(format!(
+        "run this in the namespace of the servers; if there is none any more, `rm -r {}` removes the pins",
+        places.pin_dir.display()
+    )))
+}
+
+/// The agent's cgroup, if it is there.
+fn place_of(places: &Places) -> Option<Cgroup> {
+    let hierarchy = Hierarchy::find().ok()?;
+    let path =
+        places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
+    hierarchy.open(&path).ok()
+}
+
+fn failed(operation: &str, path: &Path, error: &io::Error) -> Problem {
+    Problem::new(ProblemKind::Failed, format!("{operation} `{}`: {error}", path.display()))
+}

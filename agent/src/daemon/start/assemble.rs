@@ -1,0 +1,257 @@
+//! Puts the agent together: state, kernel side, and what has to be done again.
+
+use std::{fs::File, path::Path, sync::mpsc};
+
+use tokio::sync::watch;
+
+use super::{
+    Options, Other,
+    made::Made,
+    plan::{Plan, plan},
+};
+use crate::{
+    api::{Problem, ProblemKind},
+    daemon::{
+        StateFile,
+        agent::Agent,
+        journal::Journal,
+        message::Message,
+        presence::Presence,
+        state_file,
+        step::{Step, change},
+        troubles::Troubles,
+        watch::Watcher,
+    },
+    datapath::{self, Datapath},
+    host::{
+        cgroup::{Cgroup, Hierarchy},
+        context, mounts,
+        process::Pid,
+        syn_cookies,
+    },
+    places::Places,
+    rollout::{Event, Generation, Origin, Phase},
+    service::{GenerationId, ServiceId},
+};
+
+/// Everything but the threads.
+pub(super) fn assemble(
+    options: &Options,
+    made: &mut Made,
+    presence: Presence,
+    messages: mpsc::Sender<Message>,
+) -> Result<Agent, Problem> {
+    let places = options.places.clone();
+    let network_namespace = context::network_namespace_of(Pid::ours())
+        .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    let boot_id = state_file::boot_id()?;
+    let state = read_state(&places, network_namespace, &boot_id)?;
+    mount_bpf(&places.pin_dir)?;
+    let pinned = datapath::examine(&places.pin_dir)?;
+    // What cannot be read belongs to what is broken, which only a state can mend.
+    let steers = datapath::steers(&places.pin_dir).unwrap_or(false);
+    let plan = plan(&places, state.as_ref(), &pinned, steers)?;
+    let state = state.unwrap_or_default();
+    let hierarchy = Hierarchy::find().map_err(|error| {
+        Problem::caused(ProblemKind::Preflight, &error)
+            .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
+    })?;
+    let cgroup = create_cgroup(&hierarchy, &places, made)?;
+    made.expect_pins(&places.pin_dir);
+    let attach_to = open(&cgroup)?;
+    // Generations live one level below the agent's cgroup.
+    let level = cgroup.level() + 1;
+    let mut datapath = change(Step::OpenDatapath, || {
+        Ok(match plan {
+            Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to, level),
+            Plan::Build { .. } => Datapath::begin(&places.pin_dir, level),
+        }?)
+    })?;
+    let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
+    let watcher = Watcher::start(events, logs, messages).map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
+    })?;
+    // One that takes over goes on as the one before would have.
+    let inherited = options.other == Other::Replace && state.exit_when_detached;
+    let records = state.services.into_iter().map(|record| (record.service.id, record)).collect();
+    let mut agent = Agent {
+        places,
+        network_namespace,
+        boot_id,
+        presence,
+        hierarchy,
+        cgroup,
+        datapath,
+        records,
+        watcher,
+        journal: Journal::new(),
+        troubles: Troubles::default(),
+        changes: watch::Sender::new(0),
+        launches: std::collections::HashMap::new(),
+        unfinished: std::collections::VecDeque::new(),
+        looks: std::collections::HashMap::new(),
+        half_open: std::collections::HashMap::new(),
+        cookies_sent: syn_cookies::sent().unwrap_or_default(),
+        flows: std::collections::HashMap::new(),
+        moves: std::collections::HashMap::new(),
+        unattributed: std::collections::HashSet::new(),
+        exit_when_detached: options.exit_when_detached || inherited,
+        detached_last: false,
+        last_answer: None,
+        superseded: None,
+    };
+    if let Plan::Build { lost } = plan
+        && let Err(problem) = agent.build(&attach_to, lost.as_deref())
+    {
+        agent.datapath.abandon();
+        return Err(problem);
+    }
+    agent.watch_places()?;
+    agent.adopt()?;
+    Ok(agent)
+}
+
+fn create_cgroup(
+    hierarchy: &Hierarchy,
+    places: &Places,
+    made: &mut Made,
+) -> Result<Cgroup, Problem> {
+    let path =
+        places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
+    made.expect(&path);
+    change(Step::MakeCgroup, || {
+        hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))
+    })
+}
+
+fn open(cgroup: &Cgroup) -> Result<File, Problem> {
+    File::open(cgroup.directory()).map_err(|error| {
+        let path = cgroup.directory().display();
+        Problem::new(ProblemKind::Failed, format!("open `{path}`: {error}"))
+    })
+}
+
+impl Agent {
+    /// Continues what an earlier agent left: does what it decided and did not do, and looks who died meanwhile.
+    fn adopt(&mut self) -> Result<(), Problem> {
+        self.settle_unfinished();
+        let ids: Vec<ServiceId> = self.records.keys().copied().collect();
+        for id in ids {
+            let service = self.record(id).service.clone();
+            tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
+            let seen = self.seen(id)?;
+            self.unfinished.extend(service.resume(&seen).into_iter().map(|effect| (id, effect)));
+            self.finish_effects();
+            for generation in service.generations {
+                self.adopt_generation(
+                    GenerationId { service: id, number: generation.number },
+                    &generation,
+                )?;
+                self.note_listener_gone(GenerationId { service: id, number: generation.number });
+            }
+        }
+        self.set_endpoints()?;
+        let living = self.records.iter().flat_map(|(id, record)| {
+            let numbers = record.service.generations.iter().map(|it| it.number);
+            numbers.map(|number| GenerationId { service: *id, number }.key())
+        });
+        self.datapath.keep_only(&living.collect())?;
+        for id in self.records.keys().copied().collect::<Vec<_>>() {
+            self.guard_queues(id);
+        }
+        self.look_where_due();
+        Ok(())
+    }
+
+    /// An attach that was not finished is taken back: whoever asked for it was not told that it is done. A detach is
+    /// finished: what it has taken away already does not come back by itself.
+    fn settle_unfinished(&mut self) {
+        let half_done = self.records.iter().filter(|(_, record)| record.unfinished.is_some());
+        for id in half_done.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let name = self.record(id).service.name.clone();
+            match self.release(id) {
+                Ok(()) => tracing::info!(service = %name, "finished what was half done"),
+                Err(problem) => {
+                    tracing::error!(service = %name, problem = problem.in_full(), "cannot finish what is half done");
+                }
+            }
+        }
+    }
+
+    fn adopt_generation(
+        &mut self,
+        generation: GenerationId,
+        known: &Generation,
+    ) -> Result<(), Problem> {
+        let alive = !self.pids_of(generation)?.is_empty();
+        match (&known.origin, &known.phase) {
+            (Origin::Found, Phase::Starting { .. }) => {
+                let why = "the agent was restarted before it was introduced".to_owned();
+                self.feed(generation.service, Event::Failed(generation.number, why))?;
+            }
+            (_, Phase::Dead) => {}
+            _ if !alive => self.feed(generation.service, Event::Exited(generation.number))?,
+            (Origin::Launched { .. }, _) => {
+                if let Some(cgroup) = self.cgroup_of(generation)? {
+                    self.watch_cgroup(generation, &cgroup)?;
+                }
+                self.looks.insert(generation, std::time::Instant::now());
+            }
+            (Origin::Found, _) => {
+                for process in &known.processes {
+                    // One that ended meanwhile is not waited for.
+                    if self.watch_process(generation, *process).is_err() {
+                        tracing::debug!(pid = process.pid.get(), "ended while no agent ran");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The state, unless it is of an earlier start of the machine: then nothing of what it speaks of exists any more.
+pub(in crate::daemon) fn read_state(
+    places: &Places,
+    network_namespace: u64,
+    boot_id: &str,
+) -> Result<Option<StateFile>, Problem> {
+    let Some(state) = StateFile::read(&places.state_file())? else { return Ok(None) };
+    if state.boot_id != boot_id {
+        tracing::warn!(
+            services = state.services.len(),
+            "the machine was restarted: attach the services again"
+        );
+        return Ok(None);
+    }
+    if state.network_namespace != network_namespace && !state.services.is_empty() {
+        return Err(Problem::new(
+            ProblemKind::Preflight,
+            format!("`{}` is of an agent in another network namespace", places.state_file().display()),
+        )
+        .fix("start the agent in that namespace, or give this one its own --runtime-dir, --pin-dir and --cgroup"));
+    }
+    Ok(Some(state))
+}
+
+/// Mounts the BPF file system at its usual place where nobody has.
+pub(in crate::daemon) fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
+    const USUAL: &str = "/sys/fs/bpf";
+    let mounted = mounts::of_type("bpf").map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("read the mount table: {error}"))
+    })?;
+    if !pin_dir.starts_with(USUAL) || mounted.iter().any(|mount| mount.point == Path::new(USUAL)) {
+        return Ok(());
+    }
+    tracing::info!("mounting the BPF file system at {USUAL}");
+    let flags = nix::mount::MsFlags::MS_NOSUID
+        | nix::mount::MsFlags::MS_NODEV
+        | nix::mount::MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some("bpf"), USUAL, Some("bpf"), flags, Some("mode=0700")).map_err(|error| {
+        Problem::new(
+            ProblemKind::Preflight,
+            format!("mount the BPF file system at `{USUAL}`: {error}"),
+        )
+        .fix(format!("mount it: `mount -t bpf bpf {USUAL}`"))
+    })
+}

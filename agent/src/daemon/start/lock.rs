@@ -1,0 +1,178 @@
+//! The lock of the single writer, and how it goes from one agent to the next.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
+    process::Signal,
+};
+
+use crate::{
+    api::{Problem, ProblemKind},
+    doctor,
+    host::process::{Pid, Process},
+    places::Places,
+};
+
+/// How long an agent that is told to end may take; it leaves everything as it is, so that this takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The lock on the state, held for the life of the process: a killed agent leaves none behind.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    ///
+    /// When an agent holds it.
+    pub fn take(places: &Places) -> Result<Self, Problem> {
+        try_lock(places)?.ok_or_else(|| held(places))
+    }
+
+    /// The number of the file that is locked, whatever its name is by now.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not say.
+    pub(in crate::daemon) fn inode(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.ino())
+    }
+
+    /// Takes the lock, from the agent that holds it if one does: proves that this build works here, then tells the other one
+    /// to end, which leaves everything as it is, and kills it if it does not.
+    ///
+    /// # Errors
+    ///
+    /// When this build would fail, or nobody knows who holds the lock. The other one goes on then.
+    pub(super) fn take_over(places: &Places) -> Result<Self, Problem> {
+        if let Some(lock) = try_lock(places)? {
+            return Ok(lock);
+        }
+        prove_ourselves(places)?;
+        // With no holder, it has ended by itself or is about to write down who it is.
+        if let Some(other) = holder(places)? {
+            end(&other)?;
+        }
+        // One without services has left no trace.
+        super::private_directory(&places.runtime_dir)?;
+        Self::take(places)
+    }
+}
+
+fn try_lock(places: &Places) -> Result<Option<Lock>, Problem> {
+    let path = places.lock_file();
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()))
+    };
+    loop {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        }
+        // One that ended in between has removed the file that we locked: then it locks nobody out.
+        let locked = file.metadata().map_err(failed)?.ino();
+        if fs::metadata(&path).is_ok_and(|named| named.ino() == locked) {
+            return Ok(Some(Lock { file }));
+        }
+    }
+}
+
+fn held(places: &Places) -> Problem {
+    let pid = fs::read_to_string(places.pid_file()).unwrap_or_else(|_| "unknown".to_owned());
+    let message =
+        format!("an agent runs already on `{}` (pid {pid})", places.runtime_dir.display());
+    Problem::new(ProblemKind::Locked, message)
+        .fix("to put this one in its place: `agent daemon --replace`")
+}
+
+/// A build that the kernel refuses must not end one that works.
+fn prove_ourselves(places: &Places) -> Result<(), Problem> {
+    let obstacles = doctor::obstacles(places);
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let causes = obstacles.iter().map(|check| format!("{}: {}", check.name, check.detail));
+    let message = "this agent would not work here, so the one that runs was left alone";
+    Err(Problem { causes: causes.collect(), ..Problem::new(ProblemKind::Preflight, message) }
+        .fix("run `agent doctor` with this build: it says what to do"))
+}
+
+/// The agent that has the lock: it says so itself, over its socket (`SO_PEERCRED`, which the kernel fills in, and which a
+/// hung agent answers too) or in its file, and it has the lock file open.
+fn holder(places: &Places) -> Result<Option<Process>, Problem> {
+    let said = fs::read_to_string(places.pid_file()).ok();
+    let written = said.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::new);
+    for pid in answering(&places.socket()).into_iter().chain(written) {
+        let Ok(process) = Process::open(pid) else { continue };
+        if has_open(pid, &places.lock_file())? {
+            return Ok(Some(process));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether an agent runs on these places: one that has just begun to start does not count yet.
+pub(in crate::daemon) fn agent_answers(places: &Places) -> bool {
+    answering(&places.socket()).is_some()
+}
+
+/// Who listens on the socket, as root. Nothing is said to it.
+fn answering(socket: &Path) -> Option<Pid> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    connect(&client, &SocketAddrUnix::new(socket).ok()?).ok()?;
+    let peer = sockopt::socket_peercred(&client).ok()?;
+    peer.uid.is_root().then(|| Pid::new(peer.pid.as_raw_nonzero().get()))?
+}
+
+fn has_open(pid: Pid, path: &Path) -> Result<bool, Problem> {
+    let failed = |error: io::Error| {
+        let message = format!("see whether process {pid} has `{}` open: {error}", path.display());
+        Problem::new(ProblemKind::Failed, message)
+    };
+    let wanted = fs::metadata(path).map_err(failed)?;
+    let descriptors = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        descriptors => descriptors.map_err(failed)?,
+    };
+    // One that is closed meanwhile is not the lock.
+    let mut open = descriptors.filter_map(|entry| fs::metadata(entry.ok()?.path()).ok());
+    Ok(open.any(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino())))
+}
+
+fn end(other: &Process) -> Result<(), Problem> {
+    tracing::info!(pid = other.pid().get(), "replacing the agent that runs");
+    for signal in [Signal::TERM, Signal::KILL] {
+        if let Err(error) = other.signal(signal)
+            && other.is_alive()?
+        {
+            return Err(error.into());
+        }
+        if other.has_exited_within(PATIENCE)? {
+            return Ok(());
+        }
+        tracing::warn!(pid = other.pid().get(), ?signal, "the agent that runs does not end");
+    }
+    let message =
+        format!("the agent that runs (pid {}) does not end, not even killed", other.pid());
+    Err(Problem::new(ProblemKind::Failed, message))
+}

@@ -1,0 +1,202 @@
+//! Starts the agent: one at a time, adopting what an earlier one left.
+//!
+//! - `lock`: one writer at a time, and how one takes over from another
+//! - `plan`: what to do about what is there (pure)
+//! - `assemble`: does it, but for the threads
+//! - `made`: a start that fails leaves nothing
+
+mod assemble;
+mod lock;
+mod made;
+mod plan;
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
+    path::Path,
+    sync::mpsc,
+    thread,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc::UnboundedReceiver, oneshot, watch},
+};
+
+use self::assemble::assemble;
+pub(super) use self::assemble::mount_bpf;
+pub use self::lock::Lock;
+pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
+use super::{
+    control_socket::{self, ControlSocket},
+    message::Message,
+    presence::Presence,
+    server::{self, Door},
+    step::obey_faults_in,
+};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::process::Pid,
+    places::Places,
+};
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directories.
+    pub places: Places,
+    /// Whether to end, leaving nothing behind, when the last service is detached: for an agent that `attach` started.
+    pub exit_when_detached: bool,
+    /// What to do about an agent that runs already.
+    pub other: Other,
+}
+
+/// What to do about an agent that runs already on the same places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    /// Leave it alone, and refuse to start.
+    Respect,
+    /// Prove that this build works here, have the other one end, and go on from where it was.
+    Replace,
+}
+
+/// Runs the agent until SIGTERM, SIGINT or, if so told, the last `detach`. `ready` is called when it answers.
+///
+/// # Errors
+///
+/// When something that it needs is missing, or another agent runs. Nothing has changed then.
+pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
+    require_root()?;
+    let places = &options.places;
+    let mut made = Made::default();
+    made.expect(&places.runtime_dir);
+    private_directory(&places.runtime_dir)?;
+    made.expect(&places.lock_file());
+    obey_faults_in(&places.runtime_dir);
+    let lock = match options.other {
+        Other::Respect => Lock::take(places),
+        Other::Replace => Lock::take_over(places),
+    }?;
+    let (messages, queue) = mpsc::channel();
+    let (sockets, rebound) = control_socket::successors();
+    let presence = Presence::new(lock, sockets);
+    let agent = assemble(options, &mut made, presence, messages.clone())?;
+    let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
+    made.expect(&places.socket());
+    let listener = bind(&places.socket())?;
+    made.expect(&places.pid_file());
+    write_private(&places.pid_file(), &Pid::ours().to_string())?;
+    made.keep();
+    let door = Door { queue: messages.clone(), changes, network_namespace };
+    let (ended, has_ended) = oneshot::channel();
+    let writer = thread::Builder::new().name("agent".to_owned()).spawn(move || {
+        let result = agent.run(&queue);
+        // Nobody waits any more only if the runtime ended first.
+        let _: Result<(), ()> = ended.send(());
+        result
+    });
+    let writer = writer
+        .map_err(|error| Problem::new(ProblemKind::Failed, format!("start a thread: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("start the runtime: {error}"))
+        })?;
+    let served = runtime.block_on(serve((listener, rebound), door, messages, has_ended, ready));
+    drop(runtime);
+    let written = writer
+        .join()
+        .map_err(|_panic| Problem::new(ProblemKind::Failed, "the agent's thread panicked"))?;
+    served.map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("serve the control socket: {error}"))
+    })?;
+    written
+}
+
+async fn serve(
+    (listener, rebound): (UnixListener, UnboundedReceiver<UnixListener>),
+    door: Door,
+    messages: mpsc::Sender<Message>,
+    has_ended: oneshot::Receiver<()>,
+    ready: impl FnOnce(),
+) -> io::Result<()> {
+    let socket = ControlSocket::new(listener, rebound)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tell_service_manager();
+    ready();
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = has_ended => {}
+        }
+        // It may have ended already.
+        let _: Result<(), _> = messages.send(Message::Stop);
+    };
+    // Followers of events would keep the server open: they are cut, and see that the agent ended.
+    let (stopped, mut has_stopped) = watch::channel(false);
+    let serving = server::serve(socket, door, async move {
+        stop.await;
+        stopped.send_replace(true);
+    });
+    tokio::select! {
+        served = serving => served,
+        _ = async {
+            // Ends only together with the sender, after the stop.
+            let _: Result<_, _> = has_stopped.wait_for(|stopped| *stopped).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        } => Ok(()),
+    }
+}
+
+fn require_root() -> Result<(), Problem> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Problem::new(ProblemKind::Preflight, "the agent needs root").fix(
+        "run it with sudo; it uses CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (steering, sock_diag), CAP_SYS_ADMIN \
+         (BPF file system, cgroups), CAP_SYS_PTRACE (other users' descriptors), CAP_SETUID, CAP_SETGID and CAP_KILL (generations)",
+    ))
+}
+
+pub(super) fn private_directory(path: &Path) -> Result<(), Problem> {
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Replaces the socket of an agent that was killed; the lock says that none lives.
+pub(super) fn bind(path: &Path) -> Result<UnixListener, Problem> {
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("bind `{}`: {error}", path.display()))
+    };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    // The directory is private, so that nobody can connect before the mode is set.
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display()))
+    })
+}
+
+/// Does nothing where no service manager asked to be told.
+fn tell_service_manager() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell the service manager that the agent is ready");
+    }
+}

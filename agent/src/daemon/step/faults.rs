@@ -1,0 +1,88 @@
+//! Faults that tests ask for, by files in the agent's runtime directory: `faults/armed` holds what is to happen, at which
+//! step, and how often that step is let pass before (`kill-before steer 0`), and is removed when it happens.
+//! `faults/passed` lists all steps that were begun while the directory existed.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use super::Step;
+use crate::api::{Problem, ProblemKind};
+
+static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+
+/// What is to happen after a change.
+pub(super) enum Armed {
+    Nothing,
+    Kill,
+}
+
+impl Armed {
+    pub(super) fn after(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Kill => die(),
+        }
+    }
+}
+
+pub(super) fn obey(runtime_dir: &Path) {
+    DIRECTORY.get_or_init(|| runtime_dir.join("faults"));
+}
+
+pub(super) fn before(step: Step) -> Result<Armed, Problem> {
+    let Some(directory) = DIRECTORY.get().filter(|directory| directory.is_dir()) else {
+        return Ok(Armed::Nothing);
+    };
+    match take(directory, step) {
+        Ok(None) => Ok(Armed::Nothing),
+        Ok(Some(fault)) => match fault.as_str() {
+            "fail" => Err(Problem::new(ProblemKind::Failed, format!("{step}: a test has it fail"))),
+            "kill-before" => die(),
+            "kill-after" => Ok(Armed::Kill),
+            other => panic!("a test wants the fault `{other}`, which there is not"),
+        },
+        Err(error) => panic!("cannot do a test's fault in `{}`: {error}", directory.display()),
+    }
+}
+
+/// Writes the step down, and takes what is to happen at it, if now is the time.
+fn take(directory: &Path, step: Step) -> io::Result<Option<String>> {
+    let passed = directory.join("passed");
+    let mut passed = OpenOptions::new().create(true).append(true).open(passed)?;
+    writeln!(passed, "{step}")?;
+    let path = directory.join("armed");
+    let armed = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        armed => armed?,
+    };
+    let words: Vec<_> = armed.split_whitespace().collect();
+    let &[fault, name, pass] = words.as_slice() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, armed));
+    };
+    if name != step.name() {
+        return Ok(None);
+    }
+    let pass: u32 =
+        pass.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    match pass.checked_sub(1) {
+        Some(left) => {
+            fs::write(&path, format!("{fault} {name} {left}\n"))?;
+            Ok(None)
+        }
+        None => {
+            fs::remove_file(&path)?;
+            Ok(Some(fault.to_owned()))
+        }
+    }
+}
+
+/// As `kill -9` does, without a word.
+fn die() -> ! {
+    let killed =
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    panic!("nobody survives this: {killed:?}");
+}

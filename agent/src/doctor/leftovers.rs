@@ -1,0 +1,22 @@
+//! What an agent left that does not run, and whether another one can go on from it.
+
+use super::Check;
+use crate::{
+    daemon::repair::{Leftovers, examine},
+    places::Places,
+};
+
+/// One line about all of it.
+pub(super) fn check(places: &Places) -> Check {
+    let name = "services";
+    match examine(places) {
+        Ok(Leftovers::Fine(how)) => Check::ok(name, how),
+        Ok(Leftovers::Startable(what)) => {
+            Check::missing(name, what, "agent daemon, or agent doctor --repair")
+        }
+        Ok(Leftovers::Stateless(what) | Leftovers::Rubbish(what)) => {
+            Check::missing(name, what, "agent doctor --repair")
+        }
+        Err(problem) => Check::unknown(name, problem.to_string()),
+    }
+}
