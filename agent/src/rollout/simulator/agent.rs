@@ -42,15 +42,17 @@ impl Agent {
 impl Simulation {
     /// As `Agent::feed`: apply, write down, execute.
     pub(super) fn feed(&mut self, event: Event) -> Result<(), Halt> {
-        let now = self.now;
+        let (now, disk_full) = (self.now, self.disk_full);
         let Some(agent) = &mut self.agent else { return Ok(()) };
-        let Ok(effects) = agent.service.apply(event, now) else {
-            return match agent.service == self.disk {
-                true => Ok(()),
-                false => broken("a refusal has changed the state".to_owned()),
-            };
-        };
-        agent.enqueue(effects);
+        let before = event.is_request().then(|| agent.service.clone());
+        let applied = agent.service.apply(event, now);
+        match (applied, before) {
+            // Nothing can be written down: whoever asks is told no.
+            (Ok(_), Some(before)) if disk_full => agent.service = before,
+            (Ok(effects), _) => agent.enqueue(effects),
+            (Err(_), Some(before)) if agent.service == before => {}
+            (Err(refusal), _) => return broken(format!("{refusal} has changed the state")),
+        }
         if self.mutation == Some(Mutation::ActsBeforeItWrites) {
             self.finish_effects()?;
         }
@@ -58,9 +60,12 @@ impl Simulation {
         self.finish_effects()
     }
 
-    fn save(&mut self) -> Result<(), Halt> {
-        let Some(agent) = &self.agent else { return Ok(()) };
-        if agent.service != self.disk {
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.service != self.disk)
+    }
+
+    pub(super) fn save(&mut self) -> Result<(), Halt> {
+        if self.is_unsaved() && !self.disk_full {
             self.may_crash()?;
             let Some(agent) = &self.agent else { return Ok(()) };
             self.disk.clone_from(&agent.service);
@@ -85,11 +90,18 @@ impl Simulation {
         Ok(())
     }
 
+    /// While the state is not saved, only what cannot wait for that.
     fn next_effect(&mut self) -> Option<Effect> {
+        let hasty = [Some(Mutation::EndsUnsaved), Some(Mutation::ActsBeforeItWrites)];
+        let saved = !self.is_unsaved() || hasty.contains(&self.mutation);
+        let primary = self.world.steering.as_ref().map(|targets| targets.primary);
         let unfinished = &mut self.agent.as_mut()?.unfinished;
         match self.mutation {
-            Some(Mutation::LastEffectFirst) => unfinished.pop_back(),
-            _ => unfinished.pop_front(),
+            Some(Mutation::LastEffectFirst) if saved => unfinished.pop_back(),
+            _ => {
+                let next = unfinished.iter().position(|it| saved || it.cannot_wait(primary))?;
+                unfinished.remove(next)
+            }
         }
     }
 
@@ -108,8 +120,10 @@ impl Simulation {
                 if self.mutation == Some(Mutation::ForgetsStandbys) {
                     targets.standbys.clear();
                 }
-                let disk = &self.disk;
-                let leaves = |number| disk.generation(number).is_none_or(|it| !it.can_serve());
+                // With a full disk, one that failed before may carry a later decision that is in memory only.
+                let in_memory = self.agent.as_ref().filter(|_| self.disk_full);
+                let decided = in_memory.map_or(&self.disk, |agent| &agent.service);
+                let leaves = |number| decided.generation(number).is_none_or(|it| !it.can_serve());
                 self.world.steer(targets, leaves)
             }
             Effect::Signal(number, _) => {
@@ -231,7 +245,8 @@ impl Simulation {
 
     fn look_last(&mut self, number: GenerationNumber, idle: Duration) -> Result<(), Halt> {
         let hasty = self.mutation == Some(Mutation::LooksBeforeItSteers);
-        if !hasty && self.agent.as_ref().is_some_and(|it| !it.is_idle()) {
+        let busy = self.is_unsaved() || self.agent.as_ref().is_some_and(|it| !it.is_idle());
+        if busy && !hasty {
             return Ok(());
         }
         if self.mutation != Some(Mutation::TrustsThePrimary) && !self.primary_is_settled()? {

@@ -38,6 +38,8 @@ struct Simulation {
     world: World,
     /// What is written down.
     disk: Service,
+    /// Whether nothing can be written down.
+    disk_full: bool,
     /// None while it is down.
     agent: Option<Agent>,
     reports: VecDeque<Report>,
@@ -96,6 +98,7 @@ enum Mutation {
     ResumesBlindly,
     ForgetsSignals,
     LeavesTraces,
+    EndsUnsaved,
 }
 
 impl Simulation {
@@ -119,6 +122,7 @@ impl Simulation {
             random: fastrand::Rng::with_seed(seed),
             world: World::default(),
             disk,
+            disk_full: false,
             agent: None,
             reports: VecDeque::new(),
             now: Timestamp(0),
@@ -238,8 +242,8 @@ fn the_schedules_reach_every_phase_and_every_outcome() {
 #[test]
 fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
     use Mutation::{
-        ActsBeforeItWrites, ForgetsSignals, ForgetsStandbys, LastEffectFirst, LeavesTraces,
-        LooksAway, LooksBeforeItSteers, ResumesBlindly, TrustsThePrimary,
+        ActsBeforeItWrites, EndsUnsaved, ForgetsSignals, ForgetsStandbys, LastEffectFirst,
+        LeavesTraces, LooksAway, LooksBeforeItSteers, ResumesBlindly, TrustsThePrimary,
     };
     for mutation in [
         ActsBeforeItWrites,
@@ -251,6 +255,7 @@ fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
         ResumesBlindly,
         ForgetsSignals,
         LeavesTraces,
+        EndsUnsaved,
     ] {
         let found = first_broken(SCHEDULES, Some(mutation));
         let (seed, promise) = found.unwrap_or_else(|| panic!("{mutation:?} is not found out"));

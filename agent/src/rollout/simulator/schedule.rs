@@ -31,10 +31,17 @@ impl Simulation {
             52..54 => self.with_server("closes its listener", Self::deafen),
             54..68 => self.deliver(),
             68..86 => self.with_server("is looked at", Self::look),
-            86..94 => self.wait(),
-            94..98 => {
-                self.note(|| "failed effects are tried again".to_owned());
+            86..93 => self.wait(),
+            93..97 => {
+                self.note(|| "what failed is tried again".to_owned());
+                self.save()?;
                 self.finish_effects()
+            }
+            97..99 => {
+                self.disk_full = !self.disk_full && self.one_in(2);
+                let full = self.disk_full;
+                self.note(|| format!("the disk is full: {full}"));
+                Ok(())
             }
             _ => Err(Halt::Crashed),
         }?;
@@ -88,6 +95,9 @@ impl Simulation {
             return self.feed(Event::Upgrade(plan, origin));
         }
         self.feed(Event::Upgrade(plan, Origin::Found))?;
+        if self.generation(number).is_none() {
+            return Ok(());
+        }
         self.appear(number);
         self.look(number)
     }
@@ -199,7 +209,9 @@ impl Simulation {
         if self.agent.is_none() {
             self.start()?;
         }
+        self.disk_full = false;
         for _ in 0..100 {
+            self.save()?;
             self.finish_effects()?;
             while let Some(report) = self.reports.pop_front() {
                 self.take(report)?;
