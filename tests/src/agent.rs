@@ -264,6 +264,11 @@ impl Agent {
         &self.pins
     }
 
+    /// Where the maps of the kernel programs are pinned.
+    pub fn maps(&self) -> PathBuf {
+        self.links().with_file_name("maps")
+    }
+
     /// Where the attachments of the kernel programs are pinned.
     pub fn links(&self) -> PathBuf {
         self.pins.join(format!("v{}/links", agent_ebpf::SCHEMA))
@@ -340,7 +345,7 @@ impl Pending {
         Ok([read("stdout")?, read("stderr")?])
     }
 
-    /// Whether it has ended.
+    /// Whether it has ended; [`Pending::finish`] then does not wait.
     ///
     /// # Errors
     ///

@@ -13,9 +13,11 @@
 //! | [`other_build`] | the agent with other programs inside |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`wait`] | waiting for a condition, with an end |
+//! | `bpftool`, `http`, `machine`, `traces` | the kernel's counts, asking the agent directly, what this runs on, and whether anything is left |
 //! | [`interrupt`] | being told to stop |
 //! | [`demo`] | what `cargo xtask demo` shows |
 //! | [`measure`] | what `cargo xtask measure` measures |
+//! | [`soak`] | what `cargo xtask soak` runs |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
@@ -28,5 +30,11 @@ pub mod namespace;
 pub mod other_build;
 pub mod process;
 pub mod servers;
+pub mod soak;
 pub mod stage;
 pub mod wait;
+
+mod bpftool;
+mod http;
+mod machine;
+mod traces;

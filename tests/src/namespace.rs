@@ -37,6 +37,16 @@ impl Namespace {
         Ok(Self { descriptor: Arc::new(descriptor) })
     }
 
+    /// The one that the calling thread is in.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not give it.
+    pub fn current() -> Result<Self> {
+        let descriptor = OwnedFd::from(File::open("/proc/thread-self/ns/net")?);
+        Ok(Self { descriptor: Arc::new(descriptor) })
+    }
+
     /// The namespace, for those who enter it by themselves.
     pub fn descriptor(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.descriptor)

@@ -129,6 +129,13 @@ pub fn runs(pid: i32) -> bool {
     state.is_some_and(|state| !"ZX".contains(state))
 }
 
+/// The value of a field in a file of `/proc` that is told in units of 1,024 bytes.
+pub(crate) fn bytes(text: &str, field: &str) -> Option<u64> {
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(name, _)| *name == field)?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
+}
+
 /// Kills the members that a dead leader left behind, known by their group and their program.
 fn kill_orphans(leader: &Handle) -> Result<()> {
     for entry in fs::read_dir("/proc")? {
@@ -148,3 +155,15 @@ fn kill_orphans(leader: &Handle) -> Result<()> {
 }
 
 const LIMIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_told_from_one_that_begins_like_it() {
+        let text = "Pss_Dirty:            1 kB\nPss:               5 kB\n";
+        assert_eq!(bytes(text, "Pss"), Some(5_120));
+        assert_eq!(bytes(text, "VmRSS"), None);
+    }
+}

@@ -14,6 +14,7 @@ mod install;
 mod layout;
 mod measure;
 mod setup;
+mod soak;
 mod test;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -47,10 +48,11 @@ fn run(command: Command) -> Result<()> {
         Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
         Command::Demo => demo::run(root),
         Command::Measure { rounds } => measure::run(root, rounds),
+        Command::Soak { minutes, seed } => soak::run(root, minutes, seed),
     }
 }
 
-/// Sets up, builds, checks, tests, shows, measures and installs the upgrade agent.
+/// Sets up, builds, checks, tests, shows, measures, soaks and installs the upgrade agent.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -97,6 +99,16 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 15)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
         rounds: u32,
+    },
+    /// Let the agent run under load on this machine, with versions that break and processes that are killed
+    Soak {
+        /// For how long
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        minutes: u32,
+        /// Make the choices of another run again; it prints its seed
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
     },
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::answer::Answer;
-use super::failure::{Failure, FailureKind, Progress};
+use super::failure::{Failure, FailureKind, Identity, Progress};
 use super::plan::{Plan, Source};
 use super::recorder::Recorder;
 use super::report::{Class, Observation};
@@ -30,6 +30,7 @@ pub(super) struct Connection {
     pub(super) received: Vec<u8>,
     class: Class,
     id: u64,
+    client: SocketAddr,
     started: Instant,
     connected: Instant,
     generation: Option<u32>,
@@ -50,6 +51,33 @@ impl Client {
         let id = self.connections.fetch_add(1, Ordering::Relaxed);
         self.recorder.connecting(class);
         let started = Instant::now();
+        let attempt = Identity { started: Some(started), ..Identity::default() };
+        let stream = self.open(id, buffer).await.map_err(|failure| failure.of(attempt))?;
+        let connected = Instant::now();
+        let failed = |error: std::io::Error| Failure::talking(&error, Progress::None).of(attempt);
+        stream.set_nodelay(true).map_err(failed)?;
+        let client = stream.local_addr().map_err(failed)?;
+        let received = Vec::with_capacity(256);
+        let connection = Connection {
+            stream,
+            received,
+            class,
+            id,
+            client,
+            started,
+            connected,
+            generation: None,
+        };
+        let handshake = connected.duration_since(started);
+        self.recorder.connected(class, connected.duration_since(intended), handshake);
+        if handshake >= self.plan.slow {
+            let slow = Failure::new(FailureKind::Slow, format!("handshake took {handshake:.3?}"));
+            self.recorder.failed(class, slow.of(connection.identity()));
+        }
+        Ok(connection)
+    }
+
+    async fn open(&self, id: u64, buffer: Option<u32>) -> Result<TcpStream, Failure> {
         let socket = self
             .socket(id, buffer)
             .map_err(|error| Failure::new(FailureKind::Local, error.to_string()))?;
@@ -60,26 +88,8 @@ impl Client {
             Ok(Err(error)) => return Err(Failure::connecting(&error)),
             Err(_elapsed) => return Err(Failure::new(FailureKind::TimedOut, "connect")),
         };
-        let connected = Instant::now();
         self.refuse_self(&stream)?;
-        stream.set_nodelay(true).map_err(|error| Failure::talking(&error, Progress::None))?;
-        let handshake = connected.duration_since(started);
-        self.recorder.connected(class, connected.duration_since(intended), handshake);
-        if handshake >= self.plan.slow {
-            self.recorder.failed(
-                class,
-                Failure::new(FailureKind::Slow, format!("handshake took {handshake:.3?}")),
-            );
-        }
-        Ok(Connection {
-            stream,
-            received: Vec::with_capacity(256),
-            class,
-            id,
-            started,
-            connected,
-            generation: None,
-        })
+        Ok(stream)
     }
 
     /// Sends a request that was due at `intended` and waits for its answer.
@@ -100,12 +110,11 @@ impl Client {
             self.understand(connection).await
         };
         let answer = match tokio::time::timeout(self.plan.timeout, exchange).await {
-            Ok(answer) => answer?,
+            Ok(answer) => answer.map_err(|failure| failure.of(connection.identity()))?,
             Err(_elapsed) => {
-                return Err(Failure::new(
-                    FailureKind::TimedOut,
-                    format!("answer, after {} bytes", connection.received.len()),
-                ));
+                let waited = format!("answer, after {} bytes", connection.received.len());
+                let failure = Failure::new(FailureKind::TimedOut, waited);
+                return Err(failure.of(connection.identity()));
             }
         };
         self.answered(connection, intended, Some(answer.generation));
@@ -151,13 +160,15 @@ impl Client {
             connection.generation.replace(generation).filter(|before| *before != generation)
         {
             let moved = format!("connection {id} from generation {before} to {generation}");
-            self.recorder.failed(class, Failure::new(FailureKind::Moved, moved));
+            let failure = Failure::new(FailureKind::Moved, moved);
+            self.recorder.failed(class, failure.of(connection.identity()));
         }
         if let Some(expected) =
             self.plan.generations.as_ref().filter(|expected| !expected.contains(&generation))
         {
             let wrong = format!("{generation} is not in {expected:?}");
-            self.recorder.failed(class, Failure::new(FailureKind::WrongGeneration, wrong));
+            let failure = Failure::new(FailureKind::WrongGeneration, wrong);
+            self.recorder.failed(class, failure.of(connection.identity()));
         }
     }
 
@@ -195,6 +206,12 @@ impl Connection {
     pub(super) async fn receive(&mut self) -> Result<usize, Failure> {
         let read = self.stream.read_buf(&mut self.received).await;
         read.map_err(|error| Failure::talking(&error, self.progress()))
+    }
+
+    /// What is noted with a failure.
+    pub(super) fn identity(&self) -> Identity {
+        let Self { started, client, generation, .. } = *self;
+        Identity { started: Some(started), client: Some(client), generation }
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -1,6 +1,8 @@
 //! The ways in which a request can fail, as the client sees them.
 
 use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -40,11 +42,25 @@ pub enum FailureKind {
 pub(super) struct Failure {
     pub(super) kind: FailureKind,
     pub(super) detail: String,
+    pub(super) of: Identity,
+}
+
+/// What is known of the connection that failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Identity {
+    pub(super) started: Option<Instant>,
+    pub(super) client: Option<SocketAddr>,
+    pub(super) generation: Option<u32>,
 }
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self { kind, detail: detail.into(), of: Identity::default() }
+    }
+
+    /// The same, as a failure of a connection that is known.
+    pub(super) fn of(self, of: Identity) -> Self {
+        Self { of, ..self }
     }
 
     /// A failed attempt to connect.

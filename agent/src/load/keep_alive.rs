@@ -16,8 +16,9 @@ pub(super) async fn run(client: Arc<Client>, settings: KeepAlive, number: u32, m
     // Spread over the first interval, or all connections would ask at the same instants for ever.
     stop.pause(settings.think * number / settings.connections.max(1)).await;
     while !stop.requested() {
-        match one(&client, &request, settings.think, &mut stop).await {
+        match one(&client, &request, &settings, &mut stop).await {
             Ok(End::Stopped) => break,
+            Ok(End::Enough) => {}
             Ok(End::Closed) => client.recorder.closed(Class::KeepAlive),
             Err(failure) => client.recorder.failed(Class::KeepAlive, failure),
         }
@@ -28,12 +29,12 @@ pub(super) async fn run(client: Arc<Client>, settings: KeepAlive, number: u32, m
 async fn one(
     client: &Client,
     request: &[u8],
-    think: Duration,
+    settings: &KeepAlive,
     stop: &mut Stop,
 ) -> Result<End, Failure> {
     let mut intended = Instant::now();
     let mut connection = client.connect(Class::KeepAlive, intended, None).await?;
-    loop {
+    for number in 1_u32.. {
         // The last request comes after the wish to stop: it shows that the connection lives to the very end.
         let last = stop.requested();
         let answer = client.ask(&mut connection, request, intended).await?;
@@ -43,14 +44,20 @@ async fn one(
         if last {
             return Ok(End::Stopped);
         }
-        stop.pause(think).await;
+        if settings.requests == Some(number) {
+            break;
+        }
+        stop.pause(settings.think).await;
         intended = Instant::now();
     }
+    Ok(End::Enough)
 }
 
 /// How a connection ended well.
 enum End {
     Stopped,
+    /// The client has asked as often as planned.
+    Enough,
     /// The server had announced it in its last answer.
     Closed,
 }

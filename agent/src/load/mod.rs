@@ -45,5 +45,5 @@ mod tests;
 
 pub use failure::FailureKind;
 pub use plan::{KeepAlive, Observations, OneShot, Plan, Protocol, Source, Stream, Upload};
-pub use report::{Class, ClassSummary, Failures, Latency, Observation, Report, Summary};
+pub use report::{Class, ClassSummary, Failures, Incident, Latency, Observation, Report, Summary};
 pub use running::{Load, Running, StartError};

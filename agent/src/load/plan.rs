@@ -76,7 +76,7 @@ impl Plan {
     /// Adds kept connections, each with one request every `think`.
     #[must_use]
     pub fn keep_alive(mut self, connections: u32, think: Duration) -> Self {
-        self.keep_alive = Some(KeepAlive { connections, think });
+        self.keep_alive = Some(KeepAlive { connections, think, requests: None });
         self
     }
 
@@ -143,13 +143,15 @@ impl Default for OneShot {
     }
 }
 
-/// Connections that live as long as the server keeps them.
+/// Connections that live as long as both sides keep them.
 #[derive(Clone, Debug)]
 pub struct KeepAlive {
     /// How many.
     pub connections: u32,
     /// The pause between an answer and the next request.
     pub think: Duration,
+    /// After how many answers the client ends a connection by itself and begins another one; `None` keeps it.
+    pub requests: Option<u32>,
 }
 
 /// Clients that read a large answer so slowly that the server stays blocked in the middle of sending.

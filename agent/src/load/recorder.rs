@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::JoinError;
 
-use super::failure::{Failure, FailureKind};
+use super::failure::{Failure, FailureKind, Identity};
 use super::plan::{Observations, Plan};
-use super::report::{Class, ClassSummary, Failures, Latency, Observation, Report, Summary};
+use super::report::{
+    Class, ClassSummary, Failures, Incident, Latency, Observation, Report, Summary,
+};
 
 /// The notes of one run. The clients share one thread, so its lock is free but for an occasional snapshot.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ impl Recorder {
         ];
         let planned = classes.into_iter().filter(|(_, planned)| *planned);
         let classes = planned.map(|(class, _)| (class, ClassNotes::new())).collect();
-        let notes = Notes { classes, observations: Vec::new() };
+        let notes = Notes { classes, observations: Vec::new(), incidents: Vec::new() };
         Self { begun: Instant::now(), keep: plan.observations, notes: Mutex::new(notes) }
     }
 
@@ -70,12 +72,17 @@ impl Recorder {
     }
 
     pub(super) fn failed(&self, class: Class, failure: Failure) {
-        let Failure { kind, detail } = failure;
+        let Failure { kind, detail, of } = failure;
         let at = self.begun.elapsed();
-        self.with(class, |notes| {
-            let first = || Failures { count: 0, first: format!("{detail} (after {at:.1?})") };
-            notes.counts.failures.entry(kind).or_insert_with(first).count += 1;
-        });
+        let mut notes = self.lock();
+        let counts = &mut notes.classes.entry(class).or_insert_with(ClassNotes::new).counts;
+        let first = || Failures { count: 0, first: format!("{detail} (after {at:.1?})") };
+        counts.failures.entry(kind).or_insert_with(first).count += 1;
+        if notes.incidents.len() < MOST_INCIDENTS {
+            let at = Instant::now();
+            let Identity { started, client, generation } = of;
+            notes.incidents.push(Incident { class, kind, detail, started, client, generation, at });
+        }
     }
 
     /// Notes that the generator itself broke, in each class: no number of such a run can be trusted.
@@ -102,7 +109,12 @@ impl Recorder {
 
     pub(super) fn report(&self) -> Report {
         let summary = self.summary();
-        Report { summary, observations: std::mem::take(&mut self.lock().observations) }
+        let incidents = std::mem::take(&mut self.lock().incidents);
+        Report { summary, observations: self.take_observations(), incidents }
+    }
+
+    pub(super) fn take_observations(&self) -> Vec<Observation> {
+        std::mem::take(&mut self.lock().observations)
     }
 
     fn with(&self, class: Class, note: impl FnOnce(&mut ClassNotes)) {
@@ -118,6 +130,7 @@ impl Recorder {
 struct Notes {
     classes: BTreeMap<Class, ClassNotes>,
     observations: Vec<Observation>,
+    incidents: Vec<Incident>,
 }
 
 /// The counts of a class, whose latencies are filled in from the histograms when asked for.
@@ -157,5 +170,7 @@ fn record(histogram: &mut Histogram<u64>, duration: Duration) {
     histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(LONGEST_MICROS));
 }
 
+/// Enough to understand what went wrong; all are counted.
+const MOST_INCIDENTS: usize = 10_000;
 /// An hour: longer than any request of a bounded run.
 const LONGEST_MICROS: u64 = 3_600_000_000;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -51,6 +52,25 @@ pub struct Observation {
     pub generation: Option<u32>,
 }
 
+/// One failure, with what is known of its connection.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    /// The class of the client.
+    pub class: Class,
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// What exactly.
+    pub detail: String,
+    /// When the client began to connect.
+    pub started: Option<Instant>,
+    /// The client's end of the connection, if there was one.
+    pub client: Option<SocketAddr>,
+    /// The generation that had answered on it before.
+    pub generation: Option<u32>,
+    /// When it was noticed.
+    pub at: Instant,
+}
+
 /// The result of a whole run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -60,6 +80,9 @@ pub struct Report {
     /// Every answer in the order of arrival, if the plan keeps them.
     #[serde(skip)]
     pub observations: Vec<Observation>,
+    /// The first failures, one by one.
+    #[serde(skip)]
+    pub incidents: Vec<Incident>,
 }
 
 impl Report {
@@ -236,7 +259,7 @@ mod tests {
             Observation { class, connection, started, connected, answered: connected, generation }
         };
         let observations = answers.iter().map(observation).collect();
-        Report { summary: Summary::default(), observations }
+        Report { summary: Summary::default(), observations, incidents: Vec::new() }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::client::{self, Client};
 use super::plan::{Plan, Protocol, Source};
 use super::recorder::Recorder;
-use super::report::{Report, Summary};
+use super::report::{Observation, Report, Summary};
 use super::stop::{Stop, Wish};
 use super::{keep_alive, one_shot, stream, upload};
 
@@ -66,6 +66,11 @@ impl Running {
     /// The counts and latencies so far.
     pub fn snapshot(&self) -> Summary {
         self.recorder.summary()
+    }
+
+    /// Takes the answers kept so far, which the report will not have then: so a long run need not keep them all.
+    pub fn take_observations(&self) -> Vec<Observation> {
+        self.recorder.take_observations()
     }
 
     /// Begins nothing new, lets every client finish what it has begun (bounded by the plan's timeout), and reports.

@@ -34,20 +34,33 @@ async fn one(
     let mut connection =
         client.connect(Class::Stream, intended, Some(settings.receive_buffer)).await?;
     client.recorder.requested(Class::Stream);
-    let body = tokio::time::timeout(client.plan.timeout, begin(&mut connection, request)).await;
+    let generation = take(client, settings, request, &mut connection, stop).await;
+    let generation = generation.map_err(|failure| failure.of(connection.identity()))?;
+    client.answered(&mut connection, intended, generation);
+    Ok(())
+}
+
+/// Sends the request and reads the answer, which may tell the generation.
+async fn take(
+    client: &Client,
+    settings: &Stream,
+    request: &[u8],
+    connection: &mut Connection,
+    stop: &mut Stop,
+) -> Result<Option<u32>, Failure> {
+    let body = tokio::time::timeout(client.plan.timeout, begin(connection, request)).await;
     let mut body =
         body.map_err(|elapsed| Failure::new(FailureKind::TimedOut, format!("head: {elapsed}")))??;
     while !stop.requested() && !body.complete() {
         stop.pause(settings.pause).await;
-        read(client, &mut connection, &mut body, settings.bytes).await?;
+        read(client, connection, &mut body, settings.bytes).await?;
     }
     // Best effort: with the small buffer the rest comes as well, only later.
     SockRef::from(&connection.stream).set_recv_buffer_size(QUICK_BUFFER).ok();
     while !body.complete() {
-        read(client, &mut connection, &mut body, QUICK_BUFFER).await?;
+        read(client, connection, &mut body, QUICK_BUFFER).await?;
     }
-    client.answered(&mut connection, intended, body.generation());
-    Ok(())
+    Ok(body.generation())
 }
 
 /// Sends the request and reads the head of the answer, with the part of the body that came with it.

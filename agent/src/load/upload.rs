@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::io::AsyncWriteExt;
 
-use super::client::Client;
+use super::client::{Client, Connection};
 use super::failure::{Failure, FailureKind, Progress};
 use super::http;
 use super::plan::Upload;
@@ -32,6 +32,20 @@ async fn one(
     let intended = Instant::now();
     let mut connection = client.connect(Class::Upload, intended, None).await?;
     client.recorder.requested(Class::Upload);
+    let generation = send(client, settings, head, &mut connection, stop).await;
+    let generation = generation.map_err(|failure| failure.of(connection.identity()))?;
+    client.answered(&mut connection, intended, Some(generation));
+    Ok(())
+}
+
+/// Sends the request and reads the answer, which tells the generation.
+async fn send(
+    client: &Client,
+    settings: &Upload,
+    head: &[u8],
+    connection: &mut Connection,
+    stop: &mut Stop,
+) -> Result<u32, Failure> {
     let cut = |error: std::io::Error| Failure::talking(&error, Progress::Begun);
     connection.stream.write_all(head).await.map_err(cut)?;
     for _ in 0..settings.bytes {
@@ -40,10 +54,8 @@ async fn one(
         }
         connection.stream.write_all(b"x").await.map_err(cut)?;
     }
-    let answer =
-        tokio::time::timeout(client.plan.timeout, client.understand(&mut connection)).await;
+    let answer = tokio::time::timeout(client.plan.timeout, client.understand(connection)).await;
     let answer = answer
         .map_err(|elapsed| Failure::new(FailureKind::TimedOut, format!("answer: {elapsed}")))??;
-    client.answered(&mut connection, intended, Some(answer.generation));
-    Ok(())
+    Ok(answer.generation)
 }

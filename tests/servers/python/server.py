@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import time
 parser = argparse.ArgumentParser()
 parser.add_argument("port", type=int)
 parser.add_argument("generation", type=int)
-parser.add_argument("--address", default="0.0.0.0")
+parser.add_argument("--address", action="append", help="can be given again; the default is 0.0.0.0")
 parser.add_argument("--reuse-port", action="store_true")
 parser.add_argument("--describe", metavar="FILE", help="write what the process was given")
 parser.add_argument("--exit", type=int, help="end at once with this code")
@@ -23,6 +24,8 @@ parser.add_argument("--note-term", metavar="FILE", help="write down each SIGTERM
 parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
+parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
+parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
 options = parser.parse_args()
 
 
@@ -31,9 +34,12 @@ def serve(connection):
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with connection, connection.makefile("rb") as requests:
         while requests.readline():
-            close = False
+            close, length = False, 0
             while (line := requests.readline().strip().lower()) != b"":
                 close = close or line == b"connection: close"
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            requests.read(length)
             connection.sendall(head + body)
             if close:
                 break
@@ -65,18 +71,47 @@ time.sleep(options.after)
 for _ in range(options.listen_before):
     with socket.socket() as elsewhere:
         elsewhere.listen()
-listener = socket.socket(socket.AF_INET6 if ":" in options.address else socket.AF_INET)
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-if options.reuse_port:
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-listener.bind((options.address, options.port))
-listener.listen(512)
+
+
+def listen(address, alone):
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if options.reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if ":" in address:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not alone)
+    listener.bind((address, options.port))
+    listener.listen(512)
+    listener.setblocking(False)
+    return listener
+
+
+def crash():
+    if options.last_words:
+        with open(options.last_words + ".part", "w") as file:
+            json.dump(clients, file)
+        os.rename(options.last_words + ".part", options.last_words)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+addresses = options.address or ["0.0.0.0"]
+listeners = [listen(address, len(addresses) == 1) for address in addresses]
+clients = []
 if options.stray:
-    subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno()])
+    subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno() for listener in listeners])
 if options.deaf:
     signal.sigwait({signal.SIGUSR1})
-    listener.close()
+    for listener in listeners:
+        listener.close()
     signal.pause()
 while True:
-    connection, _ = listener.accept()
-    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+    for listener in select.select(listeners, [], [])[0]:
+        try:
+            connection, client = listener.accept()
+        except BlockingIOError:
+            continue
+        clients.append(client[1])
+        if len(clients) == options.crash_at:
+            crash()
+        connection.setblocking(True)
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()

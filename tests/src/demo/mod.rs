@@ -5,7 +5,6 @@
 //! - [`traffic`]: the clients
 //! - [`screen`]: what is shown
 //! - [`verdict`]: what the clients saw, and whether that is as promised
-//! - [`traces`]: whether anything is left behind
 //!
 //! It fails if a command does not end as it should, if one client saw a failure, if a connection reached a generation that
 //! was not to get it, and if anything is left behind.
@@ -13,7 +12,6 @@
 mod screen;
 mod stage;
 mod story;
-mod traces;
 mod traffic;
 mod verdict;
 
@@ -23,14 +21,13 @@ use anyhow::Result;
 
 use self::screen::Screen;
 use self::stage::Stage;
-use self::traces::Traces;
 use self::verdict::Verdict;
 use crate::interrupt::Interrupt;
+use crate::traces::Traces;
 
 /// Plays the whole demo and says how it went.
 pub fn run() -> ExitCode {
     let screen = Screen::new();
-    // First of all: threads that are made later keep the signals blocked.
     let interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => return failed(&screen, &error),
@@ -44,7 +41,7 @@ pub fn run() -> ExitCode {
 
 fn play(screen: &Screen, interrupt: &Interrupt) -> Result<Verdict> {
     let mut stage = Stage::set(screen, interrupt)?;
-    let traces = Traces::of(&stage)?;
+    let traces = Traces::of(&stage.namespace, &stage.agent, &[&stage.server])?;
     let told = story::tell(&mut stage);
     // Whatever happened, all of it ends here; what did not end by itself is looked for.
     drop(stage);

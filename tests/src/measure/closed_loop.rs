@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, ensure};
 
 use super::cores::Cores;
-use super::http;
+use crate::http;
 use crate::stage::LIMIT;
 
 /// How many ask at the same time.

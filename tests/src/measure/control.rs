@@ -11,7 +11,7 @@ use ::agent::api::{DrainRequest, RolloutView, UndoRequest};
 use ::agent::rollout::DrainPolicy;
 
 use super::bench::PORT;
-use super::http;
+use crate::http;
 use crate::stage::LIMIT;
 
 /// One connection to the agent, for any number of requests.

@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::bench::Bench;
-use super::bpftool;
 use super::say;
+use crate::bpftool;
+use crate::process;
 
 /// In bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -29,7 +30,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Memory> {
     let agent = bench.stage.agent.daemon().context("the agent does not run any more")?;
     let of = |file: &str, field| {
         let text = fs::read_to_string(format!("/proc/{}/{file}", agent.pid()))?;
-        bytes(&text, field).with_context(|| format!("no {field} in {file} of the agent"))
+        process::bytes(&text, field).with_context(|| format!("no {field} in {file} of the agent"))
     };
     Ok(Memory {
         resident_bytes: of("status", "VmRSS")?,
@@ -53,23 +54,4 @@ fn maps(pins: &Path) -> Result<BTreeMap<String, u64>> {
         Ok((name, bpftool::map_bytes(&entry.path())?))
     };
     entries.map(size).collect()
-}
-
-/// The value of a field that is told in units of 1,024 bytes.
-fn bytes(text: &str, field: &str) -> Option<u64> {
-    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
-    let (_, value) = fields.find(|(name, _)| *name == field)?;
-    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_is_told_from_one_that_begins_like_it() {
-        let text = "Pss_Dirty:            1 kB\nPss:               5 kB\n";
-        assert_eq!(bytes(text, "Pss"), Some(5_120));
-        assert_eq!(bytes(text, "VmRSS"), None);
-    }
 }

@@ -6,8 +6,8 @@
 //! - `steady`: requests to a port that is attached against one that is not
 //! - `switch`: putting the other generation back, again and again
 //! - `memory`: what the agent and its maps occupy
-//! - `closed_loop`, `control`, `http`: the clients
-//! - `bpftool`, `cores`, `machine`: the kernel's counts, where what runs, and what it runs on
+//! - `closed_loop`, `control`: the clients
+//! - `cores`: where what runs
 //! - `sample`, `report`: the numbers, and how they are shown
 //!
 //! Everything is one run in one namespace, and what is compared takes turns: the machine's speed changes from minute to
@@ -16,12 +16,9 @@
 
 mod attach;
 mod bench;
-mod bpftool;
 mod closed_loop;
 mod control;
 mod cores;
-mod http;
-mod machine;
 mod memory;
 mod report;
 mod sample;
@@ -37,9 +34,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use self::bench::Bench;
-use self::machine::Machine;
 use self::report::Report;
+pub(crate) use self::sample::grouped;
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
 
 /// Measures everything, prints the table, and writes the single values to a file.
 pub fn run() -> ExitCode {
@@ -56,7 +54,6 @@ pub fn run() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<Report> {
-    // First of all: threads that are made later keep the signals blocked.
     let interrupt = Interrupt::listen()?;
     let rounds = arguments.rounds;
     let mut bench = Bench::set(interrupt)?;

@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use super::attach::Attach;
 use super::closed_loop::CLIENTS;
-use super::machine::Machine;
 use super::memory::Memory;
 use super::sample::{Sample, grouped};
 use super::steady::Steady;
 use super::steering::Steering;
 use super::switch::Switch;
+use crate::machine::Machine;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize)]

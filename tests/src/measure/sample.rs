@@ -84,7 +84,7 @@ impl fmt::Display for Shown {
 }
 
 /// A number with a comma after each three digits.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -5,10 +5,10 @@ use aya::sys::{Stats, enable_stats};
 use serde::Serialize;
 
 use super::bench::Bench;
-use super::bpftool::{Program, Runs};
 use super::closed_loop::Client;
 use super::sample::{Sample, Unit};
 use super::say;
+use crate::bpftool::{Program, Runs};
 
 /// Means of one batch of connections each.
 #[derive(Clone, Debug, Serialize)]

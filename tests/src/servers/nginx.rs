@@ -55,6 +55,9 @@ http {{
     server {{
         {listen}
         root {};
+        # An upload is answered when all of it is there: `mirror` waits for the body, nothing else here would.
+        location = /upload {{ mirror /ignored; error_page 404 405 =200 /generation; }}
+        location = /ignored {{ internal; return 204; }}
     }}
 }}
 ",

@@ -58,7 +58,7 @@ const PROGRAMS: [(&str, &str); 7] = [
 ];
 
 /// What the tests need of them.
-const TESTS: [&str; 6] = ["nginx", "redis-server", "node", "python3", "ip", "nft"];
+const TESTS: [&str; 7] = ["nginx", "redis-server", "node", "python3", "ip", "nft", "bpftool"];
 
 /// What the demo needs.
 const DEMO: [&str; 2] = ["nginx", "ip"];

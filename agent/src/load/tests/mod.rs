@@ -165,6 +165,44 @@ async fn an_unannounced_close_is_one() {
 }
 
 #[tokio::test]
+async fn a_failure_tells_whose_it_was() {
+    let server = Server::start(&[Step::Answer(4), Step::Reset]).await;
+    let begun = Instant::now();
+    let plan = Plan::http(server.address).keep_alive(1, Duration::from_millis(10));
+    let report = run(plan, Duration::from_millis(300)).await;
+    assert_eq!(u64::try_from(report.incidents.len()).unwrap(), report.summary.failures());
+    let incident = &report.incidents[0];
+    assert_eq!((incident.class, incident.generation), (Class::KeepAlive, Some(4)));
+    assert!(incident.client.is_some_and(|client| client.port() != server.address.port()));
+    assert!(incident.started.is_some_and(|started| started >= begun && started < incident.at));
+}
+
+#[tokio::test]
+async fn a_client_may_end_its_kept_connection_after_some_answers() {
+    let server = Server::start(&[Step::Answer(1)]).await;
+    let mut plan = Plan::http(server.address).keep_alive(1, Duration::from_millis(5));
+    plan.keep_alive.as_mut().unwrap().requests = Some(3);
+    let report = run(plan, Duration::from_millis(300)).await;
+    let kept = report.summary.class(Class::KeepAlive);
+    assert_eq!(report.summary.failures(), 0, "{}", report.summary);
+    assert!(kept.connections > 2, "{}", report.summary);
+    let least = 3 * (kept.connections - 1) + 1;
+    assert!((least..=3 * kept.connections).contains(&kept.answers), "{}", report.summary);
+}
+
+#[tokio::test]
+async fn answers_can_be_taken_while_a_run_goes_on() {
+    let server = Server::start(&[Step::Answer(1)]).await;
+    let running = Load::start(Plan::http(server.address).one_shot(200)).unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let taken = running.take_observations().len();
+    assert!(taken > 10);
+    let report = running.stop().await;
+    let all = u64::try_from(taken + report.observations.len()).unwrap();
+    assert_eq!(all, report.summary.answers());
+}
+
+#[tokio::test]
 async fn a_lost_syn_is_slow() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

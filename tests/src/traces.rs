@@ -1,4 +1,4 @@
-//! Whether anything is left of a demo, however it ended.
+//! Whether anything is left of a run, however it ended.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,33 +6,40 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::stage::Stage;
+use crate::agent::Agent;
+use crate::namespace::Namespace;
 use crate::process::Handle;
-use crate::servers::Server as _;
+use crate::servers::Server;
 use crate::wait;
 
-/// Everything that a demo makes.
+/// Everything that a run makes.
 #[derive(Debug)]
-pub(super) struct Traces {
+pub(crate) struct Traces {
     /// What `/proc/PID/ns/net` says of a process that is in its namespace.
     namespace: PathBuf,
     paths: Vec<(&'static str, PathBuf)>,
 }
 
 impl Traces {
-    pub(super) fn of(stage: &Stage<'_>) -> Result<Self> {
-        let namespace = stage.namespace.enter(|| Ok(fs::read_link("/proc/thread-self/ns/net")?))?;
-        let paths = vec![
-            ("pins", stage.agent.pins().to_owned()),
-            ("control group", stage.agent.cgroup().to_owned()),
-            ("runtime directory", stage.agent.runtime().to_owned()),
-            ("files of the server", stage.server.directory().to_owned()),
+    /// What an agent and servers in a namespace make.
+    pub(crate) fn of(
+        namespace: &Namespace,
+        agent: &Agent,
+        servers: &[&dyn Server],
+    ) -> Result<Self> {
+        let namespace = namespace.enter(|| Ok(fs::read_link("/proc/thread-self/ns/net")?))?;
+        let mut paths = vec![
+            ("pins", agent.pins().to_owned()),
+            ("control group", agent.cgroup().to_owned()),
+            ("runtime directory", agent.runtime().to_owned()),
         ];
+        let files = |server: &&dyn Server| ("files of the server", server.directory().to_owned());
+        paths.extend(servers.iter().map(files));
         Ok(Self { namespace, paths })
     }
 
     /// Names what is left, after a moment for what is just ending. Processes are ended then: they can only be ours.
-    pub(super) fn left_behind(&self) -> Result<Vec<String>> {
+    pub(crate) fn left_behind(&self) -> Result<Vec<String>> {
         // What is left after the wait is what the list below names.
         wait::until("everything to end", LIMIT, || {
             Ok(self.inhabitants()?.is_empty().then_some(()))

@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer<'buffer> {
+pub(crate) struct Answer<'buffer> {
     /// Its body.
-    pub(super) body: &'buffer [u8],
+    pub(crate) body: &'buffer [u8],
     /// Whether the server ends the connection after it.
-    pub(super) closes: bool,
+    pub(crate) closes: bool,
 }
 
 /// Sends a request and reads the answer, which must be a success. The buffer is only there to be used again.
-pub(super) fn exchange<'buffer>(
+pub(crate) fn exchange<'buffer>(
     stream: &mut (impl Read + Write),
     request: &[u8],
     buffer: &'buffer mut Vec<u8>,

@@ -9,22 +9,22 @@ use serde::Serialize;
 
 /// The machine, the versions and the time.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) kernel: String,
+pub(crate) struct Machine {
+    pub(crate) kernel: String,
     /// How many were used at most.
-    pub(super) cores: u32,
-    pub(super) processor: String,
-    pub(super) server: String,
-    pub(super) agent: &'static str,
+    pub(crate) cores: u32,
+    pub(crate) processor: String,
+    pub(crate) server: String,
+    pub(crate) agent: &'static str,
     /// How many tasks wanted to run before this did, in the mean of a minute: others' work is in all numbers.
-    pub(super) load: f64,
+    pub(crate) load: f64,
     /// Day and time in UTC.
-    pub(super) date: String,
+    pub(crate) date: String,
 }
 
 impl Machine {
     /// This one, with so many cores.
-    pub(super) fn with_cores(cores: u32) -> Result<Self> {
+    pub(crate) fn with_cores(cores: u32) -> Result<Self> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
         // It says its version on the standard error.
         let nginx = Command::new("nginx").arg("-v").output().context("ask nginx its version")?;
@@ -40,7 +40,7 @@ impl Machine {
     }
 
     /// The day alone.
-    pub(super) fn day(&self) -> &str {
+    pub(crate) fn day(&self) -> &str {
         self.date.split('T').next().unwrap_or_default()
     }
 }

@@ -8,27 +8,27 @@ use serde_json::Value;
 
 /// A loaded program.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     number: u64,
 }
 
 /// How often a program ran, and for how long in all, as far as that was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Runs {
-    pub(super) count: u64,
-    pub(super) nanoseconds: u64,
+pub(crate) struct Runs {
+    pub(crate) count: u64,
+    pub(crate) nanoseconds: u64,
 }
 
 impl Program {
     /// The program that a pinned link holds in place. Its name alone would not do: others may have loaded the same.
-    pub(super) fn linked(pin: &Path) -> Result<Self> {
+    pub(crate) fn linked(pin: &Path) -> Result<Self> {
         let link = ask("link", pin)?;
         let number = link["prog_id"].as_u64();
         Ok(Self { number: number.with_context(|| format!("no program in {link}"))? })
     }
 
     /// What was counted so far. Nothing is told of a program that never ran.
-    pub(super) fn runs(self) -> Result<Runs> {
+    pub(crate) fn runs(self) -> Result<Runs> {
         let program = output(&mut command(&["prog", "show", "id", &self.number.to_string()]))?;
         let of = |field: &str| program[field].as_u64().unwrap_or_default();
         Ok(Runs { count: of("run_cnt"), nanoseconds: of("run_time_ns") })
@@ -37,7 +37,7 @@ impl Program {
 
 impl Runs {
     /// What came in after `earlier`.
-    pub(super) fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             count: self.count.saturating_sub(earlier.count),
             nanoseconds: self.nanoseconds.saturating_sub(earlier.nanoseconds),
@@ -45,15 +45,28 @@ impl Runs {
     }
 
     /// The mean of one run.
-    pub(super) fn nanoseconds_each(self) -> f64 {
+    pub(crate) fn nanoseconds_each(self) -> f64 {
         self.nanoseconds as f64 / self.count as f64
     }
 }
 
 /// The bytes that a pinned map occupies in the kernel.
-pub(super) fn map_bytes(pin: &Path) -> Result<u64> {
+pub(crate) fn map_bytes(pin: &Path) -> Result<u64> {
     let map = ask("map", pin)?;
     map["bytes_memlock"].as_u64().with_context(|| format!("no size in {map}"))
+}
+
+/// What kind of map a pinned one is, as bpftool calls it.
+pub(crate) fn map_kind(pin: &Path) -> Result<String> {
+    let map = ask("map", pin)?;
+    Ok(map["type"].as_str().with_context(|| format!("no type in {map}"))?.to_owned())
+}
+
+/// How many entries a pinned hash map has.
+pub(crate) fn map_entries(pin: &Path) -> Result<u64> {
+    let entries = output(command(&["map", "dump", "pinned"]).arg(pin))?;
+    let entries = entries.as_array().with_context(|| format!("no list: {entries}"))?;
+    Ok(u64::try_from(entries.len())?)
 }
 
 fn ask(kind: &str, pin: &Path) -> Result<Value> {
