@@ -12,7 +12,7 @@ use crate::{
     api::{EventKind, Problem, ProblemKind},
     host::{
         holders,
-        process::{Pid, Process},
+        process::{Process, ProcessError},
     },
     rollout::{self, Effect, Origin, Phase, Service, Targets},
     service::{GenerationId, GenerationNumber, ServiceId},
@@ -79,7 +79,7 @@ impl Agent {
             match Process::open(pid).and_then(|process| process.signal(named)) {
                 Ok(()) => tracing::info!(pid = pid.get(), signal, "signalled"),
                 // It ended between the list and the signal.
-                Err(error) if !self.lives(pid) => tracing::debug!(%error, "already gone"),
+                Err(ProcessError::Gone { .. }) => tracing::debug!(%pid, "already gone"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -98,7 +98,7 @@ impl Agent {
                 .and_then(|process| process.signal(rustix::process::Signal::KILL))
             {
                 Ok(()) => {}
-                Err(error) if !self.lives(pid) => tracing::debug!(%error, "already gone"),
+                Err(ProcessError::Gone { .. }) => tracing::debug!(%pid, "already gone"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -119,10 +119,6 @@ impl Agent {
             cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         }
         Ok(())
-    }
-
-    fn lives(&self, pid: Pid) -> bool {
-        Process::open(pid).and_then(|process| process.is_alive()).unwrap_or(false)
     }
 
     /// Tells people what changed.

@@ -191,9 +191,12 @@ impl Agent {
         let Some(known) = record.service.generation(generation.number) else {
             return Ok(Vec::new());
         };
-        let alive = |identity: &&ProcessIdentity| {
-            Process::reopen(**identity).and_then(|process| process.is_alive()).unwrap_or(false)
-        };
-        Ok(known.processes.iter().filter(alive).map(|identity| identity.pid).collect())
+        let mut alive = Vec::new();
+        for identity in &known.processes {
+            if Process::lives(*identity)? {
+                alive.push(identity.pid);
+            }
+        }
+        Ok(alive)
     }
 }

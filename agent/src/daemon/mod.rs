@@ -14,6 +14,7 @@ mod agent;
 mod attach;
 mod clock;
 mod control_socket;
+mod descriptors;
 mod detach;
 mod effects;
 mod found;

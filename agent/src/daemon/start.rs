@@ -22,6 +22,7 @@ use super::{
     StateFile,
     agent::Agent,
     control_socket::{self, ControlSocket},
+    descriptors,
     journal::Journal,
     message::Message,
     presence::Presence,
@@ -58,6 +59,7 @@ pub struct Options {
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     require_root()?;
+    descriptors::allow_all();
     let places = &options.places;
     private_directory(&places.runtime_dir)?;
     let lock = lock(places)?;
