@@ -193,7 +193,13 @@ impl Agent {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
-        self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?;
+        match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
+            Err(error) if error.is_lack_of_room() => {
+                let failed = Event::Failed(generation.number, error.to_string());
+                return self.feed(generation.service, failed);
+            }
+            adopted => adopted?,
+        };
         let hold = found::hold(&serving, port_of);
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)

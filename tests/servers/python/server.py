@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import resource
+import selectors
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ parser.add_argument("--describe", metavar="FILE", help="write what the process w
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
 parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
+parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
 options = parser.parse_args()
 
 
@@ -52,12 +54,25 @@ time.sleep(options.after)
 for _ in range(options.listen_before):
     with socket.socket() as elsewhere:
         elsewhere.listen()
-listener = socket.socket()
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-if options.reuse_port:
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-listener.bind((options.address, options.port))
-listener.listen(512)
+
+
+def listen():
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if options.reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((options.address, options.port))
+    listener.listen(512)
+    return listener
+
+
+if options.listeners > 1:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+listeners = selectors.DefaultSelector()
+for _ in range(options.listeners):
+    listeners.register(listen(), selectors.EVENT_READ)
 while True:
-    connection, _ = listener.accept()
-    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+    for ready, _ in listeners.select():
+        connection, _ = ready.fileobj.accept()
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()
