@@ -26,3 +26,9 @@ pub const MAX_LISTENERS: u32 = 4096;
 
 /// Services of one agent; also the size of the per-CPU counter array that is indexed by the service.
 pub const MAX_SERVICES: u32 = 1024;
+
+/// Addresses of all endpoints of all services together, and the "any" of each of their ports.
+pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// Sockets that can be taken over or given back at once.
+pub const MAX_ADOPTIONS: u32 = 1 << 20;

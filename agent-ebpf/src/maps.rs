@@ -1,7 +1,7 @@
 //! Everything the programs know. All maps are pinned by name, so that they outlive the agent.
 
 use agent_ebpf::{
-    MAX_LISTENERS, MAX_SERVICES,
+    MAX_ADOPTIONS, MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES,
     bind::BindRule,
     endpoint::{Endpoint, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 
 #[map]
-pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::pinned(4096, 0);
+pub(crate) static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::pinned(MAX_ENDPOINTS, 0);
 
 #[map]
 pub(crate) static SERVICES: HashMap<u32, Steering> = HashMap::pinned(MAX_SERVICES, 0);
@@ -43,7 +43,8 @@ pub(crate) static MOVED_BINDS: LruHashMap<u64, u32> = LruHashMap::pinned(MAX_LIS
 
 /// Filled by the agent just before it runs `adopt_sockets`. Not preallocated: it is empty but for those moments.
 #[map]
-pub(crate) static ADOPTIONS: HashMap<u64, Adoption> = HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+pub(crate) static ADOPTIONS: HashMap<u64, Adoption> =
+    HashMap::pinned(MAX_ADOPTIONS, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 16, 0);

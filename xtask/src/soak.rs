@@ -31,6 +31,7 @@ pub(crate) fn run(root: &Path, minutes: u32, seed: Option<u64>) -> Result<()> {
     setup::for_tests(root)?;
     let Build { agent } = build::run(root, Profile::Release)?;
     let soak = agent.with_file_name("soak");
+    #[expect(clippy::disallowed_methods, reason = "any number that is another one each time")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let failed = Command::new(&soak)
         .arg(format!("{minutes}min"))

@@ -31,7 +31,7 @@ use crate::{
         sock_diag::SocketCookie,
     },
     places::Places,
-    rollout::{self, Effect, Flows, Service},
+    rollout::{self, Effect, Flows, Generation, Service},
     service::{GenerationId, ServiceId},
 };
 
@@ -212,6 +212,10 @@ impl Agent {
 
     pub(super) fn record_if_any(&self, id: ServiceId) -> Option<&Record> {
         self.records.get(&id)
+    }
+
+    pub(super) fn generation(&self, id: GenerationId) -> Option<&Generation> {
+        self.records.get(&id.service)?.service.generation(id.number)
     }
 
     pub(super) fn record_mut(&mut self, id: ServiceId) -> &mut Record {

@@ -7,6 +7,8 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
+use super::descriptors;
+
 /// Accepts from the socket that was bound last.
 pub(super) struct ControlSocket {
     listener: UnixListener,
@@ -16,7 +18,7 @@ pub(super) struct ControlSocket {
 }
 
 /// How long to wait where accepting fails for a reason that does not go away by itself.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a socket goes that was bound in place of the one before.
 pub(super) fn successors() -> (UnboundedSender<Bound>, UnboundedReceiver<Bound>) {
@@ -44,10 +46,11 @@ impl axum::serve::Listener for ControlSocket {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        // Not again further down: what was given up is for the next connection.
+        if self.reserve.is_none() {
+            self.reserve = reserve();
+        }
         loop {
-            if self.reserve.is_none() {
-                self.reserve = reserve();
-            }
             let accepted = tokio::select! {
                 // Who waits at the socket before has come first.
                 biased;
@@ -59,9 +62,10 @@ impl axum::serve::Listener for ControlSocket {
             };
             match accepted {
                 Ok(accepted) => return accepted,
-                Err(error) if is_exhaustion(&error) && self.reserve.take().is_some() => {}
+                Err(error)
+                    if descriptors::are_exhausted(&error) && self.reserve.take().is_some() => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept on the control socket");
+                    tracing::debug!(%error, "cannot accept on the control socket");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -75,9 +79,4 @@ impl axum::serve::Listener for ControlSocket {
 
 fn reserve() -> Option<File> {
     File::open("/dev/null").ok()
-}
-
-fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE].map(|it| Some(it.raw_os_error())).contains(&error.raw_os_error())
 }

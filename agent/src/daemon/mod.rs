@@ -16,6 +16,7 @@ mod attribute;
 mod build;
 mod clock;
 mod control_socket;
+mod descriptors;
 mod detach;
 mod effects;
 mod found;

@@ -14,9 +14,9 @@ use super::{
     troubles::Trouble,
 };
 use crate::{
-    api::{EventKind, Problem},
+    api::{EventKind, Problem, ProblemKind},
     datapath::{self, Datapath, ListenerToAdopt},
-    host::process::Ending,
+    host::process::{Ending, Process},
     host::sock_diag::{self, Connection, Listener},
     rollout::{Event, ListenerRecord, Origin, Phase, PortHold},
     service::{Endpoint, GenerationId, ServiceId},
@@ -63,10 +63,7 @@ impl Agent {
     /// Of a generation that was found running others may live, and new ones may have come. The first process of a launched
     /// one may have put its server into the background: its cgroup tells when the last one has ended.
     pub(super) fn note_process_ended(&mut self, generation: GenerationId, ending: Option<Ending>) {
-        let known = self
-            .record_if_any(generation.service)
-            .and_then(|it| it.service.generation(generation.number));
-        let Some(known) = known else { return };
+        let Some(known) = self.generation(generation) else { return };
         if known.origin != Origin::Found {
             if let Some(ending) = ending {
                 self.warn_of_orphans(generation, ending);
@@ -75,11 +72,15 @@ impl Agent {
             }
             return;
         }
-        match self.refresh_processes(generation) {
-            Ok(0) => self.note_exit(generation),
-            Ok(_) => {}
-            Err(problem) => tracing::warn!(%problem, "cannot list the processes of a generation"),
+        let counted = self.count_processes(generation);
+        self.note_look(generation, counted);
+    }
+
+    fn count_processes(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        if self.refresh_processes(generation)? == 0 {
+            self.note_exit(generation);
         }
+        Ok(())
     }
 
     /// No process of the generation is left.
@@ -117,8 +118,15 @@ impl Agent {
     }
 
     fn look_at(&mut self, generation: GenerationId) {
-        let Some(record) = self.records.get(&generation.service) else { return };
-        let Some(known) = record.service.generation(generation.number) else { return };
+        let Some(known) = self.generation(generation) else { return };
+        if known.origin == Origin::Found && self.troubles.lasts(Trouble::Look(generation)) {
+            // What failed may have been the count after the end of one of its processes.
+            let counted = self.count_processes(generation);
+            if counted.is_err() {
+                return self.note_look(generation, counted);
+            }
+        }
+        let Some(known) = self.generation(generation) else { return };
         let looked = match &known.phase {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
@@ -140,10 +148,11 @@ impl Agent {
 
     /// A look that failed is made again, since nobody may report a second time what it was about.
     fn note_look(&mut self, generation: GenerationId, looked: Result<(), Problem>) {
-        let service = self.records.get(&generation.service).map(|record| &record.service);
-        let known = service.filter(|service| service.generation(generation.number).is_some());
-        let Some(service) = known else { return self.moot(Trouble::Look(generation)) };
-        let what = format!("generation {} of {}", generation.number, service.name);
+        if self.generation(generation).is_none() {
+            return self.moot(Trouble::Look(generation));
+        }
+        let name = &self.record(generation.service).service.name;
+        let what = format!("generation {} of {name}", generation.number);
         let trouble = Trouble::Look(generation);
         match looked {
             Ok(()) => self.over(trouble, &format!("{what} can be looked at again")),
@@ -222,9 +231,16 @@ impl Agent {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
         }
-        change(Step::TakeOverListeners, || {
-            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        let adopted = change(Step::TakeOverListeners, || {
+            match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
+                Err(error) if error.is_lack_of_room() => Ok(Err(error)),
+                adopted => Ok(Ok(adopted?)),
+            }
         })?;
+        if let Err(error) = adopted {
+            let failed = Event::Failed(generation.number, error.to_string());
+            return self.feed(generation.service, failed);
+        }
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
@@ -326,7 +342,12 @@ impl Agent {
         let holders = match listeners.is_empty() {
             true => Vec::new(),
             false => {
-                found::server_of(listeners, None).map(|found| found.processes).unwrap_or_default()
+                match found::server_of(listeners, None) {
+                    Ok(found) => found.processes,
+                    Err(problem) if problem.kind == ProblemKind::Failed => return Err(problem),
+                    // Nobody holds them any more, or others do too.
+                    Err(_) => Vec::new(),
+                }
             }
         };
         let alive: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
@@ -336,6 +357,7 @@ impl Agent {
             if !processes.contains(&holder) {
                 match self.watch_process(generation, holder) {
                     Ok(()) => processes.push(holder),
+                    Err(problem) if Process::lives(holder)? => return Err(problem),
                     // It ended since it was seen: failing here would hide that all have.
                     Err(problem) => tracing::debug!(%problem, "a process has just ended"),
                 }

@@ -29,15 +29,16 @@ impl Agent {
         }
     }
 
-    /// As if each listener of a primary that is closed had been reported now.
+    /// As if the listeners of a primary that are closed had been reported now.
     fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
         let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
         let mut closed = Vec::new();
         for (id, record) in &self.records {
             for generation in &record.service.generations {
                 let key = GenerationId { service: *id, number: generation.number };
-                let gone = generation.listeners.iter().filter(|it| !live.contains(&it.cookie));
-                closed.extend(gone.map(|_listener| key));
+                if generation.listeners.iter().any(|it| !live.contains(&it.cookie)) {
+                    closed.push(key);
+                }
             }
         }
         for generation in closed {

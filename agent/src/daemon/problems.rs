@@ -20,10 +20,12 @@ impl From<DatapathError> for Problem {
             DatapathError::Program { .. } | DatapathError::Object(_) => {
                 problem.fix("run `agent doctor`: it says what this kernel lacks")
             }
+            DatapathError::SocketMapFull { .. } | DatapathError::MapFull { .. } => problem.fix(
+                "wait until replaced generations are gone, or detach what this agent need not serve: the limit is for all its services together",
+            ),
             DatapathError::NoBpfFileSystem(_)
             | DatapathError::Pin { .. }
             | DatapathError::Map { .. }
-            | DatapathError::SocketMapFull { .. }
             | DatapathError::Group { .. }
             | DatapathError::Walk(_)
             | DatapathError::Socket { .. } => problem,
@@ -42,6 +44,7 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         | DatapathError::Map { .. }
         | DatapathError::SocketMapFull { .. }
         | DatapathError::Group { .. }
+        | DatapathError::MapFull { .. }
         | DatapathError::Walk(_)
         | DatapathError::Socket { .. } => ProblemKind::Failed,
     }

@@ -11,7 +11,7 @@ use crate::{
     api::{EventKind, Problem, ProblemKind},
     host::{
         holders,
-        process::{Ending, Pid, Process},
+        process::{Ending, Pid, Process, ProcessError},
         sock_diag::{self, Listener, SocketInode},
     },
     service::{GenerationId, ServiceId},
@@ -36,8 +36,14 @@ impl Agent {
         if let Some(cgroup) = self.cgroup_of(generation)? {
             let members =
                 || cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error));
-            let opened: Vec<_> =
-                members()?.into_iter().filter_map(|pid| Process::open(pid).ok()).collect();
+            let mut opened = Vec::new();
+            for pid in members()? {
+                match Process::open(pid) {
+                    Ok(process) => opened.push(process),
+                    Err(ProcessError::Gone { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             // Whose number was given to a stranger before it was opened is not in the group any more.
             let still: HashSet<_> = members()?.into_iter().collect();
             return Ok(opened.into_iter().filter(|it| still.contains(&it.pid())).collect());
@@ -46,8 +52,16 @@ impl Agent {
         let Some(known) = record.service.generation(generation.number) else {
             return Ok(Vec::new());
         };
-        let reopened = known.processes.iter().filter_map(|it| Process::reopen(*it).ok());
-        Ok(reopened.filter(|it| it.is_alive().unwrap_or(false)).collect())
+        let mut alive = Vec::new();
+        for identity in &known.processes {
+            match Process::reopen(*identity) {
+                Ok(process) if process.is_alive()? => alive.push(process),
+                Ok(_) | Err(ProcessError::Gone { .. }) => {}
+                // Of one that cannot be looked at nobody knows that it is dead.
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(alive)
     }
 
     /// Only the root processes: they know how to end their workers.

@@ -46,9 +46,9 @@ impl Agent {
     /// Notes that something does not work, which will be tried again.
     pub(super) fn trouble(&mut self, trouble: Trouble, message: String) {
         self.troubles.retry.get_or_insert_with(|| Instant::now() + RETRY);
-        let before = self.troubles.lasting.insert(trouble, message.clone());
-        if before.as_ref() != Some(&message) {
-            self.journal.note_agent(EventKind::Warning, message);
+        match self.troubles.lasting.insert(trouble, message.clone()) {
+            None => self.journal.note_agent(EventKind::Warning, message),
+            Some(_) => tracing::debug!("still so: {message}"),
         }
     }
 

@@ -173,9 +173,12 @@ impl Watcher {
     }
 }
 
-/// What the kernel programs have reported, and whether it is all that they had to.
+/// What the kernel programs have reported, and whether it is all that they had to. Reports only say what happened to whom: one
+/// more of the same, as a server with a thousand listeners sends them, says nothing more.
 fn reports(events: &mut Events) -> Vec<Message> {
-    let mut messages: Vec<_> = std::iter::from_fn(|| events.take()).map(Message::Kernel).collect();
+    let mut reported: Vec<_> = std::iter::from_fn(|| events.take()).collect();
+    reported.dedup();
+    let mut messages: Vec<_> = reported.into_iter().map(Message::Kernel).collect();
     match events.newly_lost() {
         Ok(0) => {}
         Ok(lost) => messages.push(Message::ReportsLost(lost)),

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use agent_ebpf::{MAX_ADOPTIONS, MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES};
 use aya::maps::MapError;
 
 /// A failure of the kernel side.
@@ -60,10 +61,7 @@ pub enum DatapathError {
         source: Box<MapError>,
     },
     /// No room for more listeners.
-    #[error(
-        "the socket map has no room for {wanted} more listeners (it holds {})",
-        agent_ebpf::MAX_LISTENERS
-    )]
+    #[error("the socket map has no room for {wanted} more listeners (it holds {})", MAX_LISTENERS)]
     SocketMapFull {
         /// How many were to be added.
         wanted: usize,
@@ -76,6 +74,12 @@ pub enum DatapathError {
         /// Why it failed.
         #[source]
         source: io::Error,
+    },
+    /// No room for one more element.
+    #[error("the map `{map}` is full (it holds {})", limit_of(.map))]
+    MapFull {
+        /// Which map.
+        map: &'static str,
     },
     /// Running the socket iterator.
     #[error("walk the sockets of this network namespace")]
@@ -98,7 +102,34 @@ pub(super) trait Named<T> {
 
 impl<T> Named<T> for Result<T, MapError> {
     fn named(self, operation: &'static str, map: &'static str) -> Result<T, DatapathError> {
-        self.map_err(|source| DatapathError::Map { operation, map, source: Box::new(source) })
+        self.map_err(|source| match source {
+            MapError::SyscallError(ref error) if is_full(&error.io_error) => {
+                DatapathError::MapFull { map }
+            }
+            source => DatapathError::Map { operation, map, source: Box::new(source) },
+        })
+    }
+}
+
+/// What the kernel answers to an insertion for which a hash map has no element left.
+fn is_full(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::TOOBIG.raw_os_error())
+}
+
+/// How many elements the map holds, as the programs declare it.
+fn limit_of(map: &str) -> u32 {
+    match map {
+        "ENDPOINTS" => MAX_ENDPOINTS,
+        "SERVICES" => MAX_SERVICES,
+        "ADOPTIONS" => MAX_ADOPTIONS,
+        _ => MAX_LISTENERS,
+    }
+}
+
+impl DatapathError {
+    /// Whether trying again is in vain as long as nothing else goes.
+    pub const fn is_lack_of_room(&self) -> bool {
+        matches!(self, Self::SocketMapFull { .. } | Self::MapFull { .. })
     }
 }
 

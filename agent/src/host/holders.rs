@@ -39,7 +39,7 @@ pub struct Holders {
 ///
 /// # Errors
 ///
-/// When `/proc` itself cannot be read.
+/// When `/proc` itself cannot be read, or no descriptor is left to read it with.
 pub fn holders(inodes: &HashSet<SocketInode>) -> Result<Holders, ProcessError> {
     let mut holders = Holders::default();
     for pid in all_pids()? {
@@ -47,11 +47,18 @@ pub fn holders(inodes: &HashSet<SocketInode>) -> Result<Holders, ProcessError> {
             Ok(inodes) if inodes.is_empty() => {}
             Ok(inodes) => holders.found.push(Holder { pid, inodes }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => holders.refused += 1,
+            // Then nobody would be found to hold anything.
+            Err(error) if is_exhaustion(&error) => return Err(ProcessError::List(error)),
             // Gone, or a zombie: both hold nothing.
             Err(_) => {}
         }
     }
     Ok(holders)
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].map(|it| Some(it.raw_os_error())).contains(&error.raw_os_error())
 }
 
 /// The numbers of all processes that `/proc` shows, rising.

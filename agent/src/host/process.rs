@@ -104,6 +104,18 @@ impl Process {
         }
     }
 
+    /// Whether a process that was written down earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be found out, for example for want of a descriptor. It may run then.
+    pub fn lives(identity: ProcessIdentity) -> Result<bool, ProcessError> {
+        match Self::reopen(identity).and_then(|process| process.is_alive()) {
+            Err(ProcessError::Gone { .. }) => Ok(false),
+            answer => answer,
+        }
+    }
+
     /// Takes hold of a child of ours that nobody has reaped: it may have exited, but its number is
     /// its own until then.
     pub(super) fn of_child(pid: Pid) -> Result<Self, ProcessError> {

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import resource
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -26,6 +26,7 @@ parser.add_argument("--deaf", action="store_true", help="accept nothing; close t
 parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
 parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
+parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
 options = parser.parse_args()
 
 
@@ -94,8 +95,15 @@ def crash():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-addresses = options.address or ["0.0.0.0"]
-listeners = [listen(address, len(addresses) == 1) for address in addresses]
+if options.listeners > 1:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+addresses = (options.address or ["0.0.0.0"]) * options.listeners
+alone = len(set(addresses)) == 1
+listeners = [listen(address, alone) for address in addresses]
+ready = selectors.DefaultSelector()
+for listener in listeners:
+    ready.register(listener, selectors.EVENT_READ)
 clients = []
 if options.stray:
     subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno() for listener in listeners])
@@ -105,9 +113,9 @@ if options.deaf:
         listener.close()
     signal.pause()
 while True:
-    for listener in select.select(listeners, [], [])[0]:
+    for key, _ in ready.select():
         try:
-            connection, client = listener.accept()
+            connection, client = key.fileobj.accept()
         except BlockingIOError:
             continue
         clients.append(client[1])

@@ -33,6 +33,7 @@ pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
     control_socket::{self, ControlSocket},
+    descriptors,
     message::Message,
     presence::Presence,
     server::{self, Door},
@@ -71,6 +72,7 @@ pub enum Other {
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     require_root()?;
+    descriptors::allow_all();
     let places = &options.places;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);
