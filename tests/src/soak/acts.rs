@@ -3,6 +3,7 @@
 //! Where an event needs the old generation to be alive for long enough, a connection of ours is there before and is idle: the
 //! generation drains until it is dropped.
 
+use std::fmt;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use ::agent::api::{GenerationState, ServiceView};
 use ::agent::exit::ExitCode;
 use ::agent::rollout::{Kind, PortHold, RolloutId};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cast::Role;
 use super::change::{Change, End, Goal, Until};
@@ -46,8 +47,21 @@ impl<'world> Actor<'world> {
         Ok(Self { control, role, random, name, serving: 1, last: 1, rollout, deaths })
     }
 
-    /// Does it, and waits until the service is steady again.
+    /// Does it, and waits until the service is steady again. If the agent is killed when it is about to launch a generation, the
+    /// upgrade ends with that and nothing has happened: it is done again.
     pub(super) fn act(&mut self, event: Event) -> Result<()> {
+        loop {
+            match self.attempt(event) {
+                Err(error) if error.is::<LaunchCut>() => {
+                    self.control.world.notes().cut_launches += 1;
+                    self.must_be_steady()?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn attempt(&mut self, event: Event) -> Result<()> {
         let rollouts = self.control.rollouts()?;
         self.rollout = rollouts.iter().map(|rollout| rollout.id).max();
         match event {
@@ -61,6 +75,10 @@ impl<'world> Actor<'world> {
             Event::KillPrimary => self.kill_primary(),
             Event::KillDraining => self.kill_draining(),
         }?;
+        self.must_be_steady()
+    }
+
+    fn must_be_steady(&self) -> Result<()> {
         let service = self.control.until_steady()?;
         let alone = service.generations[0].number.0;
         ensure!(alone == self.serving, "generation {alone} is left, not {}", self.serving);
@@ -107,8 +125,9 @@ impl<'world> Actor<'world> {
         let _anchor = self.anchor()?;
         let broken = self.role.crashing(next, self.random.u32(1..=30))?;
         let end = self.begin(next, &[], &broken.command, Until::Drained)?.finish()?;
+        end.must_be(ExitCode::RolledBack)?;
         self.deaths.push(Death::told(&self.role.last_words(next), Instant::now())?);
-        end.must_be(ExitCode::RolledBack)
+        Ok(())
     }
 
     fn undo(&mut self) -> Result<()> {
@@ -136,6 +155,7 @@ impl<'world> Actor<'world> {
         self.begin(next, &[], &self.role.server.command(next)?, Until::Switched)?
             .finish()?
             .must_be(ExitCode::Done)?;
+        self.serving = next;
         self.wait();
         let next = self.next();
         let second = self.begin(next, &[], &self.role.server.command(next)?, Until::Drained)?;
@@ -177,7 +197,8 @@ impl<'world> Actor<'world> {
         self.wait();
         self.kill(self.serving)?;
         self.serving = next;
-        upgrade.finish()?.must_be(ExitCode::Done)
+        // Our own connection ended with it.
+        upgrade.finish()?.must_be(ExitCode::FlowsCut)
     }
 
     /// The number of the next generation.
@@ -237,9 +258,7 @@ impl<'world> Actor<'world> {
                 let there = is(&control.service()?, number, state);
                 Ok(there.then_some(Ok(())))
             })?
-            .or_else(|end: End| {
-                anyhow::bail!("ended before its time with {}: {}", end.code, end.said)
-            })
+            .or_else(|end: End| end.is_wrong("going on"))
     }
 
     fn kill(&mut self, generation: u32) -> Result<()> {
@@ -252,11 +271,32 @@ impl<'world> Actor<'world> {
     }
 }
 
+/// An upgrade did not come to pass because the agent was killed when it was about to launch the new generation.
+#[derive(Debug)]
+struct LaunchCut;
+
+impl fmt::Display for LaunchCut {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the agent was killed when it was about to launch a generation")
+    }
+}
+
 impl End {
+    /// The end is there, and this has to be it.
     fn must_be(self, code: ExitCode) -> Result<()> {
-        let Self { code: found, said } = self;
-        ensure!(found == code as i32, "exit code {found} instead of {}: {said}", code as i32);
-        Ok(())
+        match self.code == code as i32 {
+            true => Ok(()),
+            false => self.is_wrong(&format!("exit code {}", code as i32)),
+        }
+    }
+
+    /// It is no end that may come.
+    fn is_wrong(self, instead: &str) -> Result<()> {
+        let Self { code, said, launch_cut } = self;
+        if launch_cut {
+            bail!(LaunchCut);
+        }
+        bail!("exit code {code} instead of {instead}: {said}");
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct End {
     pub(super) code: i32,
     /// What it told on the way.
     pub(super) said: String,
+    /// Whether the new generation did not become ready, and the agent was killed when it was about to launch it.
+    pub(super) launch_cut: bool,
 }
 
 /// How far a command waits.
@@ -79,7 +81,7 @@ impl<'world> Change<'world> {
                 let found = rollouts.iter().find(|rollout| rollout.id == id);
                 if let Some(code) = found.and_then(|rollout| code(rollout, self.goal.until)) {
                     let said = "the agent was killed before it answered".to_owned();
-                    self.progress = Progress::Ended(End { code, said });
+                    self.progress = Progress::Ended(self.end(code, said));
                 }
             }
             Progress::Running(command) => {
@@ -98,6 +100,12 @@ impl<'world> Change<'world> {
     pub(super) fn finish(mut self) -> Result<End> {
         let what = format!("the end of {:?}", self.arguments);
         wait::until(&what, LIMIT, || self.poll())
+    }
+
+    fn end(&self, code: i32, said: String) -> End {
+        let launch = self.begun..self.begun + LAUNCH;
+        let killed = self.control.world.agent_was_killed(&launch);
+        End { code, said, launch_cut: killed && code == NOT_READY }
     }
 
     fn start(&mut self) -> Result<()> {
@@ -120,7 +128,7 @@ impl<'world> Change<'world> {
             {
                 bail!("{:?} did something else: {other:?}", self.arguments);
             }
-            self.progress = Progress::Ended(End { code, said: output.stderr });
+            self.progress = Progress::Ended(self.end(code, output.stderr));
             return Ok(());
         }
         self.control.until_agent_is_back()?;
@@ -164,7 +172,10 @@ fn code(rollout: &RolloutView, until: Until) -> Option<i32> {
     Some(code as i32)
 }
 
+const NOT_READY: i32 = ExitCode::NotReady as i32;
 const NOT_FOUND: i32 = ExitCode::NotFound as i32;
 const FAILED: i32 = ExitCode::Failed as i32;
+/// From the begin of a command to the begin of the program that it brings in, on a busy machine.
+const LAUNCH: Duration = Duration::from_secs(1);
 /// More than the longest drain.
 const LIMIT: Duration = Duration::from_secs(120);

@@ -41,6 +41,8 @@ pub(super) struct Report {
     /// With 95 % confidence, the share of connections that fail without an excuse is at most this.
     pub(super) bound_95: f64,
     pub(super) agent_kills: usize,
+    /// Upgrades that ended with a kill of the agent, and were done again.
+    pub(super) cut_launches: u64,
     pub(super) generation_deaths: usize,
     pub(super) counts: BTreeMap<Event, u64>,
     pub(super) series: Vec<Series>,
@@ -96,6 +98,7 @@ impl Report {
             strays: seen.iter().map(|seen| seen.stray_count).sum(),
             bound_95: 1.0,
             agent_kills: notes.outages.len(),
+            cut_launches: notes.cut_launches,
             generation_deaths: seen.iter().map(|seen| seen.deaths.len()).sum(),
             counts: BTreeMap::new(),
             series: series_of(series, last_agent),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ::agent::load::FailureKind;
 
-use super::flat::{Trend, Whose};
+use super::flat::{self, Trend, Whose};
 use super::loss::Loss;
 use super::report::{Report, Series, Verdict};
 use crate::machine::Machine;
@@ -94,8 +94,8 @@ fn events(report: &Report) -> String {
     line(
         &mut text,
         format_args!(
-            "| kill -9 of the agent | {} | during {meanwhile} of the events above |",
-            report.agent_kills
+            "| kill -9 of the agent | {} | during {meanwhile} of the events above; {} times before it had launched the candidate, which was repeated |",
+            report.agent_kills, report.cut_launches
         ),
     );
     text
@@ -130,9 +130,21 @@ fn end(report: &Report) -> String {
         line(&mut text, format_args!("    {example}"));
     }
     match report.verdict {
-        Verdict::Kept => text.push_str(
-            "kept: no failure of ours, every command ended as it should, nothing grows, nothing is left behind\n",
-        ),
+        Verdict::Kept => {
+            let short = |it: &Series| {
+                it.trend.as_ref().is_none_or(|trend| trend.verdict == flat::Verdict::TooShort)
+            };
+            let grows = match report.series.iter().any(short) {
+                true => "whether anything grows this run is too short to tell",
+                false => "nothing grows",
+            };
+            line(
+                &mut text,
+                format_args!(
+                    "kept: no failure of ours, every command ended as it should, nothing is left behind, {grows}"
+                ),
+            );
+        }
         Verdict::Broken => {
             text.push_str("broken:\n");
             for reason in &report.reasons {

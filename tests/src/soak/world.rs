@@ -1,6 +1,7 @@
 //! What all threads of a run share.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub(super) struct World {
 pub(super) struct Notes {
     pub(super) events: Vec<Done>,
     pub(super) outages: Vec<Outage>,
+    /// Upgrades that failed because the agent was killed when it was about to launch the new generation.
+    pub(super) cut_launches: u64,
     /// What was not as it has to be. One is enough for the run to fail.
     pub(super) faults: Vec<String>,
     over: bool,
@@ -122,6 +125,11 @@ impl World {
             }
             wait::pause(left.min(BEAT));
         }
+    }
+
+    /// Whether the agent was killed in that time.
+    pub(super) fn agent_was_killed(&self, during: &Range<Instant>) -> bool {
+        self.notes().outages.iter().any(|outage| during.contains(&outage.killed))
     }
 
     /// Whether there was a moment without an agent since then.
