@@ -258,7 +258,7 @@ impl<'world> Actor<'world> {
                 let there = is(&control.service()?, number, state);
                 Ok(there.then_some(Ok(())))
             })?
-            .or_else(|end: End| end.is_wrong("going on"))
+            .or_else(|end: End| end.wrong("going on"))
     }
 
     fn kill(&mut self, generation: u32) -> Result<()> {
@@ -286,12 +286,12 @@ impl End {
     fn must_be(self, code: ExitCode) -> Result<()> {
         match self.code == code as i32 {
             true => Ok(()),
-            false => self.is_wrong(&format!("exit code {}", code as i32)),
+            false => self.wrong(&format!("exit code {}", code as i32)),
         }
     }
 
     /// It is no end that may come.
-    fn is_wrong(self, instead: &str) -> Result<()> {
+    fn wrong(self, instead: &str) -> Result<()> {
         let Self { code, said, launch_cut } = self;
         if launch_cut {
             bail!(LaunchCut);
