@@ -197,8 +197,15 @@ impl<'world> Actor<'world> {
         self.wait();
         self.kill(self.serving)?;
         self.serving = next;
+        let end = upgrade.finish()?;
+        let world = self.control.world;
+        let unseen = self.deaths.last().is_some_and(|death| world.agent_missed(death));
+        if unseen && end.code == ExitCode::Done as i32 {
+            world.notes().missed_deaths += 1;
+            return Ok(());
+        }
         // Our own connection ended with it.
-        upgrade.finish()?.must_be(ExitCode::FlowsCut)
+        end.must_be(ExitCode::FlowsCut)
     }
 
     /// The number of the next generation.
