@@ -169,6 +169,38 @@ async fn one_pin_that_is_gone_is_enough_to_build_anew() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_listener_on_another_port_is_led_to_again() -> Result<()> {
+    let (server, other) = (Node::new(PORT)?, Node::new(PORT + 1)?);
+    let (stage, _first) = Stage::attached(&server)?;
+    let mut pin = stage.connect(server.address())?;
+    assert_eq!(stage::ask(&mut pin)?, 1);
+    let _second = stage.start(&other, 2)?;
+    let (public, moved) = (PORT.to_string(), (PORT + 1).to_string());
+    let upgrade = ["upgrade", "--port", &public, "--wait", "switched", "--listen", &moved];
+    stage.agent.run(&upgrade)?.success()?;
+    assert_eq!(stage.generation(server.address())?, 2);
+    kill(&stage)?;
+    fs::remove_dir_all(stage.agent.pins())?;
+
+    let (_daemon, service) = start(&stage)?;
+    assert_eq!(stage::generations(&service)[&2].hold, agent::rollout::PortHold::Moved);
+    let answers = stage.answers(&server, 20).await?;
+    assert_eq!(answers.into_keys().collect::<Vec<_>>(), [2]);
+    // Not by the program of the first one's reuseport group, which was there all the while.
+    let steered = stage.agent.service(PORT)?;
+    assert!(steered.steered >= 20 && steered.unreached == 0, "{steered:#?}");
+    kill(&stage)?;
+
+    // The state may be gone as well, if the pins are there.
+    fs::remove_file(stage.agent.runtime().join("state.json"))?;
+    let service = repair(&stage)?;
+    assert_eq!(stage::generations(&service)[&2].hold, agent::rollout::PortHold::Moved);
+    assert_eq!(stage.generation(server.address())?, 2);
+    assert_eq!(stage::ask(&mut pin)?, 1);
+    Ok(())
+}
+
 #[test]
 fn a_removed_cgroup_is_attached_to_again() -> Result<()> {
     let server = Node::new(PORT)?;

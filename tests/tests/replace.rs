@@ -187,6 +187,21 @@ fn a_successor_ends_when_its_predecessor_would_have() -> Result<()> {
 }
 
 #[test]
+fn one_in_the_background_returns_when_it_answers() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let old = daemon(&stage)?;
+    stage.agent.run(&["daemon", "--replace", "--background"])?.success()?;
+    let new = daemon(&stage)?;
+    assert!(old.ended_within(LIMIT)? && new.pid() != old.pid());
+    stage.switch(&server, 2, &[])?;
+    stage.until_steady(PORT)?;
+    stage.detach(PORT)?;
+    assert!(new.ended_within(LIMIT)?);
+    Ok(())
+}
+
+#[test]
 fn with_nobody_to_replace_it_just_starts() -> Result<()> {
     let stage = Stage::new()?;
     let daemon = stage.agent.start(&mut stage.agent.command(&["daemon", "--replace"]))?;

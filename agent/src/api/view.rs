@@ -140,6 +140,23 @@ pub enum GenerationState {
     Stopping,
 }
 
+impl GenerationState {
+    /// As people read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Primary => "primary",
+            Self::Dead => "dead",
+            Self::Settling => "settling",
+            Self::Draining => "draining",
+            Self::Standby => "standby",
+            Self::Parting => "parting",
+            Self::Finishing => "finishing",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenerView {

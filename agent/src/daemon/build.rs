@@ -138,6 +138,6 @@ fn settle_again(service: &mut Service, now: Timestamp) {
             | Phase::Stopping { .. } => continue,
         };
         let until = now.after(drain.queue_timeout);
-        generation.phase = Phase::Settling { until, quiet: false, keep_until, drain };
+        generation.phase = Phase::Settling { until, keep_until, drain };
     }
 }

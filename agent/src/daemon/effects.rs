@@ -30,7 +30,7 @@ impl Agent {
     }
 
     /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it. While the
-    /// state is not saved, all that cannot be taken back waits.
+    /// state is not saved, all waits that cannot be taken back or is not urgent.
     pub(super) fn finish_effects(&mut self) {
         let mut waiting = VecDeque::new();
         let mut failed = false;
@@ -38,7 +38,7 @@ impl Agent {
             if !self.records.contains_key(&id) {
                 continue;
             }
-            if self.troubles.lasts(Trouble::Unsaved) && !effect.can_be_taken_back() {
+            if self.troubles.lasts(Trouble::Unsaved) && !self.cannot_wait(id, &effect) {
                 waiting.push_back((id, effect));
             } else if let Err(problem) = self.execute(id, &effect) {
                 let service = &self.record(id).service.name;
@@ -55,6 +55,12 @@ impl Agent {
         if !failed {
             self.over(Trouble::Effect, "what could not be done is done");
         }
+    }
+
+    fn cannot_wait(&self, id: ServiceId, effect: &Effect) -> bool {
+        // A map that cannot be read is written: that shows what is wrong with it.
+        let steering = self.datapath.steering(id).ok().flatten();
+        effect.cannot_wait(steering.map(|it| GenerationNumber(it.primary)))
     }
 
     pub(super) fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {

@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use super::{
     agent::Agent,
     observe::{owner, ports},
+    troubles::Trouble,
 };
 use crate::{
     api::Problem,
@@ -63,7 +64,9 @@ impl Agent {
     /// place must be there.
     pub(super) fn look_last(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let id = generation.service;
-        if self.unfinished.iter().any(|(service, _)| *service == id)
+        // While the state cannot be saved, nobody could be told to end: until then it can still become the primary again.
+        if self.troubles.lasts(Trouble::Unsaved)
+            || self.unfinished.iter().any(|(service, _)| *service == id)
             || !self.primary_is_settled(id)?
             || self.still_unattributed(id)?
         {

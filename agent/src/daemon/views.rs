@@ -328,7 +328,11 @@ fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> Stri
             format!("which has {count} live listener(s)")
         }
     };
-    format!("{role} generation {} ({}), {how}", generation.number, state_name(&generation.phase))
+    format!(
+        "{role} generation {} ({}), {how}",
+        generation.number,
+        state_of(&generation.phase).name()
+    )
 }
 
 /// The cookies of all listeners of this network namespace.
@@ -373,20 +377,6 @@ const fn state_of(phase: &Phase) -> GenerationState {
         Phase::Parting { .. } => GenerationState::Parting,
         Phase::Finishing { .. } => GenerationState::Finishing,
         Phase::Stopping { .. } => GenerationState::Stopping,
-    }
-}
-
-const fn state_name(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Starting { .. } => "starting",
-        Phase::Primary => "primary",
-        Phase::Dead => "dead",
-        Phase::Settling { .. } => "settling",
-        Phase::Draining { .. } => "draining",
-        Phase::Standby { .. } => "standby",
-        Phase::Parting { .. } => "parting",
-        Phase::Finishing { .. } => "finishing",
-        Phase::Stopping { .. } => "stopping",
     }
 }
 

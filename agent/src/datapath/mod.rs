@@ -395,7 +395,7 @@ impl Datapath {
         self.kernel.mend_pins()
     }
 
-    /// Unpins and detaches everything: the machine is as it was before the first [`Self::open`].
+    /// Unpins and detaches everything: the machine is as it was before the first agent.
     ///
     /// # Errors
     ///

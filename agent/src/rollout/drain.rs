@@ -7,7 +7,7 @@ use super::{
 use crate::service::GenerationNumber;
 
 impl Service {
-    /// Two empty looks in a row, because a connection can be between the two queues at one of them.
+    /// One empty look is enough: what it missed is found by the last look, which nothing new can come after.
     pub(super) fn note_queues(
         &mut self,
         number: GenerationNumber,
@@ -15,10 +15,7 @@ impl Service {
         now: Timestamp,
     ) -> Vec<Effect> {
         self.note_waited(number, queues.count());
-        let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        let Phase::Settling { quiet, .. } = &mut generation.phase else { return Vec::new() };
-        let was_quiet = std::mem::replace(quiet, queues == Queues::Empty);
-        if was_quiet && queues == Queues::Empty { self.settle(number, now) } else { Vec::new() }
+        if queues == Queues::Empty { self.settle(number, now) } else { Vec::new() }
     }
 
     /// What the flows say, counted from the sockets themselves and not from the counters: a signal cannot be taken back.

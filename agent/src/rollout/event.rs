@@ -101,10 +101,12 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether it can be taken back: only then may it come before the state that it follows from is on disk.
-    pub const fn can_be_taken_back(&self) -> bool {
+    /// Whether it may come before the state that it follows from is on disk: connections wait for another primary (the
+    /// kernel has this one now), and steering can be taken back. That steering forgets a standby is not urgent: as long as
+    /// nobody can be told to end, it is better fallen back to.
+    pub fn cannot_wait(&self, primary: Option<GenerationNumber>) -> bool {
         match self {
-            Self::Steer(_) => true,
+            Self::Steer(targets) => primary != Some(targets.primary),
             Self::Launch(_) | Self::Signal(..) | Self::Kill(_) | Self::Forget(_) => false,
         }
     }

@@ -56,8 +56,6 @@ pub enum Phase {
     Settling {
         /// Until when.
         until: Timestamp,
-        /// Whether the queues were empty when last looked at.
-        quiet: bool,
         /// Until when it is kept to fall back to.
         #[serde(default)]
         keep_until: Timestamp,

@@ -5,18 +5,26 @@
 //! was decided with what the world shows. A `Launch` is never resumed, its outcome is looked up.
 //!
 //! ```text
-//!           Ready            replaced              queues empty twice
-//!  Starting ─────▶ Primary ───────────▶ Settling ───────────────────────▶ Draining ◀────────────┐
-//!     │             ▲   │ Exited           │      (or --queue-timeout)     │    │ drained       │ --keep-old
-//!     │ Failed,     │   ▼                  │                               │    │ too early     │ is over
-//!     │ Exited,     │  Dead                │       no flow left, all idle, │    └────▶ Standby ─┤
-//!     │ --timeout   │                      │       deadline, or graceful   ▼             │      │ flows have come
-//!     │             └── undo, or the ──────┴─────────────────────────── Parting ─────────┼──────┘
-//!     │                 primary died or                                     │ last look  │
-//!     │                 is deaf ◀───────────────────────────────────────────┼────────────┘
-//!     ▼                                                                     ▼
-//!    gone ◀── Exited ────────────────────────────────────────── Finishing, Stopping (signalled, then killed)
+//!  Starting ──▶ Primary ──▶ Settling ──▶ Draining ──▶ Parting ──▶ Finishing, Stopping ──▶ gone
+//!                │  ▲           │         │ ▲  ▲         │
+//!                ▼  │           │         ▼ │  └─────────┤ flows have come
+//!              Dead │           │       Standby          │
+//!                   │           │         │              │
+//!                   └───────────┴─────────┴──────────────┘ undo, or the primary died or is deaf
 //! ```
+//!
+//! | from | to | when |
+//! | --- | --- | --- |
+//! | `Starting` | `Primary` | it listens on every endpoint |
+//! | `Starting` | gone, or `Stopping` if it lives | it failed, exited, was undone, or `--timeout` is over |
+//! | `Primary` | `Settling` | another one takes over |
+//! | `Primary` | `Dead` | it exited, and nobody can take over |
+//! | `Settling` | `Draining` | its queues are empty, or `--queue-timeout` is over |
+//! | `Draining` | `Standby` | it has no flow left, or all are idle, but `--keep-old` is not over |
+//! | `Standby` | `Draining` | `--keep-old` is over, or it is deaf |
+//! | `Draining` | `Parting` | as to `Standby`, and `--keep-old` is over; with flows at the deadline, or if the drain is graceful |
+//! | `Parting` | `Finishing` (graceful), `Stopping` | the last look found nothing that is waited for |
+//! | `Finishing` | `Stopping` | it has not ended at the deadline, and is killed |
 //!
 //! INVARIANT: steering changes before anything is taken away. A generation that served is signalled only after `Parting`:
 //! steering had forgotten it, and then its queues were seen empty, or their time was up. Until the signal is decided it can
@@ -31,6 +39,8 @@ mod plan;
 mod record;
 mod resume;
 mod service;
+#[cfg(test)]
+mod simulator;
 mod steering;
 #[cfg(test)]
 mod tests;

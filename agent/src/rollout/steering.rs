@@ -50,7 +50,6 @@ impl Service {
             } else if let (Phase::Primary, Some(drain)) = (&generation.phase, drain) {
                 generation.phase = Phase::Settling {
                     until: now.after(drain.queue_timeout),
-                    quiet: false,
                     keep_until: now.after(drain.keep_old),
                     drain: drain.clone(),
                 };

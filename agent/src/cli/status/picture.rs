@@ -82,7 +82,7 @@ fn cells(generation: &GenerationView, look: Look) -> [String; COLUMNS.len()] {
     [
         if generation.takes_new_connections { "▶" } else { "" }.to_owned(),
         generation.number.to_string(),
-        state(generation.state).to_owned(),
+        generation.state.name().to_owned(),
         pids(&generation.pids, look),
         listeners(&generation.listeners),
         hold(generation.hold).to_owned(),
@@ -94,20 +94,6 @@ fn cells(generation: &GenerationView, look: Look) -> [String; COLUMNS.len()] {
         generation.log.as_ref().map_or_else(dash, |log| log.display().to_string()),
         generation.command.join(" "),
     ]
-}
-
-const fn state(state: GenerationState) -> &'static str {
-    match state {
-        GenerationState::Starting => "starting",
-        GenerationState::Primary => "primary",
-        GenerationState::Dead => "dead",
-        GenerationState::Settling => "settling",
-        GenerationState::Draining => "draining",
-        GenerationState::Standby => "standby",
-        GenerationState::Parting => "parting",
-        GenerationState::Finishing => "finishing",
-        GenerationState::Stopping => "stopping",
-    }
 }
 
 const fn hold(hold: PortHold) -> &'static str {

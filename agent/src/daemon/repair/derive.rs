@@ -276,7 +276,6 @@ fn phase(number: GenerationNumber, steering: &Steering, listens: bool, origin: &
     }
     Phase::Settling {
         until: now.after(drain.queue_timeout),
-        quiet: false,
         keep_until: Timestamp::default(),
         drain,
     }

@@ -1,6 +1,8 @@
 //! The histories that matter, one by one. The simulator has the others.
 
-use std::{collections::BTreeSet, time::Duration};
+mod leaving;
+
+use std::time::Duration;
 
 use super::*;
 use crate::service::{GenerationNumber, ServiceId};
@@ -84,9 +86,8 @@ fn outcome(service: &Service, id: u64) -> Option<&Outcome> {
     }
 }
 
-/// Looks twice at the empty queues of a generation that settles.
+/// Looks at the empty queues of a generation that settles.
 fn settle(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
-    assert_eq!(apply(service, Event::Queues(number(one), Queues::Empty), now), []);
     apply(service, Event::Queues(number(one), Queues::Empty), now)
 }
 
@@ -127,154 +128,6 @@ fn an_upgrade_switches_then_drains_then_signals_then_forgets() {
 }
 
 #[test]
-fn what_the_kernel_gave_to_a_standby_is_found_by_the_last_look() {
-    let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
-    count(&mut service, 1, 0, at(2));
-    let waiting = Event::LastLook(number(1), Queues::Waiting(2), Flows { open: 0, idle: SECOND });
-    assert_eq!(apply(&mut service, waiting, at(2)), []);
-    assert_eq!(last_look(&mut service, 1, 2, at(2)), [targets(2, &[1])], "it drains on");
-    assert!(matches!(phase(&service, 1), Phase::Draining { .. }));
-    assert_eq!(service.rollout(RolloutId(1)).unwrap().waited, 2);
-}
-
-#[test]
-fn a_primary_that_dies_before_the_last_look_is_replaced_by_the_parting_one() {
-    let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
-    count(&mut service, 1, 0, at(2));
-    let effects = apply(&mut service, Event::Exited(number(2)), at(2));
-    assert_eq!(effects, [targets(1, &[]), Effect::Forget(number(2))]);
-    assert_eq!(last_look(&mut service, 1, 0, at(2)), []);
-}
-
-#[test]
-fn a_generation_is_kept_as_standby_after_its_drain() {
-    let mut service = upgraded_keeping(PATIENT, 60);
-    settle(&mut service, 1, at(1));
-    assert_eq!(count(&mut service, 1, 0, at(2)), [], "steering still falls back to it");
-    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
-    assert_eq!(service.next_deadline(), Some(at(61)));
-    assert_eq!(apply(&mut service, Event::Tick, at(60)), []);
-    assert!(matches!(phase(&service, 1), Phase::Standby { .. }));
-
-    apply(&mut service, Event::Tick, at(61));
-    assert_eq!(count(&mut service, 1, 1, at(62)), [], "it got a flow by a fallback");
-    assert_eq!(count(&mut service, 1, 0, at(63)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 0, at(63)), [Effect::Signal(number(1), 15)]);
-}
-
-#[test]
-fn undo_goes_back_to_a_standby() {
-    let mut service = upgraded_keeping(PATIENT, 60);
-    settle(&mut service, 1, at(1));
-    count(&mut service, 1, 0, at(2));
-    assert_eq!(apply(&mut service, Event::Undo(drain(PATIENT)), at(30)), [targets(1, &[2])]);
-    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "what has ended stays ended");
-}
-
-#[test]
-fn a_graceful_standby_is_told_when_its_time_is_over() {
-    let mut service = upgraded_keeping(DrainPolicy::Graceful, 30);
-    assert_eq!(settle(&mut service, 1, at(1)), []);
-    assert_eq!(count(&mut service, 1, 2, at(2)), []);
-    assert_eq!(service.next_deadline(), Some(at(31)));
-    assert_eq!(apply(&mut service, Event::Tick, at(31)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 2, at(31)), [Effect::Signal(number(1), 15)]);
-    assert!(matches!(phase(&service, 1), Phase::Finishing { .. }));
-}
-
-#[test]
-fn the_drain_deadline_ends_flows_although_the_generation_was_to_be_kept() {
-    let mut service = upgraded_keeping(PATIENT, 3600);
-    settle(&mut service, 1, at(1));
-    assert_eq!(count(&mut service, 1, 2, at(61)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 2, at(61)), [Effect::Signal(number(1), 15)]);
-    apply(&mut service, Event::Exited(number(1)), at(62));
-    assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 2 }));
-}
-
-#[test]
-fn a_deaf_primary_is_replaced_and_drains() {
-    let mut service = upgraded(PATIENT);
-    let effects = apply(&mut service, Event::Deaf(number(2)), at(2));
-    assert_eq!(effects, [targets(1, &[2])]);
-    let reason = "generation 2 closed its listener".to_owned();
-    assert_eq!(outcome(&service, 1), Some(&Outcome::RolledBack { reason }));
-    settle(&mut service, 2, at(3));
-    assert_eq!(count(&mut service, 2, 0, at(4)), [targets(1, &[])]);
-    assert_eq!(last_look(&mut service, 2, 0, at(4)), [Effect::Signal(number(2), 15)]);
-}
-
-#[test]
-fn nobody_falls_back_to_a_deaf_generation() {
-    let mut service = upgraded(PATIENT);
-    assert_eq!(apply(&mut service, Event::Deaf(number(1)), at(2)), []);
-    let refused = service.apply(Event::Undo(drain(PATIENT)), at(2));
-    assert_eq!(refused, Err(Refusal::NothingToUndo));
-    assert_eq!(apply(&mut service, Event::Deaf(number(2)), at(3)), [], "nobody can take over");
-    assert_eq!(service.primary().unwrap().number, number(2));
-}
-
-#[test]
-fn an_old_generation_that_dies_takes_its_flows_with_it() {
-    let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
-    count(&mut service, 1, 7, at(2));
-    let effects = apply(&mut service, Event::Exited(number(1)), at(3));
-    assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
-    assert_eq!(outcome(&service, 1), Some(&Outcome::OldDied { flows: 7 }));
-}
-
-#[test]
-fn a_new_generation_that_dies_when_the_old_one_was_told_to_end_fails_the_rollout() {
-    let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
-    count(&mut service, 1, 0, at(2));
-    last_look(&mut service, 1, 0, at(2));
-    assert_eq!(apply(&mut service, Event::Exited(number(2)), at(3)), []);
-    assert_eq!(outcome(&service, 1), Some(&Outcome::NewDied));
-    assert_eq!(service.primary().unwrap().phase, Phase::Dead);
-}
-
-/// What the world shows of a service for which all was done.
-fn all_done(service: &Service) -> Seen {
-    let numbers: BTreeSet<_> = service.generations.iter().map(|it| it.number).collect();
-    Seen {
-        steering: service.targets(),
-        listening: numbers.clone(),
-        alive: numbers.clone(),
-        mapped: numbers,
-    }
-}
-
-#[test]
-fn after_a_restart_only_what_was_not_done_is_done() {
-    let mut service = upgraded(PATIENT);
-    let before = service.targets();
-    settle(&mut service, 1, at(1));
-    count(&mut service, 1, 0, at(2));
-    let seen = Seen { steering: before, ..all_done(&service) };
-    assert_eq!(service.resume(&seen), [targets(2, &[])]);
-    assert_eq!(service.resume(&all_done(&service)), []);
-
-    last_look(&mut service, 1, 0, at(2));
-    let signal = Effect::Signal(number(1), 15);
-    assert_eq!(service.resume(&all_done(&service)), [signal]);
-    let closed = Seen { listening: [number(2)].into(), ..all_done(&service) };
-    assert_eq!(service.resume(&closed), [], "it closed its listener when it was told");
-    apply(&mut service, Event::Told(number(1)), at(2));
-    assert_eq!(service.resume(&all_done(&service)), []);
-
-    apply(&mut service, Event::Tick, at(12));
-    assert_eq!(service.resume(&all_done(&service)), [Effect::Kill(number(1))]);
-    let mapped = all_done(&service).mapped;
-    apply(&mut service, Event::Exited(number(1)), at(13));
-    let seen = Seen { mapped, ..all_done(&service) };
-    assert_eq!(service.resume(&seen), [Effect::Forget(number(1))]);
-}
-
-#[test]
 fn a_state_of_an_earlier_version_is_read() {
     let mut value = serde_json::to_value(upgraded(PATIENT)).unwrap();
     for generation in value["generations"].as_array_mut().unwrap() {
@@ -293,9 +146,9 @@ fn a_state_of_an_earlier_version_is_read() {
 }
 
 #[test]
-fn one_empty_look_between_two_full_ones_does_not_settle() {
+fn a_generation_settles_when_its_queues_are_empty_or_their_time_is_up() {
     let mut service = upgraded(PATIENT);
-    for queues in [Queues::Empty, Queues::Waiting(1), Queues::Empty, Queues::Waiting(3)] {
+    for queues in [Queues::Waiting(1), Queues::Waiting(3), Queues::Waiting(2)] {
         apply(&mut service, Event::Queues(number(1), queues), at(1));
         assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Settling { .. }));
     }

@@ -1,0 +1,304 @@
+//! The agent in miniature: takes events, writes down, executes, looks, and comes back after a crash, as `daemon` does.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use super::{Halt, Mutation, Report, Simulation, broken, world::Allowed};
+use crate::{
+    rollout::{
+        DrainPolicy, Effect, Event, Flows, Generation, Origin, Phase, PortHold, Queues, Seen,
+        Service,
+    },
+    service::GenerationNumber,
+};
+
+/// What is lost when it crashes.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) service: Service,
+    unfinished: VecDeque<Effect>,
+}
+
+impl Agent {
+    /// Whether all that was decided is done.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unfinished.is_empty()
+    }
+
+    /// The newest steering takes the place of one that could not be executed yet.
+    fn enqueue(&mut self, effects: Vec<Effect>) {
+        let is_steer = |effect: &Effect| matches!(effect, Effect::Steer(_));
+        for effect in effects {
+            match self.unfinished.iter_mut().find(|it| is_steer(it) && is_steer(&effect)) {
+                Some(stale) => *stale = effect,
+                None => self.unfinished.push_back(effect),
+            }
+        }
+    }
+}
+
+impl Simulation {
+    /// As `Agent::feed`: apply, write down, execute.
+    pub(super) fn feed(&mut self, event: Event) -> Result<(), Halt> {
+        let (now, disk_full) = (self.now, self.disk_full);
+        let Some(agent) = &mut self.agent else { return Ok(()) };
+        let before = event.is_request().then(|| agent.service.clone());
+        let applied = agent.service.apply(event, now);
+        match (applied, before) {
+            // Nothing can be written down: whoever asks is told no.
+            (Ok(_), Some(before)) if disk_full => agent.service = before,
+            (Ok(effects), _) => agent.enqueue(effects),
+            (Err(_), Some(before)) if agent.service == before => {}
+            (Err(refusal), _) => return broken(format!("{refusal} has changed the state")),
+        }
+        if self.mutation == Some(Mutation::ActsBeforeItWrites) {
+            self.finish_effects()?;
+        }
+        self.save()?;
+        self.finish_effects()
+    }
+
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.service != self.disk)
+    }
+
+    pub(super) fn save(&mut self) -> Result<(), Halt> {
+        if self.is_unsaved() && !self.disk_full {
+            self.may_crash()?;
+            let Some(agent) = &self.agent else { return Ok(()) };
+            self.disk.clone_from(&agent.service);
+            if let Some(reached) = &mut self.reached {
+                reached.note(&self.disk);
+            }
+            self.may_crash()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish_effects(&mut self) -> Result<(), Halt> {
+        while let Some(effect) = self.next_effect() {
+            self.may_crash()?;
+            if self.fails() {
+                self.agent.iter_mut().for_each(|it| it.unfinished.push_front(effect.clone()));
+                return Ok(());
+            }
+            self.execute(effect)?;
+            self.may_crash()?;
+        }
+        Ok(())
+    }
+
+    /// While the state is not saved, only what cannot wait for that.
+    fn next_effect(&mut self) -> Option<Effect> {
+        let hasty = [Some(Mutation::EndsUnsaved), Some(Mutation::ActsBeforeItWrites)];
+        let saved = !self.is_unsaved() || hasty.contains(&self.mutation);
+        let primary = self.world.steering.as_ref().map(|targets| targets.primary);
+        let unfinished = &mut self.agent.as_mut()?.unfinished;
+        match self.mutation {
+            Some(Mutation::LastEffectFirst) if saved => unfinished.pop_back(),
+            _ => {
+                let next = unfinished.iter().position(|it| saved || it.cannot_wait(primary))?;
+                unfinished.remove(next)
+            }
+        }
+    }
+
+    fn execute(&mut self, effect: Effect) -> Result<(), Halt> {
+        match effect {
+            Effect::Launch(number) if self.one_in(10) => {
+                self.world.mapped.insert(number);
+                self.feed(Event::Failed(number, String::new()))?;
+                self.feed(Event::Exited(number))
+            }
+            Effect::Launch(number) => {
+                let slow = self.one_in(3);
+                self.world.launch(number, slow)
+            }
+            Effect::Steer(mut targets) => {
+                if self.mutation == Some(Mutation::ForgetsStandbys) {
+                    targets.standbys.clear();
+                }
+                // With a full disk, one that failed before may carry a later decision that is in memory only.
+                let in_memory = self.agent.as_ref().filter(|_| self.disk_full);
+                let decided = in_memory.map_or(&self.disk, |agent| &agent.service);
+                let leaves = |number| decided.generation(number).is_none_or(|it| !it.can_serve());
+                self.world.steer(targets, leaves)
+            }
+            Effect::Signal(number, _) => {
+                self.world.signal(number)?;
+                let slow = self.world.servers.get(&number).is_some_and(|it| it.slow && it.alive);
+                if !slow {
+                    // Of one that goes on listening nobody could tell that it was told, if this is not written down.
+                    self.may_crash()?;
+                }
+                let calm = self.calm;
+                self.calm = calm || slow;
+                if self.mutation != Some(Mutation::ForgetsSignals) {
+                    self.feed(Event::Told(number))?;
+                }
+                self.calm = calm;
+                Ok(())
+            }
+            Effect::Kill(number) => {
+                self.world.die(number);
+                self.report(Report::Exited(number));
+                Ok(())
+            }
+            Effect::Forget(number) => self.world.forget(number),
+        }
+    }
+
+    /// Starts after a crash: what was decided and not done is done, then it looks who died meanwhile.
+    pub(super) fn start(&mut self) -> Result<(), Halt> {
+        let service = self.disk.clone();
+        let seen = self.seen(&service);
+        let effects = service.resume(&seen);
+        for effect in &effects {
+            if matches!(effect, Effect::Steer(targets) if self.world.steering.as_ref() == Some(targets))
+            {
+                return broken(format!("{effect:?} is executed again"));
+            }
+        }
+        let numbers: Vec<_> = service.generations.iter().map(|it| it.number).collect();
+        self.agent = Some(Agent { service, unfinished: effects.into() });
+        self.finish_effects()?;
+        for number in numbers {
+            self.adopt(number)?;
+        }
+        Ok(())
+    }
+
+    fn seen(&self, service: &Service) -> Seen {
+        let numbers = || service.generations.iter().map(|it| it.number);
+        let alive: BTreeSet<_> = numbers().filter(|number| self.lives(*number)).collect();
+        let listening = numbers().filter(|number| self.world.reachable(*number)).collect();
+        let mapped = match self.mutation {
+            Some(Mutation::LeavesTraces) => BTreeSet::new(),
+            _ => self.world.mapped.clone(),
+        };
+        match self.mutation {
+            Some(Mutation::ResumesBlindly) => {
+                Seen { steering: None, listening: alive.clone(), alive, mapped }
+            }
+            _ => Seen { steering: self.world.steering.clone(), listening, alive, mapped },
+        }
+    }
+
+    fn adopt(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        let Some(known) = self.generation(number) else { return Ok(()) };
+        let (phase, found) = (known.phase.clone(), known.origin == Origin::Found);
+        match phase {
+            Phase::Starting { .. } if found => self.feed(Event::Failed(number, String::new())),
+            Phase::Dead => Ok(()),
+            _ if !self.lives(number) => self.feed(Event::Exited(number)),
+            _ => self.take(Report::Closed(number)),
+        }
+    }
+
+    /// As the agent takes what is reported: it asks the world whether it is so.
+    pub(super) fn take(&mut self, report: Report) -> Result<(), Halt> {
+        match report {
+            Report::Exited(number) if !self.lives(number) => self.feed(Event::Exited(number)),
+            Report::Closed(number)
+                if self.lives(number)
+                    && !self.world.reachable(number)
+                    && self.generation(number).is_some_and(|it| !it.deaf) =>
+            {
+                self.feed(Event::Deaf(number))
+            }
+            Report::Appeared(number) => self.look(number),
+            Report::Exited(_) | Report::Closed(_) => Ok(()),
+        }
+    }
+
+    /// Looks at one generation, as its phase wants it.
+    pub(super) fn look(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        let Some(phase) = self.phase(number) else { return Ok(()) };
+        let Some(server) = self.world.servers.get(&number).cloned() else { return Ok(()) };
+        let idle = Duration::from_secs(if self.one_in(2) { 0 } else { 100 });
+        let flows = Flows { open: server.flows(), idle };
+        let queues = queues(server.half_open + server.queued);
+        match phase {
+            Phase::Starting { .. } if server.hears() => {
+                self.world.adopt(number);
+                self.may_crash()?;
+                self.feed(Event::Ready(number, PortHold::Shared))
+            }
+            Phase::Primary if server.hears() && !self.world.reachable(number) => {
+                self.world.adopt(number);
+                self.feed(Event::Listens(number))
+            }
+            Phase::Settling { .. } => self.feed(Event::Queues(number, queues)),
+            Phase::Draining { .. } | Phase::Finishing { .. } => {
+                self.feed(Event::Flows(number, flows))
+            }
+            Phase::Parting { .. } => self.look_last(number, idle),
+            Phase::Starting { .. }
+            | Phase::Primary
+            | Phase::Dead
+            | Phase::Standby { .. }
+            | Phase::Stopping { .. } => Ok(()),
+        }
+    }
+
+    fn look_last(&mut self, number: GenerationNumber, idle: Duration) -> Result<(), Halt> {
+        let hasty = self.mutation == Some(Mutation::LooksBeforeItSteers);
+        let busy = self.is_unsaved() || self.agent.as_ref().is_some_and(|it| !it.is_idle());
+        if busy && !hasty {
+            return Ok(());
+        }
+        if self.mutation != Some(Mutation::TrustsThePrimary) && !self.primary_is_settled()? {
+            return Ok(());
+        }
+        let Some(Phase::Parting { until, deadline, drain }) = self.phase(number) else {
+            return Ok(());
+        };
+        // In the order in which a connection goes, and connections go meanwhile.
+        let half_open = self.world.server(number)?.half_open;
+        self.advance(number);
+        let server = self.world.server(number)?.clone();
+        let mut flows = Flows { open: server.flows(), idle };
+        let mut queues = queues(half_open + server.queued);
+        if self.mutation == Some(Mutation::LooksAway) {
+            (queues, flows.open) = (Queues::Empty, 0);
+        }
+        let patient = drain.policy == DrainPolicy::Patient { idle: None };
+        let allowed =
+            Allowed { waiting: self.now >= until, flows: !patient || self.now >= deadline };
+        self.world.allowed.insert(number, allowed);
+        let needed = self.is_needed(number);
+        self.feed(Event::LastLook(number, queues, flows))?;
+        let told =
+            matches!(self.phase(number), Some(Phase::Finishing { .. } | Phase::Stopping { .. }));
+        if told && needed {
+            return broken(format!("{number} is told to end, and nobody else can serve"));
+        }
+        Ok(())
+    }
+
+    /// Whether it could serve and the primary cannot.
+    fn is_needed(&self, number: GenerationNumber) -> bool {
+        let primary = self.agent.as_ref().and_then(|it| it.service.primary());
+        self.generation(number).is_some_and(Generation::can_take_over)
+            && self.world.reachable(number)
+            && !primary.is_some_and(|primary| self.world.reachable(primary.number))
+    }
+
+    fn primary_is_settled(&mut self) -> Result<bool, Halt> {
+        let primary = self.agent.as_ref().and_then(|it| it.service.primary());
+        let Some((number, phase)) = primary.map(|it| (it.number, it.phase.clone())) else {
+            return Ok(true);
+        };
+        if phase == Phase::Dead || self.world.reachable(number) {
+            return Ok(true);
+        }
+        self.take(Report::Closed(number))?;
+        Ok(self.lives(number))
+    }
+}
+
+fn queues(waiting: u64) -> Queues {
+    if waiting == 0 { Queues::Empty } else { Queues::Waiting(waiting) }
+}

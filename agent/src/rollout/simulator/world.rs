@@ -1,0 +1,192 @@
+//! What is not ours: servers, their connections, and what the kernel was told. Short, and of its own opinion.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Halt, broken};
+use crate::{rollout::Targets, service::GenerationNumber};
+
+/// One server, and the connections that the kernel gave it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Server {
+    pub(super) alive: bool,
+    pub(super) listens: bool,
+    /// Whether it goes on listening when it is told to end.
+    pub(super) slow: bool,
+    pub(super) started_by_others: bool,
+    /// How often it was told.
+    pub(super) signals: u32,
+    pub(super) half_open: u64,
+    /// On its way from half-open to queued, where no look finds it.
+    pub(super) between: u64,
+    pub(super) queued: u64,
+    pub(super) accepted: u64,
+}
+
+impl Server {
+    pub(super) fn hears(&self) -> bool {
+        self.alive && self.listens
+    }
+
+    pub(super) fn flows(&self) -> u64 {
+        self.queued + self.accepted
+    }
+
+    fn waiting(&self) -> u64 {
+        self.half_open + self.between + self.queued
+    }
+
+    fn close(&mut self) {
+        (self.listens, self.half_open, self.between, self.queued) = (false, 0, 0, 0);
+    }
+}
+
+/// What may still end with a generation when it is told to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowed {
+    /// Connections that it has not accepted: the time for them was up.
+    pub(super) waiting: bool,
+    /// Its flows: it finishes them by itself, or they were idle, or the time for them was up.
+    pub(super) flows: bool,
+}
+
+/// Servers and kernel.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) servers: BTreeMap<GenerationNumber, Server>,
+    pub(super) steering: Option<Targets>,
+    /// Of which generations the maps know.
+    pub(super) mapped: BTreeSet<GenerationNumber>,
+    /// Whose listeners are in the socket map.
+    pub(super) adopted: BTreeSet<GenerationNumber>,
+    pub(super) forgotten: BTreeSet<GenerationNumber>,
+    /// Those that steering led to at some time, until it was told to forget one that is to end.
+    pub(super) promised: BTreeSet<GenerationNumber>,
+    /// What was seen by the last look at a generation.
+    pub(super) allowed: BTreeMap<GenerationNumber, Allowed>,
+}
+
+impl World {
+    /// Whether it takes connections that are steered to it.
+    pub(super) fn reachable(&self, number: GenerationNumber) -> bool {
+        self.adopted.contains(&number) && self.servers.get(&number).is_some_and(Server::hears)
+    }
+
+    pub(super) fn steers_to(&self, number: GenerationNumber) -> bool {
+        self.order().any(|target| target == number)
+    }
+
+    fn order(&self) -> impl Iterator<Item = GenerationNumber> {
+        let targets = self.steering.iter();
+        targets.flat_map(|it| std::iter::once(it.primary).chain(it.standbys.iter().copied()))
+    }
+
+    /// Lets connections go on: none is between two queues for as long as this takes.
+    pub(super) fn advance(&mut self, number: GenerationNumber, moved: [u64; 3]) {
+        let Some(server) = self.servers.get_mut(&number) else { return };
+        server.queued += std::mem::take(&mut server.between);
+        let [between, queued, accepted] = moved;
+        let accepted = accepted.min(server.queued);
+        (server.queued, server.accepted) = (server.queued - accepted, server.accepted + accepted);
+        let queued = queued.min(server.half_open);
+        (server.half_open, server.queued) = (server.half_open - queued, server.queued + queued);
+        let between = between.min(server.half_open);
+        (server.half_open, server.between) = (server.half_open - between, between);
+    }
+
+    /// A client connects: no connection is refused while a generation lives that can serve.
+    pub(super) fn connect(&mut self) -> Result<(), Halt> {
+        let steered = self.order().find(|number| self.reachable(*number));
+        let Some(number) = steered else {
+            return match self.promised.iter().find(|number| self.reachable(**number)) {
+                Some(number) => broken(format!("a client is refused, and {number} could serve")),
+                None => Ok(()),
+            };
+        };
+        self.server(number)?.half_open += 1;
+        Ok(())
+    }
+
+    pub(super) fn server(&mut self, number: GenerationNumber) -> Result<&mut Server, Halt> {
+        let server = self.servers.get_mut(&number);
+        server.ok_or_else(|| Halt::Broken(format!("there is no server {number}")))
+    }
+
+    pub(super) fn die(&mut self, number: GenerationNumber) {
+        if let Some(server) = self.servers.get_mut(&number) {
+            server.close();
+            (server.alive, server.accepted) = (false, 0);
+        }
+    }
+
+    /// Its listener leaves the socket map by itself.
+    pub(super) fn deafen(&mut self, number: GenerationNumber) {
+        self.adopted.remove(&number);
+        if let Some(server) = self.servers.get_mut(&number) {
+            server.close();
+        }
+    }
+
+    pub(super) fn launch(&mut self, number: GenerationNumber, slow: bool) -> Result<(), Halt> {
+        if self.servers.contains_key(&number) {
+            return broken(format!("{number} is launched twice"));
+        }
+        self.servers.insert(number, Server { alive: true, slow, ..Server::default() });
+        self.mapped.insert(number);
+        Ok(())
+    }
+
+    pub(super) fn adopt(&mut self, number: GenerationNumber) {
+        self.mapped.insert(number);
+        self.adopted.insert(number);
+    }
+
+    /// `leaves` says for whom it was decided that steering forgets it.
+    pub(super) fn steer(
+        &mut self,
+        targets: Targets,
+        leaves: impl Fn(GenerationNumber) -> bool,
+    ) -> Result<(), Halt> {
+        if self.servers.get(&targets.primary).is_some_and(|it| it.signals > 0) {
+            return broken(format!("{} is steered to, though it was told to end", targets.primary));
+        }
+        self.steering = Some(targets);
+        let order: Vec<_> = self.order().collect();
+        self.promised.retain(|number| order.contains(number) || !leaves(*number));
+        self.promised.extend(order);
+        Ok(())
+    }
+
+    /// A generation is told to end only once, when steering leads to it no more, and with nothing left that is waited for.
+    pub(super) fn signal(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        if self.steers_to(number) {
+            return broken(format!("{number} is told to end while it is steered to"));
+        }
+        let allowed = self.allowed.get(&number).copied();
+        let Some(server) = self.servers.get_mut(&number) else { return Ok(()) };
+        server.signals += 1;
+        let told = || broken(format!("{number} is told to end: {server:?}, {allowed:?}"));
+        match allowed {
+            _ if server.signals > 1 => return told(),
+            Some(allowed) if server.waiting() > 0 && !allowed.waiting => return told(),
+            Some(allowed) if server.accepted > 0 && !allowed.flows => return told(),
+            // A candidate that is given up: nobody was ever steered to it.
+            Some(_) | None => {}
+        }
+        if !server.slow {
+            server.close();
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        if self.steering.as_ref().is_some_and(|targets| targets.primary == number) {
+            return broken(format!("{number} is forgotten while it is steered to"));
+        }
+        self.adopted.remove(&number);
+        self.mapped.remove(&number);
+        match self.forgotten.insert(number) {
+            true => Ok(()),
+            false => broken(format!("{number} is forgotten twice")),
+        }
+    }
+}
