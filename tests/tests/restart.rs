@@ -2,7 +2,11 @@
 
 use agent::api::{GenerationState, ServiceView};
 use agent::load::{Plan, Running};
+use agent_ebpf::flow::{GenerationKey, LISTENER, Tag};
+use agent_ebpf::socket::{ADOPT_LISTENER, Adoption, NOT_SEEN};
+use agent_ebpf::steering::{ListenerSet, ListenerSetKey};
 use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, Map, MapData};
 use tests::agent::Pending;
 use tests::servers::{Nginx, Node, Script, Server};
 use tests::stage::{self, LIMIT, Stage};
@@ -205,5 +209,41 @@ async fn an_old_generation_that_ended_while_no_agent_ran_is_not_waited_for() -> 
     assert_eq!(service.generations[0].number.0, 2);
     let answers = stage.answers(&server, 20).await?;
     assert_eq!(answers.into_keys().collect::<Vec<_>>(), [2]);
+    Ok(())
+}
+
+/// Found by the soak: connections to one service reached the server of another one.
+#[tokio::test]
+async fn a_listener_that_a_killed_agent_was_taking_over_gets_no_slot_of_another_service()
+-> Result<()> {
+    let (ours, other) = (Node::new(PORT)?, Script::new(PORT + 1)?);
+    let (stage, _first) = Stage::attached(&ours)?;
+    let _other = stage.start(&other, 7)?;
+    stage.agent.attach(PORT + 1)?.success()?;
+    let listener = stage.agent.service(PORT + 1)?.generations[0].listeners[0].cookie;
+    kill(&stage)?;
+    // As an agent leaves it that is killed while it takes the other service's listener over.
+    let map = |name: &str| MapData::from_pin(stage.agent.maps().join(name)).map(Map::HashMap);
+    let sets: HashMap<_, ListenerSetKey, ListenerSet> = map("LISTENER_SETS")?.try_into()?;
+    let sets = sets.iter().collect::<Result<Vec<_>, _>>()?;
+    let slot = sets.iter().map(|(_, set)| set.first + set.count).max().context("no slots")?;
+    let service = sets.iter().map(|(key, _)| key.service).max().context("no services")?;
+    let tag = Tag {
+        generation: GenerationKey { service, generation: 1 },
+        role: LISTENER,
+        options_set: 0,
+    };
+    let wish = Adoption { action: ADOPT_LISTENER, slot, share: 0, outcome: NOT_SEEN, tag };
+    let mut wishes: HashMap<_, u64, Adoption> = map("ADOPTIONS")?.try_into()?;
+    wishes.insert(listener, wish, 0)?;
+
+    let (_daemon, _) = start_again(&stage)?;
+    stage.switch(&ours, 2, &[])?;
+    // Taking over is one walk over all sockets, so that this one would do what the killed agent wanted.
+    stage.switch(&other, 8, &["--cwd", "/"])?;
+    let answers = stage.answers(&ours, 50).await?;
+    assert_eq!(answers.into_keys().collect::<Vec<_>>(), [2]);
+    let answers = stage.answers(&other, 50).await?;
+    assert_eq!(answers.into_keys().collect::<Vec<_>>(), [8]);
     Ok(())
 }

@@ -12,7 +12,10 @@ use agent_ebpf::{
     socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, MOVE_FLOW, NO_SLOT, NOT_SEEN, RELEASE},
 };
 
-use super::{Datapath, DatapathError, error::Named as _};
+use super::{
+    Datapath, DatapathError,
+    error::{self, Named as _},
+};
 use crate::service::{Endpoint, GenerationId, LocalAddress};
 
 /// A listener of a generation, found by `sock_diag`.
@@ -135,6 +138,12 @@ impl Datapath {
         wanted: impl IntoIterator<Item = (u64, Adoption)>,
     ) -> Result<HashMap<u64, i32>, DatapathError> {
         const MAP: &str = "ADOPTIONS";
+        // An agent that was killed in its walk left its wishes behind. Done now, they would put a listener into a slot that
+        // belongs to another generation by now.
+        let left: Vec<u64> = self.adoptions.keys().collect::<Result<_, _>>().named("read", MAP)?;
+        for cookie in left {
+            error::gone(self.adoptions.remove(&cookie)).named("remove from", MAP)?;
+        }
         let mut cookies = Vec::new();
         for (cookie, adoption) in wanted {
             self.adoptions.insert(cookie, adoption, 0).named("write", MAP)?;

@@ -197,8 +197,15 @@ impl<'world> Actor<'world> {
         self.wait();
         self.kill(self.serving)?;
         self.serving = next;
+        let end = upgrade.finish()?;
+        let world = self.control.world;
+        let unseen = self.deaths.last().is_some_and(|death| world.agent_missed(death));
+        if unseen && end.code == ExitCode::Done as i32 {
+            world.notes().missed_deaths += 1;
+            return Ok(());
+        }
         // Our own connection ended with it.
-        upgrade.finish()?.must_be(ExitCode::FlowsCut)
+        end.must_be(ExitCode::FlowsCut)
     }
 
     /// The number of the next generation.
@@ -258,7 +265,7 @@ impl<'world> Actor<'world> {
                 let there = is(&control.service()?, number, state);
                 Ok(there.then_some(Ok(())))
             })?
-            .or_else(|end: End| end.is_wrong("going on"))
+            .or_else(|end: End| end.wrong("going on"))
     }
 
     fn kill(&mut self, generation: u32) -> Result<()> {
@@ -286,12 +293,12 @@ impl End {
     fn must_be(self, code: ExitCode) -> Result<()> {
         match self.code == code as i32 {
             true => Ok(()),
-            false => self.is_wrong(&format!("exit code {}", code as i32)),
+            false => self.wrong(&format!("exit code {}", code as i32)),
         }
     }
 
     /// It is no end that may come.
-    fn is_wrong(self, instead: &str) -> Result<()> {
+    fn wrong(self, instead: &str) -> Result<()> {
         let Self { code, said, launch_cut } = self;
         if launch_cut {
             bail!(LaunchCut);

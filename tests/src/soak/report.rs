@@ -43,6 +43,8 @@ pub(super) struct Report {
     pub(super) agent_kills: usize,
     /// Upgrades that ended with a kill of the agent, and were done again.
     pub(super) cut_launches: u64,
+    /// Old generations that were killed with their connections while there was no agent, and were reported as drained.
+    pub(super) missed_deaths: u64,
     pub(super) generation_deaths: usize,
     pub(super) counts: BTreeMap<Event, u64>,
     pub(super) series: Vec<Series>,
@@ -99,6 +101,7 @@ impl Report {
             bound_95: 1.0,
             agent_kills: notes.outages.len(),
             cut_launches: notes.cut_launches,
+            missed_deaths: notes.missed_deaths,
             generation_deaths: seen.iter().map(|seen| seen.deaths.len()).sum(),
             counts: BTreeMap::new(),
             series: series_of(series, last_agent),

@@ -129,8 +129,9 @@ impl<'world> Service<'world> {
             agent_killed: self.world.agent_was_away(begun),
         };
         self.world.notes().events.push(done);
-        self.role.tidy(self.actor.serving())?;
-        acted
+        // After a failure nobody knows which one serves.
+        acted?;
+        self.role.tidy(self.actor.serving())
     }
 
     /// Looks at the answers since the last time, all of which are of connections begun before this.

@@ -94,8 +94,16 @@ fn events(report: &Report) -> String {
     line(
         &mut text,
         format_args!(
-            "| kill -9 of the agent | {} | during {meanwhile} of the events above; {} times before it had launched the candidate, which was repeated |",
-            report.agent_kills, report.cut_launches
+            "| kill -9 of the agent | {} | during {meanwhile} of the events above |",
+            report.agent_kills
+        ),
+    );
+    line(
+        &mut text,
+        format_args!(
+            "\nThe agent was killed before it had launched a candidate {} times (exit 5, done again); {} times an old generation was \
+             killed with its connections while there was no agent, and was reported as drained (exit 0).",
+            report.cut_launches, report.missed_deaths
         ),
     );
     text

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::death::Death;
 use super::event::{Deck, Event};
 use super::settings::Settings;
 use crate::interrupt::Interrupt;
@@ -34,6 +35,8 @@ pub(super) struct Notes {
     pub(super) outages: Vec<Outage>,
     /// Upgrades that failed because the agent was killed when it was about to launch the new generation.
     pub(super) cut_launches: u64,
+    /// Old generations that were killed while there was no agent, which then took their drain for completed.
+    pub(super) missed_deaths: u64,
     /// What was not as it has to be. One is enough for the run to fail.
     pub(super) faults: Vec<String>,
     over: bool,
@@ -132,10 +135,21 @@ impl World {
         self.notes().outages.iter().any(|outage| during.contains(&outage.killed))
     }
 
+    /// Whether the agent was not there at a death, or was killed before it can have done anything about it.
+    pub(super) fn agent_missed(&self, death: &Death) -> bool {
+        let missed = |outage: &Outage| {
+            outage.killed <= death.gone + NOTICED
+                && outage.back.is_none_or(|back| back >= death.stopped)
+        };
+        self.notes().outages.iter().any(missed)
+    }
+
     /// Whether there was a moment without an agent since then.
     pub(super) fn agent_was_away(&self, since: Instant) -> bool {
         self.notes().outages.iter().any(|outage| outage.back.is_none_or(|back| back >= since))
     }
 }
 
+/// More than the agent takes to notice a death on a busy machine.
+const NOTICED: Duration = Duration::from_millis(500);
 const BEAT: Duration = Duration::from_millis(50);
