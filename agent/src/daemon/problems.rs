@@ -77,7 +77,14 @@ impl From<SockDiagError> for Problem {
 
 impl From<ProcessError> for Problem {
     fn from(error: ProcessError) -> Self {
-        Self::caused(ProblemKind::Failed, &error)
+        let problem = Self::caused(ProblemKind::Failed, &error);
+        match &error {
+            // Tells its cause only in its text.
+            ProcessError::Read { source: procfs::ProcError::Io(system, _), .. } => {
+                problem.remedied(system)
+            }
+            _ => problem,
+        }
     }
 }
 
