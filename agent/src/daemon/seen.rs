@@ -84,7 +84,7 @@ impl Agent {
     }
 
     /// Whether any process of the generation is there and not about to be gone.
-    fn lives_on(&self, generation: GenerationId) -> Result<bool, Problem> {
+    pub(super) fn lives_on(&self, generation: GenerationId) -> Result<bool, Problem> {
         Ok(self.pids_of(generation)?.into_iter().any(|pid| !process::is_ending(pid)))
     }
 
