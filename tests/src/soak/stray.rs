@@ -47,15 +47,7 @@ impl Meant {
     fn switches(&self, outages: &[Outage]) -> Vec<Switch> {
         let mut switches: Vec<Switch> =
             self.rollouts.values().flat_map(|rollout| self.switches_of(rollout)).collect();
-        for switch in &mut switches {
-            // An agent that is killed just after it has written a switch down makes it when it is back.
-            let killed = |outage: &&Outage| {
-                outage.killed + SLACK >= switch.from && outage.killed <= switch.sure
-            };
-            if let Some(outage) = outages.iter().find(killed) {
-                switch.sure = outage.back.unwrap_or_else(Instant::now) + SLACK;
-            }
-        }
+        doubt(&mut switches, outages);
         switches.sort_by_key(|switch| switch.from);
         switches
     }
@@ -85,6 +77,19 @@ impl Meant {
         match at.duration_since(time) {
             Ok(since) => Some(instant + since),
             Err(before) => instant.checked_sub(before.duration()),
+        }
+    }
+}
+
+/// An agent that is killed just after it has written a switch down makes it when it is back.
+fn doubt(switches: &mut [Switch], outages: &[Outage]) {
+    for switch in switches {
+        let killed =
+            |outage: &&Outage| outage.killed + SLACK >= switch.from && outage.killed <= switch.sure;
+        if let Some(outage) = outages.iter().find(killed) {
+            let made = outage.back.unwrap_or_else(Instant::now) + SLACK;
+            // A death that was noted later than that is in doubt for longer.
+            switch.sure = switch.sure.max(made);
         }
     }
 }
@@ -157,6 +162,20 @@ mod tests {
             assert!(is_meant(&switches, &scene.seen(started, generation)), "{started}");
         }
         assert!(!is_meant(&switches, &scene.seen(5_000, 2)));
+    }
+
+    #[test]
+    fn an_outage_puts_a_switch_in_doubt_for_longer_and_never_for_less() {
+        let scene = Scene { begun: Instant::now() };
+        let mut switches = [
+            scene.switch(1_000, 1_250, 2),
+            scene.switch(5_000, 5_250, 3),
+            scene.switch(5_000, 9_250, 2),
+        ];
+        let outage = Outage { killed: scene.at(5_100), back: Some(scene.at(6_000)) };
+        doubt(&mut switches, &[outage]);
+        let sure = switches.map(|switch| switch.sure);
+        assert_eq!(sure, [scene.at(1_250), scene.at(6_250), scene.at(9_250)]);
     }
 
     #[test]
