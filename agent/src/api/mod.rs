@@ -24,7 +24,8 @@ mod view;
 
 pub use problem::{Problem, ProblemKind};
 pub use request::{
-    AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, UndoRequest, UpgradeRequest,
+    AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, RequestId, UndoRequest,
+    UpgradeRequest,
 };
 pub use view::{
     AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,

@@ -43,7 +43,15 @@ pub struct UpgradeRequest {
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,
+    /// Asked again under the same number, it is not begun again.
+    #[serde(default)]
+    pub request: Option<RequestId>,
 }
+
+/// What the asker calls a request: whatever differs from all other requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(pub String);
 
 /// Where a new generation comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,4 +135,7 @@ pub struct UndoRequest {
     /// Refuse if another generation is the primary.
     #[serde(default)]
     pub if_generation: Option<GenerationNumber>,
+    /// Asked again under the same number, it is not done again.
+    #[serde(default)]
+    pub request: Option<RequestId>,
 }

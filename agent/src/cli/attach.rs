@@ -8,7 +8,7 @@ use super::{
     start, status, words,
 };
 use crate::{
-    api::{AttachRequest, Attached, Problem},
+    api::{AttachRequest, Attached, Problem, ProblemKind},
     daemon::Other,
     exit::ExitCode,
 };
@@ -21,18 +21,33 @@ pub(super) async fn run(
     let AttachArguments { ports, address, name, pid } = arguments;
     let request =
         AttachRequest { ports: ports.clone(), address: *address, name: name.clone(), pid: *pid };
-    let attached = match context.client.attach(&request).await {
-        Err(ClientError::NotRunning { .. }) => {
-            start::agent(context, Other::Respect).await?;
-            context.client.attach(&request).await?
-        }
-        answer => answer?,
-    };
+    let attached = attach(context, &request).await?;
     context.console.answer(&attached)?;
     for warning in &attached.warnings {
         context.console.warn(&words::line(warning));
     }
     Ok(ExitCode::Done)
+}
+
+/// An agent that is killed in the middle of it is started again, by us or by somebody else, and has taken back what it had
+/// begun: so it is asked again.
+async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, Problem> {
+    const TIMES: u32 = 3;
+    let mut asked = 0;
+    loop {
+        let answer = context.client.attach(request).await;
+        asked += 1;
+        match answer {
+            Err(ClientError::NotRunning { .. }) if asked < TIMES => {
+                match start::agent(context, Other::Respect).await {
+                    Err(problem) if problem.kind != ProblemKind::Locked => return Err(problem),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            Err(error) if error.is_broken() && asked < TIMES => {}
+            answer => return Ok(answer?),
+        }
+    }
 }
 
 impl Answer for Attached {

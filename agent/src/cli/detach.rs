@@ -3,10 +3,12 @@
 use super::{
     Context,
     arguments::DetachArguments,
+    client::ClientError,
     output::{Answer, Look},
+    persist,
 };
 use crate::{
-    api::{Detached, Problem},
+    api::{Detached, Problem, ProblemKind, SCHEMA},
     exit::ExitCode,
 };
 
@@ -15,7 +17,22 @@ pub(super) async fn run(
     context: &Context,
     arguments: &DetachArguments,
 ) -> Result<ExitCode, Problem> {
-    let detached = context.client.detach(&arguments.service.selected()).await?;
+    let selected = arguments.service.selected();
+    let service = context.client.service(&selected).await?.name;
+    let mut asked = 0;
+    let detached = persist::ask(&context.console, async || {
+        asked += 1;
+        context.client.detach(&selected).await
+    });
+    let detached = match detached.await {
+        // An agent that was killed in the middle of it has finished it when it came back.
+        Err(ClientError::Refused(problem))
+            if asked > 1 && problem.kind == ProblemKind::NotFound =>
+        {
+            Detached { schema: SCHEMA, changed: true, service, last: false }
+        }
+        answer => answer?,
+    };
     context.console.answer(&detached)?;
     Ok(ExitCode::Done)
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long an agent that went away may take to come back.
-const AWAY: Duration = Duration::from_secs(30);
+pub(super) const AWAY: Duration = Duration::from_secs(30);
 /// How often it is looked for: nothing tells of a socket that is not there yet.
 const LOOK: Duration = Duration::from_millis(250);
 

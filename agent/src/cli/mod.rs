@@ -20,6 +20,7 @@ mod history;
 mod logging;
 mod manual;
 mod output;
+mod persist;
 mod program;
 mod progress;
 mod report;

@@ -1,6 +1,6 @@
 //! `agent undo`.
 
-use super::{Context, arguments::UndoArguments, drain, follow};
+use super::{Context, arguments::UndoArguments, drain, follow, persist};
 use crate::{
     api::{Problem, UndoRequest},
     exit::ExitCode,
@@ -14,8 +14,12 @@ pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<
     let request = UndoRequest {
         drain: drain::request(drain),
         if_generation: if_generation.map(GenerationNumber),
+        request: Some(persist::new_id()?),
     };
-    let begun = context.client.undo(&service.selected(), &request).await?;
+    let service = service.selected();
+    let begun =
+        persist::ask(&context.console, async || context.client.undo(&service, &request).await)
+            .await?;
     if begun.kind == Kind::Upgrade {
         // A candidate was taken back: its upgrade has failed, but what was asked for here is done.
         context.console.answer(&begun)?;

@@ -7,7 +7,7 @@ use super::{
     arguments::{LaunchOptions, Namespaces, NewServer, UpgradeArguments},
     drain, follow,
     output::{Answer, Look},
-    program, words,
+    persist, program, words,
 };
 use crate::{
     api::{
@@ -25,8 +25,11 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Problem> {
     let service = arguments.service.selected();
     let here = env::current_dir().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    let request = request(arguments, &here)?;
-    match context.client.upgrade(&service, &request).await? {
+    let request =
+        UpgradeRequest { request: Some(persist::new_id()?), ..request(arguments, &here)? };
+    match persist::ask(&context.console, async || context.client.upgrade(&service, &request).await)
+        .await?
+    {
         UpgradeAnswer::WouldDo(preview) => {
             context.console.answer(&preview)?;
             Ok(ExitCode::Done)
@@ -53,6 +56,7 @@ fn request(arguments: &UpgradeArguments, here: &Path) -> Result<UpgradeRequest, 
         drain: drain::request(drain),
         if_generation: if_generation.map(GenerationNumber),
         dry_run: *dry_run,
+        request: None,
     })
 }
 

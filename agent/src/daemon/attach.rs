@@ -1,5 +1,7 @@
 //! Takes charge of a port that a server serves.
 
+use std::collections::BTreeMap;
+
 use super::{
     agent::{Agent, unchanged},
     clock, found, observe,
@@ -58,6 +60,7 @@ impl Agent {
             context,
             origin_cgroup: origin_cgroup.directory().to_owned(),
             unfinished: Some(Unfinished::Attach),
+            requests: BTreeMap::new(),
         };
         self.records.insert(id, record);
         if let Err(problem) = self.save() {

@@ -1,6 +1,7 @@
 //! What the agent knows besides the kernel maps: one small file, replaced by rename.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -10,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Problem, ProblemKind},
+    api::{Problem, ProblemKind, RequestId},
     host::context::Context,
     rollout::Service,
 };
@@ -47,6 +48,9 @@ pub struct Record {
     /// What was begun and is not finished: whoever reads this takes it back, or finishes it.
     #[serde(default)]
     pub unfinished: Option<Unfinished>,
+    /// Which requests began the rollouts that are remembered: one that is asked again is answered, and not begun again.
+    #[serde(default)]
+    pub requests: BTreeMap<u64, RequestId>,
 }
 
 /// A change of many steps, written down before the first of them.

@@ -7,15 +7,15 @@ use super::{
 };
 use crate::{
     api::{
-        self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RolloutView, UndoRequest,
-        UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
+        UndoRequest, UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     host::{
         context,
         process::Pid,
         sock_diag::{self, Listener},
     },
-    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan},
+    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, RolloutId},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -37,6 +37,9 @@ impl Agent {
         request: &UpgradeRequest,
     ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
+        if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
+            return self.rollout_view(id, begun).map(Box::new).map(UpgradeAnswer::Begun);
+        }
         self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
         if let Some(candidate) = self.record(id).service.candidate() {
@@ -52,6 +55,7 @@ impl Agent {
             return Ok(UpgradeAnswer::WouldDo(self.preview(generation, request, &candidate)));
         }
         let plan = Plan { ready_timeout: request.ready_timeout, drain: drain_plan(&request.drain) };
+        self.remember(id, self.record(id).service.last_rollout.next(), request.request.as_ref());
         match candidate {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
@@ -81,14 +85,37 @@ impl Agent {
         request: &UndoRequest,
     ) -> Result<RolloutView, Problem> {
         let id = self.select(selector)?;
+        if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
+            return self.rollout_view(id, begun);
+        }
         self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
-        let candidate = self.record(id).service.candidate().map(|candidate| candidate.number);
-        self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
         let service = &self.record(id).service;
+        let candidate = service.candidate().map(|candidate| candidate.number);
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
-        let rollout = of_candidate.map_or(service.last_rollout, |rollout| rollout.id);
+        let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
+        self.remember(id, rollout, request.request.as_ref());
+        self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
         self.rollout_view(id, rollout)
+    }
+
+    /// The rollout that this request has begun, if its asker was not told: an agent may have been killed in between.
+    fn begun_by(&self, id: ServiceId, request: Option<&RequestId>) -> Option<RolloutId> {
+        let record = self.record(id);
+        let known = record.requests.iter().rfind(|(_, known)| request == Some(known));
+        known
+            .map(|(rollout, _)| RolloutId(*rollout))
+            .filter(|it| record.service.rollout(*it).is_some())
+    }
+
+    /// Written down together with the rollout, by the same event.
+    fn remember(&mut self, id: ServiceId, rollout: RolloutId, request: Option<&RequestId>) {
+        let record = self.record_mut(id);
+        let known: Vec<_> = record.service.rollouts.iter().map(|it| it.id.0).collect();
+        record.requests.retain(|rollout, _| known.contains(rollout));
+        if let Some(request) = request {
+            record.requests.insert(rollout.0, request.clone());
+        }
     }
 
     fn refuse_half_detached(&self, id: ServiceId) -> Result<(), Problem> {

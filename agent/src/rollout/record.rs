@@ -10,6 +10,14 @@ use crate::service::GenerationNumber;
 #[serde(transparent)]
 pub struct RolloutId(pub u64);
 
+impl RolloutId {
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// One upgrade or undo from start to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {

@@ -180,6 +180,11 @@ impl ClientError {
         }
     }
 
+    /// Whether the agent was there and went away before it answered.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Cut(_))
+    }
+
     /// Whether an agent that is being restarted looks like this.
     pub(super) fn may_pass(&self) -> bool {
         match self {

@@ -152,7 +152,13 @@ impl World {
             generations,
         };
         let origin_cgroup = self.origin(&service);
-        Ok(Some(Record { service, context, origin_cgroup, unfinished: None }))
+        Ok(Some(Record {
+            service,
+            context,
+            origin_cgroup,
+            unfinished: None,
+            requests: BTreeMap::new(),
+        }))
     }
 
     fn numbers(&self, id: ServiceId, steering: &Steering) -> BTreeSet<u32> {

@@ -1,0 +1,240 @@
+//! What the agent is asked to do, and how that may end.
+
+use std::net::TcpStream;
+
+use agent::api::{GenerationState, ServiceState};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::agent::{Agent, Output, Pending, upgrade};
+use tests::process::Handle;
+use tests::servers::{Script, Server, Started};
+use tests::stage::{self, Stage};
+use tests::wait;
+
+pub(crate) const PORT: u16 = 8080;
+
+/// Something that takes many steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// An agent goes on where another one was killed.
+    Start,
+    /// The same, with the pins gone.
+    Rebuild,
+    Attach,
+    Upgrade,
+    Undo,
+    /// The old generation's last flow ends.
+    Drain,
+    /// The same, with an old generation that does not end by itself.
+    Kill,
+    /// A draining generation dies with connections in its queue.
+    Death,
+    Detach,
+}
+
+impl Operation {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Rebuild,
+        Self::Attach,
+        Self::Upgrade,
+        Self::Undo,
+        Self::Drain,
+        Self::Kill,
+        Self::Death,
+        Self::Detach,
+    ];
+}
+
+/// Everything that is there before the operation.
+pub(crate) struct Scene {
+    pub(crate) stage: Stage,
+    pub(crate) server: Script,
+    old: Script,
+    operation: Operation,
+    first: Option<Started>,
+    pinned: Option<TcpStream>,
+    queued: Vec<TcpStream>,
+    waiting: Option<Pending>,
+}
+
+impl Scene {
+    pub(crate) fn before(operation: Operation) -> Result<Self> {
+        let stage = Stage::new()?;
+        let mut scene = Self {
+            stage,
+            server: Script::new(PORT)?,
+            old: Script::new(PORT)?,
+            operation,
+            first: None,
+            pinned: None,
+            queued: Vec::new(),
+            waiting: None,
+        };
+        let told = scene.server.directory().join("told").display().to_string();
+        scene.old = match operation {
+            Operation::Kill => Script::with(PORT, &["--note-term", &told])?,
+            Operation::Death => Script::with(PORT, &["--deaf"])?,
+            _ => scene.old,
+        };
+        scene.first = Some(scene.stage.start(&scene.old, 1)?);
+        start_agent(&scene.stage.agent)?;
+        if operation != Operation::Attach {
+            scene.stage.agent.attach(PORT)?.success()?;
+        }
+        scene.lead_up()?;
+        Ok(scene)
+    }
+
+    fn lead_up(&mut self) -> Result<()> {
+        match self.operation {
+            Operation::Start | Operation::Rebuild => {
+                self.stage.agent.kill_daemon()?;
+                if self.operation == Operation::Rebuild {
+                    std::fs::remove_dir_all(self.stage.agent.pins())?;
+                }
+            }
+            Operation::Attach => self.pinned = Some(self.stage.connect(self.server.address())?),
+            Operation::Upgrade => {}
+            Operation::Undo => {
+                self.pinned = Some(self.stage.connect(self.server.address())?);
+                self.stage.switch(&self.server, 2, &[])?;
+            }
+            Operation::Drain | Operation::Kill => {
+                self.pinned = Some(self.stage.connect(self.server.address())?);
+                self.waiting = Some(self.upgrade(&["--stop-timeout", "200ms"])?);
+                self.until_first_is(GenerationState::Draining)?;
+            }
+            Operation::Death => {
+                let address = self.server.address();
+                self.queued =
+                    (0..20).map(|_| self.stage.connect(address)).collect::<Result<_>>()?;
+                self.stage.switch(&self.server, 2, &["--queue-timeout", "1m"])?;
+            }
+            Operation::Detach => {
+                self.stage.agent.upgrade(PORT, &self.server.command(2)?)?.success()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn upgrade(&self, options: &[&str]) -> Result<Pending> {
+        let words = upgrade(PORT, options, &self.server.command(2)?);
+        self.stage.agent.start(&mut self.stage.agent.command(&words))
+    }
+
+    fn until_first_is(&self, state: GenerationState) -> Result<()> {
+        let is = |service: &agent::api::ServiceView| {
+            stage::generations(service).get(&1).is_some_and(|it| it.state == state)
+        };
+        let said = || format!("{:?}", self.waiting.as_ref().map(Pending::said));
+        self.stage.until("generation 1 to be so far", PORT, is).map(drop).with_context(said)
+    }
+
+    /// Sets the operation going.
+    pub(crate) fn begin(&mut self) -> Result<Option<Pending>> {
+        let agent = &self.stage.agent;
+        let port = PORT.to_string();
+        let verb = |verb: &str| agent.start(&mut agent.command(&[verb, "--port", &port]));
+        Ok(match self.operation {
+            Operation::Start | Operation::Rebuild => {
+                agent.start(&mut daemon(agent)).map(drop)?;
+                None
+            }
+            Operation::Attach => Some(verb("attach")?),
+            Operation::Upgrade => Some(self.upgrade(&[])?),
+            Operation::Undo => Some(verb("undo")?),
+            Operation::Drain | Operation::Kill => {
+                self.pinned = None;
+                self.waiting.take()
+            }
+            Operation::Death => {
+                let first = self.first.as_ref().context("generation 1 was started")?;
+                kill(Pid::from_raw(first.pid()), Signal::SIGKILL)?;
+                None
+            }
+            Operation::Detach => Some(verb("detach")?),
+        })
+    }
+
+    /// The operation has been done, or undone, and nothing else.
+    pub(crate) fn check(&mut self, output: Option<&Output>) -> Result<()> {
+        self.pinned = None;
+        let code = output.and_then(|it| it.code);
+        let expected: &[u32] = match (self.operation, code) {
+            (Operation::Start | Operation::Rebuild | Operation::Attach, _) => &[1],
+            (Operation::Upgrade, Some(0)) => &[2],
+            (Operation::Upgrade, Some(1 | 5)) => &[1],
+            (Operation::Undo, Some(0)) => &[1],
+            (Operation::Undo, Some(1)) => &[1, 2],
+            (Operation::Drain | Operation::Kill, Some(0)) | (Operation::Death, _) => &[2],
+            (Operation::Detach, Some(0 | 1)) => &[2],
+            _ => anyhow::bail!("it ended so: {output:?}"),
+        };
+        for stream in &mut self.queued {
+            ensure!(stage::ask(stream)? == 2, "a queued connection went astray");
+        }
+        self.queued.clear();
+        let address = self.server.address();
+        let serving = self.stage.generation(address)?;
+        ensure!(expected.contains(&serving), "generation {serving} serves: {output:?}");
+        if self.is_attached()? {
+            let service = self.stage.until_steady(PORT)?;
+            ensure!(service.state == ServiceState::Steady);
+            let left = service.generations[0].number.0;
+            ensure!(left == serving, "generation {left} is left, {serving} served");
+        }
+        Ok(())
+    }
+
+    fn is_attached(&self) -> Result<bool> {
+        if self.stage.agent.daemon().is_none() {
+            return Ok(false);
+        }
+        let status = self.stage.agent.status()?;
+        Ok(status["services"].as_array().is_some_and(|services| !services.is_empty()))
+    }
+
+    /// Hands the port back and ends the agent: nothing of it may be left, and the server that served goes on. Returns what
+    /// launched servers are to be ended when nobody is served any more.
+    pub(crate) fn end(&mut self) -> Result<Vec<Handle>> {
+        let agent = &self.stage.agent;
+        let address = self.server.address();
+        let serving = self.stage.generation(address)?;
+        let servers: Vec<_> = match self.is_attached()? {
+            true => {
+                agent.service(PORT)?.generations.iter().flat_map(|it| it.pids.clone()).collect()
+            }
+            false => Vec::new(),
+        };
+        if self.is_attached()? {
+            agent.detach(PORT)?.success()?;
+        }
+        let is_gone = || Ok(agent.daemon().is_none().then_some(()));
+        if let Some(daemon) = agent.daemon() {
+            // One that was started again after the last service was detached waits to be told.
+            kill(Pid::from_raw(daemon.pid()), Signal::SIGTERM)?;
+        }
+        wait::until("the agent to end", stage::LIMIT, is_gone)?;
+        ensure!(self.stage.generation(address)? == serving, "another generation serves now");
+        ensure!(!agent.pins().exists(), "pins are left in `{}`", agent.pins().display());
+        ensure!(!agent.cgroup().exists(), "a cgroup is left: `{}`", agent.cgroup().display());
+        // Launched ones are nobody's child.
+        Ok(servers.into_iter().filter_map(|pid| Handle::open(pid).ok()).collect())
+    }
+}
+
+/// As a service manager starts it, but that it ends with the last service, so that its end is a row too.
+fn daemon(agent: &Agent) -> std::process::Command {
+    agent.command(&["daemon", "--exit-when-detached"])
+}
+
+pub(crate) fn start_agent(agent: &Agent) -> Result<()> {
+    let started = agent.start(&mut daemon(agent))?;
+    let answers = || Ok(agent.run(&["status"])?.success().ok());
+    match wait::until("the agent to answer", stage::LIMIT, answers) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.context(format!("{:?}", started.said()?))),
+    }
+}
