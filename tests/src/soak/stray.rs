@@ -27,7 +27,12 @@ struct Switch {
 
 impl Meant {
     pub(super) fn new() -> Self {
-        Self { epoch: (Instant::now(), SystemTime::now()), rollouts: BTreeMap::new() }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "to compare with the times that the agent shows"
+        )]
+        let epoch = (Instant::now(), SystemTime::now());
+        Self { epoch, rollouts: BTreeMap::new() }
     }
 
     /// Takes in what the agent remembers. It forgets the oldest.

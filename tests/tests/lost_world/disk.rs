@@ -95,7 +95,7 @@ async fn on_a_full_disk_requests_are_refused_and_what_happens_is_taken() -> Resu
     assert_eq!(stage::ask(&mut old)?, 1);
     drop(old);
     let service = stage.until("the end of the drain", PORT, |service| {
-        service.generations[0].state == GenerationState::Stopping
+        service.generations[0].state == GenerationState::Parting
     })?;
     assert_eq!(service.state, ServiceState::Degraded);
     assert!(service.troubles[0].contains("No space left on device"), "{:?}", service.troubles);
