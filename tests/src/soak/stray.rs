@@ -27,12 +27,9 @@ struct Switch {
 
 impl Meant {
     pub(super) fn new() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "to compare with the times that the agent shows"
-        )]
-        let epoch = (Instant::now(), SystemTime::now());
-        Self { epoch, rollouts: BTreeMap::new() }
+        #[expect(clippy::disallowed_methods, reason = "the agent tells people the time of day")]
+        let now = SystemTime::now();
+        Self { epoch: (Instant::now(), now), rollouts: BTreeMap::new() }
     }
 
     /// Takes in what the agent remembers. It forgets the oldest.
