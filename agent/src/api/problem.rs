@@ -59,12 +59,6 @@ impl Problem {
         self.causes.extend(
             std::iter::successors(Some(error), |cause| cause.source()).map(ToString::to_string),
         );
-        self.remedied(error)
-    }
-
-    /// The same, with what to do where the machine has run out of something.
-    #[must_use]
-    pub fn remedied(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         self.fix = self.fix.or_else(|| remedy(error));
         self
     }

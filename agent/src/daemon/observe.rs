@@ -119,11 +119,13 @@ impl Agent {
 
     fn look_at(&mut self, generation: GenerationId) {
         let Some(known) = self.generation(generation) else { return };
-        if known.origin == Origin::Found && self.troubles.lasts(Trouble::Look(generation)) {
-            // What failed may have been the count after the end of one of its processes.
-            let counted = self.count_processes(generation);
-            if counted.is_err() {
-                return self.note_look(generation, counted);
+        let is_found = known.origin == Origin::Found;
+        if self.troubles.lasts(Trouble::Look(generation)) {
+            // What failed may have been the look after the end of a process, or at the close of a listener.
+            let counted = if is_found { self.count_processes(generation) } else { Ok(()) };
+            let looked = counted.and_then(|()| self.look_again_for_deafness(generation));
+            if looked.is_err() {
+                return self.note_look(generation, looked);
             }
         }
         let Some(known) = self.generation(generation) else { return };
@@ -147,7 +149,7 @@ impl Agent {
     }
 
     /// A look that failed is made again, since nobody may report a second time what it was about.
-    fn note_look(&mut self, generation: GenerationId, looked: Result<(), Problem>) {
+    pub(super) fn note_look(&mut self, generation: GenerationId, looked: Result<(), Problem>) {
         if self.generation(generation).is_none() {
             return self.moot(Trouble::Look(generation));
         }
@@ -205,7 +207,7 @@ impl Agent {
             known.listeners = records;
             known.hold = hold;
         }
-        self.save()?;
+        self.save_or_owe();
         self.guard_queues(generation.service);
         match found::uncovered(&endpoints, &to_adopt) {
             None => self.feed(generation.service, Event::Listens(generation.number)),

@@ -77,14 +77,7 @@ impl From<SockDiagError> for Problem {
 
 impl From<ProcessError> for Problem {
     fn from(error: ProcessError) -> Self {
-        let problem = Self::caused(ProblemKind::Failed, &error);
-        match &error {
-            // Tells its cause only in its text.
-            ProcessError::Read { source: procfs::ProcError::Io(system, _), .. } => {
-                problem.remedied(system)
-            }
-            _ => problem,
-        }
+        Self::caused(ProblemKind::Failed, &error)
     }
 }
 

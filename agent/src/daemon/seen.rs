@@ -40,13 +40,24 @@ impl Agent {
 
     /// A listener of a generation was closed. What counts is whether one is left for each endpoint.
     pub(super) fn note_listener_gone(&mut self, generation: GenerationId) {
-        if let Err(problem) = self.look_for_deafness(generation) {
-            let number = generation.number;
-            self.warn_of(
-                generation,
-                format!("cannot look for the listeners of generation {number}: {problem}"),
-            );
+        let looked = self.look_for_deafness(generation);
+        self.note_look(generation, looked);
+    }
+
+    /// The same after a look that failed, when nobody knows whether it was about a closed listener.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel still does not say.
+    pub(super) fn look_again_for_deafness(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let listened = self.listening_generation(generation).is_some();
+        if !listened || self.first_without_listener(generation)?.is_none() {
+            return Ok(());
         }
+        self.look_for_deafness(generation)
     }
 
     fn look_for_deafness(&mut self, generation: GenerationId) -> Result<(), Problem> {

@@ -269,6 +269,17 @@ pub enum ProcessError {
         #[source]
         source: ProcError,
     },
+    /// The system did not let its files below `/proc` be read.
+    #[error("read {what} of process `{pid}`")]
+    Unreadable {
+        /// Its number.
+        pid: Pid,
+        /// Which of its properties.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Its exit could not be watched.
     #[error("watch process `{pid}` for its exit")]
     Poll {
@@ -313,6 +324,7 @@ impl ProcessError {
             {
                 Self::Gone { pid }
             }
+            ProcError::Io(source, _) => Self::Unreadable { pid, what, source },
             _ => Self::Read { pid, what, source },
         }
     }

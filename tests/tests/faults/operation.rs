@@ -230,10 +230,16 @@ fn daemon(agent: &Agent) -> std::process::Command {
     agent.command(&["daemon", "--exit-when-detached"])
 }
 
+/// One that was killed just now may hold its lock for a moment yet.
 pub(crate) fn start_agent(agent: &Agent) -> Result<()> {
-    let started = agent.start(&mut daemon(agent))?;
-    let answers = || Ok(agent.run(&["status"])?.success().ok());
-    match wait::until("the agent to answer", stage::LIMIT, answers) {
+    let mut started = agent.start(&mut daemon(agent))?;
+    let answered = wait::until("the agent to answer", stage::LIMIT, || {
+        if started.has_ended()? && agent.daemon().is_none() {
+            started = agent.start(&mut daemon(agent))?;
+        }
+        Ok(agent.run(&["status"])?.success().ok())
+    });
+    match answered {
         Ok(_) => Ok(()),
         Err(error) => Err(error.context(format!("{:?}", started.said()?))),
     }
