@@ -37,12 +37,23 @@ impl<'world> Keeper<'world> {
         loop {
             self.world.pause(Duration::from_millis(random.u64(LEAST_LIFE..=MOST_LIFE)));
             if self.world.is_over() || self.world.elapsed() > killing {
-                return;
+                return self.watch();
             }
             let away = Duration::from_millis(random.u64(0..=LONGEST_AWAY));
             if let Err(error) = self.kill(away) {
                 return self.world.give_up(format!("kill the agent and start it again: {error:#}"));
             }
+        }
+    }
+
+    /// Looks until the end of the run whether the agent goes on.
+    fn watch(&mut self) {
+        while !self.world.is_over() {
+            let ended = self.daemon.as_mut().map(Child::try_wait);
+            if let Some(Ok(Some(status))) = ended {
+                return self.world.give_up(format!("the agent ended by itself: {status}"));
+            }
+            self.world.pause(Duration::from_secs(1));
         }
     }
 
