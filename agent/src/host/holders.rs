@@ -139,10 +139,14 @@ struct Kinship {
 }
 
 impl Kinship {
-    /// What ties it to its siblings: parent and command line. Orphans have the same parent without being siblings.
+    /// What ties it to its siblings: parent and command line. Orphans have the same parent without being siblings, and a
+    /// process that is just being given its program has no command line.
     fn workers(&self) -> Option<Tie> {
         const INIT: i32 = 1;
-        let command = command_line(self.pid).ok().filter(|_| self.parent > INIT)?;
+        let command = command_line(self.pid).ok().filter(|command| !command.is_empty())?;
+        if self.parent <= INIT {
+            return None;
+        }
         let mut hasher = DefaultHasher::new();
         command.iter().for_each(|part| part.as_bytes().hash(&mut hasher));
         Some(Tie::Workers(self.parent, hasher.finish()))
@@ -222,7 +226,12 @@ mod tests {
         /// One that holds `socket` as its standard input, and runs its program already.
         fn holding(socket: &TcpListener, seconds: &str) -> Self {
             let stdin = OwnedFd::from(socket.try_clone().unwrap());
-            Self(Command::new("sleep").arg(seconds).stdin(stdin).spawn().unwrap())
+            let sleeper = Self(Command::new("sleep").arg(seconds).stdin(stdin).spawn().unwrap());
+            // The kernel lets the parent go on just before the new program has its command line.
+            while command_line(sleeper.pid()).unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+            sleeper
         }
 
         fn pid(&self) -> Pid {
