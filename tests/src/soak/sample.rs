@@ -68,17 +68,17 @@ impl<'world> Sampler<'world> {
     }
 }
 
-fn of_process(pid: i32) -> Result<[(&'static str, Unit, u64); 5]> {
+fn of_process(pid: i32) -> Result<[(&'static str, Unit, u64); 4]> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
-    let (status, smaps) = (read("status")?, read("smaps_rollup")?);
-    let field = |text: &str, field| process::bytes(text, field).context("no such field");
+    // Not its part of shared pages: that changes with the commands that happen to run, which are the same program.
+    let status = read("status")?;
+    let field = |field| process::bytes(&status, field).context("no such field");
     let listed = |folder: &str| -> Result<u64> {
         Ok(u64::try_from(fs::read_dir(format!("/proc/{pid}/{folder}"))?.count())?)
     };
     Ok([
-        ("resident memory (VmRSS)", Unit::Bytes, field(&status, "VmRSS")?),
-        ("of it no file (RssAnon)", Unit::Bytes, field(&status, "RssAnon")?),
-        ("with its part of shared pages (Pss)", Unit::Bytes, field(&smaps, "Pss")?),
+        ("resident memory (VmRSS)", Unit::Bytes, field("VmRSS")?),
+        ("of it no file (RssAnon)", Unit::Bytes, field("RssAnon")?),
         ("open descriptors", Unit::Entries, listed("fd")?),
         ("threads", Unit::Entries, listed("task")?),
     ])
