@@ -16,7 +16,7 @@ pub struct GenerationKey {
 pub struct Tag {
     /// Whose socket this is.
     pub generation: GenerationKey,
-    /// One of [`LISTENER`], [`OPEN`], [`CLOSED`].
+    /// One of [`LISTENER`], [`OPEN`], [`CLOSED`], [`CHANGING`].
     pub role: u32,
     /// Bits of [`SET_REUSE_PORT`] and [`SET_REUSE_ADDRESS`]: options that we switched on and that release switches off.
     pub options_set: u32,
@@ -26,8 +26,10 @@ pub struct Tag {
 pub const LISTENER: u32 = 0;
 /// A connection that was counted as opened.
 pub const OPEN: u32 = 1;
-/// A connection that was counted as closed.
+/// A connection that has ended.
 pub const CLOSED: u32 = 2;
+/// A connection that `adopt_flow` is at work on. It has not seen the end if [`CLOSED`] takes this one's place, and counts it.
+pub const CHANGING: u32 = 3;
 
 /// `SO_REUSEPORT` was off before we came.
 pub const SET_REUSE_PORT: u32 = 1;

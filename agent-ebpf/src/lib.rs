@@ -19,7 +19,7 @@ pub mod steering;
 mod user;
 
 /// Version of these layouts. Part of the pin directory's name: programs and maps of one version never meet another's.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Entries of the socket map: listeners of all generations of all services together.
 pub const MAX_LISTENERS: u32 = 4096;
@@ -29,6 +29,3 @@ pub const MAX_SERVICES: u32 = 1024;
 
 /// Addresses of all endpoints of all services together, and the "any" of each of their ports.
 pub const MAX_ENDPOINTS: u32 = 4096;
-
-/// Sockets that can be taken over or given back at once.
-pub const MAX_ADOPTIONS: u32 = 1 << 20;

@@ -3,7 +3,7 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "atomic addition, see `track_flows::add`")]
+#![allow(internal_features, reason = "atomic operations, see `track_flows::add`")]
 #![allow(
     unsafe_code,
     reason = "kernel helpers and map values are reached by pointer; each block says why it is sound"
@@ -13,7 +13,8 @@
     reason = "the macros that make programs pass the context by value"
 )]
 
-mod adopt_sockets;
+mod adopt_flow;
+mod adopt_listeners;
 mod connection;
 mod maps;
 mod migrate;

@@ -1,7 +1,7 @@
 //! Everything the programs know. All maps are pinned by name, so that they outlive the agent.
 
 use agent_ebpf::{
-    MAX_ADOPTIONS, MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES,
+    MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES,
     bind::BindRule,
     endpoint::{Endpoint, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
@@ -41,10 +41,10 @@ pub(crate) static GENERATION_CGROUPS: HashMap<u64, BindRule> = HashMap::pinned(M
 #[map]
 pub(crate) static MOVED_BINDS: LruHashMap<u64, u32> = LruHashMap::pinned(MAX_LISTENERS, 0);
 
-/// Filled by the agent just before it runs `adopt_sockets`. Not preallocated: it is empty but for those moments.
+/// Filled by the agent just before it runs `adopt_listeners`. Not preallocated: it is empty but for those moments.
 #[map]
 pub(crate) static ADOPTIONS: HashMap<u64, Adoption> =
-    HashMap::pinned(MAX_ADOPTIONS, BPF_F_NO_PREALLOC);
+    HashMap::pinned(MAX_LISTENERS, BPF_F_NO_PREALLOC);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::pinned(1 << 16, 0);

@@ -1,14 +1,14 @@
-//! What the socket iterator (`adopt_sockets`) is asked to do to one socket, and what it answers.
+//! What is asked to be done to one running socket, and what comes of it.
 
-use crate::flow::Tag;
+use crate::flow::{GenerationKey, Tag};
 
-/// Value of `ADOPTIONS`, whose key is a socket cookie.
+/// Value of `ADOPTIONS`, whose key is the cookie of a listener: what `adopt_listeners` is to do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adoption {
-    /// One of [`ADOPT_LISTENER`], [`ADOPT_FLOW`], [`MOVE_FLOW`], [`RELEASE`].
+    /// [`ADOPT`] or [`RELEASE`].
     pub action: u32,
-    /// For a listener: its slot in `LISTENERS`, or [`NO_SLOT`].
+    /// Its slot in `LISTENERS`, or [`NO_SLOT`].
     pub slot: u32,
     /// Not zero to switch on the options that let another socket bind the same port.
     pub share: u32,
@@ -18,22 +18,37 @@ pub struct Adoption {
     pub tag: Tag,
 }
 
-/// Tag a listener, share its port, and put it into its slot.
-pub const ADOPT_LISTENER: u32 = 0;
-/// Tag a connection that was open before its listener had a tag, and count it as opened.
-pub const ADOPT_FLOW: u32 = 1;
-/// Remove the tag and switch off the options that adopting switched on.
-pub const RELEASE: u32 = 2;
+/// What `adopt_flow` is to do, as its packet. It answers as [`Adoption::outcome`] does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRequest {
+    /// What the kernel takes for an Ethernet header, without which it runs no such program (`bpf_prog_test_run_skb`).
+    pub header: [u8; 16],
+    /// [`ADOPT`], [`MOVE`] or [`RELEASE`].
+    pub action: u32,
+    /// Not zero if the tuple is of IPv4 addresses.
+    pub is_ipv4: u32,
+    /// Whose flow it is to be.
+    pub generation: GenerationKey,
+    /// The flow as its packets show it, the client first: two addresses, two ports, in network byte order, without gaps
+    /// (`struct bpf_sock_tuple`).
+    pub tuple: [u8; 36],
+}
 
-/// Give a connection another tag than the one it inherited, because a listener of another generation accepted it.
-pub const MOVE_FLOW: u32 = 3;
+/// Tag a listener, share its port, and put it into its slot. Tag a flow, and count it as opened.
+pub const ADOPT: u32 = 0;
+/// Remove the tag, and switch off the options that adopting switched on.
+pub const RELEASE: u32 = 1;
+/// Give a flow another tag than the one it inherited, because a listener of another generation accepted it.
+pub const MOVE: u32 = 2;
 
 /// The generation's listener is not for the socket map.
 pub const NO_SLOT: u32 = u32::MAX;
 
-/// The iterator has not met this socket: it was gone.
+/// The socket was not met: it was gone.
 pub const NOT_SEEN: i32 = 1;
 /// Everything asked for was done.
 pub const DONE: i32 = 0;
 
 const _: () = assert!(size_of::<Adoption>() == 32);
+const _: () = assert!(size_of::<FlowRequest>() == 68);

@@ -2,7 +2,7 @@
 
 use core::{
     ffi::c_void,
-    intrinsics::{AtomicOrdering, atomic_xadd},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
 };
 
 use agent_ebpf::{
@@ -24,7 +24,8 @@ const CLOSE: i32 = 7;
 const CLOSE_WAIT: i32 = 8;
 const LISTEN: i32 = 10;
 
-/// Runs at every change of a TCP socket's state, with the socket locked: transitions of one socket never overlap.
+/// Runs at every change of a TCP socket's state, with the socket locked: transitions of one socket never overlap. Only
+/// `adopt_flow` may be at work on its tag meanwhile, and the role tells.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn track_flows(ctx: BtfTracePointContext) -> i32 {
     let (socket, old, new): (*mut c_void, i32, i32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
@@ -52,12 +53,11 @@ fn note_established(socket: *mut c_void) {
 #[inline(always)]
 fn note_closed(socket: *mut c_void, old: i32) {
     let Some(tag) = tag_of(socket) else { return };
-    if tag.role == OPEN {
-        tag.role = CLOSED;
-        count_closed(tag.generation, old == ESTABLISHED || old == CLOSE_WAIT);
-    } else if old == LISTEN {
+    if old == LISTEN {
         // SAFETY: the socket is the tracepoint's own argument.
         report(LISTENER_GONE, tag.generation, unsafe { bpf_get_socket_cookie(socket) });
+    } else if exchange(&raw mut tag.role, CLOSED) == OPEN {
+        count_closed(tag.generation, old == ESTABLISHED || old == CLOSE_WAIT);
     }
 }
 
@@ -105,6 +105,25 @@ pub(crate) fn counts_of<'a>(generation: GenerationKey) -> Option<&'a mut FlowCou
 pub(crate) fn add(counter: *mut u64) -> u64 {
     // SAFETY: a field of a map value: aligned, alive, and shared with other CPUs only through atomics.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) }
+}
+
+/// Writes a tag's role and returns the one before.
+#[inline(always)]
+fn exchange(role: *mut u32, new: u32) -> u32 {
+    // SAFETY: a field of a socket's storage: aligned, alive, and shared with other CPUs only through atomics.
+    unsafe { atomic_xchg::<u32, { AtomicOrdering::Relaxed }>(role, new) }
+}
+
+/// Writes a tag's role if it is `old`, and returns the one before. The kernel's own is a full barrier, whatever is asked for.
+#[inline(always)]
+pub(crate) fn compare_exchange(role: *mut u32, old: u32, new: u32) -> u32 {
+    // SAFETY: as in `exchange`.
+    let (before, _) = unsafe {
+        atomic_cxchg::<u32, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(
+            role, old, new,
+        )
+    };
+    before
 }
 
 #[inline(always)]

@@ -1,12 +1,12 @@
 //! Lets user space read and write the layouts as map keys and values.
 
-#![expect(unsafe_code, reason = "aya's marker trait is unsafe to implement")]
+#![expect(unsafe_code, reason = "layouts are handed to the kernel as bytes")]
 
 use crate::{
     bind::BindRule,
     endpoint::{Endpoint, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
-    socket::Adoption,
+    socket::{Adoption, FlowRequest},
     steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
 };
 
@@ -33,3 +33,11 @@ pod!(
     Steering,
     Tag,
 );
+
+impl FlowRequest {
+    /// As a program is given it.
+    pub const fn as_bytes(&self) -> &[u8] {
+        // SAFETY: `#[repr(C)]`, integers only, without padding (the size assertion beside it): every byte is initialised.
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+}

@@ -116,3 +116,26 @@ fn a_stranger_with_the_number_of_an_old_process_is_never_signalled() -> Result<(
     assert_eq!(stage.agent.service(PORT)?.state, ServiceState::Steady);
     Ok(())
 }
+
+/// A service that is upgraded every minute would fill the disk that its runtime directory is on.
+#[test]
+fn of_generations_that_are_gone_the_last_logs_are_kept() -> Result<()> {
+    const KEPT: usize = 16;
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let last = KEPT as u32 + 4;
+    for generation in 2..=last {
+        stage.agent.upgrade(PORT, &server.command(generation)?)?.success()?;
+    }
+    let name = stage.agent.service(PORT)?.name;
+    let directory = stage.agent.runtime().join("services").join(name.as_str());
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        logs.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    // The one that serves has its own, too, and the one before it was alive when they were counted.
+    assert_eq!(logs.len(), KEPT + 2, "{logs:?}");
+    assert!(logs.contains(&format!("generation-{last}.log")), "{logs:?}");
+    assert!(!logs.contains(&"generation-2.log".to_owned()), "{logs:?}");
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use agent::api::{GenerationState, ServiceView};
 use agent::load::{Plan, Running};
 use agent_ebpf::flow::{GenerationKey, LISTENER, Tag};
-use agent_ebpf::socket::{ADOPT_LISTENER, Adoption, NOT_SEEN};
+use agent_ebpf::socket::{ADOPT, Adoption, NOT_SEEN};
 use agent_ebpf::steering::{ListenerSet, ListenerSetKey};
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
@@ -233,7 +233,7 @@ async fn a_listener_that_a_killed_agent_was_taking_over_gets_no_slot_of_another_
         role: LISTENER,
         options_set: 0,
     };
-    let wish = Adoption { action: ADOPT_LISTENER, slot, share: 0, outcome: NOT_SEEN, tag };
+    let wish = Adoption { action: ADOPT, slot, share: 0, outcome: NOT_SEEN, tag };
     let mut wishes: HashMap<_, u64, Adoption> = map("ADOPTIONS")?.try_into()?;
     wishes.insert(listener, wish, 0)?;
 

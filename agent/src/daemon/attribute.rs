@@ -9,12 +9,13 @@ use super::{
 };
 use crate::{
     api::Problem,
+    datapath::FlowAddress,
     host::{
         holders,
         process::Pid,
         sock_diag::{self, Connection, Stage},
     },
-    rollout::{Generation, PortHold},
+    rollout::Generation,
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -35,25 +36,18 @@ impl Agent {
             [only] => untagged.iter().map(|_| Some(only.number)).collect(),
             _ => self.owners(id, &generations, &untagged)?,
         };
-        let mut found: BTreeMap<GenerationNumber, Vec<u64>> = BTreeMap::new();
+        let mut found: BTreeMap<GenerationNumber, Vec<FlowAddress>> = BTreeMap::new();
         let mut left = 0;
         for (flow, owner) in untagged.iter().zip(owners) {
             match owner {
-                Some(number) => found.entry(number).or_default().push(flow.cookie.0),
+                Some(number) => found.entry(number).or_default().push(address_of(flow)),
                 // One that the server has closed is the kernel's alone.
                 None => left += usize::from(flow.stage() != Stage::Orphaned),
             }
         }
-        for (number, cookies) in found {
-            let share = self
-                .record(id)
-                .service
-                .generation(number)
-                .is_some_and(|it| it.hold == PortHold::Shared);
+        for (number, flows) in found {
             let generation = GenerationId { service: id, number };
-            change(Step::TakeOverFlows, || {
-                Ok(self.datapath.adopt_flows(generation, &cookies, share)?)
-            })?;
+            change(Step::TakeOverFlows, || Ok(self.datapath.adopt_flows(generation, flows)?))?;
         }
         Ok(left)
     }
@@ -98,4 +92,9 @@ impl Agent {
         };
         Ok(flows.iter().map(owner).collect())
     }
+}
+
+/// By what the kernel finds it.
+pub(super) const fn address_of(flow: &Connection) -> FlowAddress {
+    FlowAddress { local: flow.local, remote: flow.remote, interface: flow.interface }
 }

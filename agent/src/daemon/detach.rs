@@ -1,9 +1,10 @@
 //! Hands a port back to the kernel.
 
-use std::{fs, io, path::Path};
+use std::{collections::HashSet, fs, io, path::Path};
 
 use super::{
     agent::{Agent, unchanged},
+    attribute::address_of,
     observe,
     state_file::Unfinished,
     step::{Step, change},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
     host::sock_diag,
-    rollout::{Origin, Phase, PortHold, Service},
+    rollout::{Origin, Phase, PortHold},
     service::{GenerationId, ServiceId},
 };
 
@@ -109,23 +110,29 @@ impl Agent {
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
         change(Step::RemoveLogs, || {
-            self.remove_old_logs(&record.service);
+            self.remove_logs(&record.service);
             Ok(())
         })?;
         self.save_or_owe();
         Ok(())
     }
 
-    /// Removes our tags and switches off the socket options that we switched on.
+    /// Removes our tags and switches off the socket options that we switched on. Connections that inherited options keep
+    /// them: nobody can set those from outside, and they mean something only to a bind of their port.
     fn release_sockets(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let mut cookies: Vec<_> =
+        let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let mut listeners: Vec<_> =
+            sock_diag::listeners()?.into_iter().map(|it| it.cookie.0).collect();
+        listeners.retain(|cookie| known.contains(cookie));
+        change(Step::ReleaseSockets, || Ok(self.datapath.release_listeners(&listeners)?))?;
         let ours = |flow: &&sock_diag::Connection| {
             observe::owner(flow).is_some_and(|key| key.service == id.0)
         };
-        cookies.extend(self.flows_of(id)?.iter().filter(ours).map(|flow| flow.cookie.0));
-        change(Step::ReleaseSockets, || Ok(self.datapath.release(&cookies)?))
+        let flows = self.flows_of(id)?;
+        let addresses = flows.iter().filter(ours).map(address_of);
+        change(Step::ReleaseSockets, || Ok(self.datapath.release_flows(addresses)?))
     }
 
     /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
@@ -135,29 +142,6 @@ impl Agent {
         let failed = |error| Problem::caused(ProblemKind::Failed, &error);
         change(Step::ReturnProcesses, || cgroup.move_all_to(&home).map_err(failed))?;
         change(Step::RemoveCgroup, || cgroup.remove().map_err(failed))
-    }
-
-    /// A server that goes on keeps writing to its log; those of generations that are gone go.
-    fn remove_old_logs(&self, service: &Service) {
-        let directory = self.places.service_dir(service.name.as_str());
-        let kept: Vec<_> =
-            service.generations.iter().map(|it| self.log_path(&service.name, it.number)).collect();
-        let Ok(entries) = fs::read_dir(&directory) else { return };
-        for path in entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| !kept.contains(path))
-        {
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(%error, path = %path.display(), "cannot remove the log of a generation that is gone");
-            }
-        }
-        match fs::remove_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                tracing::warn!(%error, directory = %directory.display(), "cannot remove the log directory");
-            }
-            Ok(()) | Err(_) => {}
-        }
     }
 
     /// Removes pins, cgroup and files. Called with no service left.

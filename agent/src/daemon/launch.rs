@@ -19,7 +19,7 @@ use crate::{
         sock_diag,
     },
     rollout::{Origin, Phase, PortHold},
-    service::{GenerationId, GenerationNumber, ServiceId},
+    service::{GenerationId, ServiceId},
 };
 
 impl Agent {
@@ -91,7 +91,10 @@ impl Agent {
             self.hierarchy.create(&path).map_err(|error| failed(&error))
         })?;
         let id = cgroup.id().map_err(|error| failed(&error))?;
-        let rule = self.bind_rule(generation, spec.context.uid)?;
+        let mut rule = self.bind_rule(generation, spec.context.uid)?;
+        if rule.action == SHARE && !self.can_share(generation.service)? {
+            rule.action = MOVE;
+        }
         change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(id, rule)?))?;
         let launched = change(Step::Launch, || {
             launch::launch(&spec, &[])
@@ -173,14 +176,6 @@ impl Agent {
             self.record_if_any(generation.service).map(|record| record.service.name.to_string());
         let service = service.unwrap_or_else(|| generation.service.0.to_string());
         self.cgroup.directory().join(format!("{service}.{}", generation.number))
-    }
-
-    pub(super) fn log_path(
-        &self,
-        service: &crate::service::ServiceName,
-        number: GenerationNumber,
-    ) -> PathBuf {
-        self.places.service_dir(service.as_str()).join(format!("generation-{number}.log"))
     }
 }
 

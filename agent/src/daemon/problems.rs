@@ -28,7 +28,8 @@ impl From<DatapathError> for Problem {
             | DatapathError::Map { .. }
             | DatapathError::Group { .. }
             | DatapathError::Walk(_)
-            | DatapathError::Socket { .. } => problem,
+            | DatapathError::Socket { .. }
+            | DatapathError::Flow { .. } => problem,
         }
     }
 }
@@ -46,7 +47,8 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         | DatapathError::Group { .. }
         | DatapathError::MapFull { .. }
         | DatapathError::Walk(_)
-        | DatapathError::Socket { .. } => ProblemKind::Failed,
+        | DatapathError::Socket { .. }
+        | DatapathError::Flow { .. } => ProblemKind::Failed,
     }
 }
 

@@ -2,7 +2,7 @@
 //! listener that got them.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use agent_ebpf::flow::GenerationKey;
 
 use super::{
     agent::Agent,
+    attribute::address_of,
     observe::owner,
     step::{Step, change},
 };
@@ -74,7 +75,7 @@ impl Agent {
     }
 
     /// A listener that is alone on its port, or cannot share it, has nobody to move a connection to.
-    fn groups_of(&self, id: ServiceId) -> Result<HashSet<Group>, Problem> {
+    pub(super) fn groups_of(&self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
         let shares = |it: &&Generation| it.hold == PortHold::Shared;
         let service = &self.record(id).service;
         let cookies: HashSet<_> = service
@@ -187,8 +188,9 @@ impl Agent {
         });
         let kept = self.held_by_owners(&left)?;
         left.retain(|flow| flow.inode.is_none_or(|inode| !kept.contains(&inode)));
-        let cookies: Vec<_> = left.iter().map(|flow| flow.cookie.0).collect();
-        change(Step::MoveFlows, || Ok(self.datapath.move_flows(taker, &cookies)?))
+        change(Step::MoveFlows, || {
+            Ok(self.datapath.move_flows(taker, left.iter().map(address_of))?)
+        })
     }
 
     /// Which of these flows a process of the generation that they are tagged with has accepted.

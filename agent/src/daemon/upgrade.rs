@@ -1,10 +1,6 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{
-    agent::Agent,
-    found,
-    step::{Step, change},
-};
+use super::{agent::Agent, found};
 use crate::{
     api::{
         self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
@@ -299,18 +295,6 @@ impl Agent {
                 Event::Failed(generation.number, problem.to_string()),
             );
         }
-    }
-
-    fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let directory = self.places.service_dir(self.record(id).service.name.as_str());
-        change(Step::MakeLogDirectory, || {
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-            made.map_err(|error| {
-                let message = format!("nothing has changed: create `{}`", directory.display());
-                Problem::new(ProblemKind::Failed, message).because(&error)
-            })
-        })
     }
 
     fn preview(

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use agent_ebpf::{MAX_ADOPTIONS, MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES};
+use agent_ebpf::{MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES};
 use aya::maps::MapError;
 
 /// A failure of the kernel side.
@@ -84,6 +84,15 @@ pub enum DatapathError {
     /// Running the socket iterator.
     #[error("walk the sockets of this network namespace")]
     Walk(#[source] io::Error),
+    /// A program could not do what it was asked to.
+    #[error("take over the connection from {remote}")]
+    Flow {
+        /// The client.
+        remote: std::net::SocketAddr,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
     /// The iterator could not do what it was asked to.
     #[error("take over the socket with cookie {cookie}")]
     Socket {
@@ -121,7 +130,6 @@ fn limit_of(map: &str) -> u32 {
     match map {
         "ENDPOINTS" => MAX_ENDPOINTS,
         "SERVICES" => MAX_SERVICES,
-        "ADOPTIONS" => MAX_ADOPTIONS,
         _ => MAX_LISTENERS,
     }
 }

@@ -11,6 +11,11 @@
 //! (`inet_reuseport_add_sock`); its user is whoever owns its inode (`sockfs_setattr`). A group, and with it the program,
 //! lives for as long as one of its sockets does (`reuseport_detach_sock`). What our socket might be given meanwhile by the
 //! kernel's own lookup moves on like any other when it is closed.
+//!
+//! Connections count in the bind conflict too, and one that was accepted before its listener shared the port conflicts with
+//! everybody. Our socket binds by force (`TCP_REPAIR`: `SK_FORCE_REUSE`), and leaves the kernel the memory of a port that
+//! sockets of this user share on this address (`inet_csk_update_fastreuse`): whoever fits it is let in without a look at the
+//! others (`sk_reuseport_match`). The memory is of one address, and lasts until a bind that does not share.
 
 use std::{
     io,
@@ -19,13 +24,16 @@ use std::{
 };
 
 use aya::programs::{ProgramError, SkReuseport, SkReuseportError};
+use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use rustix::process::Uid;
 use socket2::{Domain, Socket, Type};
 
 use super::{Datapath, DatapathError, error::program_error, programs::MIGRATE};
 
 /// What all listeners of one reuseport group have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// In order by address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// What they are bound to.
     pub address: SocketAddr,
@@ -65,12 +73,38 @@ impl Group {
         }
     }
 
+    /// Whether a socket that shares its port may be bound beside the group's.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be tried out.
+    pub fn admits_another(&self) -> Result<bool, DatapathError> {
+        match self.new_socket().and_then(|socket| socket.bind(&self.address.into())) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     /// A socket in the group, for as long as it is held.
     fn join(&self) -> Result<OwnedFd, DatapathError> {
-        self.new_member().map_err(|source| DatapathError::Group { address: self.address, source })
+        self.new_member().map_err(|source| self.failed(source))
+    }
+
+    const fn failed(&self, source: io::Error) -> DatapathError {
+        DatapathError::Group { address: self.address, source }
     }
 
     fn new_member(&self) -> io::Result<OwnedFd> {
+        let socket = self.new_socket()?;
+        setsockopt(&socket, TcpRepair, &REPAIR_ON)?;
+        socket.bind(&self.address.into())?;
+        setsockopt(&socket, TcpRepair, &REPAIR_OFF)?;
+        socket.listen(1)?;
+        Ok(socket.into())
+    }
+
+    fn new_socket(&self) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         rustix::fs::fchown(&socket, Some(Uid::from_raw(self.uid)), None)?;
         if self.address.is_ipv6() {
@@ -78,8 +112,11 @@ impl Group {
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&self.address.into())?;
-        socket.listen(1)?;
-        Ok(socket.into())
+        Ok(socket)
     }
 }
+
+/// `TCP_REPAIR_ON`
+const REPAIR_ON: u32 = 1;
+/// `TCP_REPAIR_OFF_NO_WP`: without a probe of the window, which a socket without a peer has not.
+const REPAIR_OFF: u32 = -1_i32 as u32;

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_ebpf::steering::SteerCounts;
+use agent_ebpf::{socket::FlowRequest, steering::SteerCounts};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{Iter, SkReuseport},
+    programs::{Iter, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
@@ -20,7 +20,7 @@ use super::{
     error::{Named as _, program_error},
     held::Held,
     pins::Pins,
-    programs::{self, ATTACHED, ITERATOR, MIGRATE},
+    programs::{self, ADOPT_FLOW, ATTACHED, ITERATOR, MIGRATE, ON_DEMAND},
 };
 use crate::service::ServiceId;
 
@@ -43,6 +43,12 @@ pub(super) const MAPS: [&str; 13] = [
     "STEERED",
     "TAGS",
 ];
+
+/// `struct __sk_buff` up to `ifindex`, which is its last member here.
+const CONTEXT_SIZE: usize = 44;
+const INTERFACE: std::ops::Range<usize> = 40..44;
+/// A test run happens on it, and the kernel refuses to be told so (`convert___skb_to_skb`).
+const LOOPBACK: u32 = 1;
 
 /// The loaded object and where it is pinned.
 #[derive(Debug)]
@@ -89,7 +95,8 @@ impl Kernel {
     fn load_all(&mut self, btf: &Btf) -> Result<(), DatapathError> {
         ATTACHED
             .into_iter()
-            .chain([ITERATOR, MIGRATE])
+            .chain(ON_DEMAND)
+            .chain([MIGRATE])
             .try_for_each(|program| self.load(program, btf))
     }
 
@@ -155,13 +162,32 @@ impl Kernel {
         Ok(KernelLogs { logger })
     }
 
-    /// A file that runs `adopt_sockets` over every socket of this network namespace as it is read.
+    /// A file that runs `adopt_listeners` over the sockets of this network namespace as it is read.
     pub(super) fn iterate(&mut self) -> Result<File, DatapathError> {
         let iterator = self.ebpf.program_mut(ITERATOR).expect("it is in the object that we embed");
         let iterator: &mut Iter = iterator.try_into().map_err(program_error("find", ITERATOR))?;
         let link = iterator.attach().map_err(program_error("attach", ITERATOR))?;
         let link = iterator.take_link(link).map_err(program_error("attach", ITERATOR))?;
         link.into_file().map_err(program_error("run", ITERATOR))
+    }
+
+    /// Runs `adopt_flow` once, and returns what it answers.
+    pub(super) fn run_on_flow(
+        &self,
+        request: &FlowRequest,
+        interface: u32,
+    ) -> Result<i32, DatapathError> {
+        let failed = || program_error("run", ADOPT_FLOW);
+        let program = self.ebpf.program(ADOPT_FLOW).expect("it is in the object that we embed");
+        let program: &SchedClassifier = program.try_into().map_err(failed())?;
+        let mut context = [0; CONTEXT_SIZE];
+        context[INTERFACE].copy_from_slice(&interface.to_ne_bytes());
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(request.as_bytes()),
+            ctx_in: (interface > LOOPBACK).then_some(&context),
+            ..TestRunOptions::new()
+        });
+        Ok(result.map_err(failed())?.return_value.cast_signed())
     }
 
     pub(super) fn reset_counts(

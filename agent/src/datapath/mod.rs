@@ -4,7 +4,7 @@
 //! therefore adopts what is pinned, or, where that is not whole, is built beside it and takes its place.
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
-//! - `sockets` takes running sockets over and gives them back.
+//! - `listeners` takes running listeners over and gives them back, `flows` their open connections.
 //! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - `pins` is where all of it is pinned, `programs` how they come into their places.
@@ -13,14 +13,15 @@
 mod endpoints;
 mod error;
 mod events;
+mod flows;
 mod group;
 mod held;
 mod kernel;
+mod listeners;
 mod pins;
 pub mod probe;
 mod programs;
 mod slots;
-mod sockets;
 mod survey;
 
 use std::{
@@ -42,10 +43,11 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 pub use self::{
     error::DatapathError,
     events::{Event, Events},
+    flows::FlowAddress,
     group::Group,
     kernel::KernelLogs,
+    listeners::{AdoptedListener, ListenerToAdopt},
     pins::{Pinned, clear, examine},
-    sockets::{AdoptedListener, ListenerToAdopt},
     survey::{Survey, steers, steers_elsewhere},
 };
 use self::{
@@ -216,7 +218,7 @@ impl Datapath {
         self.count_flows_of(generation)?;
         let mut adopted = Vec::new();
         for endpoint in endpoints {
-            let serving = sockets::serving(endpoint, listeners);
+            let serving = listeners::serving(endpoint, listeners);
             let first = self.free_slots(serving.len())?;
             let placed = self.place_listeners(generation, first, &serving)?;
             let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };

@@ -32,7 +32,7 @@ use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
     pins::Pins,
-    programs::{ATTACHED, ITERATOR, MIGRATE},
+    programs::{ADOPT_FLOW, ATTACHED, MIGRATE, ON_DEMAND},
 };
 use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
@@ -70,7 +70,9 @@ pub enum Feature {
     /// The program that counts flows.
     TrackFlows,
     /// The program that walks the sockets.
-    AdoptSockets,
+    AdoptListeners,
+    /// The program that takes an open connection over.
+    AdoptFlow,
     /// The program that moves connections nobody has accepted.
     #[doc(alias = "BPF_SK_REUSEPORT_SELECT_OR_MIGRATE")]
     Migrate,
@@ -129,7 +131,7 @@ pub fn lookup_programs() -> Result<Vec<String>, std::io::Error> {
 
 impl Feature {
     /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Seclusion,
         Self::FileSystem,
         Self::Types,
@@ -142,7 +144,8 @@ impl Feature {
         Self::ShareBind6,
         Self::RefuseMultipath,
         Self::TrackFlows,
-        Self::AdoptSockets,
+        Self::AdoptListeners,
+        Self::AdoptFlow,
         Self::Migrate,
         Self::TakeOver,
         Self::Report,
@@ -168,7 +171,8 @@ impl Feature {
             "refuse_multipath" => Self::RefuseMultipath,
             "track_flows" => Self::TrackFlows,
             MIGRATE => Self::Migrate,
-            _ => Self::AdoptSockets,
+            ADOPT_FLOW => Self::AdoptFlow,
+            _ => Self::AdoptListeners,
         }
     }
 
@@ -208,10 +212,10 @@ impl Rehearsal {
         self.note(Feature::FileSystem, mount_bpf())?;
         let (mut kernel, btf) = self.create_maps()?;
         let mut refused = Vec::new();
-        let loaded = kernel.load(ITERATOR, &btf);
-        refused.extend(self.outcome_of(Feature::of_program(ITERATOR), loaded));
-        let loaded = kernel.load(MIGRATE, &btf);
-        refused.extend(self.outcome_of(Feature::of_program(MIGRATE), loaded));
+        for program in ON_DEMAND.into_iter().chain([MIGRATE]) {
+            let loaded = kernel.load(program, &btf);
+            refused.extend(self.outcome_of(Feature::of_program(program), loaded));
+        }
         for program in ATTACHED {
             let feature = Feature::of_program(program);
             match (cgroup, feature.needs_cgroup()) {
@@ -408,7 +412,8 @@ impl fmt::Display for Feature {
             Self::ShareBind6 => "program share_bind (IPv6)",
             Self::RefuseMultipath => "program refuse_multipath",
             Self::TrackFlows => "program track_flows",
-            Self::AdoptSockets => "program adopt_sockets",
+            Self::AdoptListeners => "program adopt_listeners",
+            Self::AdoptFlow => "program adopt_flow",
             Self::Migrate => "program migrate",
             Self::TakeOver => "taking a listener over",
             Self::Report => "kernel reports",

@@ -32,8 +32,14 @@ pub(super) const ATTACHED: [&str; 5] =
 /// The one that gives connections to generations.
 pub(super) const STEER: &str = "steer";
 
-/// Walks the sockets on demand; never attached for good.
-pub(super) const ITERATOR: &str = "adopt_sockets";
+/// Those that only the agent runs, when it takes over what runs already.
+pub(super) const ON_DEMAND: [&str; 2] = [ITERATOR, ADOPT_FLOW];
+
+/// Walks the listeners.
+pub(super) const ITERATOR: &str = "adopt_listeners";
+
+/// Finds one flow.
+pub(super) const ADOPT_FLOW: &str = "adopt_flow";
 
 /// Attached to reuseport groups, which keep it: it has no link and no pin.
 pub(super) const MIGRATE: &str = "migrate";
@@ -47,6 +53,7 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         Program::BtfTracePoint(tracepoint) => tracepoint.load("inet_sock_set_state", btf),
         Program::Iter(iterator) => iterator.load("tcp", btf),
         Program::SkReuseport(migrate) => migrate.load(),
+        Program::SchedClassifier(flow) => flow.load(),
         other => Err(ProgramError::UnexpectedProgramType).inspect_err(|_| {
             tracing::error!(?other, "a program of a kind that nobody attaches");
         }),

@@ -54,7 +54,8 @@ const fn shown_by(feature: Feature) -> &'static str {
         Feature::ShareBind6 => "loaded and attached (cgroup/bind6)",
         Feature::RefuseMultipath => "loaded and attached (cgroup/sock_create)",
         Feature::TrackFlows => "loaded and attached (tp_btf/inet_sock_set_state)",
-        Feature::AdoptSockets => "loaded (iter/tcp)",
+        Feature::AdoptListeners => "loaded (iter/tcp)",
+        Feature::AdoptFlow => "loaded",
         Feature::Migrate => "loaded (sk_reuseport/migrate)",
         Feature::TakeOver => "a listener was tagged, its port shared, and it can be assigned",
         Feature::Report => "the end of that listener was reported at once",
@@ -78,8 +79,11 @@ const fn needed_for(feature: Feature) -> &'static str {
              elsewhere with --cgroup"
         }
         Feature::TrackFlows => "boot a kernel with CONFIG_BPF_EVENTS=y and CONFIG_DEBUG_INFO_BTF=y",
-        Feature::AdoptSockets | Feature::TakeOver => {
+        Feature::AdoptListeners | Feature::TakeOver => {
             "boot a kernel whose socket iterators may set options (Linux 5.16 or later)"
+        }
+        Feature::AdoptFlow => {
+            "boot a kernel with CONFIG_NET=y that runs programs on request (Linux 4.20 or later)"
         }
         Feature::Migrate => {
             "boot a kernel whose reuseport programs may move connections (Linux 5.14 or later)"

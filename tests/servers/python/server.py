@@ -17,6 +17,7 @@ parser.add_argument("port", type=int)
 parser.add_argument("generation", type=int)
 parser.add_argument("--address", action="append", help="can be given again; the default is 0.0.0.0")
 parser.add_argument("--reuse-port", action="store_true")
+parser.add_argument("--no-reuse-address", action="store_true", help="as a server that nobody meant to restart")
 parser.add_argument("--describe", metavar="FILE", help="write what the process was given")
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
@@ -76,7 +77,7 @@ for _ in range(options.listen_before):
 
 def listen(address, alone):
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, not options.no_reuse_address)
     if options.reuse_port:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if ":" in address:

@@ -25,6 +25,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The client's end.
     pub remote: SocketAddr,
+    /// The interface that the socket is bound to; 0 for any.
+    pub interface: u32,
     /// How far it has come.
     pub state: TcpState,
     /// For how long no data went either way, counted from the socket's creation if none ever did.
@@ -194,6 +196,7 @@ fn connection(socket: RawSocket) -> Option<Connection> {
         inode: (socket.inode != SocketInode(0)).then_some(socket.inode),
         local: socket_address(socket.local, socket.interface),
         remote: socket_address(socket.remote, socket.interface),
+        interface: socket.interface,
         state: TcpState::from_number(socket.state)?,
         idle: socket.idle,
         tag: socket.tag,

@@ -1,15 +1,16 @@
-//! Takes running sockets over and gives them back, through the `adopt_sockets` iterator.
+//! Takes running listeners over and gives them back, through the `adopt_listeners` iterator.
 //!
-//! The agent never holds a descriptor of a server's socket: see `agent-ebpf/src/adopt_sockets.rs` for why.
+//! The agent never holds a descriptor of a server's socket: see `agent-ebpf/src/adopt_listeners.rs` for why.
 
 use std::{
     collections::HashMap,
+    fs::File,
     io::{self, Read as _},
 };
 
 use agent_ebpf::{
-    flow::{LISTENER, OPEN, Tag},
-    socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, MOVE_FLOW, NO_SLOT, NOT_SEEN, RELEASE},
+    flow::{LISTENER, Tag},
+    socket::{ADOPT, Adoption, DONE, NO_SLOT, NOT_SEEN, RELEASE},
 };
 
 use super::{
@@ -43,51 +44,12 @@ pub struct AdoptedListener {
 }
 
 impl Datapath {
-    /// Tags connections that were open before their listener was tagged, and counts them as opened, each at most once.
+    /// Removes our tag from these listeners, and switches off what adopting them switched on.
     ///
     /// # Errors
     ///
-    /// When the sockets cannot be walked. A connection that ended meanwhile is no error.
-    pub fn adopt_flows(
-        &mut self,
-        generation: GenerationId,
-        cookies: &[u64],
-        share: bool,
-    ) -> Result<(), DatapathError> {
-        let adoption = Adoption {
-            action: ADOPT_FLOW,
-            slot: NO_SLOT,
-            share: share.into(),
-            outcome: NOT_SEEN,
-            tag: Tag { generation: generation.key(), role: OPEN, options_set: 0 },
-        };
-        self.walk(cookies.iter().map(|&cookie| (cookie, adoption)))?;
-        Ok(())
-    }
-
-    /// Counts flows for this generation that carry the tag of another one, whose listener did not accept them.
-    ///
-    /// # Errors
-    ///
-    /// When the sockets cannot be walked. A connection that ended meanwhile is no error.
-    pub fn move_flows(&mut self, to: GenerationId, cookies: &[u64]) -> Result<(), DatapathError> {
-        let adoption = Adoption {
-            action: MOVE_FLOW,
-            slot: NO_SLOT,
-            share: 0,
-            outcome: NOT_SEEN,
-            tag: Tag { generation: to.key(), role: OPEN, options_set: 0 },
-        };
-        self.walk(cookies.iter().map(|&cookie| (cookie, adoption)))?;
-        Ok(())
-    }
-
-    /// Removes our tag from these sockets, and switches off what adopting them switched on.
-    ///
-    /// # Errors
-    ///
-    /// When the sockets cannot be walked. A socket that is gone is no error.
-    pub fn release(&mut self, cookies: &[u64]) -> Result<(), DatapathError> {
+    /// When the sockets cannot be walked. A listener that is gone is no error, but has all sockets walked.
+    pub fn release_listeners(&mut self, cookies: &[u64]) -> Result<(), DatapathError> {
         let nobody = Tag {
             generation: agent_ebpf::flow::GenerationKey { service: 0, generation: 0 },
             role: 0,
@@ -108,7 +70,7 @@ impl Datapath {
     ) -> Result<Vec<AdoptedListener>, DatapathError> {
         let outcomes = self.walk(listeners.iter().zip(first..).map(|(listener, slot)| {
             let adoption = Adoption {
-                action: ADOPT_LISTENER,
+                action: ADOPT,
                 slot: if listener.multipath { NO_SLOT } else { slot },
                 share: listener.share.into(),
                 outcome: NOT_SEEN,
@@ -132,7 +94,11 @@ impl Datapath {
             .collect()
     }
 
-    /// Runs the iterator over all sockets once, and returns each one's outcome.
+    /// Runs the iterator until it has met every wanted listener, or all sockets once, and returns each one's outcome.
+    ///
+    /// # Kernel
+    ///
+    /// Listeners come first, and the walk is to end with them: see `agent-ebpf/src/adopt_listeners.rs`.
     fn walk(
         &mut self,
         wanted: impl IntoIterator<Item = (u64, Adoption)>,
@@ -152,18 +118,14 @@ impl Datapath {
         if cookies.is_empty() {
             return Ok(HashMap::new());
         }
-        let walked = self.kernel.iterate().and_then(|mut file| {
-            // The program writes nothing: reading to the end runs it over every socket.
-            let mut nothing = Vec::new();
-            file.read_to_end(&mut nothing).map_err(DatapathError::Walk)
-        });
+        let walked = self.kernel.iterate().and_then(|file| walk_to(file, cookies.len()));
         let mut outcomes = HashMap::new();
         for cookie in cookies {
             let adoption = self.adoptions.get(&cookie, 0).named("read", MAP)?;
             self.adoptions.remove(&cookie).named("remove from", MAP)?;
             outcomes.insert(cookie, adoption.outcome);
         }
-        walked.map(|_| outcomes)
+        walked.map(|()| outcomes)
     }
 }
 
@@ -180,6 +142,22 @@ pub(super) fn serving<'a>(
     } else {
         exact
     }
+}
+
+/// Reads until the program has met so many wanted sockets: it writes a byte for each.
+fn walk_to(mut file: File, wanted: usize) -> Result<(), DatapathError> {
+    let mut met = vec![0; wanted];
+    let mut left = &mut met[..];
+    while !left.is_empty() {
+        match file.read(left) {
+            // Some have gone meanwhile.
+            Ok(0) => return Ok(()),
+            Ok(count) => left = &mut left[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(DatapathError::Walk(error)),
+        }
+    }
+    Ok(())
 }
 
 const fn socket_error(cookie: u64, source: io::Error) -> DatapathError {

@@ -1,36 +1,52 @@
-//! `adopt_sockets`: takes over sockets that run already, or gives them back, without their process and without a descriptor.
+//! `adopt_listeners`: takes over listeners that run already, or gives them back, without their process and without a
+//! descriptor.
 //!
-//! The kernel walks all TCP sockets of the reader's network namespace and holds each one's lock while this program sees it,
-//! so that tagging and counting a connection cannot race with its end. No duplicate of a listener ever exists in user space:
-//! one that is held would keep a dead server's socket open, with clients hanging on it.
+//! The kernel walks the TCP sockets of the reader's network namespace and holds each one's lock while this program sees it.
+//! No duplicate of a listener ever exists in user space: one that is held would keep a dead server's socket open, with
+//! clients hanging on it.
+//!
+//! # Kernel
+//!
+//! Listeners come first (`bpf_iter_tcp_batch`), and the walk is to end with them. In the table of connections the kernel takes
+//! references on half-open requests that have none yet (`bpf_iter_tcp_established_batch` against `reqsk_queue_hash_req`), and
+//! with that frees somebody's memory sooner or later. Connections are `adopt_flow`'s.
 
 use core::ffi::c_void;
 
 use agent_ebpf::{
-    flow::{LISTENER, OPEN, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
-    socket::{ADOPT_FLOW, ADOPT_LISTENER, Adoption, DONE, MOVE_FLOW, NO_SLOT, RELEASE},
+    flow::{LISTENER, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
+    socket::{ADOPT, Adoption, DONE, NO_SLOT, NOT_SEEN, RELEASE},
 };
-use aya_ebpf::helpers::{
-    bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt, bpf_skc_to_tcp_sock,
+use aya_ebpf::{
+    bindings::seq_file,
+    helpers::{
+        bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt,
+        bpf_skc_to_tcp_sock, generated::bpf_seq_write,
+    },
 };
 
 use crate::{
     maps::{ADOPTIONS, LISTENERS, TAGS},
     share_bind::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET},
-    track_flows::{add, count_closed, counts_of},
 };
 
 /// The context of `iter/tcp` (`struct bpf_iter__tcp`): each member is a pointer in a field of eight bytes.
 #[repr(C)]
 pub(crate) struct TcpIteration {
-    meta: *mut c_void,
+    meta: *mut Meta,
     socket: *mut c_void,
+}
+
+/// The beginning of `struct bpf_iter_meta`.
+#[repr(C)]
+pub(crate) struct Meta {
+    output: *mut seq_file,
 }
 
 // aya-ebpf has no macro for socket iterators.
 #[unsafe(link_section = "iter/tcp")]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn adopt_sockets(ctx: *mut TcpIteration) -> i32 {
+pub(crate) extern "C" fn adopt_listeners(ctx: *mut TcpIteration) -> i32 {
     // SAFETY: the kernel passes a valid context.
     let any_socket = unsafe { (*ctx).socket };
     if any_socket.is_null() {
@@ -46,23 +62,40 @@ pub(crate) extern "C" fn adopt_sockets(ctx: *mut TcpIteration) -> i32 {
     let Some(adoption) = ADOPTIONS.get_ptr_mut(cookie) else { return CONTINUE };
     // SAFETY: RCU keeps the element; only the agent that waits for this run looks at it.
     let adoption = unsafe { &mut *adoption };
+    // A walk that is resumed may come by a socket twice.
+    let is_new = adoption.outcome == NOT_SEEN;
     adoption.outcome = match adoption.action {
-        ADOPT_LISTENER => adopt_listener(socket, adoption),
-        ADOPT_FLOW => adopt_flow(socket, adoption),
-        MOVE_FLOW => move_flow(socket, adoption),
+        ADOPT => adopt(socket, adoption),
         RELEASE => release(socket),
         _ => -EINVAL,
     };
+    if is_new {
+        tell_reader(ctx);
+    }
     CONTINUE
 }
 
+/// One byte for each socket that was wanted: the reader asks for as many bytes as it wants sockets, and the kernel walks no
+/// further when they are there (`bpf_seq_read`).
+#[inline(always)]
+fn tell_reader(ctx: *mut TcpIteration) {
+    let byte = 0_u8;
+    // SAFETY: the kernel passes a valid context, whose first member points to one that begins with the file to write to. A
+    // full buffer makes the reader come again.
+    unsafe { bpf_seq_write((*(*ctx).meta).output, (&raw const byte).cast(), 1) };
+}
+
 const CONTINUE: i32 = 0;
-const ENOMEM: i32 = 12;
-const EINVAL: i32 = 22;
+pub(crate) const ENOMEM: i32 = 12;
+pub(crate) const EINVAL: i32 = 22;
 
 #[inline(always)]
-fn adopt_listener(socket: *mut c_void, adoption: &Adoption) -> i32 {
-    let Some(tag) = tag(socket, adoption, LISTENER) else { return -ENOMEM };
+fn adopt(socket: *mut c_void, adoption: &Adoption) -> i32 {
+    let mut tag = Tag { role: LISTENER, ..adoption.tag };
+    // SAFETY: the socket is the iterator's own argument; its lock keeps others from its storage.
+    let Some(tag) = (unsafe { TAGS.get_or_create(socket, &mut tag).as_mut() }) else {
+        return -ENOMEM;
+    };
     if adoption.share != 0 {
         share(socket, tag);
     }
@@ -81,45 +114,6 @@ fn adopt_listener(socket: *mut c_void, adoption: &Adoption) -> i32 {
     }
 }
 
-/// The order matters little: the socket is locked, so it cannot end between being tagged and being counted.
-#[inline(always)]
-fn adopt_flow(socket: *mut c_void, adoption: &Adoption) -> i32 {
-    // SAFETY: the socket is the iterator's own argument.
-    let inherited = unsafe { TAGS.get(socket).as_ref() }.is_some();
-    let Some(tag) = tag(socket, adoption, OPEN) else { return -ENOMEM };
-    if !inherited && let Some(counts) = counts_of(tag.generation) {
-        add(&raw mut counts.opened);
-    }
-    if adoption.share != 0 {
-        share(socket, tag);
-    }
-    DONE
-}
-
-/// The generation that a flow leaves counts it as closed, without a reset, and the other one as opened.
-#[inline(always)]
-fn move_flow(socket: *mut c_void, adoption: &Adoption) -> i32 {
-    // SAFETY: the socket is the iterator's own argument; its lock keeps others from its storage.
-    let Some(tag) = (unsafe { TAGS.get(socket).as_mut() }) else { return DONE };
-    let left = tag.generation;
-    tag.generation = adoption.tag.generation;
-    if tag.role == OPEN {
-        count_closed(left, false);
-        if let Some(counts) = counts_of(tag.generation) {
-            add(&raw mut counts.opened);
-        }
-    }
-    DONE
-}
-
-#[inline(always)]
-fn tag<'a>(socket: *mut c_void, adoption: &Adoption, role: u32) -> Option<&'a mut Tag> {
-    let mut tag = Tag { role, ..adoption.tag };
-    // SAFETY: the socket is the iterator's own argument; its lock keeps others from its storage.
-    unsafe { TAGS.get_or_create(socket, &mut tag).as_mut() }
-}
-
-/// Connections count in the bind conflict too: with neither option on them, a second bind is refused.
 #[inline(always)]
 fn share(socket: *mut c_void, tag: &mut Tag) {
     if !is_on(socket, SO_REUSEADDR) && set(socket, SO_REUSEADDR, 1) {
