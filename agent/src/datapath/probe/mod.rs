@@ -5,8 +5,9 @@
 //! everything with the thread, however that ends. Only the programs for control groups need a group that everybody sees;
 //! the caller makes an empty one.
 
+mod feature;
+
 use std::{
-    fmt,
     fs::File,
     net::{Ipv4Addr, TcpListener},
     os::fd::BorrowedFd,
@@ -28,59 +29,14 @@ use rustix::{
     net::sockopt,
 };
 
+pub use self::feature::Feature;
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
     pins::Pins,
-    programs::{ADOPT_FLOW, ATTACHED, MIGRATE, ON_DEMAND},
+    programs::{ATTACHED, MIGRATE, ON_DEMAND},
 };
 use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
-
-/// Something that the datapath needs of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Feature {
-    /// A network namespace and a mount namespace for the rehearsal; the agent itself needs neither.
-    Seclusion,
-    /// The file system that pins live on.
-    #[doc(alias = "CONFIG_BPF_SYSCALL")]
-    FileSystem,
-    /// The kernel's own type information.
-    #[doc(alias = "CONFIG_DEBUG_INFO_BTF")]
-    Types,
-    /// A map that listeners can be assigned from.
-    #[doc(alias = "BPF_MAP_TYPE_SOCKMAP")]
-    SocketMap,
-    /// Storage in a listener that its connections inherit.
-    #[doc(alias = "BPF_F_CLONE")]
-    InheritedStorage,
-    /// The buffer that the kernel's reports come through.
-    #[doc(alias = "BPF_MAP_TYPE_RINGBUF")]
-    RingBuffer,
-    /// All other maps.
-    TableMaps,
-    /// The program that steers.
-    #[doc(alias = "BPF_PROG_TYPE_SK_LOOKUP")]
-    Steer,
-    /// The program that lets a new generation bind the old one's port, for IPv4.
-    ShareBind4,
-    /// The same for IPv6.
-    ShareBind6,
-    /// The program that keeps listeners of launched generations off Multipath TCP.
-    RefuseMultipath,
-    /// The program that counts flows.
-    TrackFlows,
-    /// The program that walks the sockets.
-    AdoptListeners,
-    /// The program that takes an open connection over.
-    AdoptFlow,
-    /// The program that moves connections nobody has accepted.
-    #[doc(alias = "BPF_SK_REUSEPORT_SELECT_OR_MIGRATE")]
-    Migrate,
-    /// Taking over a running listener: tagged, shared, and in the socket map.
-    TakeOver,
-    /// Hearing of a listener's end.
-    Report,
-}
 
 /// How a feature did.
 #[derive(Debug)]
@@ -127,58 +83,6 @@ pub fn lookup_programs() -> Result<Vec<String>, std::io::Error> {
         name.filter(|name| !name.is_empty()).map_or_else(|| format!("program {id}"), str::to_owned)
     };
     Ok(attached.iter().map(name_of).collect())
-}
-
-impl Feature {
-    /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 17] = [
-        Self::Seclusion,
-        Self::FileSystem,
-        Self::Types,
-        Self::SocketMap,
-        Self::InheritedStorage,
-        Self::RingBuffer,
-        Self::TableMaps,
-        Self::Steer,
-        Self::ShareBind4,
-        Self::ShareBind6,
-        Self::RefuseMultipath,
-        Self::TrackFlows,
-        Self::AdoptListeners,
-        Self::AdoptFlow,
-        Self::Migrate,
-        Self::TakeOver,
-        Self::Report,
-    ];
-
-    const MAPS: [Self; 4] =
-        [Self::SocketMap, Self::InheritedStorage, Self::RingBuffer, Self::TableMaps];
-
-    fn of_map(name: &str) -> Self {
-        match name {
-            "LISTENERS" => Self::SocketMap,
-            "TAGS" => Self::InheritedStorage,
-            "EVENTS" | "AYA_LOGS" => Self::RingBuffer,
-            _ => Self::TableMaps,
-        }
-    }
-
-    fn of_program(name: &str) -> Self {
-        match name {
-            "steer" => Self::Steer,
-            "share_bind4" => Self::ShareBind4,
-            "share_bind6" => Self::ShareBind6,
-            "refuse_multipath" => Self::RefuseMultipath,
-            "track_flows" => Self::TrackFlows,
-            MIGRATE => Self::Migrate,
-            ADOPT_FLOW => Self::AdoptFlow,
-            _ => Self::AdoptListeners,
-        }
-    }
-
-    const fn needs_cgroup(self) -> bool {
-        matches!(self, Self::ShareBind4 | Self::ShareBind6 | Self::RefuseMultipath)
-    }
 }
 
 /// What has been found out so far.
@@ -395,30 +299,6 @@ fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
         }
     }
     text
-}
-
-impl fmt::Display for Feature {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Seclusion => "private namespaces",
-            Self::FileSystem => "pinning",
-            Self::Types => "kernel types (BTF)",
-            Self::SocketMap => "socket map",
-            Self::InheritedStorage => "inherited socket storage",
-            Self::RingBuffer => "ring buffer",
-            Self::TableMaps => "tables",
-            Self::Steer => "program steer",
-            Self::ShareBind4 => "program share_bind (IPv4)",
-            Self::ShareBind6 => "program share_bind (IPv6)",
-            Self::RefuseMultipath => "program refuse_multipath",
-            Self::TrackFlows => "program track_flows",
-            Self::AdoptListeners => "program adopt_listeners",
-            Self::AdoptFlow => "program adopt_flow",
-            Self::Migrate => "program migrate",
-            Self::TakeOver => "taking a listener over",
-            Self::Report => "kernel reports",
-        })
-    }
 }
 
 /// Seen by the rehearsal's thread alone.

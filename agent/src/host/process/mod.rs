@@ -1,5 +1,7 @@
 //! One process, held so that it can never be mistaken for another with the same number.
 
+mod error;
+
 use std::{
     fmt, io,
     num::NonZeroI32,
@@ -14,8 +16,8 @@ use rustix::{
     process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+pub use self::error::ProcessError;
 use super::os_text::OsText;
 
 /// The number of a process, in our PID namespace.
@@ -236,96 +238,6 @@ impl fmt::Display for Ending {
         match self {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
-        }
-    }
-}
-
-/// Why something about a process could not be done.
-#[derive(Debug, Error)]
-pub enum ProcessError {
-    /// It has exited, or another process has its number.
-    #[error("process `{pid}` is gone")]
-    Gone {
-        /// Its number.
-        pid: Pid,
-    },
-    /// The kernel gave no descriptor of it.
-    #[error("open process `{pid}`")]
-    Open {
-        /// Its number.
-        pid: Pid,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// Its files below `/proc` could not be read or understood.
-    #[error("read {what} of process `{pid}`")]
-    Read {
-        /// Its number.
-        pid: Pid,
-        /// Which of its properties.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: ProcError,
-    },
-    /// The system did not let its files below `/proc` be read.
-    #[error("read {what} of process `{pid}`")]
-    Unreadable {
-        /// Its number.
-        pid: Pid,
-        /// Which of its properties.
-        what: &'static str,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// Its exit could not be watched.
-    #[error("watch process `{pid}` for its exit")]
-    Poll {
-        /// Its number.
-        pid: Pid,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The signal was not sent.
-    #[error("send signal `{signal}` to process `{pid}`")]
-    Signal {
-        /// Its number.
-        pid: Pid,
-        /// The signal's number.
-        signal: i32,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// Its end could not be asked for.
-    #[error("ask how process `{pid}` ended")]
-    Reap {
-        /// Its number.
-        pid: Pid,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The list of processes could not be read.
-    #[error("list the machine's processes")]
-    List(#[source] io::Error),
-}
-
-impl ProcessError {
-    /// Reading failed; a file that is not there (any more) means that the process is not.
-    pub(super) fn reading(pid: Pid, what: &'static str, source: ProcError) -> Self {
-        match source {
-            ProcError::NotFound(_) => Self::Gone { pid },
-            ProcError::Io(ref error, _)
-                if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) =>
-            {
-                Self::Gone { pid }
-            }
-            ProcError::Io(source, _) => Self::Unreadable { pid, what, source },
-            _ => Self::Read { pid, what, source },
         }
     }
 }

@@ -1,0 +1,244 @@
+//! The tables that the programs go by: which ports are ours, and which generation gets their connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_ebpf::{
+    bind::BindRule,
+    flow::{FlowCounts, GenerationKey},
+    steering::{ListenerSet, ListenerSetKey, PLAIN, Steering},
+};
+use aya::maps::{HashMap, MapData, MapError};
+
+use super::{
+    AdoptedListener, Datapath, DatapathError, ListenerToAdopt, endpoints,
+    error::{self, Named as _},
+    listeners, slots,
+};
+use crate::service::{Endpoint, GenerationId, GenerationNumber, ServiceId};
+
+impl Datapath {
+    /// Makes exactly the endpoints of these services ours: adds, changes and removes what differs.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a change; those before it stay made.
+    pub fn set_endpoints<'a>(
+        &mut self,
+        services: impl IntoIterator<Item = (ServiceId, &'a [Endpoint])>,
+    ) -> Result<(), DatapathError> {
+        let wanted = endpoints::entries(services);
+        let present: BTreeMap<_, _> =
+            self.endpoints.iter().collect::<Result<_, _>>().named("read", "ENDPOINTS")?;
+        for (key, value) in &wanted {
+            if present.get(key) != Some(value) {
+                self.endpoints.insert(key, value, 0).named("write", "ENDPOINTS")?;
+            }
+        }
+        for key in present.keys().filter(|key| !wanted.contains_key(key)) {
+            self.endpoints.remove(key).named("remove from", "ENDPOINTS")?;
+        }
+        Ok(())
+    }
+
+    /// Switches a service: from the next packet on, on every CPU and all its ports at once.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; steering is then as it was.
+    pub fn steer(&mut self, service: ServiceId, steering: &Steering) -> Result<(), DatapathError> {
+        self.services.insert(service.0, steering, 0).named("write", "SERVICES")
+    }
+
+    /// Where a service's new connections go, if it has any steering.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn steering(&self, service: ServiceId) -> Result<Option<Steering>, DatapathError> {
+        error::found(self.services.get(&service.0, 0)).named("read", "SERVICES")
+    }
+
+    /// Takes over a generation's listeners: tags them, shares their ports if `share`, puts each into the socket map, and
+    /// makes them the generation's set for each endpoint they serve.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a step. What was done stays, and steers nothing until [`Self::steer`].
+    pub fn adopt_listeners(
+        &mut self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+        listeners: &[ListenerToAdopt],
+    ) -> Result<Vec<AdoptedListener>, DatapathError> {
+        self.count_flows_of(generation)?;
+        let mut adopted = Vec::new();
+        for endpoint in endpoints {
+            let serving = listeners::serving(endpoint, listeners);
+            let first = self.free_slots(serving.len())?;
+            let placed = self.place_listeners(generation, first, &serving)?;
+            let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };
+            let key = listener_set_key(generation, endpoint);
+            self.listener_sets
+                .insert(key, ListenerSet { first, count }, 0)
+                .named("write", "LISTENER_SETS")?;
+            adopted.extend(placed);
+        }
+        Ok(adopted)
+    }
+
+    /// The generations of a service of which any map knows anything.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn generations(
+        &self,
+        service: ServiceId,
+    ) -> Result<BTreeSet<GenerationNumber>, DatapathError> {
+        let sets = self.listener_sets.keys().map(|key| key.map(|it| (it.service, it.generation)));
+        let flows = self.flows.keys().map(|key| key.map(|it| (it.service, it.generation)));
+        let rules = self.bind_rules.iter().map(|entry| {
+            entry.map(|(_, rule)| (rule.generation.service, rule.generation.generation))
+        });
+        let mut known = BTreeSet::new();
+        for (map, keys) in [
+            ("LISTENER_SETS", sets.collect::<Result<Vec<_>, _>>()),
+            ("FLOWS", flows.collect()),
+            ("GENERATION_CGROUPS", rules.collect()),
+        ] {
+            let of_service = keys.named("read", map)?.into_iter().filter(|key| key.0 == service.0);
+            known.extend(of_service.map(|(_, number)| GenerationNumber(number)));
+        }
+        Ok(known)
+    }
+
+    /// Forgets a generation: its sets, its counters, its bind rule. Its sockets keep working.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; calling again continues.
+    pub fn forget(
+        &mut self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+    ) -> Result<(), DatapathError> {
+        for endpoint in endpoints {
+            let key = listener_set_key(generation, endpoint);
+            error::gone(self.listener_sets.remove(&key)).named("remove from", "LISTENER_SETS")?;
+        }
+        error::gone(self.flows.remove(&generation.key())).named("remove from", "FLOWS")?;
+        self.clear_bind_rule(generation)
+    }
+
+    /// Forgets whatever the maps have of generations that are not among these: an agent may have ended before it did.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; calling again continues.
+    pub fn keep_only(&mut self, living: &BTreeSet<GenerationKey>) -> Result<(), DatapathError> {
+        let lives = |key: &GenerationKey| living.contains(key);
+        let sets = keys(&self.listener_sets).named("read", "LISTENER_SETS")?;
+        let of_set =
+            |it: &ListenerSetKey| GenerationKey { service: it.service, generation: it.generation };
+        for key in sets.iter().filter(|key| !lives(&of_set(key))) {
+            error::gone(self.listener_sets.remove(key)).named("remove from", "LISTENER_SETS")?;
+        }
+        for key in keys(&self.flows).named("read", "FLOWS")?.iter().filter(|key| !lives(key)) {
+            error::gone(self.flows.remove(key)).named("remove from", "FLOWS")?;
+        }
+        for service in keys(&self.services).named("read", "SERVICES")? {
+            if !living.iter().any(|key| key.service == service) {
+                self.forget_service(ServiceId(service))?;
+            }
+        }
+        for cgroup in keys(&self.bind_rules).named("read", "GENERATION_CGROUPS")? {
+            let rule = error::found(self.bind_rules.get(&cgroup, 0));
+            let rule = rule.named("read", "GENERATION_CGROUPS")?;
+            if rule.is_some_and(|rule| !lives(&rule.generation)) {
+                error::gone(self.bind_rules.remove(&cgroup))
+                    .named("remove from", "GENERATION_CGROUPS")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a service: from the next packet on its ports are the kernel's alone.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; calling again continues.
+    pub fn forget_service(&mut self, service: ServiceId) -> Result<(), DatapathError> {
+        error::gone(self.services.remove(&service.0)).named("remove from", "SERVICES")?;
+        self.kernel.reset_counts(&mut self.steered, service)
+    }
+
+    /// Says what binds of the service's ports in this cgroup meet.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn set_bind_rule(&mut self, cgroup: u64, rule: BindRule) -> Result<(), DatapathError> {
+        self.bind_rules.insert(cgroup, rule, 0).named("write", "GENERATION_CGROUPS")
+    }
+
+    /// Gives a generation counters, unless it has some: nothing is counted without.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn count_flows_of(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
+        if error::found(self.flows.get(&generation.key(), 0)).named("read", "FLOWS")?.is_none() {
+            self.flows
+                .insert(generation.key(), FlowCounts::default(), 0)
+                .named("write", "FLOWS")?;
+        }
+        Ok(())
+    }
+
+    fn free_slots(&self, count: usize) -> Result<u32, DatapathError> {
+        let used: Vec<_> = self
+            .listener_sets
+            .iter()
+            .map(|entry| entry.map(|(_, set)| set))
+            .collect::<Result<_, _>>()
+            .named("read", "LISTENER_SETS")?;
+        slots::free_range(&used, count as u32).ok_or(DatapathError::SocketMapFull { wanted: count })
+    }
+
+    fn clear_bind_rule(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
+        let cgroups: Vec<u64> = self
+            .bind_rules
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, rule)| rule.generation == generation.key())
+            .map(|(cgroup, _)| cgroup)
+            .collect();
+        for cgroup in cgroups {
+            error::gone(self.bind_rules.remove(&cgroup))
+                .named("remove from", "GENERATION_CGROUPS")?;
+        }
+        Ok(())
+    }
+
+    /// The public port that a listener asked for, if its bind was moved to another one.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn moved_from(&self, cookie: u64) -> Result<Option<u16>, DatapathError> {
+        let port = error::found(self.moved_binds.get(&cookie, 0)).named("read", "MOVED_BINDS")?;
+        Ok(port.and_then(|port| u16::try_from(port).ok()))
+    }
+}
+
+fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>, MapError> {
+    map.keys().collect()
+}
+
+const fn listener_set_key(generation: GenerationId, endpoint: &Endpoint) -> ListenerSetKey {
+    ListenerSetKey {
+        service: generation.service.0,
+        generation: generation.number.0,
+        endpoint: endpoint.number,
+    }
+}
