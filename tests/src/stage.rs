@@ -6,13 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::agent::api::{GenerationView, ServiceState, ServiceView};
+use ::agent::api::{GenerationState, GenerationView, ServiceState, ServiceView};
 use ::agent::datapath::Group;
 use ::agent::host::sock_diag::{self, Connection, Listener};
 use ::agent::load::{Load, Plan, Running};
 use anyhow::{Context as _, Result, ensure};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Pending, upgrade};
 use crate::namespace::Namespace;
 use crate::process::Handle;
 use crate::servers::{self, Server, Started};
@@ -91,6 +91,31 @@ impl Stage {
     /// If the plan cannot be started.
     pub fn load(&self, plan: Plan) -> Result<Running> {
         Ok(Load::start(plan.namespace(self.namespace.descriptor()))?)
+    }
+
+    /// Starts clients of every class but slow uploads, and waits until generation 1 has answered some.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be started, or are not answered.
+    pub fn busy(&self, server: &dyn Server) -> Result<Running> {
+        let running = self.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
+        until_answers(&running, 1, 20)?;
+        Ok(running)
+    }
+
+    /// Begins an upgrade to generation 2 of a server, and waits until the first one drains.
+    ///
+    /// # Errors
+    ///
+    /// If it does not in time.
+    pub fn begin_drain(&self, server: &dyn Server) -> Result<Pending> {
+        let words = upgrade(server.port(), &[], &server.command(2)?);
+        let upgrade = self.agent.start(&mut self.agent.command(&words))?;
+        self.until("the drain", server.port(), |service| {
+            service.generations[0].state == GenerationState::Draining
+        })?;
+        Ok(upgrade)
     }
 
     /// Connects a client of the test itself.
@@ -275,6 +300,16 @@ pub fn until_answers(running: &Running, generation: u32, count: u64) -> Result<(
         Ok((seen.get(&generation).copied().unwrap_or(0) >= count).then_some(()))
     })
     .with_context(|| format!("generation {generation}: {}", running.snapshot()))
+}
+
+/// Ends clients, of which none may have been failed.
+///
+/// # Panics
+///
+/// If one was, with what it saw.
+pub async fn nobody_noticed(running: Running) {
+    let summary = running.stop().await.summary;
+    assert_eq!(summary.failures(), 0, "{summary}");
 }
 
 /// How many connections a run has begun.

@@ -21,10 +21,6 @@ fn version(stage: &Stage) -> Result<PathBuf> {
     Ok(versions[0].path())
 }
 
-fn kill(stage: &Stage) -> Result<()> {
-    stage.agent.daemon().context("the agent runs")?.kill()
-}
-
 fn start(stage: &Stage) -> Result<(Pending, ServiceView)> {
     let mut daemon = stage.agent.start(&mut stage.agent.command(&["daemon"]))?;
     let service = wait::until("the agent to answer", LIMIT, || {
@@ -75,7 +71,7 @@ async fn pins_of_an_older_version_are_relieved_without_a_gap() -> Result<()> {
     let (stage, _first, mut pin) = draining(&server)?;
     let running = new_connections(&stage, &server)?;
     stage::until_answers(&running, 2, 50)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     let ours = version(&stage)?;
     let older = ours.with_file_name(format!("v{}", agent_ebpf::SCHEMA - 1));
     fs::rename(&ours, &older)?;
@@ -102,7 +98,7 @@ async fn pins_of_an_older_version_are_relieved_without_a_gap() -> Result<()> {
 async fn a_start_that_was_killed_while_it_built_is_done_again() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first, mut pin) = draining(&server)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     // As far as one may have come: the links are in the new place, the old one is gone.
     let ours = version(&stage)?;
     let building = PathBuf::from(format!("{}-new", ours.display()));
@@ -125,7 +121,7 @@ async fn pins_that_are_gone_are_made_again_from_the_state() -> Result<()> {
     let (stage, _first, mut pin) = draining(&server)?;
     let running = stage.load(Plan { upload: None, ..server.plan() }.one_shot(200))?;
     stage::until_answers(&running, 2, 50)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     fs::remove_dir_all(stage.agent.pins())?;
     // What is left is the program of the listeners' reuseport group, and the kernel's own lookup.
     let answers = running.snapshot().answers();
@@ -155,7 +151,7 @@ async fn one_pin_that_is_gone_is_enough_to_build_anew() -> Result<()> {
         let (stage, _first, mut stream) = draining(&server)?;
         let running = new_connections(&stage, &server)?;
         stage::until_answers(&running, 2, 20)?;
-        kill(&stage)?;
+        stage.agent.kill_daemon()?;
         fs::remove_file(version(&stage)?.join(pin))?;
         let (_daemon, _) = start(&stage)?;
         assert!(events(&stage)?.contains(pin), "{}", events(&stage)?);
@@ -180,7 +176,7 @@ async fn a_listener_on_another_port_is_led_to_again() -> Result<()> {
     let upgrade = ["upgrade", "--port", &public, "--wait", "switched", "--listen", &moved];
     stage.agent.run(&upgrade)?.success()?;
     assert_eq!(stage.generation(server.address())?, 2);
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     fs::remove_dir_all(stage.agent.pins())?;
 
     let (_daemon, service) = start(&stage)?;
@@ -190,7 +186,7 @@ async fn a_listener_on_another_port_is_led_to_again() -> Result<()> {
     // Not by the program of the first one's reuseport group, which was there all the while.
     let steered = stage.agent.service(PORT)?;
     assert!(steered.steered >= 20 && steered.unreached == 0, "{steered:#?}");
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
 
     // The state may be gone as well, if the pins are there.
     fs::remove_file(stage.agent.runtime().join("state.json"))?;
@@ -205,7 +201,7 @@ async fn a_listener_on_another_port_is_led_to_again() -> Result<()> {
 fn a_removed_cgroup_is_attached_to_again() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     fs::remove_dir(stage.agent.cgroup())?;
     let (_daemon, _) = start(&stage)?;
     // Its bind is helped again.
@@ -239,7 +235,7 @@ async fn a_state_that_is_gone_is_derived_from_what_runs() -> Result<()> {
     let running = new_connections(&stage, &server)?;
     stage::until_answers(&running, 2, 20)?;
     let before = stage.agent.service(PORT)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     let state = stage.agent.runtime().join("state.json");
     fs::remove_file(&state)?;
 
@@ -277,7 +273,7 @@ async fn a_damaged_state_is_put_aside_and_derived_anew() -> Result<()> {
     let (stage, _first) = Stage::attached(&server)?;
     let running = stage.load(Plan { upload: None, ..server.plan() }.one_shot(100))?;
     stage::until_answers(&running, 1, 20)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     let state = stage.agent.runtime().join("state.json");
     let text = fs::read_to_string(&state)?;
     fs::write(&state, &text[..text.len() / 2])?;
@@ -311,7 +307,7 @@ fn repairing_what_is_whole_changes_nothing() -> Result<()> {
     nothing(&stage)?;
 
     // With both gone nothing is known, and nothing steers; with the pins gone the state knows all.
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     fs::remove_dir_all(stage.agent.pins())?;
     let service = repair(&stage)?;
     assert_eq!(service.generations[0].number.0, 1);
@@ -324,7 +320,7 @@ fn what_nobody_needs_is_removed() -> Result<()> {
     let stage = Stage::new()?;
     let first = stage.start(&server, 1)?;
     stage.agent.attach(PORT)?.success()?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     // Nothing lives that the pins could be for.
     drop(first);
     fs::remove_file(stage.agent.runtime().join("state.json"))?;
@@ -340,7 +336,7 @@ fn what_nobody_needs_is_removed() -> Result<()> {
 fn what_steers_another_namespace_is_left_alone() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     fs::remove_file(stage.agent.runtime().join("state.json"))?;
     let before = stage.traces()?;
     let elsewhere = tests::namespace::Namespace::new()?;

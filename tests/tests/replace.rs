@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use agent::api::{GenerationState, ServiceView};
-use agent::load::{Plan, Running};
+use agent::load::Plan;
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::loaded_programs;
@@ -35,17 +35,6 @@ fn replace(stage: &Stage) -> Result<(Pending, ServiceView)> {
     Ok((new, service))
 }
 
-fn load(stage: &Stage, server: &dyn Server) -> Result<Running> {
-    let running = stage.load(Plan { upload: None, ..server.plan() }.one_shot(100))?;
-    stage::until_answers(&running, 1, 20)?;
-    Ok(running)
-}
-
-async fn nobody_noticed(running: Running) {
-    let summary = running.stop().await.summary;
-    assert_eq!(summary.failures(), 0, "{summary}");
-}
-
 /// What is attached: for each program the link's number, the program's number, and the kernel's hash of its instructions.
 fn attached(stage: &Stage) -> Result<BTreeMap<String, (u32, u32, u64)>> {
     let tags: BTreeMap<u32, u64> =
@@ -66,19 +55,15 @@ fn attached(stage: &Stage) -> Result<BTreeMap<String, (u32, u32, u64)>> {
 async fn during_a_drain_and_while_a_command_waits() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, mut first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
-    let upgrade = tests::agent::upgrade(PORT, &[], &server.command(2)?);
-    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
-    stage.until("the drain", PORT, |service| {
-        service.generations[0].state == GenerationState::Draining
-    })?;
+    let running = stage.busy(&server)?;
+    let upgrade = stage.begin_drain(&server)?;
 
     let (_new, service) = replace(&stage)?;
     let states: Vec<_> = service.generations.iter().map(|it| it.state).collect();
     assert_eq!(states, [GenerationState::Draining, GenerationState::Primary]);
     stage::until_answers(&running, 2, running.snapshot().answers() + 50)?;
     assert!(first.lives()?, "its flows go on");
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
     assert!(!first.lives()?);
@@ -135,7 +120,7 @@ async fn builds_with_other_programs_swap_them_without_a_gap() -> Result<()> {
 async fn a_hung_agent_is_killed() -> Result<()> {
     let server = Nginx::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     let old = daemon(&stage)?;
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(old.pid()),
@@ -144,7 +129,7 @@ async fn a_hung_agent_is_killed() -> Result<()> {
     let (_new, _) = replace(&stage)?;
     stage.switch(&server, 2, &[])?;
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     Ok(())
 }
 
@@ -152,7 +137,7 @@ async fn a_hung_agent_is_killed() -> Result<()> {
 async fn a_build_that_the_kernel_refuses_stops_nobody() -> Result<()> {
     let server = Node::new(PORT)?;
     let (mut stage, _first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     let (old, before) = (daemon(&stage)?, attached(&stage)?);
     let (works, traces) = (stage.agent.binary().to_owned(), stage.traces()?);
     let broken = OtherBuild::with_broken_programs(stage.agent.binary())?;
@@ -169,7 +154,7 @@ async fn a_build_that_the_kernel_refuses_stops_nobody() -> Result<()> {
     stage.agent.install(&works);
     stage.switch(&server, 2, &[])?;
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     Ok(())
 }
 

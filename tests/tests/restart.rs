@@ -1,7 +1,7 @@
 //! The agent is killed at the worst moment: nobody is cut off, and the next one goes on from there.
 
 use agent::api::{GenerationState, ServiceView};
-use agent::load::{Plan, Running};
+use agent::load::Running;
 use agent_ebpf::flow::{GenerationKey, LISTENER, Tag};
 use agent_ebpf::socket::{ADOPT, Adoption, NOT_SEEN};
 use agent_ebpf::steering::{ListenerSet, ListenerSetKey};
@@ -14,49 +14,29 @@ use tests::wait;
 
 const PORT: u16 = 8080;
 
-fn kill(stage: &Stage) -> Result<()> {
-    stage.agent.daemon().context("the agent runs")?.kill()
-}
-
-/// Starts an agent as a service manager does, and waits until it answers.
-fn start_again(stage: &Stage) -> Result<(Pending, ServiceView)> {
-    let daemon = stage.agent.start(&mut stage.agent.command(&["daemon"]))?;
-    let service = wait::until("the agent to answer", LIMIT, || Ok(stage.agent.service(PORT).ok()))
-        .with_context(|| {
-            std::fs::read_to_string(stage.agent.runtime().join("agent.log")).unwrap_or_default()
-        })?;
-    Ok((daemon, service))
-}
-
-fn load(stage: &Stage, server: &dyn Server) -> Result<Running> {
-    let running = stage.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
-    stage::until_answers(&running, 1, 20)?;
-    Ok(running)
-}
-
-async fn nobody_noticed(running: Running) {
-    let summary = running.stop().await.summary;
-    assert_eq!(summary.failures(), 0, "{summary}");
+fn start_again(stage: &Stage) -> Result<ServiceView> {
+    stage.agent.start_daemon()?;
+    stage.agent.service(PORT)
 }
 
 #[tokio::test]
 async fn in_steady_state() -> Result<()> {
     let server = Nginx::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     let before = stage.agent.service(PORT)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     let answers = running.snapshot().answers();
     stage::until_answers(&running, 1, answers + 100)?;
 
-    let (_daemon, after) = start_again(&stage)?;
+    let after = start_again(&stage)?;
     assert_eq!(after.name, before.name);
     assert_eq!(after.generations[0].pids, before.generations[0].pids);
     assert_eq!(after.generations[0].listeners, before.generations[0].listeners);
     assert!(after.steered > before.steered, "steering went on without an agent");
     stage.switch(&server, 2, &[])?;
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     let service = stage.until_steady(PORT)?;
     assert_eq!(service.generations[0].number.0, 2);
     // What was counted while no agent ran is not lost: at a quiet point the counts are the sockets' again.
@@ -70,7 +50,7 @@ fn attach_starts_an_agent_that_goes_on() -> Result<()> {
     let (stage, _first) = Stage::attached(&server)?;
     stage.switch(&server, 2, &[])?;
     stage.until_steady(PORT)?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     let again = stage.agent.attach(PORT)?.success()?.json()?;
     assert_eq!(again["changed"], false);
     let service = stage.agent.service(PORT)?;
@@ -83,21 +63,17 @@ fn attach_starts_an_agent_that_goes_on() -> Result<()> {
 async fn during_a_drain() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, mut first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     // Waits across the restart.
-    let upgrade = tests::agent::upgrade(PORT, &[], &server.command(2)?);
-    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
-    stage.until("the drain", PORT, |service| {
-        service.generations[0].state == GenerationState::Draining
-    })?;
-    kill(&stage)?;
+    let upgrade = stage.begin_drain(&server)?;
+    stage.agent.kill_daemon()?;
     stage::until_answers(&running, 2, 50)?;
 
-    let (_daemon, service) = start_again(&stage)?;
+    let service = start_again(&stage)?;
     let states: Vec<_> = service.generations.iter().map(|it| it.state).collect();
     assert_eq!(states, [GenerationState::Draining, GenerationState::Primary]);
     assert!(first.lives()?, "its flows go on");
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     upgrade.finish()?.success()?;
     let service = stage.until_steady(PORT)?;
     assert_eq!(service.generations[0].number.0, 2);
@@ -109,7 +85,7 @@ async fn during_a_drain() -> Result<()> {
 async fn killed_while_made_ready(
     candidate: &Script,
     meanwhile: impl FnOnce(&Stage) -> Result<()>,
-) -> Result<(Stage, tests::servers::Started, Running, Pending, Pending)> {
+) -> Result<(Stage, tests::servers::Started, Running, Pending)> {
     let server = Script::new(PORT)?;
     let (stage, first) = Stage::attached(&server)?;
     let running = stage.load(server.plan())?;
@@ -121,19 +97,18 @@ async fn killed_while_made_ready(
     stage.until("the candidate's process", PORT, |service| {
         stage::generations(service).get(&2).is_some_and(|it| !it.pids.is_empty())
     })?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     meanwhile(&stage)?;
-    let (daemon, _) = start_again(&stage)?;
-    Ok((stage, first, running, upgrade, daemon))
+    stage.agent.start_daemon()?;
+    Ok((stage, first, running, upgrade))
 }
 
 #[tokio::test]
 async fn while_a_candidate_is_made_ready_that_listens_later() -> Result<()> {
     let candidate = Script::with(PORT, &["--after", "3"])?;
-    let (stage, _first, running, upgrade, _daemon) =
-        killed_while_made_ready(&candidate, |_| Ok(())).await?;
+    let (stage, _first, running, upgrade) = killed_while_made_ready(&candidate, |_| Ok(())).await?;
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
     Ok(())
@@ -142,14 +117,14 @@ async fn while_a_candidate_is_made_ready_that_listens_later() -> Result<()> {
 #[tokio::test]
 async fn while_a_candidate_is_made_ready_that_listens_before_the_next_agent() -> Result<()> {
     let candidate = Script::with(PORT, &["--after", "1"])?;
-    let (stage, _first, running, upgrade, _daemon) = killed_while_made_ready(&candidate, |stage| {
+    let (stage, _first, running, upgrade) = killed_while_made_ready(&candidate, |stage| {
         wait::until("the candidate to listen", LIMIT, || {
             Ok((stage.listeners()?.len() == 2).then_some(()))
         })
     })
     .await?;
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
     Ok(())
@@ -158,23 +133,22 @@ async fn while_a_candidate_is_made_ready_that_listens_before_the_next_agent() ->
 #[tokio::test]
 async fn while_a_candidate_is_made_ready_that_dies_before_the_next_agent() -> Result<()> {
     let candidate = Script::with(PORT, &["--after", "100"])?;
-    let (stage, mut first, running, upgrade, _daemon) =
-        killed_while_made_ready(&candidate, |stage| {
-            // All of it: `python3` may be a script that has started some more.
-            let cgroup = stage.agent.cgroup().join("python3-8080.2");
-            std::fs::write(cgroup.join("cgroup.kill"), "1")?;
-            wait::until("the candidate to be dead", LIMIT, || {
-                let events = std::fs::read_to_string(cgroup.join("cgroup.events"))?;
-                Ok(events.contains("populated 0").then_some(()))
-            })?;
-            Ok(())
-        })
-        .await?;
+    let (stage, mut first, running, upgrade) = killed_while_made_ready(&candidate, |stage| {
+        // All of it: `python3` may be a script that has started some more.
+        let cgroup = stage.agent.cgroup().join("python3-8080.2");
+        std::fs::write(cgroup.join("cgroup.kill"), "1")?;
+        wait::until("the candidate to be dead", LIMIT, || {
+            let events = std::fs::read_to_string(cgroup.join("cgroup.events"))?;
+            Ok(events.contains("populated 0").then_some(()))
+        })?;
+        Ok(())
+    })
+    .await?;
     let upgrade = upgrade.finish()?;
     assert_eq!(upgrade.code, Some(5), "{upgrade:?}");
     let service = stage.until_steady(PORT)?;
     assert_eq!(service.generations[0].number.0, 1);
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     assert!(first.lives()?);
     Ok(())
 }
@@ -183,7 +157,7 @@ async fn while_a_candidate_is_made_ready_that_dies_before_the_next_agent() -> Re
 async fn a_second_agent_in_the_same_place_is_refused() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     let daemon = stage.agent.daemon().context("the agent runs")?;
     let second = stage.agent.run(&["daemon"])?;
     assert_eq!(second.code, Some(7), "{second:?}");
@@ -191,7 +165,7 @@ async fn a_second_agent_in_the_same_place_is_refused() -> Result<()> {
     assert_eq!(stage.agent.daemon().map(|it| it.pid()), Some(daemon.pid()));
     stage.switch(&server, 2, &[])?;
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     Ok(())
 }
 
@@ -202,9 +176,9 @@ async fn an_old_generation_that_ended_while_no_agent_ran_is_not_waited_for() -> 
     let mut old = stage.connect(server.address())?;
     assert_eq!(stage::ask(&mut old)?, 1);
     stage.switch(&server, 2, &[])?;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     first.kill()?;
-    let (_daemon, _) = start_again(&stage)?;
+    stage.agent.start_daemon()?;
     let service = stage.until_steady(PORT)?;
     assert_eq!(service.generations[0].number.0, 2);
     let answers = stage.answers(&server, 20).await?;
@@ -221,7 +195,7 @@ async fn a_listener_that_a_killed_agent_was_taking_over_gets_no_slot_of_another_
     let _other = stage.start(&other, 7)?;
     stage.agent.attach(PORT + 1)?.success()?;
     let listener = stage.agent.service(PORT + 1)?.generations[0].listeners[0].cookie;
-    kill(&stage)?;
+    stage.agent.kill_daemon()?;
     // As an agent leaves it that is killed while it takes the other service's listener over.
     let map = |name: &str| MapData::from_pin(stage.agent.maps().join(name)).map(Map::HashMap);
     let sets: HashMap<_, ListenerSetKey, ListenerSet> = map("LISTENER_SETS")?.try_into()?;
@@ -237,7 +211,7 @@ async fn a_listener_that_a_killed_agent_was_taking_over_gets_no_slot_of_another_
     let mut wishes: HashMap<_, u64, Adoption> = map("ADOPTIONS")?.try_into()?;
     wishes.insert(listener, wish, 0)?;
 
-    let (_daemon, _) = start_again(&stage)?;
+    stage.agent.start_daemon()?;
     stage.switch(&ours, 2, &[])?;
     // Taking over is one walk over all sockets, so that this one would do what the killed agent wanted.
     stage.switch(&other, 8, &["--cwd", "/"])?;

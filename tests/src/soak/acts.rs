@@ -179,22 +179,14 @@ impl<'world> Actor<'world> {
 
     fn kill_primary(&mut self) -> Result<()> {
         let _anchor = self.anchor()?;
-        let next = self.next();
-        let command = self.role.server.command(next)?;
-        let mut upgrade = self.begin(next, &[], &command, Until::Drained)?;
-        self.until_state(&mut upgrade, next, GenerationState::Primary)?;
-        self.wait();
+        let (next, upgrade) = self.switched()?;
         self.kill(next)?;
         upgrade.finish()?.must_be(ExitCode::RolledBack)
     }
 
     fn kill_draining(&mut self) -> Result<()> {
         let _anchor = self.anchor()?;
-        let next = self.next();
-        let command = self.role.server.command(next)?;
-        let mut upgrade = self.begin(next, &[], &command, Until::Drained)?;
-        self.until_state(&mut upgrade, next, GenerationState::Primary)?;
-        self.wait();
+        let (next, upgrade) = self.switched()?;
         self.kill(self.serving)?;
         self.serving = next;
         let end = upgrade.finish()?;
@@ -229,6 +221,16 @@ impl<'world> Actor<'world> {
         let arguments = crate::agent::upgrade(self.control.port, &all, command);
         let goal = Goal { kind: Kind::Upgrade, to, after: self.rollout, until };
         Change::begin(self.control, goal, arguments)
+    }
+
+    /// Begins an upgrade, and waits until it has switched, and then a while.
+    fn switched(&mut self) -> Result<(u32, Change<'world>)> {
+        let next = self.next();
+        let command = self.role.server.command(next)?;
+        let mut upgrade = self.begin(next, &[], &command, Until::Drained)?;
+        self.until_state(&mut upgrade, next, GenerationState::Primary)?;
+        self.wait();
+        Ok((next, upgrade))
     }
 
     /// A connection that keeps the serving generation alive.

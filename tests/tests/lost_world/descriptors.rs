@@ -11,7 +11,7 @@ use tests::servers::{Nginx, Script, Server};
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
-use crate::{PORT, load, nobody_noticed, until_event};
+use crate::{PORT, until_event};
 
 /// Takes the agent's descriptors away, all but those that it has; gives them back when dropped.
 struct Exhausted {
@@ -67,7 +67,7 @@ fn refused_for_descriptors(stage: &Stage, command: &[String]) -> Result<()> {
 async fn without_descriptors_requests_are_refused_and_the_rest_is_done_later() -> Result<()> {
     let server = Script::new(PORT)?;
     let (stage, mut first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     let mut old = stage.connect(server.address())?;
     assert_eq!(stage::ask(&mut old)?, 1);
     let upgrade = tests::agent::upgrade(PORT, &[], &server.command(2)?);
@@ -90,7 +90,7 @@ async fn without_descriptors_requests_are_refused_and_the_rest_is_done_later() -
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
     assert!(!first.lives()?);
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     Ok(())
 }
 

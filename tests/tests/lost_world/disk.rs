@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags};
 use tests::servers::{Script, Server};
 use tests::stage::{self, Stage};
 
-use crate::{PORT, load, nobody_noticed, until_event};
+use crate::{PORT, until_event};
 
 /// Of a server that is to be attached, and cannot be.
 const OTHER_PORT: u16 = 8081;
@@ -75,7 +75,7 @@ async fn on_a_full_disk_requests_are_refused_and_what_happens_is_taken() -> Resu
     let mut first = stage.start(&server, 1)?;
     let _other = stage.start(&other, 1)?;
     stage.agent.attach(PORT)?.success()?;
-    let running = load(stage, &server)?;
+    let running = stage.busy(&server)?;
     let mut old = stage.connect(server.address())?;
     assert_eq!(stage::ask(&mut old)?, 1);
     let candidate = Script::with(PORT, &["--after", "2"])?;
@@ -124,7 +124,7 @@ async fn on_a_full_disk_requests_are_refused_and_what_happens_is_taken() -> Resu
     refused_for_the_disk(stage, &["detach", "--port", &PORT.to_string()])?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
     let steered = service.steered;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     assert!(stage.agent.service(PORT)?.steered > steered);
     disk.free()?;
     stage.detach(PORT)

@@ -6,24 +6,11 @@ mod removed;
 mod reports;
 mod room;
 
-use agent::load::{Plan, Running};
 use anyhow::{Context as _, Result};
-use tests::servers::Server;
-use tests::stage::{self, LIMIT, Stage};
+use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
 const PORT: u16 = 8080;
-
-fn load(stage: &Stage, server: &dyn Server) -> Result<Running> {
-    let running = stage.load(Plan { upload: None, ..server.plan().one_shot(100) })?;
-    stage::until_answers(&running, 1, 20)?;
-    Ok(running)
-}
-
-async fn nobody_noticed(running: Running) {
-    let summary = running.stop().await.summary;
-    assert_eq!(summary.failures(), 0, "{summary}");
-}
 
 /// The messages of all events so far.
 fn events(stage: &Stage) -> Result<Vec<String>> {

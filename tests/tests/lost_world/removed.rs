@@ -8,7 +8,7 @@ use tests::servers::{Node, Server};
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
-use crate::{PORT, load, nobody_noticed, until_event};
+use crate::{PORT, until_event};
 
 #[tokio::test]
 async fn pins_that_are_removed_are_made_again_and_steering_never_stops() -> Result<()> {
@@ -51,7 +51,7 @@ async fn pins_that_are_removed_are_made_again_and_steering_never_stops() -> Resu
 async fn files_that_are_removed_are_made_again_and_a_waiting_command_goes_on() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     let mut old = stage.connect(server.address())?;
     assert_eq!(stage::ask(&mut old)?, 1);
     let upgrade = tests::agent::upgrade(PORT, &[], &server.command(2)?);
@@ -74,7 +74,7 @@ async fn files_that_are_removed_are_made_again_and_a_waiting_command_goes_on() -
     // What was written is enough for the next agent, which the waiting command finds by itself.
     stage.agent.daemon().context("the agent runs")?.kill()?;
     assert_eq!(stage.agent.attach(PORT)?.success()?.json()?["changed"], false);
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     drop(old);
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);

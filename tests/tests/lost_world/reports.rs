@@ -6,7 +6,7 @@ use tests::servers::{Script, Server};
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
-use crate::{PORT, events, load, nobody_noticed, until_event};
+use crate::{PORT, events, until_event};
 
 /// Stops the agent and lets it go on; every test here may fail in between.
 struct Stopped(Pid);
@@ -32,7 +32,7 @@ impl Drop for Stopped {
 async fn lost_reports_are_noticed_and_what_they_were_about_is_found_out() -> Result<()> {
     let server = Script::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
-    let running = load(&stage, &server)?;
+    let running = stage.busy(&server)?;
     // A report is 32 bytes long, in a ring of 64 KiB: the last one, which matters, finds no room.
     let candidate = Script::with(PORT, &["--after", "3", "--listen-before", "2500"])?;
     let upgrade = tests::agent::upgrade(PORT, &["--timeout", "30s"], &candidate.command(2)?);
@@ -52,7 +52,7 @@ async fn lost_reports_are_noticed_and_what_they_were_about_is_found_out() -> Res
     let lost: u32 = told.split(' ').next().context("a number")?.parse()?;
     assert!(lost > 400, "{told}");
     stage::until_answers(&running, 2, 20)?;
-    nobody_noticed(running).await;
+    stage::nobody_noticed(running).await;
     upgrade.finish()?.success()?;
     assert_eq!(stage.until_steady(PORT)?.generations[0].number.0, 2);
     // Told of once, and not again by the next agent.

@@ -9,7 +9,7 @@ use tests::servers::Script;
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
-use crate::{PORT, load};
+use crate::PORT;
 
 /// More than half of what the socket map holds: two generations of it do not fit.
 const MANY: usize = 2100;
@@ -29,7 +29,7 @@ async fn a_candidate_that_does_not_fit_into_the_maps_is_refused_and_the_old_one_
     let (stage, _first) = Stage::attached(&many)?;
     let only_first = BTreeMap::from([(1, u32::try_from(MANY)?)]);
     assert_eq!(listeners_in_maps(&stage)?, only_first);
-    let running = load(&stage, &many)?;
+    let running = stage.busy(&many)?;
     // Started by hand, because its listeners have to be there all at once.
     let second = stage.start(&many, 2)?;
     wait::until("all listeners", LIMIT, || {

@@ -26,8 +26,8 @@ use std::{
 };
 
 use self::{agent::Agent, world::World};
-use super::{Generation, Origin, Outcome, Phase, PortHold, Service, Status, Timestamp};
-use crate::service::{GenerationNumber, ServiceId};
+use super::{Generation, Outcome, Phase, Service, Status, Timestamp};
+use crate::service::GenerationNumber;
 
 /// How many schedules are tried.
 const SCHEDULES: u64 = 100_000;
@@ -103,21 +103,7 @@ enum Mutation {
 
 impl Simulation {
     fn new(seed: u64, mutation: Option<Mutation>) -> Self {
-        let first = GenerationNumber(1);
-        let generation = Generation {
-            number: first,
-            phase: Phase::Primary,
-            origin: Origin::Found,
-            hold: PortHold::Shared,
-            since: Timestamp(0),
-            processes: Vec::new(),
-            listeners: Vec::new(),
-            flows: 0,
-            deaf: false,
-            told: false,
-        };
-        let name = "web".parse().expect("a name");
-        let disk = Service::attached(ServiceId(1), name, Vec::new(), generation);
+        let disk = super::tests::attached();
         let mut simulation = Self {
             random: fastrand::Rng::with_seed(seed),
             world: World::default(),
@@ -132,8 +118,8 @@ impl Simulation {
             steps: None,
             reached: None,
         };
-        simulation.appear(first);
-        simulation.world.adopt(first);
+        simulation.appear(GenerationNumber(1));
+        simulation.world.adopt(GenerationNumber(1));
         simulation
     }
 

@@ -30,7 +30,8 @@ fn launched() -> Origin {
     Origin::Launched { command: vec!["server".into()], cgroup: "/c".into(), log: "/l".into() }
 }
 
-fn attached() -> Service {
+/// A service of which one generation was found running.
+pub(super) fn attached() -> Service {
     let first = Generation {
         number: GenerationNumber(1),
         phase: Phase::Primary,

@@ -4,15 +4,18 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ::agent::api::{ServiceView, Services};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod command;
+
+pub use self::command::{Output, Pending, upgrade};
 use crate::namespace::Namespace;
 use crate::process::Handle;
 use crate::wait;
@@ -27,41 +30,6 @@ pub struct Agent {
     runtime: TempDir,
     pins: PathBuf,
     cgroup: PathBuf,
-}
-
-/// What a command left behind.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// Its exit code; `None` if a signal ended it.
-    pub code: Option<i32>,
-    /// What it answered.
-    pub stdout: String,
-    /// What it told on the way.
-    pub stderr: String,
-}
-
-impl Output {
-    /// The answer as JSON.
-    ///
-    /// # Errors
-    ///
-    /// If it is something else.
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.stdout)
-            .with_context(|| format!("the answer is no JSON: {self:?}"))
-    }
-
-    /// The output, if the command succeeded.
-    ///
-    /// # Errors
-    ///
-    /// If it did not; with all it said.
-    pub fn success(self) -> Result<Self> {
-        if self.code == Some(0) {
-            return Ok(self);
-        }
-        bail!("exit code {:?}\n{}\n{}", self.code, self.stdout, self.stderr)
-    }
 }
 
 impl Agent {
@@ -192,7 +160,7 @@ impl Agent {
         let (stdout, stderr) = (answers.path().join("stdout"), answers.path().join("stderr"));
         command.stdin(Stdio::null()).stdout(File::create(stdout)?).stderr(File::create(stderr)?);
         let child = self.namespace.spawn(command)?;
-        Ok(Pending { command: format!("{command:?}"), child, answers })
+        Ok(Pending::new(format!("{command:?}"), child, answers))
     }
 
     /// A command of this agent, to be run inside its namespace.
@@ -308,73 +276,6 @@ impl Drop for Agent {
     }
 }
 
-/// A command under way. If it is dropped, it goes on.
-#[derive(Debug)]
-pub struct Pending {
-    command: String,
-    child: Child,
-    answers: TempDir,
-}
-
-impl Pending {
-    /// Waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// If it did not end within two minutes.
-    pub fn finish(mut self) -> Result<Output> {
-        let ended = wait::until("the command to end", LIMIT, || Ok(self.child.try_wait()?));
-        if ended.is_err() {
-            // Only the command: the daemon has a guard of its own.
-            self.child.kill()?;
-            self.child.wait()?;
-        }
-        let stdout = read(&self.answers.path().join("stdout"))?;
-        let stderr = read(&self.answers.path().join("stderr"))?;
-        let status = ended.with_context(|| format!("{}\n{stdout}\n{stderr}", self.command))?;
-        Ok(Output { code: status.code(), stdout, stderr })
-    }
-
-    /// What it has answered and told so far.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be read.
-    pub fn said(&self) -> Result<[String; 2]> {
-        let read = |name| read(&self.answers.path().join(name));
-        Ok([read("stdout")?, read("stderr")?])
-    }
-
-    /// Whether it has ended; [`Pending::finish`] then does not wait.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not say.
-    pub fn has_ended(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
-    }
-
-    /// Ends it as `kill -9` does.
-    ///
-    /// # Errors
-    ///
-    /// If it has ended already.
-    pub fn kill(mut self) -> Result<()> {
-        ensure!(self.child.try_wait()?.is_none(), "{} has ended already", self.command);
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-/// The command line of an upgrade.
-pub fn upgrade(port: u16, options: &[&str], argv: &[String]) -> Vec<String> {
-    let port = port.to_string();
-    let own = ["upgrade", "--port", &port, "-o", "json"];
-    let words = own.iter().chain(options).chain(&["--"]).map(|word| (*word).to_owned());
-    words.chain(argv.iter().cloned()).collect()
-}
-
 /// The mount point of the cgroup v2 tree, which may be one beside v1.
 fn cgroup_mount(mounts: &str) -> Option<&str> {
     let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -407,10 +308,6 @@ fn remove_cgroup_directory(path: &Path) -> Result<()> {
         }
     }
     fs::remove_dir(path).with_context(|| format!("remove the cgroup `{}`", path.display()))
-}
-
-fn read(path: &Path) -> Result<String> {
-    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
