@@ -110,19 +110,20 @@ impl Agent {
     /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
     /// sends the rest whether the server lives or not.
     fn count_flows(&mut self, generation: GenerationId) -> Result<Flows, Problem> {
-        let mut open = 0;
+        let (mut open, mut queued) = (0, 0);
         let mut idle = Duration::MAX;
-        for flow in self.flows_of(generation.service)? {
+        for flow in self.flows_where_they_are(generation.service)? {
             if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
                 open += 1;
+                queued += u64::from(flow.stage() == Stage::Queued);
                 idle = idle.min(flow.idle.unwrap_or_default());
             }
         }
-        let mut flows = Flows { open, idle };
+        let mut flows = Flows { open, queued, idle };
         // One that dies has no flows any more, some time before anybody is told of its end. That must not pass for a drain. Asked
         // for after the count: whoever lives now lived then.
         if open == 0 && !self.lives_on(generation)? {
-            flows = Flows { open: self.last_count(generation), idle: Duration::ZERO };
+            flows = Flows { open: self.last_count(generation), queued: 0, idle: Duration::ZERO };
         }
         self.flows.insert(generation, flows);
         Ok(flows)

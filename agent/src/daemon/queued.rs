@@ -23,7 +23,7 @@ use crate::{
     datapath::Group,
     host::{
         holders,
-        sock_diag::{self, Listener, SocketInode, Stage},
+        sock_diag::{self, Connection, Listener, SocketInode, Stage},
         syn_cookies,
     },
     rollout::{Generation, PortHold},
@@ -35,6 +35,8 @@ use crate::{
 pub(super) struct Moves {
     /// How many people were told of.
     told: u64,
+    /// How many there were when tags were last set right; none is known of moves before this agent.
+    tagged: u64,
     /// Who got the last ones, and when its listeners are woken.
     untold: Option<(GenerationNumber, Instant)>,
 }
@@ -58,7 +60,8 @@ impl Agent {
 
     fn try_to_guard_queues(&mut self, id: ServiceId) -> Result<(), Problem> {
         if let std::collections::hash_map::Entry::Vacant(entry) = self.moves.entry(id) {
-            entry.insert(Moves { told: self.datapath.steer_counts(id)?.moved, untold: None });
+            let moved = self.datapath.steer_counts(id)?.moved;
+            entry.insert(Moves { told: moved, tagged: 0, untold: None });
         }
         for group in self.groups_of(id)? {
             change(Step::GuardQueue, || Ok(self.datapath.attach_migrate(&group)?))?;
@@ -123,7 +126,7 @@ impl Agent {
         let new = moved.saturating_sub(moves.told);
         // Once more until nothing is new: the last of them may have come after we looked.
         let again = (new > 0).then(|| (taker, Instant::now() + BURST));
-        *moves = Moves { told: moved, untold: again };
+        *moves = Moves { told: moved, untold: again, ..*moves };
         if new == 0 {
             return Ok(());
         }
@@ -171,6 +174,31 @@ impl Agent {
         }
     }
 
+    /// All connections to a service's ports, of which none was moved without its tag saying so.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed or tagged.
+    pub(super) fn flows_where_they_are(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<Vec<Connection>, Problem> {
+        loop {
+            let moved = self.datapath.steer_counts(id)?.moved;
+            let primary = self.record(id).service.primary().map(|it| it.number);
+            if let Some(number) = primary
+                && self.moves.entry(id).or_default().tagged != moved
+            {
+                self.count_moved(GenerationId { service: id, number })?;
+                self.moves.entry(id).or_default().tagged = moved;
+            }
+            let flows = self.flows_of(id)?;
+            if self.datapath.steer_counts(id)?.moved == moved {
+                return Ok(flows);
+            }
+        }
+    }
+
     /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it.
     fn count_moved(&mut self, taker: GenerationId) -> Result<(), Problem> {
         let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
@@ -194,10 +222,7 @@ impl Agent {
     }
 
     /// Which of these flows a process of the generation that they are tagged with has accepted.
-    fn held_by_owners(
-        &self,
-        flows: &[sock_diag::Connection],
-    ) -> Result<HashSet<SocketInode>, Problem> {
+    fn held_by_owners(&self, flows: &[Connection]) -> Result<HashSet<SocketInode>, Problem> {
         let accepted: HashSet<_> = flows.iter().filter_map(|flow| flow.inode).collect();
         let owners: HashSet<_> = flows
             .iter()

@@ -26,7 +26,7 @@ impl Service {
         now: Timestamp,
     ) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        generation.flows = flows.open;
+        generation.flows = generation.at_stake(flows);
         let Phase::Draining { deadline, keep_until, ref drain } = generation.phase else {
             return Vec::new();
         };
@@ -51,7 +51,7 @@ impl Service {
     ) -> Vec<Effect> {
         self.note_waited(number, queues.count());
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        generation.flows = flows.open;
+        generation.flows = generation.at_stake(flows);
         let Phase::Parting { until, deadline, ref drain } = generation.phase else {
             return Vec::new();
         };

@@ -81,6 +81,8 @@ impl Queues {
 pub struct Flows {
     /// How many are open.
     pub open: u64,
+    /// How many of these wait to be accepted.
+    pub queued: u64,
     /// How long every one of them has been idle at least.
     pub idle: Duration,
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainPlan, Timestamp};
+use super::{DrainPlan, Flows, Timestamp};
 use crate::{host::process::ProcessIdentity, service::GenerationNumber};
 
 /// One incarnation of the server: its processes and its listeners.
@@ -24,7 +24,7 @@ pub struct Generation {
     pub processes: Vec<ProcessIdentity>,
     /// Its listeners.
     pub listeners: Vec<ListenerRecord>,
-    /// Flows that it had when they were last counted.
+    /// Flows that would have ended with it when they were last counted.
     #[serde(default)]
     pub flows: u64,
     /// Whether it closed its last listener on some endpoint, though it lives.
@@ -166,6 +166,14 @@ impl Phase {
 }
 
 impl Generation {
+    /// How many of these would end with it. What waits to be accepted moves to another generation that shares the port.
+    pub(super) const fn at_stake(&self, flows: Flows) -> u64 {
+        match self.hold {
+            PortHold::Shared => flows.open.saturating_sub(flows.queued),
+            PortHold::Plain | PortHold::Moved | PortHold::Unbound => flows.open,
+        }
+    }
+
     /// Whether steering may lead here: it is the primary, or a standby. A deaf one stays: the kernel skips a generation that
     /// has no listener for a connection by itself, and the endpoints that are left still have one to fall back to.
     pub const fn can_serve(&self) -> bool {

@@ -218,7 +218,7 @@ impl Simulation {
         let Some(phase) = self.phase(number) else { return Ok(()) };
         let Some(server) = self.world.servers.get(&number).cloned() else { return Ok(()) };
         let idle = Duration::from_secs(if self.one_in(2) { 0 } else { 100 });
-        let flows = Flows { open: server.flows(), idle };
+        let flows = Flows { open: server.flows(), queued: server.queued, idle };
         let queues = queues(server.half_open + server.queued);
         match phase {
             Phase::Starting { .. } if server.hears() => {
@@ -259,7 +259,7 @@ impl Simulation {
         let half_open = self.world.server(number)?.half_open;
         self.advance(number);
         let server = self.world.server(number)?.clone();
-        let mut flows = Flows { open: server.flows(), idle };
+        let mut flows = Flows { open: server.flows(), queued: server.queued, idle };
         let mut queues = queues(half_open + server.queued);
         if self.mutation == Some(Mutation::LooksAway) {
             (queues, flows.open) = (Queues::Empty, 0);

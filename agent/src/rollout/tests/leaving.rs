@@ -9,7 +9,8 @@ fn what_the_kernel_gave_to_a_standby_is_found_by_the_last_look() {
     let mut service = upgraded(PATIENT);
     settle(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
-    let waiting = Event::LastLook(number(1), Queues::Waiting(2), Flows { open: 0, idle: SECOND });
+    let waiting =
+        Event::LastLook(number(1), Queues::Waiting(2), Flows { open: 0, queued: 0, idle: SECOND });
     assert_eq!(apply(&mut service, waiting, at(2)), []);
     assert_eq!(last_look(&mut service, 1, 2, at(2)), [targets(2, &[1])], "it drains on");
     assert!(matches!(phase(&service, 1), Phase::Draining { .. }));

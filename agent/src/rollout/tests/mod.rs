@@ -93,11 +93,11 @@ fn settle(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
 }
 
 fn count(service: &mut Service, one: u32, open: u64, now: Timestamp) -> Vec<Effect> {
-    apply(service, Event::Flows(number(one), Flows { open, idle: SECOND }), now)
+    apply(service, Event::Flows(number(one), Flows { open, queued: 0, idle: SECOND }), now)
 }
 
 fn last_look(service: &mut Service, one: u32, open: u64, now: Timestamp) -> Vec<Effect> {
-    let flows = Flows { open, idle: SECOND };
+    let flows = Flows { open, queued: 0, idle: SECOND };
     apply(service, Event::LastLook(number(one), Queues::Empty, flows), now)
 }
 
