@@ -50,13 +50,22 @@ impl Datapath {
 }
 
 impl Group {
-    /// Takes the group's program away; a group that has none is left as it is.
+    /// Takes the group's program away; a group that has none is left as it is. Listeners that do not share their port are no
+    /// group: they were not taken over yet, or have been released already.
     ///
     /// # Errors
     ///
     /// When the group cannot be joined, or the kernel refuses.
     pub fn detach_migrate(&self) -> Result<(), DatapathError> {
-        match SkReuseport::detach(self.join()?) {
+        let member = match self.join() {
+            Err(DatapathError::Group { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse =>
+            {
+                return Ok(());
+            }
+            joined => joined?,
+        };
+        match SkReuseport::detach(member) {
             Err(ProgramError::SkReuseportError(SkReuseportError::SetsockoptError {
                 io_error,
                 ..
