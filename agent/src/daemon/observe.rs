@@ -89,6 +89,7 @@ impl Agent {
             tracing::warn!(%problem, "cannot tell who holds the listeners of a generation that ended");
         }
         if self.records.contains_key(&generation.service) {
+            self.spare_moved(generation);
             self.feed_quietly(generation.service, Event::Exited(generation.number));
         }
     }

@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use agent_ebpf::flow::GenerationKey;
 
 use super::{
-    agent::Agent,
+    agent::{Agent, RETRY},
     observe::owner,
     step::{Step, change},
 };
@@ -111,7 +111,10 @@ impl Agent {
             .collect();
         for (id, taker, _) in due {
             if let Err(problem) = self.nudge(id, taker) {
-                tracing::warn!(%problem, "cannot tell how many connections were moved");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot hand on connections that were moved"
+                );
             }
         }
     }
@@ -119,35 +122,78 @@ impl Agent {
     fn nudge(&mut self, id: ServiceId, taker: GenerationNumber) -> Result<(), Problem> {
         let moved = self.datapath.steer_counts(id)?.moved;
         let moves = self.moves.entry(id).or_default();
-        let new = moved.saturating_sub(moves.told);
+        let told = moves.told;
+        let new = moved.saturating_sub(told);
         // Once more until nothing is new: the last of them may have come after we looked.
         let again = (new > 0).then(|| (taker, Instant::now() + BURST));
         *moves = Moves { told: moved, untold: again };
         if new == 0 {
             return Ok(());
         }
-        let service = &self.record(id).service;
-        let name = service.name.clone();
-        // Steering leads these to the generation that the moved connections went to.
-        let bound: HashSet<_> = service
-            .generation(taker)
-            .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
-            .unwrap_or_default();
-        for address in bound {
-            let woken = change(Step::WakeListener, || {
-                wake(address).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-            });
-            if let Err(error) = woken {
-                tracing::warn!(%error, %address, "cannot wake a listener that was given connections");
-            }
+        if let Err(problem) = self.hand_on(GenerationId { service: id, number: taker }) {
+            // Nobody reports these moves a second time.
+            let again = Some((taker, Instant::now() + RETRY));
+            self.moves.insert(id, Moves { told, untold: again });
+            return Err(problem);
         }
-        self.count_moved(GenerationId { service: id, number: taker })?;
         let connections = if new == 1 { "connection" } else { "connections" };
         let message = format!(
             "{new} {connections} whose listener closed before accepting them moved to generation {taker}"
         );
+        let name = self.record(id).service.name.clone();
         self.journal.note(&name, Some(taker), EventKind::Moved, message);
         Ok(())
+    }
+
+    /// An agent that was killed may have left moved connections to a listener that nobody has woken.
+    pub(super) fn hand_on_after_restart(&mut self, id: ServiceId) {
+        let Some(primary) = self.record(id).service.primary() else { return };
+        let taker = GenerationId { service: id, number: primary.number };
+        let moved = self.datapath.steer_counts(id).map(|counts| counts.moved > 0);
+        let handed_on = moved.map_err(Problem::from).and_then(|any_moved| match any_moved {
+            true => self.hand_on(taker),
+            false => Ok(()),
+        });
+        if let Err(problem) = handed_on {
+            tracing::warn!(%problem, "cannot tell whether moved connections wait to be accepted");
+        }
+    }
+
+    /// Has a generation accept the connections that were moved to it, and counts them as its own.
+    fn hand_on(&mut self, taker: GenerationId) -> Result<(), Problem> {
+        let service = &self.record(taker.service).service;
+        // Steering leads these to the generation that the moved connections went to.
+        let bound: HashSet<_> = service
+            .generation(taker.number)
+            .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
+            .unwrap_or_default();
+        let woken = bound.into_iter().try_for_each(|address| {
+            change(Step::WakeListener, || {
+                wake(address).map_err(|error| {
+                    let message = format!("wake the listener on {address}");
+                    Problem::new(ProblemKind::Failed, message).because(&error)
+                })
+            })
+        });
+        self.count_moved(taker)?;
+        woken
+    }
+
+    /// Connections that were moved from a generation do not end with it.
+    pub(super) fn spare_moved(&mut self, ended: GenerationId) {
+        let Some(primary) = self.record(ended.service).service.primary() else { return };
+        let taker = GenerationId { service: ended.service, number: primary.number };
+        if taker == ended {
+            return;
+        }
+        let counts = self.datapath.steer_counts(ended.service).map_err(Problem::from);
+        let counted = counts.and_then(|counts| match counts.moved {
+            0 => Ok(()),
+            _ => self.count_moved(taker),
+        });
+        if let Err(problem) = counted {
+            tracing::warn!(%problem, "cannot tell which connections outlived their generation");
+        }
     }
 
     /// A cookie is taken for valid by a listener that has sent some within two minutes, or whose reuseport group has
@@ -170,7 +216,8 @@ impl Agent {
         }
     }
 
-    /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it.
+    /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it,
+    /// and its end would count it as lost.
     fn count_moved(&mut self, taker: GenerationId) -> Result<(), Problem> {
         let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
         let service = &self.record(taker.service).service;
@@ -187,8 +234,18 @@ impl Agent {
         });
         let kept = self.held_by_owners(&left)?;
         left.retain(|flow| flow.inode.is_none_or(|inode| !kept.contains(&inode)));
+        if left.is_empty() {
+            return Ok(());
+        }
         let cookies: Vec<_> = left.iter().map(|flow| flow.cookie.0).collect();
-        change(Step::MoveFlows, || Ok(self.datapath.move_flows(taker, &cookies)?))
+        change(Step::MoveFlows, || Ok(self.datapath.move_flows(taker, &cookies)?))?;
+        let service = &mut self.record_mut(taker.service).service;
+        for former in left.iter().filter_map(owner) {
+            if let Some(known) = service.generation_mut(GenerationNumber(former.generation)) {
+                known.flows = known.flows.saturating_sub(1);
+            }
+        }
+        Ok(())
     }
 
     /// Which of these flows a process of the generation that they are tagged with has accepted.
