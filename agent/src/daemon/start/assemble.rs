@@ -140,7 +140,8 @@ impl Agent {
             let service = self.record(id).service.clone();
             tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
             let seen = self.seen(id)?;
-            self.unfinished.extend(service.resume(&seen).into_iter().map(|effect| (id, effect)));
+            let effects = self.record_mut(id).service.resume(&seen);
+            self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
             self.finish_effects();
             for generation in service.generations {
                 self.adopt_generation(
