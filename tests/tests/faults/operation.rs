@@ -67,6 +67,7 @@ pub(crate) struct Scene {
     pinned: Option<TcpStream>,
     queued: Vec<TcpStream>,
     waiting: Option<Pending>,
+    starting: Option<Child>,
 }
 
 impl Scene {
@@ -81,6 +82,7 @@ impl Scene {
             pinned: None,
             queued: Vec::new(),
             waiting: None,
+            starting: None,
         };
         let told = scene.server.directory().join("told").display().to_string();
         scene.old = match operation {
@@ -149,7 +151,7 @@ impl Scene {
         let verb = |verb: &str| agent.start(&mut agent.command(&[verb, "--port", &port]));
         Ok(match self.operation {
             Operation::Start | Operation::Rebuild => {
-                daemon(&self.stage).map(drop)?;
+                self.starting = Some(daemon(&self.stage)?);
                 None
             }
             Operation::Attach => Some(verb("attach")?),
@@ -179,7 +181,7 @@ impl Scene {
     pub(crate) fn check(&mut self, output: Option<&Output>, cell: Option<&Cell>) -> Result<()> {
         let code = output.and_then(|it| it.code);
         let expected: &[u32] = match (self.operation, code) {
-            (Operation::Start | Operation::Rebuild | Operation::Attach, _) => &[1],
+            (Operation::Start | Operation::Rebuild, _) | (Operation::Attach, Some(0 | 1)) => &[1],
             (Operation::Upgrade, Some(0)) => &[2],
             (Operation::Upgrade, Some(1 | 5)) => &[1],
             (Operation::Undo, Some(0)) => &[1],
@@ -189,6 +191,9 @@ impl Scene {
             (Operation::DetachFound, Some(0 | 1)) => &[1],
             _ => anyhow::bail!("it ended so: {output:?}"),
         };
+        let failed = cell.is_some_and(|cell| cell.fault == Fault::Fail);
+        ensure!(code != Some(1) || failed, "what the agent's death interrupts goes on");
+        self.check_start()?;
         for stream in &mut self.queued {
             ensure!(stage::ask(stream)? == 2, "a queued connection went astray");
         }
@@ -208,6 +213,14 @@ impl Scene {
             let left = service.generations[0].number.0;
             ensure!(left == serving, "generation {left} is left, {serving} served");
         }
+        Ok(())
+    }
+
+    /// A start that could not go on has ended with the code for that.
+    fn check_start(&mut self) -> Result<()> {
+        let ended = self.starting.as_mut().map(Child::try_wait).transpose()?.flatten();
+        let code = ended.and_then(|ended| ended.code());
+        ensure!(matches!(code, None | Some(1)), "the agent's start ended with {code:?}");
         Ok(())
     }
 
