@@ -1,10 +1,14 @@
 //! `agent attach`.
 
+use tokio::time::{Instant, sleep};
+
 use super::{
     Context,
     arguments::AttachArguments,
     client::ClientError,
+    follow::AWAY,
     output::{Answer, Look},
+    persist::AGAIN,
     start, status, words,
 };
 use crate::{
@@ -33,18 +37,19 @@ pub(super) async fn run(
 /// begun: so it is asked again.
 async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, Problem> {
     const TIMES: u32 = 3;
-    let mut asked = 0;
+    let began = Instant::now();
+    let mut lost = 0;
     loop {
         let answer = context.client.attach(request).await;
-        asked += 1;
         match answer {
-            Err(ClientError::NotRunning { .. }) if asked < TIMES => {
+            Err(ClientError::NotRunning { .. }) if lost < TIMES && began.elapsed() < AWAY => {
                 match start::agent(context, Other::Respect).await {
-                    Err(problem) if problem.kind != ProblemKind::Locked => return Err(problem),
-                    Ok(()) | Err(_) => {}
+                    // Somebody else has started one, which does not listen yet.
+                    Err(problem) if problem.kind == ProblemKind::Locked => sleep(AGAIN).await,
+                    started => started?,
                 }
             }
-            Err(error) if error.is_broken() && asked < TIMES => {}
+            Err(error) if error.is_broken() && lost < TIMES => lost += 1,
             answer => return Ok(answer?),
         }
     }

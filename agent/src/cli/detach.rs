@@ -10,6 +10,7 @@ use super::{
 use crate::{
     api::{Detached, Problem, ProblemKind, SCHEMA},
     exit::ExitCode,
+    places::Places,
 };
 
 /// Hands a port back.
@@ -22,7 +23,17 @@ pub(super) async fn run(
     let mut asked = 0;
     let detached = persist::ask(&context.console, async || {
         asked += 1;
-        context.client.detach(&selected).await
+        let answer = context.client.detach(&selected).await;
+        match answer {
+            // It was killed when it had done all of it: for this alone nobody starts one again.
+            Err(ClientError::NotRunning { .. })
+                if asked > 1 && nothing_is_left(&context.places) =>
+            {
+                let service = service.clone();
+                Ok(Detached { schema: SCHEMA, changed: true, service, last: true })
+            }
+            answer => answer,
+        }
     });
     let detached = match detached.await {
         // An agent that was killed in the middle of it has finished it when it came back.
@@ -35,6 +46,11 @@ pub(super) async fn run(
     };
     context.console.answer(&detached)?;
     Ok(ExitCode::Done)
+}
+
+/// The state goes last of all that steers.
+fn nothing_is_left(places: &Places) -> bool {
+    !places.state_file().exists() && !places.pin_dir.exists()
 }
 
 impl Answer for Detached {

@@ -11,7 +11,7 @@ use super::{client::ClientError, follow::AWAY, output::Console};
 use crate::api::{Problem, ProblemKind, RequestId};
 
 /// How often an agent that went away is asked again.
-const AGAIN: Duration = Duration::from_millis(100);
+pub(super) const AGAIN: Duration = Duration::from_millis(100);
 
 /// A number that no other request has.
 ///

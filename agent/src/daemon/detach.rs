@@ -27,7 +27,7 @@ impl Agent {
         self.refuse_to_cut(id)?;
         self.refuse_strays(id)?;
         let service = self.record(id).service.name.clone();
-        self.release(id)?;
+        self.release(id).map_err(|problem| self.half_done(id, problem))?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
         self.detached_last = self.records.is_empty();
@@ -76,6 +76,16 @@ impl Agent {
         }
     }
 
+    /// A detach that was begun is to be finished.
+    fn half_done(&self, id: ServiceId, problem: Problem) -> Problem {
+        match self.record_if_any(id) {
+            Some(record) if record.unfinished.is_some() && problem.fix.is_none() => {
+                problem.fix("detach it again, which goes on where it ended")
+            }
+            Some(_) | None => problem,
+        }
+    }
+
     /// Removes every trace of a service. Steering goes before all that rests on it, so that a failure later cuts nobody off.
     /// Written down before it begins: an agent that finds it half done finishes it.
     ///
@@ -109,10 +119,14 @@ impl Agent {
         self.looks.retain(|generation, _| generation.service != id);
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
-        change(Step::RemoveLogs, || {
+        let removed = change(Step::RemoveLogs, || {
             self.remove_logs(&record.service);
             Ok(())
-        })?;
+        });
+        if let Err(problem) = removed {
+            // They are in nobody's way, and the service is gone already.
+            tracing::warn!(%problem, "cannot remove the logs of generations that are gone");
+        }
         self.save_or_owe();
         Ok(())
     }

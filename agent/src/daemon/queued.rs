@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use agent_ebpf::flow::GenerationKey;
 
 use super::{
-    agent::Agent,
+    agent::{Agent, RETRY},
     attribute::address_of,
     observe::owner,
     step::{Step, change},
@@ -77,7 +77,8 @@ impl Agent {
         Ok(())
     }
 
-    /// A listener that is alone on its port, or cannot share it, has nobody to move a connection to.
+    /// A listener that is alone on its port, or cannot share it, has nobody to move a connection to. One without a tag is not
+    /// taken over yet, or was released already, and does not share its port.
     pub(super) fn groups_of(&self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
         let shares = |it: &&Generation| it.hold == PortHold::Shared;
         let service = &self.record(id).service;
@@ -88,8 +89,9 @@ impl Agent {
             .flat_map(|it| &it.listeners)
             .map(|it| it.cookie)
             .collect();
-        let listeners = sock_diag::listeners()?;
-        Ok(listeners.iter().filter(|it| cookies.contains(&it.cookie.0)).map(group_of).collect())
+        let listeners = sock_diag::tagged_listeners(self.datapath.tags())?;
+        let is_ours = |it: &&Listener| it.tag.is_some() && cookies.contains(&it.cookie.0);
+        Ok(listeners.iter().filter(is_ours).map(group_of).collect())
     }
 
     /// The kernel has moved connections to this generation.
@@ -115,7 +117,10 @@ impl Agent {
             .collect();
         for (id, taker, _) in due {
             if let Err(problem) = self.nudge(id, taker) {
-                tracing::warn!(%problem, "cannot tell how many connections were moved");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot hand on connections that were moved"
+                );
             }
         }
     }
@@ -123,35 +128,61 @@ impl Agent {
     fn nudge(&mut self, id: ServiceId, taker: GenerationNumber) -> Result<(), Problem> {
         let moved = self.datapath.steer_counts(id)?.moved;
         let moves = self.moves.entry(id).or_default();
-        let new = moved.saturating_sub(moves.told);
+        let before = *moves;
+        let new = moved.saturating_sub(before.told);
         // Once more until nothing is new: the last of them may have come after we looked.
         let again = (new > 0).then(|| (taker, Instant::now() + BURST));
         *moves = Moves { told: moved, untold: again, ..*moves };
         if new == 0 {
             return Ok(());
         }
-        let service = &self.record(id).service;
-        let name = service.name.clone();
-        // Steering leads these to the generation that the moved connections went to.
-        let bound: HashSet<_> = service
-            .generation(taker)
-            .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
-            .unwrap_or_default();
-        for address in bound {
-            let woken = change(Step::WakeListener, || {
-                wake(address).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-            });
-            if let Err(error) = woken {
-                tracing::warn!(%error, %address, "cannot wake a listener that was given connections");
-            }
+        if let Err(problem) = self.hand_on(GenerationId { service: id, number: taker }) {
+            // Nobody reports these moves a second time.
+            let again = Some((taker, Instant::now() + RETRY));
+            self.moves.insert(id, Moves { untold: again, ..before });
+            return Err(problem);
         }
-        self.count_moved(GenerationId { service: id, number: taker })?;
         let connections = if new == 1 { "connection" } else { "connections" };
         let message = format!(
             "{new} {connections} whose listener closed before accepting them moved to generation {taker}"
         );
+        let name = self.record(id).service.name.clone();
         self.journal.note(&name, Some(taker), EventKind::Moved, message);
         Ok(())
+    }
+
+    /// An agent that was killed may have left moved connections to a listener that nobody has woken.
+    pub(super) fn hand_on_after_restart(&mut self, id: ServiceId) {
+        let Some(primary) = self.record(id).service.primary() else { return };
+        let taker = GenerationId { service: id, number: primary.number };
+        let moved = self.datapath.steer_counts(id).map(|counts| counts.moved > 0);
+        let handed_on = moved.map_err(Problem::from).and_then(|any_moved| match any_moved {
+            true => self.hand_on(taker),
+            false => Ok(()),
+        });
+        if let Err(problem) = handed_on {
+            tracing::warn!(%problem, "cannot tell whether moved connections wait to be accepted");
+        }
+    }
+
+    /// Has a generation accept the connections that were moved to it, and counts them as its own.
+    fn hand_on(&mut self, taker: GenerationId) -> Result<(), Problem> {
+        let service = &self.record(taker.service).service;
+        // Steering leads these to the generation that the moved connections went to.
+        let bound: HashSet<_> = service
+            .generation(taker.number)
+            .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
+            .unwrap_or_default();
+        let woken = bound.into_iter().try_for_each(|address| {
+            change(Step::WakeListener, || {
+                wake(address).map_err(|error| {
+                    let message = format!("wake the listener on {address}");
+                    Problem::new(ProblemKind::Failed, message).because(&error)
+                })
+            })
+        });
+        self.count_moved(taker)?;
+        woken
     }
 
     /// A cookie is taken for valid by a listener that has sent some within two minutes, or whose reuseport group has
@@ -199,7 +230,8 @@ impl Agent {
         }
     }
 
-    /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it.
+    /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it,
+    /// and its end would count it as lost.
     fn count_moved(&mut self, taker: GenerationId) -> Result<(), Problem> {
         let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
         let service = &self.record(taker.service).service;
@@ -216,6 +248,9 @@ impl Agent {
         });
         let kept = self.held_by_owners(&left)?;
         left.retain(|flow| flow.inode.is_none_or(|inode| !kept.contains(&inode)));
+        if left.is_empty() {
+            return Ok(());
+        }
         change(Step::MoveFlows, || {
             Ok(self.datapath.move_flows(taker, left.iter().map(address_of))?)
         })

@@ -86,7 +86,8 @@ impl Group {
         }
     }
 
-    /// A socket in the group, for as long as it is held.
+    /// A socket in the group, for as long as it is held. Whoever asks for it knows that the group's listeners share their port:
+    /// beside others this socket would be one more listener, which accepts nothing.
     fn join(&self) -> Result<OwnedFd, DatapathError> {
         self.new_member().map_err(|source| self.failed(source))
     }

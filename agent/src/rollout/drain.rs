@@ -1,5 +1,7 @@
 //! How a replaced generation leaves: queues, flows, the time as a standby, a last look, signal, kill.
 
+use std::time::Duration;
+
 use super::{
     DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
     deaths::explained,
@@ -74,9 +76,13 @@ impl Service {
         }
     }
 
-    pub(super) fn note_told(&mut self, number: GenerationNumber) -> Vec<Effect> {
+    pub(super) fn note_told(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         if let Some(generation) = self.generation_mut(number) {
             generation.told = true;
+            if let Phase::Stopping { kill_at, patience, killed: false, .. } = &mut generation.phase
+            {
+                *kill_at = now.after(*patience).max(*kill_at);
+            }
         }
         Vec::new()
     }
@@ -99,13 +105,17 @@ impl Service {
             Phase::Settling { until, .. } if now >= until => self.settle(number, now),
             Phase::Draining { .. } => self.drain_gracefully(number, now),
             Phase::Standby { until, .. } if now >= until => self.end_standby(number, now),
-            Phase::Stopping { kill_at, killed: false, signal, flows_left } if now >= kill_at => {
-                generation.phase = Phase::Stopping { kill_at, killed: true, signal, flows_left };
+            Phase::Stopping { kill_at, patience, killed: false, signal, flows_left }
+                if generation.told && now >= kill_at =>
+            {
+                generation.phase =
+                    Phase::Stopping { kill_at, patience, killed: true, signal, flows_left };
                 vec![Effect::Kill(number)]
             }
             Phase::Finishing { deadline: kill_at, signal } if now >= kill_at => {
-                let flows_left = generation.flows;
-                generation.phase = Phase::Stopping { kill_at, killed: true, signal, flows_left };
+                let (flows_left, patience) = (generation.flows, Duration::ZERO);
+                generation.phase =
+                    Phase::Stopping { kill_at, patience, killed: true, signal, flows_left };
                 vec![Effect::Kill(number)]
             }
             Phase::Starting { .. }
@@ -172,8 +182,9 @@ impl Service {
         now: Timestamp,
     ) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        let (kill_at, signal) = (now.after(drain.stop_timeout), drain.signal);
-        generation.phase = Phase::Stopping { kill_at, killed: false, signal, flows_left };
+        let (patience, signal) = (drain.stop_timeout, drain.signal);
+        let kill_at = now.after(patience);
+        generation.phase = Phase::Stopping { kill_at, patience, killed: false, signal, flows_left };
         vec![Effect::Signal(number, signal)]
     }
 }

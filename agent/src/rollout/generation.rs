@@ -1,6 +1,6 @@
 //! One incarnation of the server.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ pub struct Generation {
     /// Whether it closed its last listener on some endpoint, though it lives.
     #[serde(default)]
     pub deaf: bool,
-    /// Whether it was told to end, as far as that was written down.
+    /// Whether it was told to end, as far as that was written down; after a restart, also whether it will not be.
     #[serde(default)]
     pub told: bool,
 }
@@ -97,8 +97,11 @@ pub enum Phase {
     },
     /// Told to end.
     Stopping {
-        /// When it is killed.
+        /// When it is killed, if it was told.
         kill_at: Timestamp,
+        /// How long it has for its end, from the signal on: that may have to be tried again.
+        #[serde(default)]
+        patience: Duration,
         /// Whether it has been.
         killed: bool,
         /// With what it was told.

@@ -33,11 +33,11 @@ pub struct Seen {
 }
 
 impl Service {
-    /// What was decided and has not been done.
-    pub fn resume(&self, seen: &Seen) -> Vec<Effect> {
+    /// What was decided and has not been done. Of those that are not told any more the time to end runs.
+    pub fn resume(&mut self, seen: &Seen) -> Vec<Effect> {
         let steer = self.targets().filter(|meant| seen.steering.as_ref() != Some(meant));
         let mut effects: Vec<_> = steer.map(Effect::Steer).into_iter().collect();
-        for generation in &self.generations {
+        for generation in &mut self.generations {
             let number = generation.number;
             match generation.phase {
                 Phase::Stopping { killed: true, .. } if seen.alive.contains(&number) => {
@@ -48,15 +48,14 @@ impl Service {
                 {
                     effects.push(Effect::Signal(number, signal));
                 }
+                Phase::Stopping { .. } | Phase::Finishing { .. } => generation.told = true,
                 Phase::Starting { .. }
                 | Phase::Primary
                 | Phase::Dead
                 | Phase::Settling { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
-                | Phase::Parting { .. }
-                | Phase::Finishing { .. }
-                | Phase::Stopping { .. } => {}
+                | Phase::Parting { .. } => {}
             }
         }
         let forgotten = seen.mapped.iter().filter(|number| self.generation(**number).is_none());

@@ -69,7 +69,7 @@ impl Service {
             Event::LastLook(number, queues, flows) => {
                 self.note_last_look(number, queues, flows, now)
             }
-            Event::Told(number) => self.note_told(number),
+            Event::Told(number) => self.note_told(number, now),
             Event::Tick => self.note_time(now),
         };
         self.trim_history();
@@ -87,7 +87,9 @@ impl Service {
                     (drain.policy == DrainPolicy::Graceful).then_some(keep_until)
                 }
                 Phase::Finishing { deadline, .. } => Some(deadline),
-                Phase::Stopping { kill_at, killed: false, .. } => Some(kill_at),
+                Phase::Stopping { kill_at, killed: false, .. } => {
+                    generation.told.then_some(kill_at)
+                }
                 Phase::Stopping { killed: true, .. }
                 | Phase::Parting { .. }
                 | Phase::Primary

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use agent::daemon::Step;
 use agent::load::Plan;
 use anyhow::{Context as _, Result, ensure};
-use tests::agent::Output;
+use tests::agent::{Output, Pending};
 use tests::process::Handle;
 use tests::servers::Server as _;
 use tests::stage;
 use tests::wait;
 
-use crate::operation::{Operation, Scene, start_agent};
+use crate::operation::{Operation, Scene, log_file, start_agent};
 
 /// The how-manieth time a step is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,14 @@ impl Cell {
     pub(crate) async fn run(&self) -> Result<Met> {
         Ok(Play::new(self.operation)?.act(Some(self)).await?.1)
     }
+
+    /// Whether a failure was told to who asked, or in the agent's log.
+    fn is_told(&self, output: Option<&Output>, log: &str) -> bool {
+        let failure = format!("{}: a test has it fail", self.place.step);
+        self.fault != Fault::Fail
+            || log.contains(&failure)
+            || output.is_some_and(|it| it.stderr.contains(&failure))
+    }
 }
 
 /// An operation from its preparation to its end.
@@ -102,69 +111,97 @@ impl Play {
         let load = self.scene.stage.load(plan)?;
         if let Some(Cell { place, fault, .. }) = cell {
             let armed = format!("{} {} {}\n", fault.name(), place.step, place.pass);
-            fs::write(self.armed(), armed)?;
+            fs::write(self.faults().join("armed"), armed)?;
         }
-        let output = self.perform()?;
-        self.scene.check(output.as_ref()).with_context(|| self.log())?;
-        let met = if self.armed().exists() { Met::No } else { Met::Yes };
+        let (output, met) = self.perform(cell).with_context(|| self.log())?;
+        let said = |scene: &Scene| format!("{output:?}\n{}", log_of(scene));
+        self.scene.check(output.as_ref(), cell).with_context(|| said(&self.scene))?;
+        if let (Some(cell), Met::Yes) = (cell, met) {
+            let (log, checked) = (self.log(), self.scene.check_told(cell));
+            ensure!(cell.is_told(output.as_ref(), &log), "nobody was told\n{log}");
+            checked.with_context(|| said(&self.scene))?;
+        }
         let passed = fs::read_to_string(self.faults().join("passed")).unwrap_or_default();
         fs::remove_dir_all(self.faults())?;
-        let servers = self.scene.end().with_context(|| self.log())?;
+        let servers = self.scene.end().with_context(|| said(&self.scene))?;
         let summary = load.stop().await.summary;
         servers.iter().try_for_each(Handle::kill)?;
-        ensure!(summary.failures() == 0, "{summary}\n{}", self.log());
+        ensure!(summary.failures() == 0, "{summary}\n{}", said(&self.scene));
         Ok((passed, met))
     }
 
-    /// Does it, and starts the agent again when it is killed.
-    fn perform(&mut self) -> Result<Option<Output>> {
+    /// Does it, starts the agent again when it is killed, and waits until nothing is left to be done.
+    fn perform(&mut self, cell: Option<&Cell>) -> Result<(Option<Output>, Met)> {
         let mut command = self.scene.begin()?;
         let mut restarted = false;
-        let settled = wait::until("the end of it", stage::LIMIT, || {
+        let met = wait::until("the end of it", stage::LIMIT, || {
             if !restarted && self.has_died() {
                 restarted = true;
-                start_agent(&self.scene.stage.agent)?;
+                start_agent(&self.scene.stage)?;
             }
-            match &mut command {
-                Some(command) => Ok(command.has_ended()?.then_some(())),
-                None => Ok(self.is_at_rest()?.then_some(())),
+            if !command.as_mut().map_or(Ok(true), Pending::has_ended)? {
+                return Ok(None);
             }
+            self.scene.let_go()?;
+            // Asked for before the rest: an agent that answers after the fault came has done all that follows from it.
+            let came = self.came();
+            if self.is_at_rest()? { self.met(cell, came) } else { Ok(None) }
         });
-        settled.with_context(|| self.log())?;
-        command.map(|command| command.finish()).transpose()
+        let said = || format!("{:?}", command.as_ref().map(Pending::said));
+        let met = met.with_context(said)?;
+        Ok((command.map(Pending::finish).transpose()?, met))
+    }
+
+    /// Whether the fault came. How often a step comes is not the same each time, but the first one always does.
+    fn met(&self, cell: Option<&Cell>, came: bool) -> Result<Option<Met>> {
+        match cell {
+            None => Ok(Some(Met::No)),
+            Some(_) if came => Ok(Some(Met::Yes)),
+            Some(cell) if cell.place.pass == 0 => Ok(None),
+            // The agent has it in its hand if it is not there: then it may come yet.
+            Some(_) => match fs::remove_file(self.faults().join("armed")) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                removed => Ok(removed.map(|()| Some(Met::No))?),
+            },
+        }
     }
 
     /// Whether the agent was killed by a fault, or could not start for one.
     fn has_died(&self) -> bool {
         let agent = &self.scene.stage.agent;
-        agent.daemon().is_none() && !self.armed().exists() && !self.has_ended_by_itself()
+        self.came() && agent.daemon().is_none() && !self.has_ended_by_itself()
     }
 
     fn has_ended_by_itself(&self) -> bool {
-        !self.scene.stage.agent.pins().exists()
-            && !self.scene.stage.agent.cgroup().exists()
-            && !self.scene.stage.agent.runtime().join("state.json").exists()
+        let agent = &self.scene.stage.agent;
+        !agent.pins().exists()
+            && !agent.cgroup().exists()
+            && !agent.runtime().join("state.json").exists()
     }
 
+    /// Whether nothing is under way any more. A command may end before that: `undo` ends with the switch.
     fn is_at_rest(&self) -> Result<bool> {
         let agent = &self.scene.stage.agent;
         if agent.daemon().is_none() {
-            return Ok(false);
+            return Ok(self.has_ended_by_itself());
         }
-        let Ok(status) = agent.run(&["status", "--exit-code"]) else { return Ok(false) };
-        Ok(status.code == Some(0))
+        // The agent may die just now.
+        Ok(agent.run(&["status", "--exit-code"])?.code == Some(0))
+    }
+
+    fn came(&self) -> bool {
+        self.faults().join("came").exists()
     }
 
     fn faults(&self) -> PathBuf {
         self.scene.stage.agent.runtime().join("faults")
     }
 
-    fn armed(&self) -> PathBuf {
-        self.faults().join("armed")
-    }
-
     fn log(&self) -> String {
-        let log = self.scene.stage.agent.runtime().join("agent.log");
-        fs::read_to_string(log).unwrap_or_default()
+        log_of(&self.scene)
     }
+}
+
+fn log_of(scene: &Scene) -> String {
+    fs::read_to_string(log_file(&scene.stage.agent)).unwrap_or_default()
 }

@@ -1,8 +1,13 @@
 //! What the agent is asked to do, and how that may end.
 
+use std::fs::{self, OpenOptions};
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
-use agent::api::{GenerationState, ServiceState};
+use agent::api::{GenerationState, History, ServiceState, ServiceView};
+use agent::daemon::Step;
+use agent::rollout::Outcome;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,6 +16,8 @@ use tests::process::Handle;
 use tests::servers::{Script, Server, Started};
 use tests::stage::{self, Stage};
 use tests::wait;
+
+use crate::cell::{Cell, Fault};
 
 pub(crate) const PORT: u16 = 8080;
 
@@ -31,10 +38,12 @@ pub(crate) enum Operation {
     /// A draining generation dies with connections in its queue.
     Death,
     Detach,
+    /// The same for the server that was found running, whose port is shared only because of us.
+    DetachFound,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Start,
         Self::Rebuild,
         Self::Attach,
@@ -44,6 +53,7 @@ impl Operation {
         Self::Kill,
         Self::Death,
         Self::Detach,
+        Self::DetachFound,
     ];
 }
 
@@ -57,6 +67,7 @@ pub(crate) struct Scene {
     pinned: Option<TcpStream>,
     queued: Vec<TcpStream>,
     waiting: Option<Pending>,
+    starting: Option<Child>,
 }
 
 impl Scene {
@@ -71,6 +82,7 @@ impl Scene {
             pinned: None,
             queued: Vec::new(),
             waiting: None,
+            starting: None,
         };
         let told = scene.server.directory().join("told").display().to_string();
         scene.old = match operation {
@@ -79,7 +91,7 @@ impl Scene {
             _ => scene.old,
         };
         scene.first = Some(scene.stage.start(&scene.old, 1)?);
-        start_agent(&scene.stage.agent)?;
+        start_agent(&scene.stage)?;
         if operation != Operation::Attach {
             scene.stage.agent.attach(PORT)?.success()?;
         }
@@ -96,7 +108,7 @@ impl Scene {
                 }
             }
             Operation::Attach => self.pinned = Some(self.stage.connect(self.server.address())?),
-            Operation::Upgrade => {}
+            Operation::Upgrade | Operation::DetachFound => {}
             Operation::Undo => {
                 self.pinned = Some(self.stage.connect(self.server.address())?);
                 self.stage.switch(&self.server, 2, &[])?;
@@ -125,7 +137,7 @@ impl Scene {
     }
 
     fn until_first_is(&self, state: GenerationState) -> Result<()> {
-        let is = |service: &agent::api::ServiceView| {
+        let is = |service: &ServiceView| {
             stage::generations(service).get(&1).is_some_and(|it| it.state == state)
         };
         let said = || format!("{:?}", self.waiting.as_ref().map(Pending::said));
@@ -139,7 +151,7 @@ impl Scene {
         let verb = |verb: &str| agent.start(&mut agent.command(&[verb, "--port", &port]));
         Ok(match self.operation {
             Operation::Start | Operation::Rebuild => {
-                agent.start(&mut daemon(agent)).map(drop)?;
+                self.starting = Some(daemon(&self.stage)?);
                 None
             }
             Operation::Attach => Some(verb("attach")?),
@@ -154,26 +166,42 @@ impl Scene {
                 kill(Pid::from_raw(first.pid()), Signal::SIGKILL)?;
                 None
             }
-            Operation::Detach => Some(verb("detach")?),
+            Operation::Detach | Operation::DetachFound => Some(verb("detach")?),
         })
     }
 
+    /// A connection of generation 1 has outlived the command, and is not waited for any longer.
+    pub(crate) fn let_go(&mut self) -> Result<()> {
+        let Some(mut pinned) = self.pinned.take() else { return Ok(()) };
+        ensure!(stage::ask(&mut pinned)? == 1, "a connection of generation 1 went astray");
+        Ok(())
+    }
+
     /// The operation has been done, or undone, and nothing else.
-    pub(crate) fn check(&mut self, output: Option<&Output>) -> Result<()> {
-        self.pinned = None;
+    pub(crate) fn check(&mut self, output: Option<&Output>, cell: Option<&Cell>) -> Result<()> {
         let code = output.and_then(|it| it.code);
         let expected: &[u32] = match (self.operation, code) {
-            (Operation::Start | Operation::Rebuild | Operation::Attach, _) => &[1],
+            (Operation::Start | Operation::Rebuild, _) | (Operation::Attach, Some(0 | 1)) => &[1],
             (Operation::Upgrade, Some(0)) => &[2],
             (Operation::Upgrade, Some(1 | 5)) => &[1],
             (Operation::Undo, Some(0)) => &[1],
             (Operation::Undo, Some(1)) => &[1, 2],
             (Operation::Drain | Operation::Kill, Some(0)) | (Operation::Death, _) => &[2],
             (Operation::Detach, Some(0 | 1)) => &[2],
+            (Operation::DetachFound, Some(0 | 1)) => &[1],
             _ => anyhow::bail!("it ended so: {output:?}"),
         };
+        let failed = cell.is_some_and(|cell| cell.fault == Fault::Fail);
+        ensure!(code != Some(1) || failed, "what the agent's death interrupts goes on");
+        self.check_start()?;
         for stream in &mut self.queued {
             ensure!(stage::ask(stream)? == 2, "a queued connection went astray");
+        }
+        if self.operation == Operation::Death {
+            let in_doubt = cell.is_some_and(|cell| {
+                cell.fault != Fault::Fail || cell.place.step == Step::MoveFlows
+            });
+            self.check_moved(in_doubt)?;
         }
         self.queued.clear();
         let address = self.server.address();
@@ -185,6 +213,49 @@ impl Scene {
             let left = service.generations[0].number.0;
             ensure!(left == serving, "generation {left} is left, {serving} served");
         }
+        Ok(())
+    }
+
+    /// A start that could not go on has ended with the code for that.
+    fn check_start(&mut self) -> Result<()> {
+        let ended = self.starting.as_mut().map(Child::try_wait).transpose()?.flatten();
+        let code = ended.and_then(|ended| ended.code());
+        ensure!(matches!(code, None | Some(1)), "the agent's start ended with {code:?}");
+        Ok(())
+    }
+
+    /// What was moved is generation 2's now, and counts for nobody else.
+    fn check_moved(&self, in_doubt: bool) -> Result<()> {
+        let queued = self.queued.len() as u64;
+        let are_its = |service: &ServiceView| {
+            stage::generations(service).get(&2).is_some_and(|it| it.open_flows >= queued)
+        };
+        self.stage.until("the moved connections to count as its own", PORT, are_its)?;
+        let port = PORT.to_string();
+        let words = ["history", "--port", &port, "-o", "json"];
+        let history: History =
+            serde_json::from_str(&self.stage.agent.run(&words)?.success()?.stdout)?;
+        let upgrade = history.rollouts.last().context("there was an upgrade")?;
+        // An agent that was killed in between, or could not move them in time, may not know that what it counted was moved.
+        let counted = |flows: u64| flows == 0 || (in_doubt && flows == queued);
+        match upgrade.outcome() {
+            Some(Outcome::OldDied { flows }) if counted(*flows) => Ok(()),
+            other => anyhow::bail!("it ended so: {other:?}"),
+        }
+    }
+
+    /// How often generation 1 was told to end: once, but where the agent was killed before it had written that down. Such a
+    /// server still listens, which is the mark of one that was not told.
+    pub(crate) fn check_told(&self, cell: &Cell) -> Result<()> {
+        if self.operation != Operation::Kill {
+            return Ok(());
+        }
+        let told = fs::read_to_string(self.server.directory().join("told"))?.lines().count();
+        let may_be_unknown = matches!(
+            (cell.fault, cell.place.step),
+            (Fault::KillAfter, Step::Signal) | (Fault::KillBefore, Step::WriteState)
+        );
+        ensure!(told == 1 || (told == 2 && may_be_unknown), "it was told {told} times");
         Ok(())
     }
 
@@ -226,21 +297,27 @@ impl Scene {
 }
 
 /// As a service manager starts it, but that it ends with the last service, so that its end is a row too.
-fn daemon(agent: &Agent) -> std::process::Command {
-    agent.command(&["daemon", "--exit-when-detached"])
+fn daemon(stage: &Stage) -> Result<Child> {
+    let agent = &stage.agent;
+    let mut command = agent.command(&["daemon", "--exit-when-detached"]);
+    let log = OpenOptions::new().create(true).append(true).open(log_file(agent))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    stage.namespace.spawn(&mut command)
+}
+
+/// What its agents said, one after the other.
+pub(crate) fn log_file(agent: &Agent) -> PathBuf {
+    agent.runtime().join("agent.log")
 }
 
 /// One that was killed just now may hold its lock for a moment yet.
-pub(crate) fn start_agent(agent: &Agent) -> Result<()> {
-    let mut started = agent.start(&mut daemon(agent))?;
-    let answered = wait::until("the agent to answer", stage::LIMIT, || {
-        if started.has_ended()? && agent.daemon().is_none() {
-            started = agent.start(&mut daemon(agent))?;
+pub(crate) fn start_agent(stage: &Stage) -> Result<()> {
+    let mut started = daemon(stage)?;
+    wait::until("the agent to answer", stage::LIMIT, || {
+        if started.try_wait()?.is_some() && stage.agent.daemon().is_none() {
+            started = daemon(stage)?;
         }
-        Ok(agent.run(&["status"])?.success().ok())
-    });
-    match answered {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.context(format!("{:?}", started.said()?))),
-    }
+        Ok(stage.agent.run(&["status"])?.success().ok())
+    })
+    .map(drop)
 }

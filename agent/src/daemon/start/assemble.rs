@@ -140,7 +140,8 @@ impl Agent {
             let service = self.record(id).service.clone();
             tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
             let seen = self.seen(id)?;
-            self.unfinished.extend(service.resume(&seen).into_iter().map(|effect| (id, effect)));
+            let effects = self.record_mut(id).service.resume(&seen);
+            self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
             self.finish_effects();
             for generation in service.generations {
                 self.adopt_generation(
@@ -158,6 +159,7 @@ impl Agent {
         self.datapath.keep_only(&living.collect())?;
         for id in self.records.keys().copied().collect::<Vec<_>>() {
             self.guard_queues(id);
+            self.hand_on_after_restart(id);
         }
         self.look_where_due();
         Ok(())
@@ -189,8 +191,14 @@ impl Agent {
                 let why = "the agent was restarted before it was introduced".to_owned();
                 self.feed(generation.service, Event::Failed(generation.number, why))?;
             }
+            // One that was not launched yet never is: nobody knows any more what was to be launched.
+            (Origin::Launched { .. }, Phase::Starting { .. }) if !alive => {
+                let why = "the agent was restarted meanwhile, and nothing of it runs".to_owned();
+                self.feed(generation.service, Event::NotYet(generation.number, why))?;
+                self.feed(generation.service, Event::Exited(generation.number))?;
+            }
             (_, Phase::Dead) => {}
-            _ if !alive => self.feed(generation.service, Event::Exited(generation.number))?,
+            _ if !alive => self.note_exit(generation),
             (Origin::Launched { .. }, _) => {
                 if let Some(cgroup) = self.cgroup_of(generation)? {
                     self.watch_cgroup(generation, &cgroup)?;

@@ -1,5 +1,5 @@
 //! Faults that tests ask for, by files in the agent's runtime directory: `faults/armed` holds what is to happen, at which
-//! step, and how often that step is let pass before (`kill-before steer 0`), and is removed when it happens.
+//! step, and how often that step is let pass before (`kill-before steer 0`), and becomes `faults/came` when it happens.
 //! `faults/passed` lists all steps that were begun while the directory existed.
 
 use std::{
@@ -55,26 +55,31 @@ fn take(directory: &Path, step: Step) -> io::Result<Option<String>> {
     let mut passed = OpenOptions::new().create(true).append(true).open(passed)?;
     writeln!(passed, "{step}")?;
     let path = directory.join("armed");
-    let armed = match fs::read_to_string(&path) {
+    // Taken by a rename, since the test takes it away again when it comes too late.
+    let taken = directory.join("taken");
+    match fs::rename(&path, &taken) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        armed => armed?,
-    };
+        renamed => renamed?,
+    }
+    let armed = fs::read_to_string(&taken)?;
     let words: Vec<_> = armed.split_whitespace().collect();
     let &[fault, name, pass] = words.as_slice() else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, armed));
     };
     if name != step.name() {
+        fs::rename(&taken, &path)?;
         return Ok(None);
     }
     let pass: u32 =
         pass.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     match pass.checked_sub(1) {
         Some(left) => {
-            fs::write(&path, format!("{fault} {name} {left}\n"))?;
+            fs::write(&taken, format!("{fault} {name} {left}\n"))?;
+            fs::rename(&taken, &path)?;
             Ok(None)
         }
         None => {
-            fs::remove_file(&path)?;
+            fs::rename(&taken, directory.join("came"))?;
             Ok(Some(fault.to_owned()))
         }
     }

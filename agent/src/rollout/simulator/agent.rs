@@ -152,7 +152,7 @@ impl Simulation {
 
     /// Starts after a crash: what was decided and not done is done, then it looks who died meanwhile.
     pub(super) fn start(&mut self) -> Result<(), Halt> {
-        let service = self.disk.clone();
+        let mut service = self.disk.clone();
         let seen = self.seen(&service);
         let effects = service.resume(&seen);
         for effect in &effects {

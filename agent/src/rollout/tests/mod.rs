@@ -171,7 +171,10 @@ fn a_candidate_that_never_listens_is_stopped_and_the_old_one_keeps_serving() {
     assert!(
         matches!(outcome(&service, 1), Some(Outcome::NotReady { reason }) if reason.contains("30s"))
     );
-    assert_eq!(apply(&mut service, Event::Tick, at(40)), [Effect::Kill(number(2))]);
+    assert_eq!(apply(&mut service, Event::Tick, at(40)), [], "it was not told yet");
+    apply(&mut service, Event::Told(number(2)), at(41));
+    assert_eq!(apply(&mut service, Event::Tick, at(50)), [], "its time begins with the signal");
+    assert_eq!(apply(&mut service, Event::Tick, at(51)), [Effect::Kill(number(2))]);
 }
 
 #[test]
