@@ -198,10 +198,7 @@ impl Scene {
             ensure!(stage::ask(stream)? == 2, "a queued connection went astray");
         }
         if self.operation == Operation::Death {
-            let in_doubt = cell.is_some_and(|cell| {
-                cell.fault != Fault::Fail || cell.place.step == Step::MoveFlows
-            });
-            self.check_moved(in_doubt)?;
+            self.check_moved()?;
         }
         self.queued.clear();
         let address = self.server.address();
@@ -224,22 +221,22 @@ impl Scene {
         Ok(())
     }
 
-    /// What was moved is generation 2's now, and counts for nobody else.
-    fn check_moved(&self, in_doubt: bool) -> Result<()> {
+    /// What was moved is generation 2's now, and counts for nobody else. Whether generation 1 is seen to die, or to have nothing
+    /// left first, is the same to everybody.
+    fn check_moved(&self) -> Result<()> {
         let queued = self.queued.len() as u64;
         let are_its = |service: &ServiceView| {
             stage::generations(service).get(&2).is_some_and(|it| it.open_flows >= queued)
         };
         self.stage.until("the moved connections to count as its own", PORT, are_its)?;
+        self.stage.until_steady(PORT)?;
         let port = PORT.to_string();
         let words = ["history", "--port", &port, "-o", "json"];
         let history: History =
             serde_json::from_str(&self.stage.agent.run(&words)?.success()?.stdout)?;
         let upgrade = history.rollouts.last().context("there was an upgrade")?;
-        // An agent that was killed in between, or could not move them in time, may not know that what it counted was moved.
-        let counted = |flows: u64| flows == 0 || (in_doubt && flows == queued);
         match upgrade.outcome() {
-            Some(Outcome::OldDied { flows }) if counted(*flows) => Ok(()),
+            Some(Outcome::OldDied { flows: 0 } | Outcome::Completed) => Ok(()),
             other => anyhow::bail!("it ended so: {other:?}"),
         }
     }
