@@ -20,6 +20,7 @@ mod descriptors;
 mod detach;
 mod effects;
 mod found;
+mod introduce;
 mod journal;
 mod launch;
 mod leaving;

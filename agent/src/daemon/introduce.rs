@@ -1,0 +1,177 @@
+//! From the listeners that a generation's processes hold to the one that serves.
+
+use std::collections::HashSet;
+
+use super::{
+    agent::Agent,
+    found,
+    step::{Step, change},
+};
+use crate::{
+    api::Problem,
+    datapath::ListenerToAdopt,
+    host::sock_diag::{self, Listener},
+    rollout::{Event, ListenerRecord, Origin, PortHold},
+    service::{Endpoint, GenerationId},
+};
+
+/// Listeners of a generation that serve the service.
+pub(super) struct Offer {
+    pub(super) serving: Vec<Listener>,
+    pub(super) records: Vec<ListenerRecord>,
+    pub(super) to_adopt: Vec<ListenerToAdopt>,
+    pub(super) hold: PortHold,
+}
+
+impl Agent {
+    /// Ready is: the candidate's processes listen on every endpoint, and its listeners are in the kernel maps.
+    pub(super) fn look_for_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let listeners = self.listeners_held_by(generation)?;
+        self.introduce(generation, &listeners)
+    }
+
+    fn listeners_held_by(&self, generation: GenerationId) -> Result<Vec<Listener>, Problem> {
+        let pids: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
+        let all = sock_diag::listeners()?;
+        let inodes = all.iter().map(|listener| listener.inode).collect();
+        let held: HashSet<_> = crate::host::holders::holders(&inodes)?
+            .found
+            .into_iter()
+            .filter(|holder| pids.contains(&holder.pid))
+            .flat_map(|holder| holder.inodes)
+            .collect();
+        Ok(all.into_iter().filter(|listener| held.contains(&listener.inode)).collect())
+    }
+
+    /// A server that serves may replace its listeners, or add some for new workers.
+    pub(super) fn look_for_new_listeners(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let held = self.listeners_held_by(generation)?;
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, &held)?;
+        let service = &self.record(generation.service).service;
+        let Some(known) = service.generation(generation.number) else { return Ok(()) };
+        let plain = serving.iter().any(|listener| listener.multipath);
+        if plain || known.listeners == records || records.is_empty() {
+            return Ok(());
+        }
+        let endpoints = service.endpoints.clone();
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
+        if let Some(known) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            known.listeners = records;
+            known.hold = hold;
+        }
+        self.save_or_owe();
+        self.guard_queues(generation.service);
+        match found::uncovered(&endpoints, &to_adopt) {
+            None => self.feed(generation.service, Event::Listens(generation.number)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Makes a candidate with these listeners the primary, or remembers what it lacks.
+    pub(super) fn introduce(
+        &mut self,
+        generation: GenerationId,
+        listeners: &[Listener],
+    ) -> Result<(), Problem> {
+        let endpoints = self.record(generation.service).service.endpoints.clone();
+        let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, listeners)?;
+        if serving.iter().any(|listener| listener.multipath) {
+            // It is in nobody's way: as long as it lives, new connections are steered past it.
+            let reason = "it listens with Multipath TCP, and the kernel lets nobody steer to such a listener";
+            let failed = Event::Failed(generation.number, reason.to_owned());
+            return self.feed(generation.service, failed);
+        }
+        if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
+            let obstacle = obstacle(missing, listeners);
+            return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
+        }
+        let adopted = change(Step::TakeOverListeners, || {
+            match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
+                Err(error) if error.is_lack_of_room() => Ok(Err(error)),
+                adopted => Ok(Ok(adopted?)),
+            }
+        })?;
+        if let Err(error) = adopted {
+            let failed = Event::Failed(generation.number, error.to_string());
+            return self.feed(generation.service, failed);
+        }
+        if let Some(candidate) =
+            self.record_mut(generation.service).service.generation_mut(generation.number)
+        {
+            candidate.listeners = records;
+        }
+        self.remember_half_open(generation.service)?;
+        self.feed(generation.service, Event::Ready(generation.number, hold))?;
+        if hold == PortHold::Moved {
+            self.warn_of_cookies(generation);
+        }
+        self.guard_queues(generation.service);
+        Ok(())
+    }
+
+    /// Which of a generation's listeners serve the service, and how.
+    pub(super) fn offer_of(
+        &self,
+        generation: GenerationId,
+        listeners: &[Listener],
+    ) -> Result<Offer, Problem> {
+        let endpoints = &self.record(generation.service).service.endpoints;
+        let public = self.public_ports(generation, endpoints, listeners)?;
+        let port_of = |listener: &Listener| {
+            public
+                .iter()
+                .find(|(cookie, _)| *cookie == listener.cookie.0)
+                .map_or(listener.port, |(_, port)| *port)
+        };
+        let is_public =
+            |it: &&Listener| endpoints.iter().any(|endpoint| endpoint.port == port_of(it));
+        let serving: Vec<_> = listeners.iter().filter(is_public).cloned().collect();
+        let to_adopt = found::to_adopt(&serving, port_of);
+        let hold = found::hold(&serving, port_of);
+        let records = found::records(&serving, port_of);
+        Ok(Offer { serving, records, to_adopt, hold })
+    }
+
+    /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
+    /// started on another port the service's only one.
+    fn public_ports(
+        &self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+        listeners: &[Listener],
+    ) -> Result<Vec<(u64, u16)>, Problem> {
+        let found = self
+            .record(generation.service)
+            .service
+            .generation(generation.number)
+            .is_some_and(|it| it.origin == Origin::Found);
+        let is_public = |port: u16| endpoints.iter().any(|endpoint| endpoint.port == port);
+        let only = endpoints.first().map(|endpoint| endpoint.port);
+        let mut public = Vec::new();
+        for listener in listeners {
+            let port = match self.datapath.moved_from(listener.cookie.0)? {
+                Some(port) => port,
+                None if found && !is_public(listener.port) => only.unwrap_or(listener.port),
+                None => listener.port,
+            };
+            public.push((listener.cookie.0, port));
+        }
+        Ok(public)
+    }
+}
+
+fn obstacle(missing: &Endpoint, listeners: &[Listener]) -> String {
+    if listeners.is_empty() {
+        return "it does not listen".to_owned();
+    }
+    let places: Vec<_> =
+        listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
+    format!("it listens on {}, not on {missing}", places.join(", "))
+}
