@@ -79,16 +79,24 @@ impl Watcher {
         generation: GenerationId,
         process: Process,
     ) -> io::Result<()> {
-        self.watch(generation, Subject::Process(process), EventFlags::IN)
+        self.watch(generation, Subject::Process(process), EventFlags::IN).map(drop)
     }
 
-    /// Tells the agent when the last process of the cgroup has ended.
+    /// Tells the agent when the last process of the cgroup has ended, also if it has already: the kernel reports only what
+    /// changes from now on.
     pub(super) fn watch_cgroup(
         &self,
         generation: GenerationId,
         cgroup: PopulatedWatch,
     ) -> io::Result<()> {
-        self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)
+        let key = self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)?;
+        for message in self.note(key) {
+            // An agent that does not take from its queue any more is ending.
+            if self.queue.send(message).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Tells the agent when something is removed from this directory.
@@ -106,13 +114,13 @@ impl Watcher {
         generation: GenerationId,
         subject: Subject,
         flags: EventFlags,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let mut watched = self.watched();
         watched.last_key += 1;
         let key = watched.last_key;
         epoll::add(&self.epoll, subject.as_fd(), EventData::new_u64(key), flags)?;
         watched.by_key.insert(key, (generation, subject));
-        Ok(())
+        Ok(key)
     }
 
     /// Ends with the agent, when nobody takes from its queue any more.

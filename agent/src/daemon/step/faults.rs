@@ -9,6 +9,8 @@ use std::{
     sync::OnceLock,
 };
 
+use rustix::process::{Signal, getpid, kill_process};
+
 use super::Step;
 use crate::api::{Problem, ProblemKind};
 
@@ -18,6 +20,8 @@ static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 pub(super) enum Armed {
     Nothing,
     Kill,
+    /// Until the test has it go on.
+    Stop,
 }
 
 impl Armed {
@@ -25,6 +29,9 @@ impl Armed {
         match self {
             Self::Nothing => {}
             Self::Kill => die(),
+            Self::Stop => {
+                send_ourselves(Signal::STOP).unwrap_or_else(|error| panic!("stop: {error}"));
+            }
         }
     }
 }
@@ -43,6 +50,7 @@ pub(super) fn before(step: Step) -> Result<Armed, Problem> {
             "fail" => Err(Problem::new(ProblemKind::Failed, format!("{step}: a test has it fail"))),
             "kill-before" => die(),
             "kill-after" => Ok(Armed::Kill),
+            "stop-after" => Ok(Armed::Stop),
             other => panic!("a test wants the fault `{other}`, which there is not"),
         },
         Err(error) => panic!("cannot do a test's fault in `{}`: {error}", directory.display()),
@@ -87,7 +95,9 @@ fn take(directory: &Path, step: Step) -> io::Result<Option<String>> {
 
 /// As `kill -9` does, without a word.
 fn die() -> ! {
-    let killed =
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    panic!("nobody survives this: {killed:?}");
+    panic!("nobody survives this: {:?}", send_ourselves(Signal::KILL));
+}
+
+fn send_ourselves(signal: Signal) -> rustix::io::Result<()> {
+    kill_process(getpid(), signal)
 }
