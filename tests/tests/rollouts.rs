@@ -1,10 +1,7 @@
 //! A rollout takes every turn that an operator or a broken server can give it, and nobody is cut off by it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,8 +13,7 @@ use serde_json::Value;
 use tests::agent::{Output, Pending};
 use tests::process::{self, Handle};
 use tests::servers::{Nginx, Node, Script, Server};
-use tests::stage::{self, LIMIT, Stage};
-use tests::wait;
+use tests::stage::{self, Stage};
 
 const PORT: u16 = 8080;
 
