@@ -1,3 +1,4 @@
 //! System calls that no crate we use offers: the only module of the agent with `unsafe` in it.
 
 pub(crate) mod bpf;
+pub(crate) mod memory;

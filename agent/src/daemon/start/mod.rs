@@ -43,6 +43,7 @@ use crate::{
     api::{Problem, ProblemKind},
     host::process::Pid,
     places::Places,
+    sys::memory,
 };
 
 /// How to run.
@@ -130,6 +131,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     tell_service_manager();
     ready();
+    memory::give_back_unused();
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
