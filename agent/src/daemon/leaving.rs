@@ -77,7 +77,7 @@ impl Agent {
             self.half_open.insert(generation, requests);
         }
         let queues = self.queues(generation)?;
-        let flows = self.count_flows(generation)?;
+        let Some(flows) = self.count_flows(generation)? else { return Ok(()) };
         self.feed(id, Event::LastLook(generation.number, queues, flows))
     }
 
@@ -103,13 +103,13 @@ impl Agent {
         if self.still_unattributed(generation.service)? {
             return Ok(());
         }
-        let flows = self.count_flows(generation)?;
+        let Some(flows) = self.count_flows(generation)? else { return Ok(()) };
         self.feed(generation.service, Event::Flows(generation.number, flows))
     }
 
     /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
-    /// sends the rest whether the server lives or not.
-    fn count_flows(&mut self, generation: GenerationId) -> Result<Flows, Problem> {
+    /// sends the rest whether the server lives or not. Nothing of one whose end is about to be told.
+    fn count_flows(&mut self, generation: GenerationId) -> Result<Option<Flows>, Problem> {
         let (mut open, mut queued) = (0, 0);
         let mut idle = Duration::MAX;
         for flow in self.flows_where_they_are(generation.service)? {
@@ -119,18 +119,13 @@ impl Agent {
                 idle = idle.min(flow.idle.unwrap_or_default());
             }
         }
-        let mut flows = Flows { open, queued, idle };
         // One that dies has no flows any more, some time before anybody is told of its end. That must not pass for a drain. Asked
         // for after the count: whoever lives now lived then.
         if open == 0 && !self.lives_on(generation)? {
-            flows = Flows { open: self.last_count(generation), queued: 0, idle: Duration::ZERO };
+            return Ok(None);
         }
+        let flows = Flows { open, queued, idle };
         self.flows.insert(generation, flows);
-        Ok(flows)
-    }
-
-    fn last_count(&self, generation: GenerationId) -> u64 {
-        let service = &self.record(generation.service).service;
-        service.generation(generation.number).map_or(0, |known| known.flows)
+        Ok(Some(flows))
     }
 }
