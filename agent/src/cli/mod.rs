@@ -5,6 +5,7 @@
 
 mod arguments;
 mod attach;
+pub mod bench;
 mod client;
 mod completions;
 mod config;
@@ -99,7 +100,7 @@ impl Cli {
     }
 }
 
-/// The commands that talk with the agent.
+/// The commands that wait: for the agent, and `bench` for its load.
 async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> {
     match command {
         Command::Attach(arguments) => attach::run(context, arguments).await,
@@ -111,6 +112,7 @@ async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> 
         Command::Events(arguments) => events::run(context, arguments).await,
         Command::History(arguments) => history::run(context, arguments).await,
         Command::Explain(arguments) => explain::run(context, arguments).await,
+        Command::Bench(arguments) => bench::run(context, arguments).await,
         Command::Daemon(_)
         | Command::Completions { .. }
         | Command::Manual { .. }

@@ -47,6 +47,8 @@ impl Alarm {
                 ready.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut [0; 8])?));
             // A readiness from before the setting has nothing to read.
             if let Ok(read) = expiries {
+                // Else the next wait would begin with a read that finds nothing.
+                ready.clear_ready();
                 return read.map(|_eight| ());
             }
         }

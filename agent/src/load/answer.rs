@@ -1,13 +1,14 @@
-//! A request and its answer, in either language.
+//! A request and its answer, in each language.
 
 use super::http::{self, After};
 use super::plan::Protocol;
-use super::redis;
+use super::{line, redis};
 
 /// An understood answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Answer {
-    pub(super) generation: u32,
+    /// Which generation gave it, if it says so.
+    pub(super) generation: Option<u32>,
     /// Whether the server takes another request on this connection.
     pub(super) reusable: bool,
 }
@@ -17,6 +18,8 @@ impl Protocol {
     pub(super) fn request(&self, after: After) -> Vec<u8> {
         match self {
             Self::Http { path } => http::get(path, after),
+            Self::Line { line } => format!("{line}\n").into_bytes(),
+            Self::Datagram { text } => text.clone().into_bytes(),
             Self::Redis => redis::REQUEST.to_vec(),
         }
     }
@@ -25,6 +28,8 @@ impl Protocol {
     pub(super) fn answer(&self, bytes: &[u8], ended: bool) -> Result<Option<Answer>, String> {
         match self {
             Self::Http { .. } => http::answer(bytes, ended),
+            Self::Line { .. } => line::answer(bytes),
+            Self::Datagram { .. } => Ok(Some(line::datagram(bytes))),
             Self::Redis => redis::answer(bytes),
         }
     }

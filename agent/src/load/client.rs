@@ -1,32 +1,34 @@
 //! What the classes share: connecting, asking, and noting the answer.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::answer::Answer;
 use super::failure::{Failure, FailureKind, Identity, Progress};
-use super::plan::{Plan, Source};
+use super::plan::{Marks, Plan, Protocol, Source};
 use super::recorder::Recorder;
 use super::report::{Class, Observation};
+use super::schedule::{Schedule, Share};
+use super::socket::{CHUNK, Socket};
 
-/// The clients' view of the run.
+/// The view that the clients of one thread have of the run.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) plan: Plan,
+    pub(super) plan: Arc<Plan>,
     pub(super) recorder: Arc<Recorder>,
+    pub(super) share: Share,
     connections: AtomicU64,
 }
 
 /// A connection and what is known of it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) socket: Socket,
     pub(super) received: Vec<u8>,
     class: Class,
     id: u64,
@@ -37,8 +39,13 @@ pub(super) struct Connection {
 }
 
 impl Client {
-    pub(super) fn new(plan: Plan, recorder: Arc<Recorder>) -> Self {
-        Self { plan, recorder, connections: AtomicU64::new(0) }
+    pub(super) fn new(plan: Arc<Plan>, recorder: Arc<Recorder>, share: Share) -> Self {
+        Self { plan, recorder, share, connections: AtomicU64::new(0) }
+    }
+
+    /// The thread's part of an open loop.
+    pub(super) fn schedule(&self, rate: u32) -> Schedule {
+        Schedule { begun: self.recorder.start(), rate, share: self.share }
     }
 
     /// Connects, for a request that was due at `intended`.
@@ -48,19 +55,19 @@ impl Client {
         intended: Instant,
         buffer: Option<u32>,
     ) -> Result<Connection, Failure> {
-        let id = self.connections.fetch_add(1, Ordering::Relaxed);
+        let id = self.share.global(self.connections.fetch_add(1, Ordering::Relaxed));
         self.recorder.connecting(class);
         let started = Instant::now();
         let attempt = Identity { started: Some(started), ..Identity::default() };
-        let stream = self.open(id, buffer).await.map_err(|failure| failure.of(attempt))?;
+        let socket = self.open(id, class, buffer).await.map_err(|failure| failure.of(attempt))?;
         let connected = Instant::now();
-        let failed = |error: std::io::Error| Failure::talking(&error, Progress::None).of(attempt);
-        stream.set_nodelay(true).map_err(failed)?;
-        let client = stream.local_addr().map_err(failed)?;
-        let received = Vec::with_capacity(256);
+        let client = socket
+            .local_addr()
+            .map_err(|error| Failure::talking(&error, Progress::None).of(attempt))?;
+        self.refuse_self(client).map_err(|failure| failure.of(attempt))?;
         let connection = Connection {
-            stream,
-            received,
+            socket,
+            received: Vec::with_capacity(CHUNK),
             class,
             id,
             client,
@@ -69,7 +76,13 @@ impl Client {
             generation: None,
         };
         let handshake = connected.duration_since(started);
-        self.recorder.connected(class, connected.duration_since(intended), handshake);
+        match connection.socket {
+            Socket::Tcp(_) => {
+                self.recorder.connected(class, connected.duration_since(intended), handshake);
+            }
+            // Nothing was sent, and so nothing measured.
+            Socket::Udp(_) => return Ok(connection),
+        }
         if handshake >= self.plan.slow {
             let slow = Failure::new(FailureKind::Slow, format!("handshake took {handshake:.3?}"));
             self.recorder.failed(class, slow.of(connection.identity()));
@@ -77,19 +90,47 @@ impl Client {
         Ok(connection)
     }
 
-    async fn open(&self, id: u64, buffer: Option<u32>) -> Result<TcpStream, Failure> {
-        let socket = self
-            .socket(id, buffer)
-            .map_err(|error| Failure::new(FailureKind::Local, error.to_string()))?;
+    async fn open(&self, id: u64, class: Class, buffer: Option<u32>) -> Result<Socket, Failure> {
+        match self.plan.protocol {
+            Protocol::Http { .. } | Protocol::Line { .. } | Protocol::Redis => {
+                self.open_stream(id, class, buffer).await.map(Socket::Tcp)
+            }
+            Protocol::Datagram { .. } => self.open_datagrams(id).await.map(Socket::Udp),
+        }
+    }
+
+    async fn open_stream(
+        &self,
+        id: u64,
+        class: Class,
+        buffer: Option<u32>,
+    ) -> Result<TcpStream, Failure> {
+        let socket = self.socket(id, buffer).map_err(|error| Failure::opening(&error))?;
         let connected =
             tokio::time::timeout(self.plan.timeout, socket.connect(self.plan.target)).await;
-        let stream = match connected {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Failure::connecting(&error)),
-            Err(_elapsed) => return Err(Failure::new(FailureKind::TimedOut, "connect")),
+        match connected {
+            Ok(Ok(stream)) => {
+                // The only packet that a new connection sends is not held back anyhow.
+                if class != Class::OneShot {
+                    let set = stream.set_nodelay(true);
+                    set.map_err(|error| Failure::talking(&error, Progress::None))?;
+                }
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(Failure::connecting(&error)),
+            Err(_elapsed) => Err(Failure::new(FailureKind::TimedOut, "connect")),
+        }
+    }
+
+    async fn open_datagrams(&self, id: u64) -> Result<UdpSocket, Failure> {
+        let local = match (self.plan.source, self.plan.target) {
+            (Source::Spread, _) => SocketAddr::from((spread_source(id), 0)),
+            (Source::Kernel, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            (Source::Kernel, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        self.refuse_self(&stream)?;
-        Ok(stream)
+        let socket = UdpSocket::bind(local).await.map_err(|error| Failure::opening(&error))?;
+        socket.connect(self.plan.target).await.map_err(|error| Failure::connecting(&error))?;
+        Ok(socket)
     }
 
     /// Sends a request that was due at `intended` and waits for its answer.
@@ -101,10 +142,15 @@ impl Client {
     ) -> Result<Answer, Failure> {
         self.recorder.requested(connection.class);
         connection.received.clear();
+        if connection.socket.unasked() {
+            let failure =
+                Failure::new(FailureKind::WrongAnswer, "a datagram more than was asked for");
+            return Err(failure.of(connection.identity()));
+        }
         let exchange = async {
             connection
-                .stream
-                .write_all(request)
+                .socket
+                .send(request)
                 .await
                 .map_err(|error| Failure::talking(&error, Progress::None))?;
             self.understand(connection).await
@@ -117,7 +163,7 @@ impl Client {
                 return Err(failure.of(connection.identity()));
             }
         };
-        self.answered(connection, intended, Some(answer.generation));
+        self.answered(connection, intended, answer.generation);
         Ok(answer)
     }
 
@@ -127,7 +173,7 @@ impl Client {
             let ended = connection.receive().await? == 0;
             let received = &connection.received;
             match self.plan.protocol.answer(received, ended) {
-                Ok(Some(answer)) => return Ok(answer),
+                Ok(Some(answer)) => return self.marked(answer),
                 Ok(None) if ended => {
                     return Err(Failure::ended(
                         connection.progress(),
@@ -140,6 +186,15 @@ impl Client {
                 Ok(None) => {}
                 Err(reason) => return Err(Failure::new(FailureKind::WrongAnswer, reason)),
             }
+        }
+    }
+
+    fn marked(&self, answer: Answer) -> Result<Answer, Failure> {
+        match (self.plan.marks, answer.generation) {
+            (Marks::Required, None) => {
+                Err(Failure::new(FailureKind::WrongAnswer, "it tells no generation"))
+            }
+            (Marks::Required | Marks::Optional, _) => Ok(answer),
         }
     }
 
@@ -181,21 +236,15 @@ impl Client {
         if self.plan.source == Source::Spread {
             // Otherwise the port is chosen at bind time, before the target is known, and cannot be shared between targets.
             setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-            let last =
-                u8::try_from(id % SOURCES).map_or(FIRST_SOURCE, |offset| FIRST_SOURCE + offset);
-            socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)))?;
+            socket.bind(SocketAddr::from((spread_source(id), 0)))?;
         }
         Ok(socket)
     }
 
     /// Without a listener on a port of the ephemeral range, a client can be given that very port and meet itself.
-    fn refuse_self(&self, stream: &TcpStream) -> Result<(), Failure> {
-        if self.plan.source == Source::Kernel && self.plan.target.port() >= LOWEST_EPHEMERAL {
-            let local =
-                stream.local_addr().map_err(|error| Failure::talking(&error, Progress::None))?;
-            if local == self.plan.target {
-                return Err(Failure::new(FailureKind::Refused, "connected to itself"));
-            }
+    fn refuse_self(&self, client: SocketAddr) -> Result<(), Failure> {
+        if client == self.plan.target {
+            return Err(Failure::new(FailureKind::Refused, "connected to itself"));
         }
         Ok(())
     }
@@ -204,7 +253,7 @@ impl Client {
 impl Connection {
     /// Reads what there is onto the end of `received`; zero is the end of the connection.
     pub(super) async fn receive(&mut self) -> Result<usize, Failure> {
-        let read = self.stream.read_buf(&mut self.received).await;
+        let read = self.socket.receive(&mut self.received, CHUNK).await;
         read.map_err(|error| Failure::talking(&error, self.progress()))
     }
 
@@ -224,8 +273,12 @@ pub(super) fn takes_spread_sources(target: SocketAddr) -> bool {
     matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }
 
+fn spread_source(id: u64) -> Ipv4Addr {
+    let last = u8::try_from(id % SOURCES).map_or(FIRST_SOURCE, |offset| FIRST_SOURCE + offset);
+    Ipv4Addr::new(127, 0, 0, last)
+}
+
 const LONGEST_ANSWER: usize = 64 * 1024;
-const LOWEST_EPHEMERAL: u16 = 1024;
 const FIRST_SOURCE: u8 = 2;
 /// From 127.0.0.2 to 127.0.0.250.
 const SOURCES: u64 = 249;

@@ -37,10 +37,24 @@ pub enum FailureKind {
     Local,
 }
 
+/// What the generator ran out of.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shortage {
+    /// Local ports towards this target.
+    Ports,
+    /// Descriptors, of the process or of the machine.
+    Descriptors,
+    /// Memory for sockets.
+    Memory,
+}
+
 /// One failure, with what it takes to understand it.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) kind: FailureKind,
+    /// What was lacking, with [`FailureKind::Local`].
+    pub(super) shortage: Option<Shortage>,
     pub(super) detail: String,
     pub(super) of: Identity,
 }
@@ -55,12 +69,18 @@ pub(super) struct Identity {
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), of: Identity::default() }
+        Self { kind, shortage: None, detail: detail.into(), of: Identity::default() }
     }
 
     /// The same, as a failure of a connection that is known.
     pub(super) fn of(self, of: Identity) -> Self {
         Self { of, ..self }
+    }
+
+    /// A socket that could not be made.
+    pub(super) fn opening(error: &io::Error) -> Self {
+        let failure = Self::new(FailureKind::Local, format!("make a socket: {error}"));
+        Self { shortage: Shortage::of(error), ..failure }
     }
 
     /// A failed attempt to connect.
@@ -72,13 +92,16 @@ impl Failure {
             Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH) => FailureKind::Unreachable,
             _ => FailureKind::Local,
         };
-        Self::new(kind, format!("connect: {error}"))
+        Self { shortage: Shortage::of(error), ..Self::new(kind, format!("connect: {error}")) }
     }
 
     /// A failed read or write.
     pub(super) fn talking(error: &io::Error, progress: Progress) -> Self {
         let kind = match (errno(error), progress) {
             (Some(Errno::ETIMEDOUT), _) => FailureKind::TimedOut,
+            // Of a datagram one hears only afterwards that nobody took it.
+            (Some(Errno::ECONNREFUSED), _) => FailureKind::Refused,
+            (Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH), _) => FailureKind::Unreachable,
             (Some(Errno::ECONNRESET | Errno::EPIPE), Progress::Begun) => {
                 FailureKind::CutInTheMiddle
             }
@@ -87,7 +110,7 @@ impl Failure {
             (Some(Errno::EPIPE), Progress::None) => FailureKind::EofBeforeFirstByte,
             (_, Progress::Begun | Progress::None) => FailureKind::Local,
         };
-        Self::new(kind, error.to_string())
+        Self { shortage: Shortage::of(error), ..Self::new(kind, error.to_string()) }
     }
 
     /// A connection that ended where more was due.
@@ -95,6 +118,18 @@ impl Failure {
         match progress {
             Progress::None => Self::new(FailureKind::EofBeforeFirstByte, detail),
             Progress::Begun => Self::new(FailureKind::CutInTheMiddle, detail),
+        }
+    }
+}
+
+impl Shortage {
+    fn of(error: &io::Error) -> Option<Self> {
+        match errno(error)? {
+            // A bind to a port that is taken says the latter; nobody asks for a particular one.
+            Errno::EADDRNOTAVAIL | Errno::EADDRINUSE => Some(Self::Ports),
+            Errno::EMFILE | Errno::ENFILE => Some(Self::Descriptors),
+            Errno::ENOBUFS | Errno::ENOMEM => Some(Self::Memory),
+            _ => None,
         }
     }
 }
@@ -122,6 +157,7 @@ mod tests {
     fn lack_of_ports_or_descriptors_is_not_the_servers_failure() {
         for errno in [Errno::EADDRNOTAVAIL, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS] {
             assert_eq!(connecting(errno), FailureKind::Local, "{errno}");
+            assert!(Failure::opening(&io::Error::from(errno)).shortage.is_some(), "{errno}");
         }
     }
 

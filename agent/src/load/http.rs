@@ -32,6 +32,8 @@ pub(super) struct Head {
     pub(super) length: Option<u64>,
     /// Whether the server keeps the connection.
     pub(super) reusable: bool,
+    /// The generation, where a header tells it.
+    pub(super) generation: Option<u32>,
 }
 
 impl Head {
@@ -48,7 +50,8 @@ impl Head {
             .map_err(|error| format!("head is not text: {error}"))?;
         let mut lines = text.split("\r\n");
         let version = status(lines.next().unwrap_or_default())?;
-        let mut head = Self { end: end + 4, length: None, reusable: version == "HTTP/1.1" };
+        let mut head =
+            Self { end: end + 4, length: None, reusable: version == "HTTP/1.1", generation: None };
         for line in lines {
             head.header(line)?;
         }
@@ -70,6 +73,9 @@ impl Head {
                 _ if value.eq_ignore_ascii_case("keep-alive") => true,
                 _ => self.reusable,
             };
+        } else if name.eq_ignore_ascii_case("generation") {
+            // Servers that were not made for this may mean something else by it.
+            self.generation = value.parse().ok();
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             return Err(format!("transfer encoding `{value}` instead of a length"));
         }
@@ -77,7 +83,7 @@ impl Head {
     }
 }
 
-/// Reads an answer whose body is a generation's number, or `None` if it is not complete yet.
+/// Reads an answer, or `None` if it is not complete yet. A body that is a number tells the generation, unless a header does.
 pub(super) fn answer(bytes: &[u8], ended: bool) -> Result<Option<Answer>, String> {
     let Some(head) = Head::parse(bytes)? else { return Ok(None) };
     let rest = &bytes[head.end..];
@@ -88,9 +94,8 @@ pub(super) fn answer(bytes: &[u8], ended: bool) -> Result<Option<Answer>, String
         None => ended.then_some(rest),
     };
     let Some(body) = body else { return Ok(None) };
-    let text = String::from_utf8_lossy(body);
-    let generation =
-        text.trim().parse().map_err(|error| format!("generation `{}`: {error}", text.trim()))?;
+    let in_body = || std::str::from_utf8(body).ok()?.trim().parse().ok();
+    let generation = head.generation.or_else(in_body);
     Ok(Some(Answer { generation, reusable: head.reusable }))
 }
 
@@ -114,13 +119,19 @@ mod tests {
     #[test]
     fn a_known_length_makes_a_connection_reusable() {
         let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n12\n";
-        assert_eq!(answer(bytes, false).unwrap(), Some(Answer { generation: 12, reusable: true }));
+        assert_eq!(
+            answer(bytes, false).unwrap(),
+            Some(Answer { generation: Some(12), reusable: true })
+        );
     }
 
     #[test]
     fn an_announced_close_does_not() {
         let bytes = b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\n1\n";
-        assert_eq!(answer(bytes, false).unwrap(), Some(Answer { generation: 1, reusable: false }));
+        assert_eq!(
+            answer(bytes, false).unwrap(),
+            Some(Answer { generation: Some(1), reusable: false })
+        );
     }
 
     #[test]
@@ -135,7 +146,18 @@ mod tests {
     fn without_a_length_the_body_lasts_until_the_end() {
         let bytes = b"HTTP/1.0 200 OK\r\n\r\n7\n";
         assert_eq!(answer(bytes, false).unwrap(), None);
-        assert_eq!(answer(bytes, true).unwrap(), Some(Answer { generation: 7, reusable: false }));
+        assert_eq!(
+            answer(bytes, true).unwrap(),
+            Some(Answer { generation: Some(7), reusable: false })
+        );
+    }
+
+    #[test]
+    fn a_header_tells_the_generation_before_the_body_does() {
+        let bytes = b"HTTP/1.1 200 OK\r\nGeneration: 4\r\nContent-Length: 2\r\n\r\n1\n";
+        assert_eq!(answer(bytes, false).unwrap().unwrap().generation, Some(4));
+        let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        assert_eq!(answer(bytes, false).unwrap().unwrap().generation, None);
     }
 
     #[test]

@@ -3,63 +3,123 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use tokio::task::JoinSet;
+
+use super::client::{Client, Connection};
 use super::failure::Failure;
 use super::http::After;
-use super::plan::KeepAlive;
+use super::pacer::{Pacer, Turn};
+use super::plan::{KeepAlive, Pace};
 use super::report::Class;
 use super::stop::Stop;
 
-/// Keeps one connection, the one of `number`, and replaces it whenever it ends before the run does.
-pub(super) async fn run(client: Arc<Client>, settings: KeepAlive, number: u32, mut stop: Stop) {
-    let request = client.plan.protocol.request(After::Keep);
-    // Spread over the first interval, or all connections would ask at the same instants for ever.
-    stop.pause(settings.think * number / settings.connections.max(1)).await;
-    while !stop.requested() {
-        match one(&client, &request, &settings, &mut stop).await {
-            Ok(End::Stopped) => break,
-            Ok(End::Enough) => {}
-            Ok(End::Closed) => client.recorder.closed(Class::KeepAlive),
-            Err(failure) => client.recorder.failed(Class::KeepAlive, failure),
-        }
-        stop.pause(settings.think.max(LEAST_PAUSE)).await;
+/// Keeps the thread's part of the connections until the end is requested, and then asks on each a last time.
+pub(super) async fn run(client: Arc<Client>, settings: KeepAlive, stop: Stop) {
+    match settings.pace {
+        Pace::Think(think) => thinking(client, settings, think, stop).await,
+        Pace::Rate(rate) => paced(client, settings, rate, stop).await,
     }
 }
 
-async fn one(
-    client: &Client,
-    request: &[u8],
-    settings: &KeepAlive,
-    stop: &mut Stop,
-) -> Result<End, Failure> {
-    let mut intended = Instant::now();
-    let mut connection = client.connect(Class::KeepAlive, intended, None).await?;
-    for number in 1_u32.. {
-        // The last request comes after the wish to stop: it shows that the connection lives to the very end.
-        let last = stop.requested();
-        let answer = client.ask(&mut connection, request, intended).await?;
+/// Each connection has its own pause between an answer and the next request.
+async fn thinking(client: Arc<Client>, settings: KeepAlive, think: Duration, stop: Stop) {
+    let mut clients = JoinSet::new();
+    for number in (0..settings.connections).filter(|number| client.share.has(*number)) {
+        // Spread over the first interval, or all connections would ask at the same instants for ever.
+        let first = think * number / settings.connections;
+        let kept = Kept::new(Arc::clone(&client), settings.requests);
+        clients.spawn(kept.think(first, think, stop.clone()));
+    }
+    while let Some(ended) = clients.join_next().await {
+        client.recorder.ended(ended);
+    }
+}
+
+/// All connections together have a rate, at which those that are free take turns.
+async fn paced(client: Arc<Client>, settings: KeepAlive, rate: u32, stop: Stop) {
+    let Some(share) = client.share.among(settings.connections) else { return };
+    let schedule = super::schedule::Schedule { share, ..client.schedule(rate) };
+    let pacer = Arc::new(Pacer::new(schedule, Turn::Longest));
+    let mut clients = JoinSet::new();
+    for _ in (0..settings.connections).filter(|number| client.share.has(*number)) {
+        let kept = Kept::new(Arc::clone(&client), settings.requests);
+        clients.spawn(kept.take_turns(Arc::clone(&pacer)));
+    }
+    client.recorder.paced(Class::KeepAlive, pacer.run(stop, |_lack| {}).await);
+    while let Some(ended) = clients.join_next().await {
+        client.recorder.ended(ended);
+    }
+}
+
+/// One connection, which is replaced whenever it ends before the run does.
+#[derive(Debug)]
+struct Kept {
+    client: Arc<Client>,
+    request: Vec<u8>,
+    /// After how many answers the client ends it.
+    most: Option<u32>,
+    connection: Option<Connection>,
+    answers: u32,
+}
+
+impl Kept {
+    fn new(client: Arc<Client>, most: Option<u32>) -> Self {
+        let request = client.plan.protocol.request(After::Keep);
+        Self { client, request, most, connection: None, answers: 0 }
+    }
+
+    async fn think(mut self, first: Duration, think: Duration, mut stop: Stop) {
+        stop.pause(first).await;
+        while !stop.requested() {
+            self.ask(Instant::now()).await;
+            let pause = if self.connection.is_some() { think } else { think.max(LEAST_PAUSE) };
+            stop.pause(pause).await;
+        }
+        self.ask_a_last_time().await;
+    }
+
+    async fn take_turns(mut self, pacer: Arc<Pacer>) {
+        while let Some(intended) = pacer.next().await {
+            self.ask(intended).await;
+        }
+        self.ask_a_last_time().await;
+    }
+
+    /// A request that comes after the wish to stop: it shows that the connection lives to the very end.
+    async fn ask_a_last_time(&mut self) {
+        if self.connection.is_some() {
+            self.ask(Instant::now()).await;
+        }
+    }
+
+    /// One request that was due at `intended`, on a new connection if there is none.
+    async fn ask(&mut self, intended: Instant) {
+        self.client.recorder.begun(Class::KeepAlive, intended);
+        if let Err(failure) = self.exchange(intended).await {
+            self.connection = None;
+            self.client.recorder.failed(Class::KeepAlive, failure);
+        }
+    }
+
+    async fn exchange(&mut self, intended: Instant) -> Result<(), Failure> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => {
+                let new = self.client.connect(Class::KeepAlive, intended, None).await?;
+                self.answers = 0;
+                self.connection.insert(new)
+            }
+        };
+        let answer = self.client.ask(connection, &self.request, intended).await?;
+        self.answers += 1;
         if !answer.reusable {
-            return Ok(End::Closed);
+            self.connection = None;
+            self.client.recorder.closed(Class::KeepAlive);
+        } else if self.most == Some(self.answers) {
+            self.connection = None;
         }
-        if last {
-            return Ok(End::Stopped);
-        }
-        if settings.requests == Some(number) {
-            break;
-        }
-        stop.pause(settings.think).await;
-        intended = Instant::now();
+        Ok(())
     }
-    Ok(End::Enough)
-}
-
-/// How a connection ended well.
-enum End {
-    Stopped,
-    /// The client has asked as often as planned.
-    Enough,
-    /// The server had announced it in its last answer.
-    Closed,
 }
 
 /// Between attempts to connect to a server that is not there.

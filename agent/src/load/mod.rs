@@ -27,13 +27,18 @@ mod running;
 
 mod alarm;
 mod failure;
+mod notes;
+mod pacer;
 mod recorder;
+mod schedule;
 mod stop;
 
 mod answer;
 mod client;
 mod http;
+mod line;
 mod redis;
+mod socket;
 
 mod keep_alive;
 mod one_shot;
@@ -43,7 +48,9 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-pub use failure::FailureKind;
-pub use plan::{KeepAlive, Observations, OneShot, Plan, Protocol, Source, Stream, Upload};
+pub use failure::{FailureKind, Shortage};
+pub use plan::{
+    KeepAlive, Marks, Observations, OneShot, Pace, Plan, Protocol, Source, Stream, Upload,
+};
 pub use report::{Class, ClassSummary, Failures, Incident, Latency, Observation, Report, Summary};
 pub use running::{Load, Running, StartError};

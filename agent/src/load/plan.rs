@@ -35,6 +35,10 @@ pub struct Plan {
     pub observations: Observations,
     /// The network namespace of the clients; `None` stays in the caller's.
     pub namespace: Option<Arc<OwnedFd>>,
+    /// Whether each answer has to tell its generation.
+    pub marks: Marks,
+    /// Over how many threads the clients are spread.
+    pub threads: u32,
 }
 
 impl Plan {
@@ -63,6 +67,8 @@ impl Plan {
             slow: Duration::from_secs(1),
             observations: Observations::Keep,
             namespace: None,
+            marks: Marks::Required,
+            threads: 1,
         }
     }
 
@@ -76,7 +82,14 @@ impl Plan {
     /// Adds kept connections, each with one request every `think`.
     #[must_use]
     pub fn keep_alive(mut self, connections: u32, think: Duration) -> Self {
-        self.keep_alive = Some(KeepAlive { connections, think, requests: None });
+        self.keep_alive = Some(KeepAlive { connections, pace: Pace::Think(think), requests: None });
+        self
+    }
+
+    /// Adds kept connections that take turns with an open loop of requests, at a rate per second.
+    #[must_use]
+    pub fn keep_alive_at(mut self, connections: u32, rate: u32) -> Self {
+        self.keep_alive = Some(KeepAlive { connections, pace: Pace::Rate(rate), requests: None });
         self
     }
 
@@ -121,8 +134,19 @@ impl Plan {
 pub enum Protocol {
     /// HTTP/1.1, and 1.0 from servers that answer so.
     Http {
-        /// The path whose body is the number of the generation.
+        /// The path whose body is the number of the generation. A header `Generation` with the number is used before that.
         path: String,
+    },
+    /// A line over TCP, which is answered by a line.
+    Line {
+        /// What is sent, without the end of the line. An answer whose last word is a number tells its generation by it.
+        line: String,
+    },
+    /// A datagram over UDP, which is answered by a datagram, of which the first 2,048 bytes are read. A connection is a
+    /// socket of its own, and so an address.
+    Datagram {
+        /// What is sent. An answer whose last word is a number tells its generation by it.
+        text: String,
     },
     /// Redis: `PING` and `CONFIG GET dbfilename`.
     Redis,
@@ -148,10 +172,20 @@ impl Default for OneShot {
 pub struct KeepAlive {
     /// How many.
     pub connections: u32,
-    /// The pause between an answer and the next request.
-    pub think: Duration,
+    /// When they ask.
+    pub pace: Pace,
     /// After how many answers the client ends a connection by itself and begins another one; `None` keeps it.
     pub requests: Option<u32>,
+}
+
+/// When kept connections ask.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pace {
+    /// Each by itself, with this pause between an answer and the next request: slows down with the server.
+    Think(Duration),
+    /// An open loop of so many requests per second on all of them together, which take turns. A request for which none is
+    /// free waits for one, and that counts in its latency.
+    Rate(u32),
 }
 
 /// Clients that read a large answer so slowly that the server stays blocked in the middle of sending.
@@ -212,6 +246,15 @@ pub enum Source {
     Kernel,
     /// In turn from 127.0.0.2 to 127.0.0.250, which a high rate needs. Only for targets in 127.0.0.0/8.
     Spread,
+}
+
+/// Whether an answer has to tell the generation that gave it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Marks {
+    /// One that does not is a wrong answer.
+    Required,
+    /// One that does not is an answer of an unknown generation.
+    Optional,
 }
 
 /// Whether every answer is kept for the report.

@@ -1,38 +1,50 @@
 //! Where the clients of a run write down what they see.
 
-use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use tokio::task::JoinError;
 
 use super::failure::{Failure, FailureKind, Identity};
+use super::notes::{ClassNotes, Notes, record};
 use super::plan::{Observations, Plan};
-use super::report::{
-    Class, ClassSummary, Failures, Incident, Latency, Observation, Report, Summary,
-};
+use super::report::{Class, Failures, Incident, Observation, Report, Summary};
 
-/// The notes of one run. The clients share one thread, so its lock is free but for an occasional snapshot.
+/// The notes of one thread of a run: its lock is free but for an occasional snapshot.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    begun: Instant,
+    start: Instant,
     keep: Observations,
     notes: Mutex<Notes>,
 }
 
 impl Recorder {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let classes = [
-            (Class::OneShot, plan.one_shot.is_some()),
-            (Class::KeepAlive, plan.keep_alive.is_some()),
-            (Class::Stream, plan.stream.is_some()),
-            (Class::Upload, plan.upload.is_some()),
-        ];
-        let planned = classes.into_iter().filter(|(_, planned)| *planned);
-        let classes = planned.map(|(class, _)| (class, ClassNotes::new())).collect();
-        let notes = Notes { classes, observations: Vec::new(), incidents: Vec::new() };
-        Self { begun: Instant::now(), keep: plan.observations, notes: Mutex::new(notes) }
+    /// Empty notes of a run that has begun at `start`.
+    pub(super) fn new(plan: &Plan, start: Instant) -> Self {
+        Self { start, keep: plan.observations, notes: Mutex::new(Notes::new(plan)) }
+    }
+
+    pub(super) fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// Notes that a request is begun whose time was `intended`.
+    pub(super) fn begun(&self, class: Class, intended: Instant) {
+        let lateness = intended.elapsed();
+        self.with(class, |notes| {
+            notes.counts.begun += 1;
+            notes.counts.late += u64::from(lateness > LATE);
+            record(&mut notes.lateness, lateness);
+        });
+    }
+
+    /// Notes how an open loop ended.
+    pub(super) fn paced(&self, class: Class, ended: io::Result<u64>) {
+        match ended {
+            Ok(unbegun) => self.with(class, |notes| notes.counts.unbegun += unbegun),
+            Err(error) => self.broken(&format!("wait for the next request's time: {error}")),
+        }
     }
 
     pub(super) fn connecting(&self, class: Class) {
@@ -52,7 +64,7 @@ impl Recorder {
 
     pub(super) fn answered(&self, since_intended: Duration, observation: Observation) {
         let mut notes = self.lock();
-        let class = notes.classes.entry(observation.class).or_insert_with(ClassNotes::new);
+        let class = notes.classes.entry(observation.class).or_default();
         class.counts.answers += 1;
         record(&mut class.answer, since_intended);
         if let Some(generation) = observation.generation {
@@ -67,17 +79,16 @@ impl Recorder {
         self.with(class, |notes| notes.counts.closed += 1);
     }
 
-    pub(super) fn late(&self, class: Class) {
-        self.with(class, |notes| notes.counts.late += 1);
-    }
-
     pub(super) fn failed(&self, class: Class, failure: Failure) {
-        let Failure { kind, detail, of } = failure;
-        let at = self.begun.elapsed();
+        let Failure { kind, shortage, detail, of } = failure;
+        let at = self.start.elapsed();
         let mut notes = self.lock();
-        let counts = &mut notes.classes.entry(class).or_insert_with(ClassNotes::new).counts;
+        let counts = &mut notes.classes.entry(class).or_default().counts;
         let first = || Failures { count: 0, first: format!("{detail} (after {at:.1?})") };
         counts.failures.entry(kind).or_insert_with(first).count += 1;
+        if let Some(shortage) = shortage {
+            *counts.shortages.entry(shortage).or_default() += 1;
+        }
         if notes.incidents.len() < MOST_INCIDENTS {
             let at = Instant::now();
             let Identity { started, client, generation } = of;
@@ -100,17 +111,30 @@ impl Recorder {
         }
     }
 
-    pub(super) fn summary(&self) -> Summary {
-        let notes = self.lock();
-        let classes =
-            notes.classes.iter().map(|(class, notes)| (*class, notes.summary())).collect();
-        Summary { elapsed: self.begun.elapsed(), classes }
+    /// The counts and latencies of all threads of a run.
+    pub(super) fn summary(of: &[impl AsRef<Self>]) -> Summary {
+        let mut all = Notes::default();
+        for recorder in of {
+            all.add(&recorder.as_ref().lock());
+        }
+        let elapsed = of.iter().map(|recorder| recorder.as_ref().start.elapsed()).max();
+        Summary { elapsed: elapsed.unwrap_or_default(), classes: all.summaries() }
     }
 
-    pub(super) fn report(&self) -> Report {
-        let summary = self.summary();
-        let incidents = std::mem::take(&mut self.lock().incidents);
-        Report { summary, observations: self.take_observations(), incidents }
+    /// All that the threads of a run have noted.
+    pub(super) fn report(of: &[impl AsRef<Self>]) -> Report {
+        let summary = Self::summary(of);
+        let mut incidents: Vec<Incident> = Vec::new();
+        for recorder in of {
+            incidents.append(&mut recorder.as_ref().lock().incidents);
+        }
+        incidents.sort_by_key(|incident| incident.at);
+        let mut observations: Vec<Observation> = Vec::new();
+        for recorder in of {
+            observations.append(&mut recorder.as_ref().take_observations());
+        }
+        observations.sort_by_key(|observation| observation.answered);
+        Report { summary, observations, incidents }
     }
 
     pub(super) fn take_observations(&self) -> Vec<Observation> {
@@ -118,7 +142,7 @@ impl Recorder {
     }
 
     fn with(&self, class: Class, note: impl FnOnce(&mut ClassNotes)) {
-        note(self.lock().classes.entry(class).or_insert_with(ClassNotes::new));
+        note(self.lock().classes.entry(class).or_default());
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {
@@ -126,51 +150,7 @@ impl Recorder {
     }
 }
 
-#[derive(Debug)]
-struct Notes {
-    classes: BTreeMap<Class, ClassNotes>,
-    observations: Vec<Observation>,
-    incidents: Vec<Incident>,
-}
-
-/// The counts of a class, whose latencies are filled in from the histograms when asked for.
-#[derive(Debug)]
-struct ClassNotes {
-    counts: ClassSummary,
-    connect: Histogram<u64>,
-    handshake: Histogram<u64>,
-    answer: Histogram<u64>,
-}
-
-impl ClassNotes {
-    fn new() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(1, LONGEST_MICROS, 3)
-                .expect("1 is below the constant upper bound")
-        };
-        Self {
-            counts: ClassSummary::default(),
-            connect: histogram(),
-            handshake: histogram(),
-            answer: histogram(),
-        }
-    }
-
-    fn summary(&self) -> ClassSummary {
-        ClassSummary {
-            connect: Latency::of(&self.connect),
-            handshake: Latency::of(&self.handshake),
-            answer: Latency::of(&self.answer),
-            ..self.counts.clone()
-        }
-    }
-}
-
-fn record(histogram: &mut Histogram<u64>, duration: Duration) {
-    histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(LONGEST_MICROS));
-}
-
 /// Enough to understand what went wrong; all are counted.
 const MOST_INCIDENTS: usize = 10_000;
-/// An hour: longer than any request of a bounded run.
-const LONGEST_MICROS: u64 = 3_600_000_000;
+/// Above what a busy machine takes to wake a thread.
+const LATE: Duration = Duration::from_millis(10);

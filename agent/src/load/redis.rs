@@ -22,10 +22,10 @@ pub(super) fn answer(bytes: &[u8]) -> Result<Option<Answer>, String> {
         return Err("more than two answers".to_owned());
     }
     let number = name.strip_prefix("gen-").and_then(|name| name.strip_suffix(".rdb"));
-    let generation = number
+    let generation: u32 = number
         .and_then(|number| number.parse().ok())
         .ok_or_else(|| format!("dbfilename `{name}`"))?;
-    Ok(Some(Answer { generation, reusable: true }))
+    Ok(Some(Answer { generation: Some(generation), reusable: true }))
 }
 
 /// The next complete line, without its end.
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn the_name_of_the_file_tells_the_generation() {
-        assert_eq!(answer(WHOLE).unwrap(), Some(Answer { generation: 3, reusable: true }));
+        assert_eq!(answer(WHOLE).unwrap(), Some(Answer { generation: Some(3), reusable: true }));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::failure::FailureKind;
+use super::failure::{FailureKind, Shortage};
 
 /// A kind of client.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -163,13 +163,14 @@ impl fmt::Display for Summary {
         for (class, seen) in &self.classes {
             writeln!(
                 formatter,
-                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, handshake {}, answer {}",
+                "{class}: {} connections, {} requests, {} answers {:?}, {} closed, {} late, {} never begun, handshake {}, answer {}",
                 seen.connections,
                 seen.requests,
                 seen.answers,
                 seen.generations,
                 seen.closed,
                 seen.late,
+                seen.unbegun,
                 seen.handshake,
                 seen.answer
             )?;
@@ -186,18 +187,26 @@ impl fmt::Display for Summary {
 pub struct ClassSummary {
     /// Attempts to connect.
     pub connections: u64,
+    /// Requests whose time had come and that were begun, even if the connection for it failed.
+    pub begun: u64,
     /// Requests sent.
     pub requests: u64,
     /// Answers understood, among them those of a wrong generation.
     pub answers: u64,
     /// Connections that the server ended after announcing it: no failure.
     pub closed: u64,
-    /// Requests that the generator began more than 10 ms after their time: it could not keep its rate.
+    /// Requests of an open loop that the generator began more than 10 ms after their time.
     pub late: u64,
+    /// Requests of an open loop whose time had come when the run ended, and that were never begun.
+    pub unbegun: u64,
     /// By kind.
     pub failures: BTreeMap<FailureKind, Failures>,
+    /// How often the generator itself ran out of something.
+    pub shortages: BTreeMap<Shortage, u64>,
     /// Answers by generation.
     pub generations: BTreeMap<u32, u64>,
+    /// From the time of a request to its begin: what the generator itself added to the latencies below.
+    pub lateness: Latency,
     /// From the intended start to the connection, so that a late generator hides no waiting.
     pub connect: Latency,
     /// The handshake alone.
@@ -222,8 +231,12 @@ pub struct Latency {
     pub count: u64,
     /// The median.
     pub p50_us: u64,
+    /// The 90th percentile.
+    pub p90_us: u64,
     /// The 99th percentile.
     pub p99_us: u64,
+    /// The 99.9th percentile.
+    pub p999_us: u64,
     /// The longest.
     pub max_us: u64,
 }
@@ -233,7 +246,9 @@ impl Latency {
         Self {
             count: histogram.len(),
             p50_us: histogram.value_at_quantile(0.5),
+            p90_us: histogram.value_at_quantile(0.9),
             p99_us: histogram.value_at_quantile(0.99),
+            p999_us: histogram.value_at_quantile(0.999),
             max_us: histogram.max(),
         }
     }

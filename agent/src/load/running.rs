@@ -1,6 +1,7 @@
-//! A load run in progress, on a thread of its own.
+//! A load run in progress, on threads of its own.
 
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use nix::sched::{CloneFlags, setns};
 use tokio::sync::{oneshot, watch};
@@ -10,6 +11,7 @@ use super::client::{self, Client};
 use super::plan::{Plan, Protocol, Source};
 use super::recorder::Recorder;
 use super::report::{Observation, Report, Summary};
+use super::schedule::Share;
 use super::stop::{Stop, Wish};
 use super::{keep_alive, one_shot, stream, upload};
 
@@ -20,16 +22,43 @@ pub struct Load;
 impl Load {
     /// Starts the clients of a plan.
     ///
-    /// They live on a new thread with a runtime of its own: a socket belongs to the network namespace that its thread
-    /// is in, and the caller's threads must stay in theirs.
+    /// They live on new threads, each with a runtime of its own: a socket belongs to the network namespace that its thread
+    /// is in, and the caller's threads must stay in theirs. Threads share nothing while the run lasts.
     ///
     /// # Errors
     ///
-    /// If the plan contradicts itself, or the thread or its runtime cannot be made or enter the namespace.
+    /// If the plan contradicts itself, or a thread or its runtime cannot be made or enter the namespace.
     pub fn start(plan: Plan) -> Result<Running, StartError> {
         check(&plan)?;
-        let recorder = Arc::new(Recorder::new(&plan));
+        let plan = Arc::new(plan);
         let (wish, stop) = Stop::new();
+        let threads = plan.threads.max(1);
+        let start = Instant::now();
+        // An early return drops the wish, and with it the threads that have begun break off.
+        let threads = (0..threads)
+            .map(|index| {
+                Thread::start(Arc::clone(&plan), Share { index, threads }, start, stop.clone())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Running { threads, wish })
+    }
+}
+
+/// A thread of clients.
+#[derive(Debug)]
+struct Thread {
+    recorder: Arc<Recorder>,
+    finished: oneshot::Receiver<()>,
+}
+
+impl Thread {
+    fn start(
+        plan: Arc<Plan>,
+        share: Share,
+        start: Instant,
+        stop: Stop,
+    ) -> Result<Self, StartError> {
+        let recorder = Arc::new(Recorder::new(&plan, start));
         let (ready, started) = mpsc::sync_channel(1);
         let (finish, finished) = oneshot::channel();
         let notes = Arc::clone(&recorder);
@@ -37,7 +66,7 @@ impl Load {
             Ok(runtime) => {
                 // The caller waits for this message, so it is there to take it.
                 ready.send(Ok(())).ok();
-                runtime.block_on(drive(Client::new(plan, notes), stop));
+                runtime.block_on(drive(Client::new(plan, notes, share), stop));
                 // Nobody has to wait for the end.
                 finish.send(()).ok();
             }
@@ -50,37 +79,49 @@ impl Load {
             .spawn(body)
             .map_err(StartError::Thread)?;
         started.recv().map_err(StartError::Lost)??;
-        Ok(Running { recorder, wish, finished })
+        Ok(Self { recorder, finished })
+    }
+}
+
+impl AsRef<Recorder> for Thread {
+    fn as_ref(&self) -> &Recorder {
+        &self.recorder
     }
 }
 
 /// A load run in progress. If it is dropped, its clients break off at once.
 #[derive(Debug)]
 pub struct Running {
-    pub(super) recorder: Arc<Recorder>,
+    threads: Vec<Thread>,
     wish: watch::Sender<Wish>,
-    finished: oneshot::Receiver<()>,
 }
 
 impl Running {
     /// The counts and latencies so far.
     pub fn snapshot(&self) -> Summary {
-        self.recorder.summary()
+        Recorder::summary(&self.threads)
     }
 
     /// Takes the answers kept so far, which the report will not have then: so a long run need not keep them all.
     pub fn take_observations(&self) -> Vec<Observation> {
-        self.recorder.take_observations()
+        self.threads.iter().flat_map(|thread| thread.recorder.take_observations()).collect()
     }
 
     /// Begins nothing new, lets every client finish what it has begun (bounded by the plan's timeout), and reports.
     pub async fn stop(self) -> Report {
-        let Self { recorder, wish, finished } = self;
+        let Self { mut threads, wish } = self;
         wish.send_replace(Wish::Finish);
-        if finished.await.is_err() {
-            recorder.broken("the load generator itself ended early");
+        for thread in &mut threads {
+            if (&mut thread.finished).await.is_err() {
+                thread.recorder.broken("the load generator itself ended early");
+            }
         }
-        recorder.report()
+        Recorder::report(&threads)
+    }
+
+    #[cfg(test)]
+    pub(super) fn recorders(&self) -> Vec<std::sync::Weak<Recorder>> {
+        self.threads.iter().map(|thread| Arc::downgrade(&thread.recorder)).collect()
     }
 }
 
@@ -109,7 +150,11 @@ pub enum StartError {
 
 fn check(plan: &Plan) -> Result<(), StartError> {
     let needs_http = plan.stream.is_some() || plan.upload.is_some();
-    if needs_http && matches!(plan.protocol, Protocol::Redis) {
+    let has_http = match plan.protocol {
+        Protocol::Http { .. } => true,
+        Protocol::Line { .. } | Protocol::Datagram { .. } | Protocol::Redis => false,
+    };
+    if needs_http && !has_http {
         return Err(StartError::NeedsHttp);
     }
     if plan.source == Source::Spread && !client::takes_spread_sources(plan.target) {
@@ -134,23 +179,16 @@ async fn drive(client: Client, mut stop: Stop) {
     if let Some(settings) = plan.one_shot.clone() {
         clients.spawn(one_shot::run(Arc::clone(&client), settings, stop.clone()));
     }
-    if let Some(settings) = &plan.keep_alive {
-        for number in 0..settings.connections {
-            clients.spawn(keep_alive::run(
-                Arc::clone(&client),
-                settings.clone(),
-                number,
-                stop.clone(),
-            ));
-        }
+    if let Some(settings) = plan.keep_alive.clone() {
+        clients.spawn(keep_alive::run(Arc::clone(&client), settings, stop.clone()));
     }
     if let Some(settings) = &plan.stream {
-        for _ in 0..settings.connections {
+        for _ in (0..settings.connections).filter(|number| client.share.has(*number)) {
             clients.spawn(stream::run(Arc::clone(&client), settings.clone(), stop.clone()));
         }
     }
     if let Some(settings) = &plan.upload {
-        for _ in 0..settings.connections {
+        for _ in (0..settings.connections).filter(|number| client.share.has(*number)) {
             clients.spawn(upload::run(Arc::clone(&client), settings.clone(), stop.clone()));
         }
     }

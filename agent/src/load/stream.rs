@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
 use super::client::{Client, Connection};
 use super::failure::{Failure, FailureKind, Progress};
 use super::http::{self, After, Head};
@@ -31,6 +28,7 @@ async fn one(
     stop: &mut Stop,
 ) -> Result<(), Failure> {
     let intended = Instant::now();
+    client.recorder.begun(Class::Stream, intended);
     let mut connection =
         client.connect(Class::Stream, intended, Some(settings.receive_buffer)).await?;
     client.recorder.requested(Class::Stream);
@@ -55,8 +53,7 @@ async fn take(
         stop.pause(settings.pause).await;
         read(client, connection, &mut body, settings.bytes).await?;
     }
-    // Best effort: with the small buffer the rest comes as well, only later.
-    SockRef::from(&connection.stream).set_recv_buffer_size(QUICK_BUFFER).ok();
+    connection.socket.widen(QUICK_BUFFER);
     while !body.complete() {
         read(client, connection, &mut body, QUICK_BUFFER).await?;
     }
@@ -66,8 +63,8 @@ async fn take(
 /// Sends the request and reads the head of the answer, with the part of the body that came with it.
 async fn begin(connection: &mut Connection, request: &[u8]) -> Result<Body, Failure> {
     connection
-        .stream
-        .write_all(request)
+        .socket
+        .send(request)
         .await
         .map_err(|error| Failure::talking(&error, Progress::None))?;
     loop {
@@ -97,15 +94,11 @@ async fn read(
     most: usize,
 ) -> Result<(), Failure> {
     connection.received.clear();
-    connection.received.reserve(most);
-    let mut stream = (&mut connection.stream).take(u64::try_from(most).unwrap_or(u64::MAX));
-    let read =
-        match tokio::time::timeout(client.plan.timeout, stream.read_buf(&mut connection.received))
-            .await
-        {
-            Ok(read) => read.map_err(|error| Failure::talking(&error, Progress::Begun))?,
-            Err(_elapsed) => return Err(Failure::new(FailureKind::TimedOut, body.describe())),
-        };
+    let receive = connection.socket.receive(&mut connection.received, most);
+    let read = match tokio::time::timeout(client.plan.timeout, receive).await {
+        Ok(read) => read.map_err(|error| Failure::talking(&error, Progress::Begun))?,
+        Err(_elapsed) => return Err(Failure::new(FailureKind::TimedOut, body.describe())),
+    };
     if read == 0 {
         return Err(Failure::ended(Progress::Begun, body.describe()));
     }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::io::AsyncWriteExt;
-
 use super::client::{Client, Connection};
 use super::failure::{Failure, FailureKind, Progress};
 use super::http;
@@ -30,11 +28,12 @@ async fn one(
     stop: &mut Stop,
 ) -> Result<(), Failure> {
     let intended = Instant::now();
+    client.recorder.begun(Class::Upload, intended);
     let mut connection = client.connect(Class::Upload, intended, None).await?;
     client.recorder.requested(Class::Upload);
     let generation = send(client, settings, head, &mut connection, stop).await;
     let generation = generation.map_err(|failure| failure.of(connection.identity()))?;
-    client.answered(&mut connection, intended, Some(generation));
+    client.answered(&mut connection, intended, generation);
     Ok(())
 }
 
@@ -45,14 +44,14 @@ async fn send(
     head: &[u8],
     connection: &mut Connection,
     stop: &mut Stop,
-) -> Result<u32, Failure> {
+) -> Result<Option<u32>, Failure> {
     let cut = |error: std::io::Error| Failure::talking(&error, Progress::Begun);
-    connection.stream.write_all(head).await.map_err(cut)?;
+    connection.socket.send(head).await.map_err(cut)?;
     for _ in 0..settings.bytes {
         if !stop.requested() {
             stop.pause(settings.pause).await;
         }
-        connection.stream.write_all(b"x").await.map_err(cut)?;
+        connection.socket.send(b"x").await.map_err(cut)?;
     }
     let answer = tokio::time::timeout(client.plan.timeout, client.understand(connection)).await;
     let answer = answer

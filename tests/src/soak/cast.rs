@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::agent::load::{KeepAlive, Plan, Stream, Upload};
+use ::agent::load::{KeepAlive, Pace, Plan, Stream, Upload};
 use anyhow::Result;
 
 use crate::namespace::Namespace;
@@ -37,7 +37,7 @@ impl Role {
         Plan {
             keep_alive: Some(KeepAlive {
                 connections: 6,
-                think: Duration::from_millis(50),
+                pace: Pace::Think(Duration::from_millis(50)),
                 requests: Some(40),
             }),
             stream: Some(Stream {

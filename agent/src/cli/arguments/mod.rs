@@ -2,6 +2,7 @@
 //!
 //! Every option has a variable `AGENT_…` named after it, and a key in the configuration file; a test keeps it so.
 
+mod bench;
 mod operation;
 mod values;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
+    bench::{BenchArguments, ClientOptions, ExchangeOptions, ProtocolChoice, SourceChoice},
     operation::{
         AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer,
         OneService, UndoArguments, UpgradeArguments, Wait,
@@ -133,6 +135,7 @@ pub(super) enum Command {
     Events(EventsArguments),
     History(HistoryArguments),
     Explain(ExplainArguments),
+    Bench(BenchArguments),
     Doctor(DoctorArguments),
     Daemon(DaemonArguments),
     /// Print the completions for a shell.

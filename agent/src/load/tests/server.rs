@@ -1,10 +1,12 @@
 //! A small HTTP server whose faults are known exactly.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// What the server does with a request.
@@ -29,27 +31,47 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    /// How many connections were treated by the script of [`Server::faulty`].
+    pub(super) faults: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
 impl Server {
     pub(super) async fn start(script: &[Step]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::on(listener, script)
+        Self::on(listener(), script)
     }
 
     pub(super) fn on(listener: TcpListener, script: &[Step]) -> Self {
+        Self::with(listener, script.to_vec(), u64::MAX, Vec::new())
+    }
+
+    /// A server that answers with generation 1, but treats each `every`-th connection by the script of a fault.
+    pub(super) fn faulty(every: u64, fault: &[Step]) -> Self {
+        Self::with(listener(), vec![Step::Answer(1)], every, fault.to_vec())
+    }
+
+    fn with(listener: TcpListener, script: Vec<Step>, every: u64, fault: Vec<Step>) -> Self {
         let address = listener.local_addr().unwrap();
-        let script = script.to_vec();
+        let faults = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&faults);
         let task = tokio::spawn(async move {
-            loop {
+            for number in 1_u64.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                let script = script.clone();
+                let is_fault = number.is_multiple_of(every);
+                count.fetch_add(u64::from(is_fault), Ordering::Relaxed);
+                let script = if is_fault { fault.clone() } else { script.clone() };
                 tokio::spawn(async move { serve(stream, &script).await });
             }
         });
-        Self { address, task }
+        Self { address, faults, task }
     }
+}
+
+/// One whose queue holds what comes while a busy machine does something else: a SYN that is lost would be a fault too.
+fn listener() -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.listen(4_096).unwrap()
 }
 
 impl Drop for Server {

@@ -1,0 +1,106 @@
+//! `agent bench`: load on any server, and an honest account of what became of it.
+//!
+//! `plan` says what the options mean, `verdict` whether a run was a success, `answer` how it is told.
+
+mod answer;
+mod plan;
+mod verdict;
+
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use self::answer::Bench;
+pub use self::verdict::{Overload, Verdict};
+use super::{Context, arguments::BenchArguments};
+use crate::{
+    api::{Problem, ProblemKind},
+    exit::ExitCode,
+    load::{Load, Running},
+};
+
+/// Runs the load to its end, or until it is interrupted, and tells what became of it.
+pub(super) async fn run(
+    context: &Context,
+    arguments: &BenchArguments,
+) -> Result<ExitCode, Problem> {
+    let plan = plan::plan(arguments)?;
+    let target = plan.target;
+    take_descriptors(context);
+    let running =
+        Load::start(plan).map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    let begun = Instant::now();
+    let live = Live::on(context);
+    let interrupted = tokio::select! {
+        () = tokio::time::sleep(arguments.duration) => false,
+        _ = tokio::signal::ctrl_c() => true,
+        never = live.follow(&running, begun) => match never {},
+    };
+    let lasted = begun.elapsed();
+    live.say("waiting for the requests that are under way");
+    let report = running.stop().await;
+    live.clear();
+    let bench =
+        Bench::new(target, arguments.exchange.protocol, lasted, interrupted, report.summary);
+    context.console.answer(&bench)?;
+    Ok(match bench.verdict {
+        Verdict::Passed => ExitCode::Done,
+        Verdict::Failed | Verdict::Overloaded | Verdict::Unanswered => ExitCode::Failed,
+    })
+}
+
+/// Takes all that the hard limit of open files allows: each connection under way is one.
+fn take_descriptors(context: &Context) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        context.console.warn(&format!("cannot raise the limit of open files: {error}"));
+    }
+}
+
+/// How the run goes, on a terminal only.
+#[derive(Debug)]
+struct Live(Option<ProgressBar>);
+
+impl Live {
+    fn on(context: &Context) -> Self {
+        if !context.console.tells_to_terminal() {
+            return Self(None);
+        }
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        Self(Some(ProgressBar::new_spinner().with_style(style)))
+    }
+
+    /// Tells the counts every second.
+    async fn follow(&self, running: &Running, begun: Instant) -> Infallible {
+        let mut before = 0;
+        let mut ticks = tokio::time::interval(SECOND);
+        loop {
+            ticks.tick().await;
+            if self.0.is_some() {
+                let now = running.snapshot();
+                self.say(&answer::moment(&now, begun.elapsed(), now.answers() - before));
+                before = now.answers();
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(text.to_owned());
+            bar.tick();
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
