@@ -1,4 +1,5 @@
-# The agent in charge of the port of an unmodified server: `launch` starts a version, `server` says the command.
+# The agent in charge of the port of an unmodified server. A script says by `server` what starts a version, and makes by
+# `prepare` what that needs.
 . "$BENCH/lib.sh"
 
 start() {

@@ -24,7 +24,7 @@ until_true() {
 # One that has ended may have nobody yet who waits for it.
 gone() { ! grep -q ') [^ZX] ' "/proc/$1/stat" 2>/dev/null; }
 listens() { grep -qi ":$(printf %04X "$1") [0-9A-F]*:0000 0A" /proc/self/net/tcp /proc/self/net/tcp6; }
-# Without quotes around it the first one listens too.
+# For servers that do not make a daemon of themselves.
 background() { "$@" >>output.log 2>&1 </dev/null & }
 
 # The files of a version.
@@ -66,7 +66,7 @@ END
 # By its full path: at a binary upgrade nginx starts what it was started as.
 nginx_run() { "$(command -v nginx)" -p "$PWD" -e "$PWD/error.log" -c "$PWD/$1.conf"; }
 
-# A name that no process of this run has had.
+# A name that no server of this run has had.
 next_name() {
     number=$(($(cat number 2>/dev/null || echo 0) + 1))
     echo "$number" >number

@@ -9,6 +9,7 @@
 # needs: agent redis-server
 . "$BENCH/agent.sh"
 
-server() { echo "redis-server --port $PORT --dir $PWD --dbfilename gen-$1.rdb"; }
+# Otherwise it answers only one of the addresses of loopback, and clients come from many.
+server() { echo "redis-server --port $PORT --protected-mode no --dir $PWD --dbfilename gen-$1.rdb"; }
 
 "$@"

@@ -101,10 +101,8 @@ fn compare(rounds: u32, arguments: &Arguments) -> Result<Results> {
             match turn::take(contender, &RULES, round, &cores, alone) {
                 Ok(turn) => results.turns.push(turn),
                 Err(error) => {
-                    let error = format!("{error:#}");
-                    eprintln!("bench: {}: {error}", contender.title);
-                    let first = error.lines().next().unwrap_or_default();
-                    let reason = format!("round {round}: {first}");
+                    eprintln!("bench: {}: {error:#}", contender.title);
+                    let reason = format!("round {round}: {}", error.root_cause());
                     results.gaps.insert(contender.name.clone(), reason);
                 }
             }
