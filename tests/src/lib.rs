@@ -16,12 +16,14 @@
 //! | `bpftool`, `http`, `machine`, `traces` | the kernel's counts, asking the agent directly, what this runs on, and whether anything is left |
 //! | [`interrupt`] | being told to stop |
 //! | [`demo`] | what `cargo xtask demo` shows |
+//! | [`mod@bench`] | what `cargo xtask bench` compares |
 //! | [`measure`] | what `cargo xtask measure` measures |
 //! | [`soak`] | what `cargo xtask soak` runs |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
 pub mod agent;
+pub mod bench;
 pub mod demo;
 pub mod interrupt;
 pub mod loss;

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -48,11 +49,14 @@ fn run(command: Command) -> Result<()> {
         Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
         Command::Demo => demo::run(root),
         Command::Measure { rounds } => measure::run(root, rounds),
+        Command::Bench { quick, rounds, again, only } => {
+            bench::run(root, &bench::Choice { quick, rounds, again, only })
+        }
         Command::Soak { minutes, seed } => soak::run(root, minutes, seed),
     }
 }
 
-/// Sets up, builds, checks, tests, shows, measures, soaks and installs the upgrade agent.
+/// Sets up, builds, checks, tests, shows, measures, compares, soaks and installs the upgrade agent.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -99,6 +103,22 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 15)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
         rounds: u32,
+    },
+    /// Compare what upgrades cost with other ways to make them, on this machine
+    Bench {
+        /// One round, into `target/bench`, in less than five minutes
+        #[arg(long, conflicts_with_all = ["rounds", "again"])]
+        quick: bool,
+        /// Turns of each contender; the documentation is written from them
+        #[arg(long, value_name = "N", default_value_t = 15)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        rounds: u32,
+        /// Write the documentation anew from the results that are there
+        #[arg(long, conflicts_with = "rounds")]
+        again: bool,
+        /// Only these scripts of `bench/contenders`, into `target/bench`
+        #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "again")]
+        only: Vec<String>,
     },
     /// Let the agent run under load on this machine, with versions that break and processes that are killed
     Soak {

@@ -11,11 +11,11 @@ use crate::http;
 use crate::stage::LIMIT;
 
 /// How many ask at the same time.
-pub(super) const CLIENTS: u32 = 4;
+pub(crate) const CLIENTS: u32 = 4;
 
 /// What a client does between two requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Between {
+pub(crate) enum Between {
     /// It connects anew.
     Reconnect,
     /// It keeps its connection as long as the server does.
@@ -24,19 +24,19 @@ pub(super) enum Between {
 
 /// What the clients did together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Done {
-    pub(super) answers: u64,
-    pub(super) took: Duration,
+pub(crate) struct Done {
+    pub(crate) answers: u64,
+    pub(crate) took: Duration,
 }
 
 impl Done {
-    pub(super) fn per_second(self) -> f64 {
+    pub(crate) fn per_second(self) -> f64 {
         self.answers as f64 / self.took.as_secs_f64()
     }
 }
 
 /// Lets the clients ask for a time. Any failure fails all.
-pub(super) fn run(
+pub(crate) fn run(
     cores: &Cores,
     address: SocketAddr,
     between: Between,
@@ -64,18 +64,18 @@ pub(super) fn run(
 
 /// One client, which asks on one connection after the other.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     buffer: Vec<u8>,
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, buffer: Vec::new() }
     }
 
     /// Connects, asks once, and waits until the server has closed: that leaves the port to the next connection.
-    pub(super) fn once(&mut self) -> Result<()> {
+    pub(crate) fn once(&mut self) -> Result<()> {
         let mut stream = self.connect()?;
         let answer = http::exchange(&mut stream, LAST_REQUEST, &mut self.buffer)?;
         ensure!(answer.body == FIRST_GENERATION, "another generation answered");

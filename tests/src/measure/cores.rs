@@ -5,7 +5,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The cores that this process may use, divided: clients that take the server's time would measure themselves.
 #[derive(Clone, Debug)]
-pub(super) struct Cores {
+pub(crate) struct Cores {
     all: CpuSet,
     server: CpuSet,
     clients: CpuSet,
@@ -13,7 +13,7 @@ pub(super) struct Cores {
 
 impl Cores {
     /// One for the server and one for the clients; the same one where there is no other.
-    pub(super) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let all = sched_getaffinity(None).context("ask which cores may be used")?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
         let server = usable.next().context("no core may be used")?;
@@ -22,17 +22,17 @@ impl Cores {
     }
 
     /// How many may be used.
-    pub(super) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.all.count()
     }
 
     /// Does something on the server's core. What it starts stays there.
-    pub(super) fn on_servers<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn on_servers<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         self.within(&self.server, act)
     }
 
     /// Does something on the clients' core. What it starts stays there.
-    pub(super) fn on_clients<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn on_clients<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         self.within(&self.clients, act)
     }
 

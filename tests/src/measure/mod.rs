@@ -16,9 +16,9 @@
 
 mod attach;
 mod bench;
-mod closed_loop;
+pub(crate) mod closed_loop;
 mod control;
-mod cores;
+pub(crate) mod cores;
 mod memory;
 mod report;
 mod sample;

@@ -169,7 +169,7 @@ fn finished(child: &mut Child) -> Result<Option<()>> {
 }
 
 /// A directory for a server's files, which its workers can read under another user.
-fn directory(name: &str) -> Result<TempDir> {
+pub(crate) fn directory(name: &str) -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix(&format!("agent-test-{name}-")).tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     Ok(directory)

@@ -5,7 +5,7 @@
 /// One-sided, and exact for the Poisson distribution, which is the binomial one's limit for rare failures and never below it
 /// here: the largest mean that lets at most `failures` happen in 5 % of all cases. Without failures that is −ln 0.05, so that
 /// the limit is three in the number of trials ("rule of three").
-pub(super) fn upper_95(failures: u64, trials: u64) -> f64 {
+pub(crate) fn upper_95(failures: u64, trials: u64) -> f64 {
     if failures >= trials {
         return 1.0;
     }

@@ -15,7 +15,7 @@
 //! and if anything is left behind.
 
 mod acts;
-mod bound;
+pub(crate) mod bound;
 mod cast;
 mod change;
 mod control;

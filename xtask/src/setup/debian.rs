@@ -184,8 +184,11 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// The units that come enabled with a package.
-const SERVICES: [(&str, &str); 2] =
-    [("nginx-light", "nginx.service"), ("redis-server", "redis-server.service")];
+const SERVICES: [(&str, &str); 3] = [
+    ("nginx-light", "nginx.service"),
+    ("redis-server", "redis-server.service"),
+    ("haproxy", "haproxy.service"),
+];
 
 #[cfg(test)]
 mod tests {

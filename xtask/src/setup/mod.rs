@@ -9,6 +9,7 @@ mod debian;
 mod go;
 mod linker;
 mod servers;
+mod tableflip;
 
 use std::path::Path;
 
@@ -42,6 +43,21 @@ pub(crate) fn for_demo(root: &Path) -> Result<()> {
 pub(crate) fn for_measure(root: &Path) -> Result<()> {
     for_build(root)?;
     servers::ensure_for_measure()
+}
+
+/// Makes comparing with other ways possible as well. What cannot be had is a gap in the tables.
+///
+/// # Errors
+///
+/// When something is missing that our own part needs, and cannot be installed.
+pub(crate) fn for_bench(root: &Path) -> Result<()> {
+    for_tests(root)?;
+    for outcome in [servers::ensure_for_bench(), tableflip::ensure(root)] {
+        if let Err(error) = outcome {
+            say(&format!("going on without: {error:#}"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes testing possible as well.

@@ -32,6 +32,15 @@ pub(super) fn ensure_for_measure() -> Result<()> {
     install(&missing(&MEASURE, is_there))
 }
 
+/// The same for all that is compared, beside what the tests need.
+///
+/// # Errors
+///
+/// When one cannot be installed.
+pub(super) fn ensure_for_bench() -> Result<()> {
+    install(&missing(&BENCH, is_there))
+}
+
 fn is_there(program: &str) -> bool {
     layout::on_path(program).is_some()
 }
@@ -47,7 +56,7 @@ fn missing(wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Vec<&'static str
 }
 
 /// Each program, and the package that has it. `ip` makes the namespaces, `nft` loses packets in them.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("node", "nodejs"),
@@ -55,6 +64,9 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("nft", "nftables"),
+    ("haproxy", "haproxy"),
+    ("gunicorn", "gunicorn"),
+    ("socat", "socat"),
 ];
 
 /// What the tests need of them.
@@ -65,6 +77,9 @@ const DEMO: [&str; 2] = ["nginx", "ip"];
 
 /// What measuring needs.
 const MEASURE: [&str; 3] = ["nginx", "ip", "bpftool"];
+
+/// What is compared with.
+const BENCH: [&str; 3] = ["haproxy", "gunicorn", "socat"];
 
 #[cfg(test)]
 mod tests {

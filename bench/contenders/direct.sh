@@ -1,0 +1,13 @@
+# row: 1
+# title: no upgrade
+# server: nginx
+# application: unmodified
+# way: nginx alone, which is left as it is: what the machine and the clients lose and wait by themselves
+# upgrades: no
+# needs: nginx
+. "$BENCH/lib.sh"
+
+start() { nginx_configure nginx "$1" "$PORT" && nginx_run nginx; }
+upgrade() { :; }
+
+"$@"

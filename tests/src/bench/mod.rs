@@ -1,0 +1,157 @@
+//! What an upgrade costs, for us and for other ways: what `cargo xtask bench` compares.
+//!
+//! - `contender`: the scripts in `bench/contenders`, one for each way to upgrade a server
+//! - `arena`: one contender in a network namespace, a directory and a cgroup of its own
+//! - `turn`: clients of every class while it is upgraded, and what they saw
+//! - `steady`: its speed against that of the server alone
+//! - `results`, `machine`, `spread`: what was found, on what, and many values in few
+//! - `tables`, `plot`, `document`: how it is shown
+//!
+//! All contenders have their turn in every round, so that a slow minute of the machine hits all of them. Servers have one
+//! core, clients another one.
+
+mod arena;
+mod contender;
+mod document;
+mod machine;
+mod plot;
+mod results;
+mod spread;
+mod steady;
+mod tables;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::arena::Arena;
+pub use self::contender::Contender;
+use self::machine::Circumstances;
+use self::results::Results;
+pub use self::results::{Act, Steady, Switch, Turn};
+pub use self::turn::Rules;
+use crate::agent::Agent;
+use crate::interrupt::Interrupt;
+use crate::measure::cores::Cores;
+use crate::namespace::Namespace;
+
+/// Lets all contenders have their turns, and writes results, tables and plots.
+pub fn run() -> ExitCode {
+    match Arguments::given().and_then(|arguments| bench(&arguments)) {
+        Ok(short) => {
+            print!("{short}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One turn of a contender by itself, without a comparison of speed.
+///
+/// # Errors
+///
+/// If it cannot have it.
+pub fn turn(contender: &Contender, rules: &Rules) -> Result<Turn> {
+    turn::take(contender, rules, 1, &Cores::find()?, None)
+}
+
+fn bench(arguments: &Arguments) -> Result<String> {
+    let folder = arguments.folder.join("benchmarks");
+    fs::create_dir_all(&folder).with_context(|| format!("make `{}`", folder.display()))?;
+    let file = folder.join("results.json");
+    let results = match arguments.rounds {
+        // Only the text may have changed.
+        0 => Results::read(&file)?,
+        rounds => compare(rounds, arguments)?,
+    };
+    results.write(&file)?;
+    document::write(&results, &arguments.folder)?;
+    Ok(tables::short(&results))
+}
+
+fn compare(rounds: u32, arguments: &Arguments) -> Result<Results> {
+    let interrupt = Interrupt::listen()?;
+    let cores = Cores::find()?;
+    let wanted = |contender: &Contender| {
+        arguments.only.is_empty() || arguments.only.contains(&contender.name)
+    };
+    let contenders: Vec<_> = Contender::all()?.into_iter().filter(wanted).collect();
+    let circumstances = Circumstances::now(rounds, RULES.upgrades + 1, &arguments.command)?;
+    let gaps = gaps(&contenders)?;
+    let mut results = Results { circumstances, contenders, gaps, turns: Vec::new() };
+    for round in 1..=rounds {
+        let alone = Arena::open(&Contender::named(ALONE)?, &cores)?;
+        for contender in &results.contenders {
+            interrupt.check()?;
+            if results.gaps.contains_key(&contender.name) {
+                continue;
+            }
+            eprintln!("bench: round {round} of {rounds}: {}", contender.title);
+            let comparable = contender.server == SERVER;
+            let alone = Some(&alone).filter(|_| comparable);
+            match turn::take(contender, &RULES, round, &cores, alone) {
+                Ok(turn) => results.turns.push(turn),
+                Err(error) => {
+                    eprintln!("bench: {}: {error:#}", contender.title);
+                    let reason = format!("round {round}: {}", error.root_cause());
+                    results.gaps.insert(contender.name.clone(), reason);
+                }
+            }
+        }
+    }
+    results.circumstances.end()?;
+    Ok(results)
+}
+
+/// Those who lack a program.
+fn gaps(contenders: &[Contender]) -> Result<BTreeMap<String, String>> {
+    let agent = Agent::new(&Namespace::current()?)?;
+    let mut gaps = BTreeMap::new();
+    for contender in contenders {
+        let missing = arena::missing(contender, agent.binary())?;
+        if !missing.is_empty() {
+            gaps.insert(contender.name.clone(), format!("there is no {}", missing.join(", ")));
+        }
+    }
+    Ok(gaps)
+}
+
+/// What `cargo xtask bench` passes on: `bench ROUNDS FOLDER COMMAND [NAME…]`.
+#[derive(Debug)]
+struct Arguments {
+    /// None to write the document anew from the results that are there.
+    rounds: u32,
+    /// For `benchmarks.md`, with all else in `benchmarks` beside it.
+    folder: PathBuf,
+    /// What was typed.
+    command: String,
+    /// Which contenders; all if empty.
+    only: BTreeSet<String>,
+}
+
+impl Arguments {
+    fn given() -> Result<Self> {
+        let mut words = env::args().skip(1);
+        let (Some(rounds), Some(folder), Some(command)) =
+            (words.next(), words.next(), words.next())
+        else {
+            bail!("use `cargo xtask bench`: this takes rounds, a folder, a command and names");
+        };
+        let rounds = rounds.parse().context("the number of rounds is not a number")?;
+        Ok(Self { rounds, folder: folder.into(), command, only: words.collect() })
+    }
+}
+
+/// What all others of the same server are compared with.
+const ALONE: &str = "direct";
+const SERVER: &str = "nginx";
+const RULES: Rules = Rules { upgrades: 3, interval: Duration::from_secs(2), rate: 1_500 };
