@@ -132,7 +132,9 @@ fn what_is_queued_is_waited_for_and_counted_and_stays_where_it_is_when_the_new_o
     assert_eq!(upgrade.code, Some(8), "{upgrade:?}");
     assert!(matches!(outcome(&upgrade)?, Outcome::RolledBack { .. }));
     let history = stage.agent.run(&["history", "--port", "8080", "-o", "json"])?.success()?;
-    assert_eq!(history.json()?["rollouts"][0]["waited"], 3);
+    let waited = history.json()?["rollouts"][0]["waited"].as_u64();
+    // The last one queues where the kernel fell back to, maybe before the agent has made that official.
+    assert!(matches!(waited, Some(3 | 4)), "{waited:?}");
     Ok(())
 }
 
