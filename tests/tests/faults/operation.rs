@@ -68,6 +68,8 @@ pub(crate) struct Scene {
     queued: Vec<TcpStream>,
     waiting: Option<Pending>,
     starting: Option<Child>,
+    /// Of the server that a detach hands back: nobody knows it then.
+    handed_back: Vec<Handle>,
 }
 
 impl Scene {
@@ -83,6 +85,7 @@ impl Scene {
             queued: Vec::new(),
             waiting: None,
             starting: None,
+            handed_back: Vec::new(),
         };
         let told = scene.server.directory().join("told").display().to_string();
         scene.old = match operation {
@@ -126,6 +129,7 @@ impl Scene {
             }
             Operation::Detach => {
                 self.stage.agent.upgrade(PORT, &self.server.command(2)?)?.success()?;
+                self.handed_back = self.servers()?;
             }
         }
         Ok(())
@@ -270,13 +274,9 @@ impl Scene {
         let agent = &self.stage.agent;
         let address = self.server.address();
         let serving = self.stage.generation(address)?;
-        let servers: Vec<_> = match self.is_attached()? {
-            true => {
-                agent.service(PORT)?.generations.iter().flat_map(|it| it.pids.clone()).collect()
-            }
-            false => Vec::new(),
-        };
+        let mut servers = std::mem::take(&mut self.handed_back);
         if self.is_attached()? {
+            servers.append(&mut self.servers()?);
             agent.detach(PORT)?.success()?;
         }
         let is_gone = || Ok(agent.daemon().is_none().then_some(()));
@@ -288,8 +288,15 @@ impl Scene {
         ensure!(self.stage.generation(address)? == serving, "another generation serves now");
         ensure!(!agent.pins().exists(), "pins are left in `{}`", agent.pins().display());
         ensure!(!agent.cgroup().exists(), "a cgroup is left: `{}`", agent.cgroup().display());
-        // Launched ones are nobody's child.
-        Ok(servers.into_iter().filter_map(|pid| Handle::open(pid).ok()).collect())
+        Ok(servers)
+    }
+
+    /// The processes of all generations. Launched ones are nobody's child.
+    fn servers(&self) -> Result<Vec<Handle>> {
+        let service = self.stage.agent.service(PORT)?;
+        let pids = service.generations.iter().flat_map(|it| &it.pids);
+        // One may end just now.
+        Ok(pids.filter_map(|pid| Handle::open(*pid).ok()).collect())
     }
 }
 
