@@ -179,6 +179,8 @@ fn one_in_the_background_returns_when_it_answers() -> Result<()> {
     stage.agent.run(&["daemon", "--replace", "--background"])?.success()?;
     let new = daemon(&stage)?;
     assert!(old.ended_within(LIMIT)? && new.pid() != old.pid());
+    let name = fs::read_to_string(format!("/proc/{}/comm", new.pid()))?;
+    assert_eq!(name, "agent\n", "it is listed by another name");
     stage.switch(&server, 2, &[])?;
     stage.until_steady(PORT)?;
     stage.detach(PORT)?;

@@ -27,6 +27,7 @@ pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<Exit
 
 fn in_background(options: &Options) -> Result<(), Problem> {
     leave_the_caller()?;
+    bear_the_name()?;
     let mut told = false;
     let served = daemon::run(options, || {
         tell(READY);
@@ -50,4 +51,9 @@ fn leave_the_caller() -> Result<(), Problem> {
         |error: &(dyn std::error::Error + 'static)| Problem::caused(ProblemKind::Failed, error);
     nix::unistd::setsid().map_err(|error| failed(&error))?;
     std::env::set_current_dir("/").map_err(|error| failed(&error))
+}
+
+/// In `ps` and `top`, where the kernel would show what was executed: `exe`, of `/proc/self/exe`.
+fn bear_the_name() -> Result<(), Problem> {
+    rustix::thread::set_name(c"agent").map_err(|error| Problem::caused(ProblemKind::Failed, &error))
 }
