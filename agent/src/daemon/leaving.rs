@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::Problem,
-    host::sock_diag::{self, HalfOpen, SocketCookie, Stage},
+    host::sock_diag::{self, SocketCookie, Stage},
     rollout::{Event, Flows, Queues},
     service::{GenerationId, ServiceId},
 };
@@ -39,25 +39,32 @@ impl Agent {
     }
 
     /// Half-open requests first: one that becomes a connection meanwhile is seen in the accept queue.
-    fn queues(&self, generation: GenerationId) -> Result<Queues, Problem> {
-        let service = &self.record(generation.service).service;
-        let Some(known) = service.generation(generation.number) else { return Ok(Queues::Empty) };
-        let mut waiting = 0;
-        let remembered = self.half_open.get(&generation);
-        if remembered.is_none_or(|requests| !requests.is_empty()) {
-            // After a restart nobody remembers which requests were there: then all are waited for.
-            let ours = |request: &&HalfOpen| {
-                remembered.is_none_or(|remembered| remembered.contains(&request.cookie))
-            };
-            for port in ports(&service.endpoints) {
-                waiting += sock_diag::half_open(port)?.iter().filter(ours).count() as u64;
-            }
-        }
+    fn queues(&mut self, generation: GenerationId) -> Result<Queues, Problem> {
+        let Some(known) = self.generation(generation) else { return Ok(Queues::Empty) };
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let half_open = self.still_half_open(generation)?;
         let all = sock_diag::listeners()?;
         let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
-        waiting += listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
+        let queued = listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
+        let waiting = half_open + queued;
         Ok(if waiting == 0 { Queues::Empty } else { Queues::Waiting(waiting) })
+    }
+
+    /// How many of the generation's half-open requests are left. Those that are gone never come back, and once all are,
+    /// nobody has to walk the kernel's table for them again.
+    fn still_half_open(&mut self, generation: GenerationId) -> Result<u64, Problem> {
+        let remembered = self.half_open.get(&generation);
+        if remembered.is_some_and(HashSet::is_empty) {
+            return Ok(0);
+        }
+        let mut requests = self.half_open_requests(generation.service)?;
+        // After a restart nobody remembers which were there at the switch: then all that are there now are waited for.
+        if let Some(remembered) = remembered {
+            requests.retain(|request| remembered.contains(request));
+        }
+        let left = requests.len() as u64;
+        self.half_open.insert(generation, requests);
+        Ok(left)
     }
 
     /// The look that decides whether a generation is told to end. Steering must have forgotten it, and whoever takes its
