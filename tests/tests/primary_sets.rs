@@ -55,6 +55,23 @@ fn the_slot_of_a_primary_that_was_forgotten_leads_nobody_to_its_next_owner() -> 
 }
 
 #[test]
+fn the_slot_of_a_primary_that_an_agent_does_not_know_leads_nobody_to_its_next_owner() -> Result<()>
+{
+    let mut steered = Steered::new()?;
+    let (first, known, other) = (listener()?, listener()?, listener()?);
+    steered.adopt(1, &[&first])?;
+    steered.adopt(2, &[&known])?;
+    steered.steer(&to(1, 0))?;
+    let slot = steered.steering()?.primary_sets[0].first;
+    steered.keep_only(2)?;
+    steered.adopt(3, &[&other])?;
+    assert_eq!(steered.look_up(PORT, 1)?.listener, 0);
+    steered.steer(&to(3, 0))?;
+    assert_eq!(steered.steering()?.primary_sets[0].first, slot, "it got another slot");
+    Ok(())
+}
+
+#[test]
 fn the_slot_that_a_primary_had_before_leads_nobody_to_its_next_owner() -> Result<()> {
     let mut steered = Steered::new()?;
     let (first, again, other) = (listener()?, listener()?, listener()?);

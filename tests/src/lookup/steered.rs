@@ -80,6 +80,15 @@ impl Steered {
         Ok(self.datapath().forget(id(generation), &[endpoint()])?)
     }
 
+    /// Has the maps forget all generations but one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn keep_only(&mut self, generation: u32) -> Result<()> {
+        Ok(self.datapath().keep_only(&[id(generation).key()].into())?)
+    }
+
     /// Switches.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub(crate) const CALLS_PER_UPGRADE: f64 = 600.0;
 pub(crate) const WALKS_PER_UPGRADE: f64 = 2.6;
 
 /// Bytes in the kernel.
-pub(crate) const ALL_MAPS: f64 = 2_700_000.0;
+pub(crate) const ALL_MAPS: f64 = 2_500_000.0;
 pub(crate) const MAPS_PER_CPU: f64 = 80_000.0;
 pub(crate) const PER_ENDPOINT: f64 = 120.0;
 pub(crate) const PER_SERVICE: f64 = 176.0;
