@@ -3,7 +3,9 @@
 use agent_ebpf::{
     endpoint::{Endpoint, EndpointKey, NO_SERVICE},
     flow::GenerationKey,
-    steering::{ListenerSetKey, MAX_RANKS, MAX_TRIES, NO_GENERATION, PLAIN, SteerCounts, mix},
+    steering::{
+        ListenerSet, ListenerSetKey, MAX_RANKS, MAX_TRIES, NO_GENERATION, PLAIN, SteerCounts, mix,
+    },
 };
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
@@ -78,6 +80,12 @@ impl Connection {
             return Taker::Nobody;
         };
         let key = |generation| GenerationKey { service: endpoint.service, generation };
+        // Nearly all connections end here. Where no listener is left, the walk says whose turn it is.
+        if let Some(set) = steering.at_hand(endpoint.endpoint, self.client)
+            && self.try_all(set, &take)
+        {
+            return Taker::Meant(key(steering.primary));
+        }
         let mut rank = 0;
         while rank < MAX_RANKS {
             let generation = steering.choice(rank, self.client);
@@ -103,17 +111,24 @@ impl Connection {
             ListenerSetKey { service: endpoint.service, generation, endpoint: endpoint.endpoint };
         // SAFETY: see `endpoint`.
         let Some(set) = (unsafe { LISTENER_SETS.get(key) }) else { return Reach::NoListener };
-        if set.count == PLAIN {
-            return Reach::Plain;
+        match set.count {
+            PLAIN => Reach::Plain,
+            _ if self.try_all(*set, take) => Reach::Taken,
+            _ => Reach::NoListener,
         }
+    }
+
+    /// Whether one of a generation's listeners takes the connection.
+    #[inline(always)]
+    fn try_all(&self, set: ListenerSet, take: &impl Fn(u32) -> bool) -> bool {
         let mut attempt = 0;
         while attempt < MAX_TRIES && attempt < set.count {
             if take(set.slot(self.spread, attempt)) {
-                return Reach::Taken;
+                return true;
             }
             attempt += 1;
         }
-        Reach::NoListener
+        false
     }
 }
 

@@ -19,7 +19,7 @@ pub mod steering;
 mod user;
 
 /// Version of these layouts. Part of the pin directory's name: programs and maps of one version never meet another's.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Entries of the socket map: listeners of all generations of all services together.
 pub const MAX_LISTENERS: u32 = 4096;

@@ -11,6 +11,9 @@ pub const MAX_RANKS: usize = MAX_STANDBYS + 2;
 /// How many listeners of one generation are tried before the next generation's turn.
 pub const MAX_TRIES: u32 = 8;
 
+/// Of how many endpoints of a service its steering value has the primary's listeners. Few services have more.
+pub const PRIMARY_SETS: usize = 4;
+
 /// Generation numbers start at 1.
 pub const NO_GENERATION: u32 = 0;
 
@@ -34,6 +37,9 @@ pub struct Steering {
     pub salt: u32,
     /// Live generations to fall back to, in this order.
     pub standbys: [u32; MAX_STANDBYS],
+    /// A copy of the primary's entries in `LISTENER_SETS`, by the endpoint's number, which saves nearly every connection a
+    /// hash lookup. All zero where there is none.
+    pub primary_sets: [ListenerSet; PRIMARY_SETS],
 }
 
 impl Steering {
@@ -51,6 +57,14 @@ impl Steering {
             _ if rank < MAX_RANKS => self.standbys[rank - 2],
             _ => NO_GENERATION,
         }
+    }
+
+    /// The listeners of the generation that takes this client's connections, if they are at hand: without one in
+    /// `LISTENER_SETS` being looked up.
+    #[inline(always)]
+    pub fn at_hand(&self, endpoint: u32, client: u32) -> Option<ListenerSet> {
+        let set = *self.primary_sets.get(endpoint as usize)?;
+        (set.count != PLAIN && !self.prefers_candidate(client)).then_some(set)
     }
 
     /// Whether the client with this address hash belongs to the candidate's share.
@@ -74,7 +88,7 @@ pub struct ListenerSetKey {
 
 /// Value of `LISTENER_SETS`: the listeners of one generation on one endpoint.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerSet {
     /// First slot in `LISTENERS`.
     pub first: u32,
@@ -87,9 +101,11 @@ pub const PLAIN: u32 = 0;
 
 impl ListenerSet {
     /// The slot of the try with this number (less than `count`), spread evenly by the hash of the flow.
+    ///
+    /// The hash is taken as a fraction of one and multiplied: a division would take longer than the rest of it.
     #[inline(always)]
     pub const fn slot(&self, spread: u32, attempt: u32) -> u32 {
-        let place = spread % self.count + attempt;
+        let place = ((spread as u64 * self.count as u64) >> u32::BITS) as u32 + attempt;
         self.first + if place < self.count { place } else { place - self.count }
     }
 }
@@ -125,7 +141,7 @@ pub const fn mix(value: u32, salt: u32) -> u32 {
     hash ^ (hash >> 16)
 }
 
-const _: () = assert!(size_of::<Steering>() == 48);
+const _: () = assert!(size_of::<Steering>() == 80);
 const _: () = assert!(size_of::<ListenerSetKey>() == 12);
 const _: () = assert!(size_of::<ListenerSet>() == 8);
 const _: () = assert!(size_of::<SteerCounts>() == 64);
@@ -140,6 +156,12 @@ mod tests {
         share: FULL_SHARE / 4,
         salt: 7,
         standbys: [3, 0, 0, 0, 0, 0, 0, 0],
+        primary_sets: [
+            ListenerSet { first: 5, count: 2 },
+            ListenerSet { first: 9, count: PLAIN },
+            ListenerSet { first: 0, count: 0 },
+            ListenerSet { first: 0, count: 0 },
+        ],
     };
 
     #[test]
@@ -166,6 +188,27 @@ mod tests {
             assert!(full.prefers_candidate(client));
             assert!(!none.prefers_candidate(client));
         }
+    }
+
+    #[test]
+    fn only_the_primary_is_at_hand() {
+        for client in 0..1000 {
+            let primary = (STEERING.choice(0, client) == STEERING.primary)
+                .then_some(ListenerSet { first: 5, count: 2 });
+            assert_eq!(STEERING.at_hand(0, client), primary);
+            // A plain one, one that is not there, and one that there is no place for.
+            assert_eq!([1, 2, 99].map(|endpoint| STEERING.at_hand(endpoint, client)), [None; 3]);
+        }
+    }
+
+    #[test]
+    fn connections_are_spread_evenly() {
+        let set = ListenerSet { first: 10, count: 3 };
+        let mut taken = [0_u32; 3];
+        for client in 0..30_000 {
+            taken[set.slot(mix(client, 40_000), 0) as usize - 10] += 1;
+        }
+        assert!(taken.iter().all(|count| (9_500..10_500).contains(count)), "{taken:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`stage`] | a namespace with an agent, and what nearly every test does there |
 //! | [`other_build`] | the agent with other programs inside |
 //! | [`process`] | ending what was started, and nothing else |
+//! | [`lookup`] | running `steer` without a SYN
 //! | [`wait`] | waiting for a condition, with an end |
 //! | `bpftool`, `http`, `machine`, `traces` | the kernel's counts, asking the agent directly, what this runs on, and whether anything is left |
 //! | [`interrupt`] | being told to stop |
@@ -26,6 +27,7 @@ pub mod agent;
 pub mod bench;
 pub mod demo;
 pub mod interrupt;
+pub mod lookup;
 pub mod loss;
 pub mod measure;
 pub mod namespace;

@@ -38,15 +38,18 @@ pub(crate) fn run(root: &Path, profile: Profile) -> Result<Build> {
     Ok(Build { agent: layout::agent(root, profile) })
 }
 
-/// Builds the eBPF object to the place where the agent's build script takes it from.
+/// Builds the eBPF objects to the places where the agent's build script and the tests take them from.
 ///
 /// # Errors
 ///
 /// When the programs do not compile or link.
 pub(crate) fn programs(root: &Path) -> Result<()> {
     command::run(&mut cargo_for_bpf(root, "build"))?;
-    let built = layout::bpf(root).join("bpfel-unknown-none/release/agent-ebpf");
-    replace_if_changed(&built, &layout::bpf(root).join("agent-ebpf.o"))
+    let bpf = layout::bpf(root);
+    ["agent-ebpf", "yardsticks"].into_iter().try_for_each(|object| {
+        let built = bpf.join("bpfel-unknown-none/release").join(object);
+        replace_if_changed(&built, &bpf.join(format!("{object}.o")))
+    })
 }
 
 /// A cargo command on the eBPF programs, with all that their target needs.
@@ -57,15 +60,7 @@ pub(crate) fn cargo_for_bpf(root: &Path, subcommand: &str) -> Command {
     let mut cargo = command::cargo(root);
     cargo
         .arg(subcommand)
-        .args([
-            "--package",
-            "agent-ebpf",
-            "--bin",
-            "agent-ebpf",
-            "--features",
-            "programs",
-            "--release",
-        ])
+        .args(["--package", "agent-ebpf", "--bins", "--features", "programs", "--release"])
         .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"])
         .arg("--target-dir")
         .arg(layout::bpf(root))

@@ -8,7 +8,7 @@
 //! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - `pins` is where all of it is pinned, `programs` how they come into their places.
-//! - `tables` is what the programs go by, `counts` what they have counted.
+//! - `tables` is what the programs go by, `primary_sets` a copy that spares them a lookup, `counts` what they have counted.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
 
 mod counts;
@@ -21,6 +21,7 @@ mod held;
 mod kernel;
 mod listeners;
 mod pins;
+mod primary_sets;
 pub mod probe;
 mod programs;
 mod slots;

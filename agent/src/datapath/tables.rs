@@ -46,7 +46,7 @@ impl Datapath {
     ///
     /// When the kernel refuses; steering is then as it was.
     pub fn steer(&mut self, service: ServiceId, steering: &Steering) -> Result<(), DatapathError> {
-        self.services.insert(service.0, steering, 0).named("write", "SERVICES")
+        self.write_steering(service, *steering)
     }
 
     /// Where a service's new connections go, if it has any steering.
@@ -71,6 +71,7 @@ impl Datapath {
         listeners: &[ListenerToAdopt],
     ) -> Result<Vec<AdoptedListener>, DatapathError> {
         self.count_flows_of(generation)?;
+        self.withdraw_primary_sets(generation.key())?;
         let mut adopted = Vec::new();
         for endpoint in endpoints {
             let serving = listeners::serving(endpoint, listeners);
@@ -83,6 +84,7 @@ impl Datapath {
                 .named("write", "LISTENER_SETS")?;
             adopted.extend(placed);
         }
+        self.renew_primary_sets(generation.key())?;
         Ok(adopted)
     }
 
@@ -122,6 +124,7 @@ impl Datapath {
         generation: GenerationId,
         endpoints: &[Endpoint],
     ) -> Result<(), DatapathError> {
+        self.withdraw_primary_sets(generation.key())?;
         for endpoint in endpoints {
             let key = listener_set_key(generation, endpoint);
             error::gone(self.listener_sets.remove(&key)).named("remove from", "LISTENER_SETS")?;
@@ -141,6 +144,7 @@ impl Datapath {
         let of_set =
             |it: &ListenerSetKey| GenerationKey { service: it.service, generation: it.generation };
         for key in sets.iter().filter(|key| !lives(&of_set(key))) {
+            self.withdraw_primary_sets(of_set(key))?;
             error::gone(self.listener_sets.remove(key)).named("remove from", "LISTENER_SETS")?;
         }
         for key in keys(&self.flows).named("read", "FLOWS")?.iter().filter(|key| !lives(key)) {

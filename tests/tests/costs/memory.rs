@@ -1,10 +1,12 @@
-//! What the agent costs, by measures that do not depend on the machine's speed.
+//! The agent's own memory.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use tests::servers::Node;
 use tests::stage::Stage;
+
+use crate::limits::{self, Cost};
 
 const PORT: u16 = 8080;
 
@@ -17,13 +19,11 @@ fn anonymous(pid: i32) -> Result<u64> {
 
 #[test]
 fn the_agent_keeps_no_memory_that_only_its_start_needed() -> Result<()> {
-    const MOST: u64 = 9 << 10;
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
     stage.switch(&server, 2, &[])?;
     stage.until_steady(PORT)?;
     let daemon = stage.agent.daemon().context("the agent runs")?;
     let kept = anonymous(daemon.pid())?;
-    assert!(kept < MOST, "{kept} KiB are resident");
-    Ok(())
+    limits::hold(&[Cost::new("KiB resident", kept as f64, limits::AGENT_MEMORY)])
 }

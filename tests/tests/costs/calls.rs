@@ -1,0 +1,170 @@
+//! The system calls of the agent, counted by the kernel at their door.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, MapData};
+use aya::programs::RawTracePoint;
+use aya::{Ebpf, EbpfLoader};
+use nix::libc;
+use tests::servers::{Script, Server as _};
+use tests::stage::{LIMIT, Stage};
+use tests::wait;
+
+use crate::limits::{self, Cost};
+use crate::lookups::YARDSTICKS;
+
+const PORT: u16 = 8080;
+const UPGRADES: u32 = 5;
+const IDLE: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Counts as long as it lives.
+struct Calls {
+    _ebpf: Ebpf,
+    counts: Array<MapData, u64>,
+}
+
+impl Calls {
+    fn of(pid: i32) -> Result<Self> {
+        let process = u32::try_from(pid)?;
+        let namespace = fs::metadata("/proc/self/ns/pid")?;
+        let (device, inode) = (namespace.dev(), namespace.ino());
+        let mut ebpf = EbpfLoader::new()
+            .override_global("PROCESS", &process, true)
+            .override_global("NAMESPACE_DEVICE", &device, true)
+            .override_global("NAMESPACE_INODE", &inode, true)
+            .load(&fs::read(YARDSTICKS)?)?;
+        let counts = Array::try_from(ebpf.take_map("CALLS").context("the counts")?)?;
+        let program = ebpf.program_mut("count_calls").context("the program that counts")?;
+        let program: &mut RawTracePoint = program.try_into()?;
+        program.load()?;
+        program.attach("sys_enter")?;
+        Ok(Self { _ebpf: ebpf, counts })
+    }
+
+    /// So far, by the call's number.
+    fn counts(&self) -> Result<Vec<u64>> {
+        Ok(self.counts.iter().collect::<Result<_, _>>()?)
+    }
+}
+
+/// Calls that look through all processes, and what opens, lists and reads on the way there.
+const OF_WALKS: [libc::c_long; 7] = [
+    libc::SYS_readlink,
+    libc::SYS_getdents64,
+    libc::SYS_openat,
+    libc::SYS_open,
+    libc::SYS_close,
+    libc::SYS_read,
+    libc::SYS_newfstatat,
+];
+
+/// What one upgrade took.
+struct Upgrade {
+    /// Calls that do not depend on how many processes there are.
+    calls: f64,
+    /// Walks over the descriptors of all processes.
+    walks: f64,
+}
+
+/// How many descriptors all processes have, ours and those that end meanwhile included.
+fn descriptors() -> Result<u64> {
+    let mut count = 0;
+    for process in fs::read_dir("/proc")? {
+        if let Ok(descriptors) = fs::read_dir(process?.path().join("fd")) {
+            count += descriptors.count() as u64;
+        }
+    }
+    Ok(count)
+}
+
+/// How often each call was made between two counts, the most frequent first.
+fn between(before: &[u64], after: &[u64]) -> Vec<(u64, usize)> {
+    let counts = before.iter().zip(after).map(|(before, after)| after - before);
+    let mut made: Vec<_> = counts.zip(0..).filter(|(count, _)| *count > 0).collect();
+    made.sort_unstable_by(|one, other| other.cmp(one));
+    made
+}
+
+impl Upgrade {
+    fn of(made: &[(u64, usize)], descriptors: u64) -> Self {
+        let sum = |wanted: &dyn Fn(i64) -> bool| {
+            made.iter()
+                .filter(|(_, call)| wanted(*call as i64))
+                .map(|(count, _)| count)
+                .sum::<u64>()
+        };
+        let calls = sum(&|call| !OF_WALKS.contains(&call));
+        let walks = sum(&|call| call == libc::SYS_readlink) as f64 / descriptors as f64;
+        Self { calls: calls as f64, walks }
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// How often the threads of a process left a core.
+fn switches(pid: i32) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        for line in status.lines().filter(|line| line.contains("ctxt_switches:")) {
+            sum += line.rsplit('\t').next().context("a number")?.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}
+
+#[test]
+fn an_upgrade_takes_no_more_system_calls_than_it_did() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let calls = Calls::of(stage.agent.daemon().context("the agent runs")?.pid())?;
+    let mut upgrades = Vec::new();
+    for generation in 2..2 + UPGRADES {
+        let (before, descriptors) = (calls.counts()?, descriptors()?);
+        // Ends when the old generation has.
+        stage.agent.upgrade(PORT, &server.command(generation)?)?.success()?;
+        let made = between(&before, &calls.counts()?);
+        eprintln!("how often which call was made: {made:?}");
+        upgrades.push(Upgrade::of(&made, descriptors));
+    }
+    let calls = median(upgrades.iter().map(|upgrade| upgrade.calls));
+    let walks = median(upgrades.iter().map(|upgrade| upgrade.walks));
+    limits::hold(&[
+        Cost::new("system calls per upgrade", calls, limits::CALLS_PER_UPGRADE),
+        Cost::new("walks over all descriptors per upgrade", walks, limits::WALKS_PER_UPGRADE),
+    ])
+}
+
+#[test]
+fn an_idle_agent_does_nothing_at_all() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    stage.agent.upgrade(PORT, &server.command(2)?)?.success()?;
+    let daemon = stage.agent.daemon().context("the agent runs")?;
+    let calls = Calls::of(daemon.pid())?;
+    let counted = || Ok::<_, anyhow::Error>((calls.counts()?, switches(daemon.pid())?));
+    // The last command has ended, but maybe not what the agent does about it.
+    let mut before = counted()?;
+    wait::until("the agent to idle", LIMIT, || {
+        assert!(!daemon.ended_within(QUIET)?, "the agent ended");
+        let last = std::mem::replace(&mut before, counted()?);
+        Ok((last == before).then_some(()))
+    })?;
+    assert!(!daemon.ended_within(IDLE)?, "the agent ended");
+    let after = counted()?;
+    let none: [(u64, usize); 0] = [];
+    assert_eq!(between(&before.0, &after.0), none, "system calls of an idle agent");
+    assert_eq!(after.1, before.1, "an idle agent was woken up");
+    // What counts does count.
+    stage.agent.status()?;
+    assert_ne!(between(&after.0, &calls.counts()?), none);
+    Ok(())
+}
