@@ -49,9 +49,8 @@ impl Agent {
             let ours = |request: &&HalfOpen| {
                 remembered.is_none_or(|remembered| remembered.contains(&request.cookie))
             };
-            for port in ports(&service.endpoints) {
-                waiting += sock_diag::half_open(port)?.iter().filter(ours).count() as u64;
-            }
+            let requests = sock_diag::half_open(&ports(&service.endpoints))?;
+            waiting += requests.iter().filter(ours).count() as u64;
         }
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
         let all = sock_diag::listeners()?;
@@ -92,11 +91,8 @@ impl Agent {
     }
 
     fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
-        let mut requests = HashSet::new();
-        for port in ports(&self.record(id).service.endpoints) {
-            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
-        }
-        Ok(requests)
+        let requests = sock_diag::half_open(&ports(&self.record(id).service.endpoints))?;
+        Ok(requests.into_iter().map(|request| request.cookie).collect())
     }
 
     pub(super) fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {

@@ -178,11 +178,8 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        let mut flows = Vec::new();
-        for port in ports(&self.record(id).service.endpoints) {
-            flows.extend(sock_diag::connections(port, Some(self.datapath.tags()))?);
-        }
-        Ok(flows)
+        let ports = ports(&self.record(id).service.endpoints);
+        Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
     }
 
     /// Finds out which processes of a found generation live, watches those that are new, and says how many there are.
