@@ -63,6 +63,8 @@ pub(super) struct Agent {
     pub(super) cookies_sent: u64,
     /// What was last seen of a generation's flows.
     pub(super) flows: HashMap<GenerationId, Flows>,
+    /// How long the last count of flows took.
+    pub(super) count_cost: Duration,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
     /// Services with connections that nobody has been found to have, because the kernel maps were built anew.

@@ -1,6 +1,9 @@
 //! Looks at generations that leave: what is in their queues, and how many flows they have.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     agent::Agent,
@@ -108,7 +111,10 @@ impl Agent {
     fn count_flows(&mut self, generation: GenerationId) -> Result<Option<Flows>, Problem> {
         let (mut open, mut queued) = (0, 0);
         let mut idle = Duration::MAX;
-        for flow in self.flows_where_they_are(generation.service)? {
+        let begun = Instant::now();
+        let all = self.flows_where_they_are(generation.service)?;
+        self.count_cost = begun.elapsed();
+        for flow in all {
             if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
                 open += 1;
                 queued += u64::from(flow.stage() == Stage::Queued);

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     agent::{Agent, RETRY},
-    found,
+    clock, found,
     troubles::Trouble,
 };
 use crate::{
@@ -23,8 +23,10 @@ use crate::{
 
 /// Time between two looks at the queues of a replaced generation.
 const QUEUE_LOOK: Duration = Duration::from_millis(10);
-/// Time between two looks at the flows of a draining generation that nobody reports as empty.
+/// Time between two looks at the flows of a draining generation that nobody reports as empty, at least.
 const FLOW_LOOK: Duration = Duration::from_secs(1);
+/// What such looks may take of the time, all together: one part in so many. Who asks meanwhile has to wait for one.
+const LOOK_SHARE: u32 = 20;
 /// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
 pub(super) const LISTENER_LOOK: Duration = Duration::from_millis(2);
 
@@ -105,11 +107,16 @@ impl Agent {
             self.looks.remove(&generation);
             self.look_at(generation);
         }
+        let generations = self.records.values().flat_map(|it| &it.service.generations);
+        let draining = generations.filter(|it| until_drained(&it.phase).is_some()).count();
+        let cost = self.count_cost.saturating_mul(u32::try_from(draining).unwrap_or(u32::MAX));
         for (id, record) in &self.records {
             for generation in &record.service.generations {
                 let key = GenerationId { service: *id, number: generation.number };
                 let waits = generation.phase == Phase::Primary && self.unattributed.contains(id);
-                if let Some(interval) = interval(&generation.phase).or(waits.then_some(FLOW_LOOK)) {
+                if let Some(interval) =
+                    interval(&generation.phase, cost).or(waits.then_some(FLOW_LOOK))
+                {
                     self.looks.entry(key).or_insert(now + interval);
                 }
             }
@@ -247,14 +254,52 @@ pub(super) fn ports(endpoints: &[Endpoint]) -> Vec<u16> {
     ports
 }
 
-const fn interval(phase: &Phase) -> Option<Duration> {
+/// The time that a drain has left.
+fn until_drained(phase: &Phase) -> Option<Duration> {
+    match phase {
+        Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => {
+            Some(deadline.since(clock::now()))
+        }
+        Phase::Starting { .. }
+        | Phase::Primary
+        | Phase::Dead
+        | Phase::Settling { .. }
+        | Phase::Standby { .. }
+        | Phase::Parting { .. }
+        | Phase::Stopping { .. } => None,
+    }
+}
+
+/// The more there is to count, the rarer. A passed deadline ends nothing by itself: the look after it does.
+fn flow_look(cost: Duration, until_deadline: Duration) -> Duration {
+    cost.saturating_mul(LOOK_SHARE).clamp(FLOW_LOOK, until_deadline.max(FLOW_LOOK))
+}
+
+/// Until the next look that nothing calls for, if looks at all flows take so long.
+fn interval(phase: &Phase, cost: Duration) -> Option<Duration> {
     match phase {
         Phase::Settling { .. } | Phase::Parting { .. } => Some(QUEUE_LOOK),
-        Phase::Draining { .. } | Phase::Finishing { .. } => Some(FLOW_LOOK),
+        Phase::Draining { .. } | Phase::Finishing { .. } => {
+            until_drained(phase).map(|left| flow_look(cost, left))
+        }
         Phase::Starting { .. }
         | Phase::Primary
         | Phase::Dead
         | Phase::Standby { .. }
         | Phase::Stopping { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_many_flows_are_rare_but_not_late_for_the_deadline() {
+        let [milliseconds, seconds] = [Duration::from_millis, Duration::from_secs];
+        assert_eq!(flow_look(milliseconds(3), seconds(3_600)), seconds(1));
+        assert_eq!(flow_look(milliseconds(250), seconds(3_600)), seconds(5));
+        assert_eq!(flow_look(milliseconds(250), seconds(2)), seconds(2));
+        assert_eq!(flow_look(milliseconds(250), Duration::ZERO), seconds(1));
     }
 }
