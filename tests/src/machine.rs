@@ -5,17 +5,17 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine, the versions and the time.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// How many were used at most.
     pub(crate) cores: u32,
     pub(crate) processor: String,
     pub(crate) server: String,
-    pub(crate) agent: &'static str,
+    pub(crate) agent: String,
     /// How many tasks wanted to run before this did, in the mean of a minute: others' work is in all numbers.
     pub(crate) load: f64,
     /// Day and time in UTC.
@@ -36,7 +36,7 @@ impl Machine {
         let load = load.split(' ').next().unwrap_or_default();
         let load = load.parse().with_context(|| format!("the load `{load}`"))?;
         let processor = processor(&fs::read_to_string("/proc/cpuinfo")?);
-        let agent = env!("CARGO_PKG_VERSION");
+        let agent = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Self { kernel, cores, processor, server, agent, load, date })
     }
 

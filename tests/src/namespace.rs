@@ -47,6 +47,17 @@ impl Namespace {
         Ok(Self { descriptor: Arc::new(descriptor) })
     }
 
+    /// The one that a process is in.
+    ///
+    /// # Errors
+    ///
+    /// If the process is gone.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let descriptor = File::open(&path).with_context(|| format!("open `{path}`"))?;
+        Ok(Self { descriptor: Arc::new(descriptor.into()) })
+    }
+
     /// The namespace, for those who enter it by themselves.
     pub fn descriptor(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.descriptor)

@@ -162,7 +162,7 @@ impl Stage {
     ///
     /// If the kernel does not.
     pub fn flows(&self, port: u16) -> Result<Vec<Connection>> {
-        self.namespace.enter(|| Ok(sock_diag::connections(port, None)?))
+        self.namespace.enter(|| Ok(sock_diag::connections(&[port], None)?))
     }
 
     /// All listeners of the namespace, as the kernel lists them.

@@ -227,7 +227,7 @@ fn a_syn_cookie_of_the_old_generation_is_honoured_by_the_new_one() -> Result<()>
         let _first = stage.start(&server, 1)?;
         stage.agent.attach(PORT)?.success()?;
         let (losing, mut client) = half_open(&stage, address)?;
-        assert_eq!(stage.namespace.enter(|| Ok(sock_diag::half_open(PORT)?))?.len(), 0);
+        assert_eq!(stage.namespace.enter(|| Ok(sock_diag::half_open(&[PORT])?))?.len(), 0);
         stage.switch(&server, 2, &[])?;
         assert_eq!(complete(losing, &mut client)?, 2, "{address}");
     }

@@ -97,14 +97,14 @@ enum Command {
     },
     /// Show an upgrade without a lost connection on this machine
     Demo,
-    /// Measure what the agent costs and how fast it is on this machine
+    /// Measure what the agent costs, how fast it is and how that grows on this machine
     Measure {
-        /// Rounds of everything that is compared
+        /// Rounds of everything that is compared; 1 grows less, too
         #[arg(long, value_name = "N", default_value_t = 15)]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000))]
         rounds: u32,
     },
-    /// Compare what upgrades cost with other ways to make them, on this machine
+    /// Compare what upgrades cost with other ways to make them, and measure the agent by itself, on this machine
     Bench {
         /// One round, into `target/bench`, in less than five minutes
         #[arg(long, conflicts_with_all = ["rounds", "again"])]
@@ -116,7 +116,7 @@ enum Command {
         /// Write the documentation anew from the results that are there
         #[arg(long, conflicts_with = "rounds")]
         again: bool,
-        /// Only these scripts of `bench/contenders`, into `target/bench`
+        /// Only these scripts of `bench/contenders`, into `target/bench`, and not the agent by itself
         #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "again")]
         only: Vec<String>,
     },

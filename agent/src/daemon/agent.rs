@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{
     StateFile, clock,
     journal::Journal,
-    message::{LastAnswer, Message, Reply, Request},
+    message::{Inbox, LastAnswer, Message, Reply, Request},
     presence::Presence,
     queued::Moves,
     state_file::Record,
@@ -63,6 +63,8 @@ pub(super) struct Agent {
     pub(super) cookies_sent: u64,
     /// What was last seen of a generation's flows.
     pub(super) flows: HashMap<GenerationId, Flows>,
+    /// How long the last count of flows took.
+    pub(super) count_cost: Duration,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
     /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
@@ -83,12 +85,9 @@ pub(super) const RETRY: Duration = Duration::from_secs(1);
 impl Agent {
     /// Runs until told to stop, or until the last service is detached. Says whether anything is left to steer.
     pub(super) fn run(mut self, queue: &Receiver<Message>) -> Result<(), Problem> {
+        let mut inbox = Inbox::of(queue);
         loop {
-            let message = match self.next_wake() {
-                None => queue.recv().map_err(|_closed| RecvTimeoutError::Disconnected),
-                Some(wake) => queue.recv_timeout(wake.saturating_duration_since(Instant::now())),
-            };
-            match message {
+            match inbox.take(self.next_wake()) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}

@@ -114,14 +114,17 @@ impl Agent {
 
     fn find_server(&self, request: &AttachRequest) -> Result<found::Found, Problem> {
         let mut listeners = Vec::new();
+        let all = sock_diag::listeners()?;
         for port in &request.ports {
-            let on_port: Vec<_> = sock_diag::listeners_on(*port)?
-                .into_iter()
+            let on_port: Vec<_> = all
+                .iter()
+                .filter(|listener| listener.port == *port)
                 .filter(|listener| {
                     request
                         .address
                         .is_none_or(|wanted| found::address_of(listener).contains(wanted))
                 })
+                .cloned()
                 .collect();
             if on_port.is_empty() {
                 return Err(nothing_listens(*port, request)?);

@@ -1,6 +1,9 @@
 //! Looks at generations that leave: what is in their queues, and how many flows they have.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     agent::Agent,
@@ -99,11 +102,8 @@ impl Agent {
     }
 
     fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
-        let mut requests = HashSet::new();
-        for port in ports(&self.record(id).service.endpoints) {
-            requests.extend(sock_diag::half_open(port)?.into_iter().map(|request| request.cookie));
-        }
-        Ok(requests)
+        let requests = sock_diag::half_open(&ports(&self.record(id).service.endpoints))?;
+        Ok(requests.into_iter().map(|request| request.cookie).collect())
     }
 
     pub(super) fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
@@ -119,7 +119,10 @@ impl Agent {
     fn count_flows(&mut self, generation: GenerationId) -> Result<Option<Flows>, Problem> {
         let (mut open, mut queued) = (0, 0);
         let mut idle = Duration::MAX;
-        for flow in self.flows_where_they_are(generation.service)? {
+        let begun = Instant::now();
+        let all = self.flows_where_they_are(generation.service)?;
+        self.count_cost = begun.elapsed();
+        for flow in all {
             if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
                 open += 1;
                 queued += u64::from(flow.stage() == Stage::Queued);

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     agent::{Agent, RETRY},
-    found,
+    clock, found,
     troubles::Trouble,
 };
 use crate::{
@@ -23,12 +23,13 @@ use crate::{
 
 /// Time between two looks at the queues of a replaced generation.
 const QUEUE_LOOK: Duration = Duration::from_millis(10);
-/// Time between two looks at the flows of a draining generation that nobody reports as empty.
+/// Time between two looks at the flows of a draining generation that nobody reports as empty, at least.
 const FLOW_LOOK: Duration = Duration::from_secs(1);
-/// After looks the agent rests for so many times as long as they took, and so takes at most a tenth of a core for them. A
-/// look may walk the kernel's table of all connections: 2 ms for the 262,144 buckets of a machine with 24 GiB, more under
-/// load; and a queue is long just where the server needs the core.
-const REST: u32 = 9;
+/// What such looks may take of the time, all together: one part in so many. Who asks meanwhile has to wait for one.
+const FLOW_SHARE: u32 = 20;
+/// The same for looks at queues, which walk the kernel's table of all connections while requests are half-open: 2 ms for
+/// the 262,144 buckets of a machine with 24 GiB, more under load. A queue is long just where the server needs the core.
+const QUEUE_SHARE: u32 = 10;
 /// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
 pub(super) const LISTENER_LOOK: Duration = Duration::from_millis(2);
 
@@ -109,13 +110,18 @@ impl Agent {
             self.looks.remove(&generation);
             self.look_at(generation);
         }
-        let rest = now.elapsed() * REST;
+        let looked = now.elapsed();
+        let generations = self.records.values().flat_map(|it| &it.service.generations);
+        let draining = generations.filter(|it| until_drained(&it.phase).is_some()).count();
+        let cost = self.count_cost.saturating_mul(u32::try_from(draining).unwrap_or(u32::MAX));
         for (id, record) in &self.records {
             for generation in &record.service.generations {
                 let key = GenerationId { service: *id, number: generation.number };
                 let waits = generation.phase == Phase::Primary && self.unattributed.contains(id);
-                if let Some(interval) = interval(&generation.phase).or(waits.then_some(FLOW_LOOK)) {
-                    self.looks.entry(key).or_insert_with(|| Instant::now() + interval.max(rest));
+                if let Some(interval) =
+                    interval(&generation.phase, looked, cost).or(waits.then_some(FLOW_LOOK))
+                {
+                    self.looks.entry(key).or_insert_with(|| Instant::now() + interval);
                 }
             }
         }
@@ -183,11 +189,8 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        let mut flows = Vec::new();
-        for port in ports(&self.record(id).service.endpoints) {
-            flows.extend(sock_diag::connections(port, Some(self.datapath.tags()))?);
-        }
-        Ok(flows)
+        let ports = ports(&self.record(id).service.endpoints);
+        Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
     }
 
     /// Finds out which processes of a found generation live, watches those that are new, and says how many there are.
@@ -255,14 +258,54 @@ pub(super) fn ports(endpoints: &[Endpoint]) -> Vec<u16> {
     ports
 }
 
-const fn interval(phase: &Phase) -> Option<Duration> {
+/// The time that a drain has left.
+fn until_drained(phase: &Phase) -> Option<Duration> {
     match phase {
-        Phase::Settling { .. } | Phase::Parting { .. } => Some(QUEUE_LOOK),
-        Phase::Draining { .. } | Phase::Finishing { .. } => Some(FLOW_LOOK),
+        Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => {
+            Some(deadline.since(clock::now()))
+        }
+        Phase::Starting { .. }
+        | Phase::Primary
+        | Phase::Dead
+        | Phase::Settling { .. }
+        | Phase::Standby { .. }
+        | Phase::Parting { .. }
+        | Phase::Stopping { .. } => None,
+    }
+}
+
+/// The more there is to count, the rarer. A passed deadline ends nothing by itself: the look after it does.
+fn flow_look(cost: Duration, until_deadline: Duration) -> Duration {
+    cost.saturating_mul(FLOW_SHARE).clamp(FLOW_LOOK, until_deadline.max(FLOW_LOOK))
+}
+
+/// Until the next look that nothing calls for: the looks just now took so long, and those at all flows cost so much.
+fn interval(phase: &Phase, looked: Duration, cost: Duration) -> Option<Duration> {
+    match phase {
+        Phase::Settling { .. } | Phase::Parting { .. } => {
+            Some(looked.saturating_mul(QUEUE_SHARE).max(QUEUE_LOOK))
+        }
+        Phase::Draining { .. } | Phase::Finishing { .. } => {
+            until_drained(phase).map(|left| flow_look(cost, left))
+        }
         Phase::Starting { .. }
         | Phase::Primary
         | Phase::Dead
         | Phase::Standby { .. }
         | Phase::Stopping { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_many_flows_are_rare_but_not_late_for_the_deadline() {
+        let [milliseconds, seconds] = [Duration::from_millis, Duration::from_secs];
+        assert_eq!(flow_look(milliseconds(3), seconds(3_600)), seconds(1));
+        assert_eq!(flow_look(milliseconds(250), seconds(3_600)), seconds(5));
+        assert_eq!(flow_look(milliseconds(250), seconds(2)), seconds(2));
+        assert_eq!(flow_look(milliseconds(250), Duration::ZERO), seconds(1));
     }
 }

@@ -154,10 +154,7 @@ impl Agent {
     /// When there is one, or the listeners cannot be listed.
     pub(super) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let mut others = Vec::new();
-        for port in super::observe::ports(&service.endpoints) {
-            others.extend(sock_diag::listeners_on(port)?);
-        }
+        let mut others = sock_diag::listeners()?;
         let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
         others.retain(|it| {

@@ -285,7 +285,7 @@ impl Agent {
 
     fn explain_flow(&self, local: SocketAddr, remote: SocketAddr) -> Result<Vec<String>, Problem> {
         let tags = Some(self.datapath.tags());
-        let flows = sock_diag::connections(local.port(), tags)?;
+        let flows = sock_diag::connections(&[local.port()], tags)?;
         let flow = flows.iter().find(|flow| flow.remote == remote && flow.local == local);
         Ok(flow
             .into_iter()

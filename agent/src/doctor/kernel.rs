@@ -23,7 +23,7 @@ pub(super) fn checks(places: &Places) -> Vec<Check> {
     let mut diagnosis = None;
     let outcomes = probe::rehearse(directory.as_ref().map_err(String::as_str), |tags| {
         // Any port: the kernel looks at the storage map first.
-        diagnosis = Some(sock_diag::connections(1, Some(tags)).map(drop));
+        diagnosis = Some(sock_diag::connections(&[1], Some(tags)).map(drop));
     });
     let mut checks: Vec<Check> =
         outcomes.into_iter().map(|(feature, outcome)| check(feature, outcome)).collect();

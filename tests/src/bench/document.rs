@@ -5,24 +5,29 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::agent;
 use super::contender::folder;
 use super::plot::{self, Row, Scale};
 use super::results::{Act, Results, Switch};
 use super::spread::Spread;
 use super::tables::{self, Sum};
+use crate::measure::Report;
 
 /// Writes `benchmarks.md` and the plots beside the results, which are in `benchmarks/results.json`.
-pub(super) fn write(results: &Results, into: &Path) -> Result<()> {
+pub(super) fn write(results: &Results, report: Option<&Report>, into: &Path) -> Result<()> {
     let template = folder().join("benchmarks.md");
     let text =
         fs::read_to_string(&template).with_context(|| format!("read `{}`", template.display()))?;
     for (name, svg) in plots(results) {
         save(&into.join(format!("benchmarks/{name}.svg")), &svg)?;
     }
-    save(&into.join("benchmarks.md"), &filled(&text, results))
+    if let Some(svg) = agent::plot(report) {
+        save(&into.join("benchmarks/growth.svg"), &svg)?;
+    }
+    save(&into.join("benchmarks.md"), &filled(&text, results, report))
 }
 
-fn filled(template: &str, results: &Results) -> String {
+fn filled(template: &str, results: &Results, report: Option<&Report>) -> String {
     let parts = [
         ("circumstances", circumstances(results)),
         ("short", tables::short(results)),
@@ -32,6 +37,9 @@ fn filled(template: &str, results: &Results) -> String {
         ("latency", tables::latency(results)),
         ("times", tables::times(results)),
         ("steady", tables::steady(results)),
+        ("agent", agent::tables(report)),
+        ("growth", report.map_or(String::new(), |_| GROWTH.to_owned())),
+        ("targets", agent::targets(results, report)),
     ];
     parts.iter().fold(template.to_owned(), |text, (name, part)| {
         text.replace(&format!("{{{{{name}}}}}"), part.trim_end())
@@ -127,3 +135,5 @@ fn plots(results: &Results) -> [(&'static str, String); 3] {
 fn save(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("write `{}`", file.display()))
 }
+
+const GROWTH: &str = "![Times that may grow](benchmarks/growth.svg)";

@@ -4,12 +4,14 @@
 //! - `arena`: one contender in a network namespace, a directory and a cgroup of its own
 //! - `turn`: clients of every class while it is upgraded, and what they saw
 //! - `steady`: its speed against that of the server alone
+//! - `agent`: the agent by itself, and every target against what was measured
 //! - `results`, `machine`, `spread`: what was found, on what, and many values in few
 //! - `tables`, `plot`, `document`: how it is shown
 //!
 //! All contenders have their turn in every round, so that a slow minute of the machine hits all of them. Servers have one
 //! core, clients another one.
 
+mod agent;
 mod arena;
 mod contender;
 mod document;
@@ -24,7 +26,7 @@ mod turn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,6 +41,7 @@ pub use self::turn::Rules;
 use crate::agent::Agent;
 use crate::interrupt::Interrupt;
 use crate::measure::cores::Cores;
+use crate::measure::{self, Report};
 use crate::namespace::Namespace;
 
 /// Lets all contenders have their turns, and writes results, tables and plots.
@@ -73,9 +76,25 @@ fn bench(arguments: &Arguments) -> Result<String> {
         0 => Results::read(&file)?,
         rounds => compare(rounds, arguments)?,
     };
+    // Before anything else can fail: it took an hour.
     results.write(&file)?;
-    document::write(&results, &arguments.folder)?;
+    let report = by_itself(arguments, &folder.join("agent.json"))?;
+    document::write(&results, report.as_ref(), &arguments.folder)?;
     Ok(tables::short(&results))
+}
+
+/// The agent without the others; nothing where only some of these were wanted.
+fn by_itself(arguments: &Arguments, file: &Path) -> Result<Option<Report>> {
+    if !arguments.only.is_empty() {
+        return Ok(None);
+    }
+    if arguments.rounds == 0 {
+        return agent::read(file);
+    }
+    // Last of all: this thread is in another network namespace from here on.
+    let report = measure::measure(&Interrupt::listen()?, arguments.rounds)?;
+    agent::write(&report, file)?;
+    Ok(Some(report))
 }
 
 fn compare(rounds: u32, arguments: &Arguments) -> Result<Results> {

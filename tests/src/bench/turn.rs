@@ -1,7 +1,6 @@
 //! One contender in one round: clients of every class come and stay while it is upgraded again and again.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use ::agent::load::{
@@ -14,6 +13,7 @@ use super::contender::Contender;
 use super::results::{Act, Switch, Turn};
 use super::steady;
 use crate::measure::cores::Cores;
+use crate::process;
 use crate::stage::{LIMIT, until_answers};
 use crate::wait;
 
@@ -132,13 +132,7 @@ fn cpu(contender: &Contender, arena: &Arena) -> Result<Option<Duration>> {
         return Ok(None);
     }
     let agent = arena.stage.agent.daemon().context("the agent does not run any more")?;
-    let mut nanoseconds = 0;
-    for thread in fs::read_dir(format!("/proc/{}/task", agent.pid()))? {
-        // It may have ended meanwhile.
-        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += text.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0);
-    }
-    Ok(Some(Duration::from_nanos(nanoseconds)))
+    process::used(agent.pid()).map(Some)
 }
 
 /// What the clients saw of a switch.

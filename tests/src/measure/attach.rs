@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use ::agent::api::{Attached, Detached};
 
@@ -14,7 +14,7 @@ use crate::servers::Server as _;
 use crate::stage;
 
 /// What it took, and what the clients saw meanwhile.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Attach {
     /// Without the start of the agent.
     pub(super) attach: Sample,

@@ -76,7 +76,7 @@ impl Bench {
     pub(super) fn timed<T: DeserializeOwned>(&self, verb: &str) -> Result<(Duration, T)> {
         self.check()?;
         let port = PORT.to_string();
-        run(&mut self.stage.agent.command(&[verb, "--port", &port, "-o", "json"]))
+        answer(&mut self.stage.agent.command(&[verb, "--port", &port, "-o", "json"]))
             .with_context(|| format!("`agent {verb}`"))
     }
 
@@ -88,7 +88,8 @@ impl Bench {
     }
 }
 
-fn run<T: DeserializeOwned>(command: &mut Command) -> Result<(Duration, T)> {
+/// Runs a command that must succeed, and says how long that took from the start of the process to its end.
+pub(super) fn answer<T: DeserializeOwned>(command: &mut Command) -> Result<(Duration, T)> {
     // Files and not pipes: an agent that is started in the background may inherit them.
     let (mut out, mut error) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(error.try_clone()?);

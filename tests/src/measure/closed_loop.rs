@@ -66,19 +66,27 @@ pub(crate) fn run(
 #[derive(Debug)]
 pub(crate) struct Client {
     address: SocketAddr,
+    /// What every answer must be.
+    expected: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, buffer: Vec::new() }
+        Self::of(address, 1)
+    }
+
+    /// One that must be answered by this generation.
+    pub(crate) fn of(address: SocketAddr, generation: u32) -> Self {
+        let expected = format!("{generation}\n").into_bytes();
+        Self { address, expected, buffer: Vec::new() }
     }
 
     /// Connects, asks once, and waits until the server has closed: that leaves the port to the next connection.
     pub(crate) fn once(&mut self) -> Result<()> {
         let mut stream = self.connect()?;
         let answer = http::exchange(&mut stream, LAST_REQUEST, &mut self.buffer)?;
-        ensure!(answer.body == FIRST_GENERATION, "another generation answered");
+        ensure!(answer.body == self.expected, "another generation answered");
         ensure!(stream.read(&mut [0])? == 0, "there is more after the answer");
         Ok(())
     }
@@ -98,7 +106,7 @@ impl Client {
             let mut stream = self.connect()?;
             while Instant::now() < until {
                 let answer = http::exchange(&mut stream, REQUEST, &mut self.buffer)?;
-                ensure!(answer.body == FIRST_GENERATION, "another generation answered");
+                ensure!(answer.body == self.expected, "another generation answered");
                 answers += 1;
                 if answer.closes {
                     break;
@@ -118,4 +126,3 @@ impl Client {
 const REQUEST: &[u8] = b"GET /generation HTTP/1.1\r\nHost: measure\r\n\r\n";
 const LAST_REQUEST: &[u8] =
     b"GET /generation HTTP/1.1\r\nHost: measure\r\nConnection: close\r\n\r\n";
-const FIRST_GENERATION: &[u8] = b"1\n";

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::libc::SIGTERM;
+use serde::de::DeserializeOwned;
 
-use ::agent::api::{DrainRequest, RolloutView, UndoRequest};
+use ::agent::api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
 use ::agent::rollout::DrainPolicy;
 
-use super::bench::PORT;
 use crate::http;
 use crate::stage::LIMIT;
 
@@ -19,29 +19,51 @@ use crate::stage::LIMIT;
 pub(super) struct Control {
     stream: UnixStream,
     undo: Vec<u8>,
+    status: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl Control {
-    /// Connects to the agent that has its socket in this directory.
-    pub(super) fn connect(runtime: &Path) -> Result<Self> {
+    /// Connects to the agent that has its socket in this directory, to ask about the service on a port.
+    pub(super) fn connect(runtime: &Path, port: u16) -> Result<Self> {
         let stream = UnixStream::connect(runtime.join("agent.sock"))
             .context("connect to the control socket")?;
         stream.set_read_timeout(Some(LIMIT))?;
-        Ok(Self { stream, undo: undo()?, buffer: Vec::new() })
+        let status =
+            format!("GET /v1/services/{port} HTTP/1.1\r\nHost: agent\r\n\r\n").into_bytes();
+        Ok(Self { stream, undo: undo(port)?, status, buffer: Vec::new() })
     }
 
     /// Puts the previous generation back, and says how long the answer took.
     pub(super) fn undo(&mut self) -> Result<(Duration, RolloutView)> {
-        let begun = Instant::now();
-        let answer = http::exchange(&mut self.stream, &self.undo, &mut self.buffer)?;
-        let took = begun.elapsed();
-        Ok((took, serde_json::from_slice(answer.body).context("understand the answer")?))
+        exchange(&mut self.stream, &self.undo, &mut self.buffer)
+    }
+
+    /// Looks at all services.
+    pub(super) fn services(&mut self) -> Result<(Duration, Services)> {
+        let request = b"GET /v1/services HTTP/1.1\r\nHost: agent\r\n\r\n";
+        exchange(&mut self.stream, request, &mut self.buffer)
+    }
+
+    /// Looks at the service, and says how long the answer took.
+    pub(super) fn status(&mut self) -> Result<(Duration, ServiceView)> {
+        exchange(&mut self.stream, &self.status, &mut self.buffer)
     }
 }
 
+fn exchange<T: DeserializeOwned>(
+    stream: &mut UnixStream,
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(Duration, T)> {
+    let begun = Instant::now();
+    let answer = http::exchange(stream, request, buffer)?;
+    let took = begun.elapsed();
+    Ok((took, serde_json::from_slice(answer.body).context("understand the answer")?))
+}
+
 /// The request that `agent undo` makes when it is given no options.
-fn undo() -> Result<Vec<u8>> {
+fn undo(port: u16) -> Result<Vec<u8>> {
     let drain = DrainRequest {
         policy: DrainPolicy::Patient { idle: None },
         signal: SIGTERM,
@@ -52,7 +74,7 @@ fn undo() -> Result<Vec<u8>> {
     };
     let body = serde_json::to_string(&UndoRequest { drain, if_generation: None, request: None })?;
     let head = format!(
-        "POST /v1/services/{PORT}/undo HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}",
+        "POST /v1/services/{port}/undo HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}",
         body.len()
     );
     Ok(format!("{head}\r\n\r\n{body}").into_bytes())

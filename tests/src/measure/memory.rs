@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bench::Bench;
 use super::say;
@@ -13,7 +13,7 @@ use crate::bpftool;
 use crate::process;
 
 /// In bytes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Memory {
     /// Pages of the agent that are in memory (`VmRSS`), shared ones in full.
     pub(super) resident_bytes: u64,
@@ -28,10 +28,7 @@ pub(super) struct Memory {
 pub(super) fn measure(bench: &Bench) -> Result<Memory> {
     say("memory");
     let agent = bench.stage.agent.daemon().context("the agent does not run any more")?;
-    let of = |file: &str, field| {
-        let text = fs::read_to_string(format!("/proc/{}/{file}", agent.pid()))?;
-        process::bytes(&text, field).with_context(|| format!("no {field} in {file} of the agent"))
-    };
+    let of = |file, name| field(agent.pid(), file, name);
     Ok(Memory {
         resident_bytes: of("status", "VmRSS")?,
         own_bytes: of("status", "RssAnon")?,
@@ -46,7 +43,14 @@ impl Memory {
     }
 }
 
-fn maps(pins: &Path) -> Result<BTreeMap<String, u64>> {
+/// A field of a file that tells about a process.
+pub(super) fn field(pid: i32, file: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}"))?;
+    process::bytes(&text, name).with_context(|| format!("no {name} in {file} of the agent"))
+}
+
+/// What each pinned map occupies, by its name.
+pub(super) fn maps(pins: &Path) -> Result<BTreeMap<String, u64>> {
     let entries = fs::read_dir(pins).context("list the pinned maps")?;
     let size = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry?;

@@ -2,32 +2,36 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::attach::Attach;
 use super::closed_loop::CLIENTS;
+use super::growth::Growth;
+use super::idle::Idle;
 use super::memory::Memory;
-use super::sample::{Sample, grouped};
+use super::sample::{Sample, Unit, grouped};
 use super::steady::Steady;
 use super::steering::Steering;
 use super::switch::Switch;
 use crate::machine::Machine;
 
 /// A whole run.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
     pub(super) machine: Machine,
     pub(super) rounds: u32,
     pub(super) attach: Attach,
     pub(super) steering: Steering,
     pub(super) steady: Steady,
     pub(super) switch: Switch,
+    pub(super) idle: Idle,
     pub(super) memory: Memory,
+    pub(super) growth: Growth,
 }
 
 impl Report {
     /// As it is shown to people.
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = self.heading();
         text.push_str("\n| measured | count | median | minimum | maximum |\n");
         text.push_str("| --- | ---: | ---: | ---: | ---: |\n");
@@ -38,7 +42,13 @@ impl Report {
             text.push_str(&single_row(&what, count, &value));
         }
         text.push_str(NOTES);
+        text.push_str(&self.growth.markdown());
         text
+    }
+
+    /// Times at each size of what may grow, in milliseconds: shortest, median, longest.
+    pub(crate) fn growth_in_time(&self) -> Vec<(String, [f64; 3])> {
+        self.growth.in_time()
     }
 
     fn heading(&self) -> String {
@@ -51,11 +61,11 @@ impl Report {
     }
 
     fn samples(&self) -> Vec<(String, &Sample)> {
-        let Self { attach, steering, steady, switch, .. } = self;
+        let Self { attach, steering, steady, switch, idle, .. } = self;
         let batch = grouped(steering.connections_per_batch.into());
         let new = &steady.new_connections;
         let kept = &steady.kept_connections;
-        let named: [(String, &Sample); 17] = [
+        let named: [(String, &Sample); 18] = [
             ("switch: `agent undo`, from its start to its exit".to_owned(), &switch.command),
             ("switch: the request alone, over the control socket".to_owned(), &switch.request),
             ("`attach`, agent running".to_owned(), &attach.attach),
@@ -85,12 +95,16 @@ impl Report {
             (format!("kept connections, {CLIENTS} clients, not attached"), &kept.direct),
             (format!("kept connections, {CLIENTS} clients, attached"), &kept.attached),
             ("**kept connections: attached / not attached**".to_owned(), &kept.ratio),
+            (
+                "CPU of the agent for an upgrade, until the old generation is gone".to_owned(),
+                &idle.upgrade_cpu,
+            ),
         ];
         named.into()
     }
 
-    fn single_values(&self) -> [(String, usize, String); 5] {
-        let Self { attach, memory, .. } = self;
+    fn single_values(&self) -> [(String, usize, String); 7] {
+        let Self { attach, idle, memory, .. } = self;
         let times = attach.attach.count + attach.first_attach.count;
         [
             (
@@ -101,6 +115,16 @@ impl Report {
                 ),
                 2 * times,
                 format!("{} failures", attach.failures),
+            ),
+            (
+                format!("times that the agent was woken in {} s without a rollout", idle.seconds),
+                1,
+                grouped(idle.wakeups),
+            ),
+            (
+                "CPU of the agent in that time".to_owned(),
+                1,
+                Unit::Milliseconds.show(idle.cpu_ms).to_string(),
             ),
             (
                 "memory of the agent, resident (`VmRSS`)".to_owned(),
@@ -145,7 +169,7 @@ fn single_row(what: &str, count: usize, value: &str) -> String {
     format!("| {what} | {count} | {value} | | |\n")
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub(super) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a number counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Unit {
     Milliseconds,
@@ -15,10 +15,14 @@ pub(super) enum Unit {
     PerSecond,
     /// One thing per another one, both counted.
     Ratio,
+    /// Of the time of one processor, 1 for all of it.
+    Share,
+    Bytes,
+    Count,
 }
 
 /// At least one value.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sample {
     pub(super) unit: Unit,
     pub(super) count: usize,
@@ -79,6 +83,9 @@ impl fmt::Display for Shown {
             Unit::Nanoseconds => write!(formatter, "{value:.0} ns"),
             Unit::PerSecond => write!(formatter, "{}/s", grouped(value.round() as u64)),
             Unit::Ratio => write!(formatter, "{value:.3}"),
+            Unit::Share => write!(formatter, "{:.1} %", value * 100.0),
+            Unit::Bytes => write!(formatter, "{} B", grouped(value.round() as u64)),
+            Unit::Count => write!(formatter, "{}", grouped(value.round() as u64)),
         }
     }
 }

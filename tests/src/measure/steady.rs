@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, PORT};
 use super::closed_loop::{self, Between, Done};
@@ -12,7 +12,7 @@ use super::sample::{Sample, Unit};
 use super::say;
 
 /// Both kinds of clients.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Steady {
     /// Each request on a new connection.
     pub(super) new_connections: Comparison,
@@ -21,7 +21,7 @@ pub(super) struct Steady {
 }
 
 /// Answers per second, and the ratio of the two slices of each round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Comparison {
     pub(super) direct: Sample,
     pub(super) attached: Sample,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bench::Bench;
 use super::closed_loop::Client;
@@ -11,7 +11,7 @@ use super::say;
 use crate::bpftool::{Program, Runs};
 
 /// Means of one batch of connections each.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Steering {
     pub(super) connections_per_batch: u32,
     /// With connections to the attached port.
@@ -21,7 +21,7 @@ pub(super) struct Steering {
 }
 
 /// What the programs took with connections to one port.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Costs {
     /// `steer`, per connection.
     pub(super) steer: Sample,

@@ -1,7 +1,7 @@
 //! Putting the other generation back, again and again, while both have clients.
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use ::agent::api::RolloutView;
 use ::agent::load::{Plan, Running};
@@ -14,7 +14,7 @@ use crate::servers::Server as _;
 use crate::stage::generations;
 
 /// How long it took.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Switch {
     /// `agent undo` from its start to its exit.
     pub(super) command: Sample,
@@ -34,7 +34,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Switch> {
         expect(&rollout, serving)?;
         commands.push(took);
     }
-    let mut control = Control::connect(bench.stage.agent.runtime())?;
+    let mut control = Control::connect(bench.stage.agent.runtime(), PORT)?;
     let mut requests = Vec::new();
     for serving in TURNS.into_iter().cycle().take(TIMES) {
         bench.check()?;

@@ -94,12 +94,9 @@ impl World {
             .into_iter()
             .filter_map(|listener| Some((owner(&listener.tag)?, listener)))
             .collect();
-        let mut flows = Vec::new();
         let all: Vec<_> = survey.endpoints.values().flatten().cloned().collect();
-        for port in observe::ports(&all) {
-            let connections = sock_diag::connections(port, Some(tags))?;
-            flows.extend(connections.into_iter().filter_map(|it| Some((owner(&it.tag)?, it))));
-        }
+        let connections = sock_diag::connections(&observe::ports(&all), Some(tags))?.into_iter();
+        let flows: Vec<_> = connections.filter_map(|it| Some((owner(&it.tag)?, it))).collect();
         let mut inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.1.inode).collect();
         inodes.extend(flows.iter().filter_map(|(_, flow)| flow.inode));
         let holders = holders::holders(&inodes)?.found;

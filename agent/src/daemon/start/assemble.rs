@@ -93,6 +93,7 @@ pub(super) fn assemble(
         half_open: std::collections::HashMap::new(),
         cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
+        count_cost: std::time::Duration::ZERO,
         moves: std::collections::HashMap::new(),
         unattributed: std::collections::HashSet::new(),
         exit_when_detached: options.exit_when_detached || inherited,

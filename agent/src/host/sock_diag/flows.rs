@@ -10,7 +10,7 @@ use std::{
 use super::{
     SockDiagError, SocketCookie, SocketInode,
     dump::dump,
-    request::{Protocol, Request},
+    request::{Ports, Protocol, Request},
     wire::{Family, RawSocket, StateSet},
 };
 
@@ -126,7 +126,7 @@ pub struct HalfOpen {
     pub remote: SocketAddr,
 }
 
-/// All connections whose local port is `port`, but for half-open ones and those in `TIME_WAIT`,
+/// All connections whose local port is one of `ports`, but for half-open ones and those in `TIME_WAIT`,
 /// with their tags if the map of tags (`BPF_MAP_TYPE_SK_STORAGE`) is given.
 ///
 /// The kernel's table is walked without stopping the world: a connection that opens or closes
@@ -136,10 +136,12 @@ pub struct HalfOpen {
 ///
 /// When the kernel's tables cannot be read, or the caller may not read the tags.
 pub fn connections(
-    port: u16,
+    ports: &[u16],
     tags: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<Connection>, SockDiagError> {
     let mut found = Vec::new();
+    let Some(span) = Ports::of(ports) else { return Ok(found) };
+    let wanted: HashSet<_> = ports.iter().copied().collect();
     let mut seen = HashSet::new();
     for family in Family::ALL {
         let request = Request {
@@ -147,25 +149,28 @@ pub fn connections(
             family,
             protocol: Protocol::Tcp,
             states: StateSet::CONNECTED,
-            port: Some(port),
+            ports: span,
             with_tcp_info: true,
             tags,
         };
         // The walk resumes by position in a hash chain, so a change in the chain can repeat a
         // socket.
-        let sockets = dump(&request)?.into_iter().filter(|socket| seen.insert(socket.cookie));
+        let sockets = dump(&request)?.into_iter();
+        let sockets = sockets.filter(|it| wanted.contains(&it.local.1) && seen.insert(it.cookie));
         found.extend(sockets.filter_map(connection));
     }
     Ok(found)
 }
 
-/// The half-open requests on `port`.
+/// The half-open requests on these ports.
 ///
 /// # Errors
 ///
 /// When the kernel's tables cannot be read.
-pub fn half_open(port: u16) -> Result<Vec<HalfOpen>, SockDiagError> {
+pub fn half_open(ports: &[u16]) -> Result<Vec<HalfOpen>, SockDiagError> {
     let mut found = Vec::new();
+    let Some(span) = Ports::of(ports) else { return Ok(found) };
+    let wanted: HashSet<_> = ports.iter().copied().collect();
     let mut seen = HashSet::new();
     for family in Family::ALL {
         let request = Request {
@@ -173,11 +178,12 @@ pub fn half_open(port: u16) -> Result<Vec<HalfOpen>, SockDiagError> {
             family,
             protocol: Protocol::Tcp,
             states: StateSet::SYN_RECV,
-            port: Some(port),
+            ports: span,
             with_tcp_info: false,
             tags: None,
         };
-        let sockets = dump(&request)?.into_iter().filter(|socket| seen.insert(socket.cookie));
+        let sockets = dump(&request)?.into_iter();
+        let sockets = sockets.filter(|it| wanted.contains(&it.local.1) && seen.insert(it.cookie));
         found.extend(sockets.map(|socket| HalfOpen {
             cookie: socket.cookie,
             remote: socket_address(socket.remote, socket.interface),
@@ -227,7 +233,7 @@ mod tests {
     use super::*;
 
     fn only_connection(port: u16) -> Connection {
-        let mut found = connections(port, None).unwrap();
+        let mut found = connections(&[port], None).unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
     }
@@ -236,7 +242,7 @@ mod tests {
     fn a_connection_is_seen_queued_then_accepted_then_gone() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(connections(address.port(), None).unwrap(), Vec::new());
+        assert_eq!(connections(&[address.port()], None).unwrap(), Vec::new());
 
         let mut client = TcpStream::connect(address).unwrap();
         let queued = only_connection(address.port());
@@ -262,8 +268,25 @@ mod tests {
         client.read_to_end(&mut Vec::new()).unwrap();
         // Whatever is left, the client's last acknowledgement may be on its way, but no process has
         // it.
-        let left = connections(address.port(), None).unwrap();
+        let left = connections(&[address.port()], None).unwrap();
         assert!(left.iter().all(|connection| connection.stage() == Stage::Orphaned), "{left:?}");
+    }
+
+    #[test]
+    fn of_several_ports_those_between_them_are_left_out() {
+        let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut ports: Vec<_> =
+            listeners.iter().map(|it| it.local_addr().unwrap().port()).collect();
+        let _clients: Vec<_> =
+            ports.iter().map(|port| TcpStream::connect(("127.0.0.1", *port)).unwrap()).collect();
+        ports.sort_unstable();
+        let outer = [ports[2], ports[0]];
+        let found = connections(&outer, None).unwrap();
+        let mut local: Vec<_> = found.iter().map(|it| it.local.port()).collect();
+        local.sort_unstable();
+        assert_eq!(local, [ports[0], ports[2]]);
+        assert_eq!(half_open(&outer).unwrap(), []);
+        assert_eq!(connections(&[], None).unwrap(), []);
     }
 
     #[test]
@@ -296,7 +319,7 @@ mod tests {
         let port = client.local_addr().unwrap().port();
         let connection = only_connection(port);
         assert_eq!(connection.cookie, SocketCookie(socket_cookie(&client).unwrap()));
-        assert_eq!(half_open(port).unwrap(), Vec::new());
+        assert_eq!(half_open(&[port]).unwrap(), Vec::new());
     }
 
     /// A listener that leaves each handshake unfinished until the client sends data
@@ -323,11 +346,11 @@ mod tests {
     fn a_half_open_request_is_no_connection_until_its_handshake_ends() {
         let Some((mut server, port)) = deferring_listener() else { return };
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        let requests = half_open(port).unwrap();
-        let none_yet = connections(port, None).unwrap();
+        let requests = half_open(&[port]).unwrap();
+        let none_yet = connections(&[port], None).unwrap();
         client.write_all(b"x").unwrap();
         // On loopback the data has arrived when it has been sent.
-        let (requests_after, established) = (half_open(port).unwrap(), only_connection(port));
+        let (requests_after, established) = (half_open(&[port]).unwrap(), only_connection(port));
         drop(server.stdin.take());
         server.wait().unwrap();
         assert_eq!(requests.len(), 1, "{requests:?}");
@@ -341,7 +364,7 @@ mod tests {
     #[test]
     fn a_descriptor_that_is_no_map_is_refused_by_the_kernel() {
         let file = tempfile::tempfile().unwrap();
-        let error = connections(1, Some(file.as_fd())).unwrap_err();
+        let error = connections(&[1], Some(file.as_fd())).unwrap_err();
         assert!(matches!(error, SockDiagError::Refused { .. }), "{error:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::{io, net::IpAddr, os::fd::BorrowedFd};
 use super::{
     SockDiagError, SocketCookie, SocketInode,
     dump::dump,
-    request::{Protocol, Request},
+    request::{Ports, Protocol, Request},
     wire::{Family, RawSocket, StateSet},
 };
 
@@ -49,7 +49,7 @@ pub struct Listener {
 ///
 /// When the kernel's tables cannot be read.
 pub fn listeners() -> Result<Vec<Listener>, SockDiagError> {
-    matching(None, None)
+    matching(Ports::All, None)
 }
 
 /// The same, with the value that each has in the map of tags (`BPF_MAP_TYPE_SK_STORAGE`).
@@ -58,7 +58,7 @@ pub fn listeners() -> Result<Vec<Listener>, SockDiagError> {
 ///
 /// When the kernel's tables cannot be read, or the caller may not read the tags.
 pub fn tagged_listeners(tags: BorrowedFd<'_>) -> Result<Vec<Listener>, SockDiagError> {
-    matching(None, Some(tags))
+    matching(Ports::All, Some(tags))
 }
 
 /// The TCP listeners on one local port.
@@ -67,13 +67,10 @@ pub fn tagged_listeners(tags: BorrowedFd<'_>) -> Result<Vec<Listener>, SockDiagE
 ///
 /// When the kernel's tables cannot be read.
 pub fn listeners_on(port: u16) -> Result<Vec<Listener>, SockDiagError> {
-    matching(Some(port), None)
+    matching(Ports::One(port), None)
 }
 
-fn matching(
-    port: Option<u16>,
-    tags: Option<BorrowedFd<'_>>,
-) -> Result<Vec<Listener>, SockDiagError> {
+fn matching(ports: Ports, tags: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>, SockDiagError> {
     let mut found = Vec::new();
     for family in Family::ALL {
         let request = Request {
@@ -81,7 +78,7 @@ fn matching(
             family,
             protocol: Protocol::Tcp,
             states: StateSet::LISTEN,
-            port,
+            ports,
             // Only with it does the kernel tell of the upper protocol (`inet_sk_diag_fill`).
             with_tcp_info: true,
             tags,

@@ -2,7 +2,7 @@
 //!
 //! One question is one dump: the kernel walks its socket tables and filters by state and local
 //! port, so asking for one port of a machine with many sockets costs a walk but no copy of the
-//! others. All answers are about the network namespace of the calling thread.
+//! others; asking for several is one walk too. All answers are about the network namespace of the calling thread.
 //!
 //! Layout and semantics: `include/uapi/linux/inet_diag.h`, `net/ipv4/inet_diag.c`,
 //! `net/ipv4/tcp_diag.c`, `net/mptcp/mptcp_diag.c` and `net/core/bpf_sk_storage.c` of Linux 6.12.

@@ -12,12 +12,44 @@ pub(super) struct Request<'a> {
     pub(super) family: Family,
     pub(super) protocol: Protocol,
     pub(super) states: StateSet,
-    /// Only sockets of this local port; the kernel filters. All ports if absent.
-    pub(super) port: Option<u16>,
+    /// Only sockets of these local ports; the kernel filters.
+    pub(super) ports: Ports,
     /// Whether `struct tcp_info` is wanted.
     pub(super) with_tcp_info: bool,
     /// The socket storage whose value is wanted with each socket.
     pub(super) tags: Option<BorrowedFd<'a>>,
+}
+
+/// Local ports that the kernel can filter by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ports {
+    All,
+    One(u16),
+    /// The first and the last one.
+    Span(u16, u16),
+}
+
+impl Ports {
+    /// The least that has all of these; nothing if there are none. One walk over the kernel's table is worth more than a
+    /// filter that lets none but these pass: the table of a machine has some hundred thousand places.
+    pub(super) fn of(ports: &[u16]) -> Option<Self> {
+        let (first, last) = (*ports.iter().min()?, *ports.iter().max()?);
+        Some(if first == last { Self::One(first) } else { Self::Span(first, last) })
+    }
+
+    /// A program for the kernel (`inet_diag_bc_run`) that a socket passes by reaching its end. Each comparison is followed
+    /// by what it compares with; failing it jumps behind the end.
+    fn program(self) -> Option<Vec<u8>> {
+        let Self::Span(first, last) = self else { return None };
+        let mut program = Vec::new();
+        for (code, port, left) in [(INET_DIAG_BC_S_GE, first, 16), (INET_DIAG_BC_S_LE, last, 8)] {
+            for (code, no) in [(code, left + 4), (INET_DIAG_BC_NOP, port)] {
+                program.extend([code, 8]);
+                program.extend(no.to_ne_bytes());
+            }
+        }
+        Some(program)
+    }
 }
 
 /// Which of the protocols that share TCP's ports.
@@ -35,6 +67,9 @@ impl Request<'_> {
         if self.protocol == Protocol::MultipathTcp {
             // The header's protocol field has 8 bits, and 262 does not fit.
             put_attribute(&mut message, INET_DIAG_REQ_PROTOCOL, &IPPROTO_MPTCP.to_ne_bytes());
+        }
+        if let Some(program) = self.ports.program() {
+            put_attribute(&mut message, INET_DIAG_REQ_BYTECODE, &program);
         }
         if let Some(map) = self.tags {
             let mut nested = Vec::new();
@@ -56,7 +91,8 @@ impl Request<'_> {
         message.extend_from_slice(&self.states.bits().to_ne_bytes());
         // struct inet_diag_sockid: ports in network byte order, then what a dump does not filter
         // by.
-        message.extend_from_slice(&self.port.unwrap_or(0).to_be_bytes());
+        let port = if let Ports::One(port) = self.ports { port } else { 0 };
+        message.extend_from_slice(&port.to_be_bytes());
         message.extend_from_slice(&[0; 2 + 16 + 16 + 4]);
         message.extend_from_slice(&[0xff; 8]); // INET_DIAG_NOCOOKIE
     }
@@ -86,9 +122,13 @@ const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLA_F_NESTED: u16 = 0x8000;
 const INET_DIAG_INFO: u8 = 2;
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
+const INET_DIAG_BC_NOP: u8 = 0;
+const INET_DIAG_BC_S_GE: u8 = 2;
+const INET_DIAG_BC_S_LE: u8 = 3;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_MPTCP: u32 = 262;
 
@@ -104,7 +144,7 @@ mod tests {
             family: Family::V4,
             protocol: Protocol::Tcp,
             states: StateSet::LISTEN,
-            port: None,
+            ports: Ports::All,
             with_tcp_info: false,
             tags: None,
         }
@@ -122,9 +162,25 @@ mod tests {
 
     #[test]
     fn the_port_travels_in_network_byte_order() {
-        let message = Request { port: Some(0x1f90), with_tcp_info: true, ..request() }.encode(1);
+        let message =
+            Request { ports: Ports::One(0x1f90), with_tcp_info: true, ..request() }.encode(1);
         assert_eq!(message[24..26], [0x1f, 0x90]);
         assert_eq!(message[18], 1 << 1);
+    }
+
+    #[test]
+    fn several_ports_are_a_span_that_a_program_tells() {
+        assert_eq!(Ports::of(&[]), None);
+        assert_eq!(Ports::of(&[80]), Some(Ports::One(80)));
+        assert_eq!(Ports::of(&[443, 80, 90]), Some(Ports::Span(80, 443)));
+        let program = Ports::Span(80, 443).program().unwrap();
+        assert_eq!(program.len(), 16);
+        let ops: Vec<_> = program.chunks(4).map(|op| (op[0], op[1], [op[2], op[3]])).collect();
+        let expected = [(2, 8, 20_u16), (0, 8, 80), (3, 8, 12), (0, 8, 443)];
+        assert_eq!(ops, expected.map(|(code, yes, no)| (code, yes, no.to_ne_bytes())));
+        let message = Request { ports: Ports::Span(80, 443), ..request() }.encode(1);
+        assert_eq!(message[24..26], [0, 0]);
+        assert_eq!(message[72 + 4..], program);
     }
 
     #[test]
