@@ -29,6 +29,7 @@ mod alarm;
 mod failure;
 mod notes;
 mod pacer;
+mod patience;
 mod recorder;
 mod schedule;
 mod stop;

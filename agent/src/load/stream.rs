@@ -29,8 +29,9 @@ async fn one(
 ) -> Result<(), Failure> {
     let intended = Instant::now();
     client.recorder.begun(Class::Stream, intended);
-    let mut connection =
-        client.connect(Class::Stream, intended, Some(settings.receive_buffer)).await?;
+    let mut kit = client.kit();
+    let buffer = Some(settings.receive_buffer);
+    let mut connection = client.connect(Class::Stream, intended, buffer, &mut kit).await?;
     client.recorder.requested(Class::Stream);
     let generation = take(client, settings, request, &mut connection, stop).await;
     let generation = generation.map_err(|failure| failure.of(connection.identity()))?;
