@@ -35,6 +35,7 @@ mod schedule;
 mod stop;
 
 mod answer;
+mod chunks;
 mod client;
 mod http;
 mod line;
