@@ -3,10 +3,14 @@
 . "$BENCH/lib.sh"
 
 start() {
+    alone "$1"
+    agent attach --port "$PORT"
+}
+
+alone() {
     prepare "$1"
     background $(server "$1")
     until_true listens "$PORT"
-    agent attach --port "$PORT"
 }
 
 upgrade() {

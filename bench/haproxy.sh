@@ -20,3 +20,9 @@ backend nginx
     server nginx 127.0.0.1:8090
 END
 }
+
+alone() {
+    haproxy_backend
+    haproxy_configure "$1"
+    haproxy -D -f haproxy.cfg -p haproxy.pid
+}

@@ -1,6 +1,7 @@
 # What the contenders' scripts have in common. They are run as `sh contenders/NAME.sh start|upgrade|undo VERSION`, in a
 # network namespace and an empty directory of their own. A command returns when the contender would say that it is done.
 # What still runs in the end is killed with the cgroup of the run.
+# `alone 1` starts the same server without anything that an upgrade needs, to compare the speed with.
 #
 # A server tells its version: `/generation` is the number on a line, `/stream` four megabytes of such lines, and an upload
 # to `/upload` is answered with the number.
@@ -10,6 +11,8 @@ PORT=8080
 
 # Most have no way back of their own: the version before is brought in like a new one.
 undo() { upgrade "$1"; }
+# Most that upgrade themselves have nothing beside them before the first upgrade.
+alone() { start "$1"; }
 
 # Waits until a command succeeds, at most ten seconds.
 until_true() {
@@ -65,6 +68,8 @@ END
 # Returns when it listens.
 # By its full path: at a binary upgrade nginx starts what it was started as.
 nginx_run() { "$(command -v nginx)" -p "$PWD" -e "$PWD/error.log" -c "$PWD/$1.conf"; }
+
+nginx_alone() { nginx_configure nginx "$1" "$PORT" && nginx_run nginx; }
 
 # A name that no server of this run has had.
 next_name() {

@@ -1,4 +1,4 @@
-# row: 15
+# row: 16
 # title: agent, Go
 # server: go
 # application: unmodified

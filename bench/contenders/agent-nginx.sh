@@ -1,4 +1,4 @@
-# row: 13
+# row: 14
 # title: agent, nginx
 # server: nginx
 # application: unmodified

@@ -1,4 +1,4 @@
-# row: 14
+# row: 15
 # title: agent, Node
 # server: node
 # application: unmodified

@@ -1,4 +1,4 @@
-# row: 16
+# row: 17
 # title: agent, Python
 # server: python
 # application: unmodified

@@ -1,4 +1,4 @@
-# row: 17
+# row: 18
 # title: agent, Redis
 # server: redis
 # application: unmodified

@@ -1,4 +1,4 @@
-# row: 12
+# row: 13
 # title: haproxy in front (TCP)
 # server: nginx
 # application: unmodified
@@ -7,6 +7,8 @@
 . "$BENCH/lib.sh"
 
 tell() { echo "$1" | socat - "UNIX-CONNECT:$PWD/admin.sock" >>output.log; }
+
+alone() { nginx_alone "$1"; }
 
 run() {
     port=$((PORT + $1))

@@ -6,11 +6,7 @@
 # needs: haproxy nginx
 . "$BENCH/haproxy.sh"
 
-start() {
-    haproxy_backend
-    haproxy_configure "$1"
-    haproxy -D -f haproxy.cfg -p haproxy.pid
-}
+start() { alone "$1"; }
 
 upgrade() {
     haproxy_configure "$1"

@@ -1,10 +1,12 @@
-# row: 11
+# row: 12
 # title: nftables redirect
 # server: nginx
 # application: unmodified
 # way: each version has a port of its own, a rule redirects new connections, conntrack remembers the others
 # needs: nft nginx
 . "$BENCH/lib.sh"
+
+alone() { nginx_alone "$1"; }
 
 run() {
     nginx_configure "version-$1-server" "$1" "$((PORT + $1))"

@@ -6,7 +6,7 @@
 # needs: nginx
 . "$BENCH/lib.sh"
 
-start() { nginx_configure nginx "$1" "$PORT" && nginx_run nginx; }
+start() { nginx_alone "$1"; }
 
 upgrade() {
     nginx_configure nginx "$1" "$PORT"

@@ -1,4 +1,4 @@
-# row: 18
+# row: 19
 # title: Node alone, others started beside it
 # server: node
 # application: unmodified

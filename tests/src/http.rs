@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a client needs that measures: one request, one answer of a known length.
+//! As much of HTTP/1 as a client needs that measures: one request, one answer of a known length.
 
 use std::io::{Read, Write};
 
@@ -53,9 +53,12 @@ struct Head {
 impl Head {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes).context("the head of the answer is no text")?;
-        if !text.starts_with("HTTP/1.1 200 ") {
-            bail!("the answer is no success: {}", text.lines().next().unwrap_or_default());
-        }
+        let keeps = match text.get(.."HTTP/1.1 200 ".len()) {
+            Some("HTTP/1.1 200 ") => true,
+            // It would have to say that it keeps the connection, and nobody has asked it to.
+            Some("HTTP/1.0 200 ") => false,
+            _ => bail!("the answer is no success: {}", text.lines().next().unwrap_or_default()),
+        };
         let value = |name: &str| {
             let mut fields = text.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
             fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, it)| it.trim())
@@ -64,7 +67,8 @@ impl Head {
         Ok(Self {
             end: bytes.len() + 4,
             length: length.parse().with_context(|| format!("the length `{length}`"))?,
-            closes: value("connection").is_some_and(|it| it.eq_ignore_ascii_case("close")),
+            closes: !keeps
+                || value("connection").is_some_and(|it| it.eq_ignore_ascii_case("close")),
         })
     }
 }
@@ -100,6 +104,14 @@ mod tests {
     fn an_answer_may_come_in_pieces() {
         let pieces: [&[u8]; 3] =
             [b"HTTP/1.1 200 OK\r\nConnec", b"tion: close\r\ncontent-length: 2\r\n\r\n1", b"\n"];
+        let mut buffer = Vec::new();
+        let answer = exchange(&mut Pieces(pieces.iter()), b"", &mut buffer).unwrap();
+        assert_eq!(answer, Answer { body: b"1\n", closes: true });
+    }
+
+    #[test]
+    fn version_1_0_closes() {
+        let pieces: [&[u8]; 1] = [b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n1\n"];
         let mut buffer = Vec::new();
         let answer = exchange(&mut Pieces(pieces.iter()), b"", &mut buffer).unwrap();
         assert_eq!(answer, Answer { body: b"1\n", closes: true });

@@ -1,5 +1,7 @@
 //! A request and its answer, in each language.
 
+use rustix::net::SocketType;
+
 use super::http::{self, After};
 use super::plan::Protocol;
 use super::{line, redis};
@@ -14,6 +16,14 @@ pub(super) struct Answer {
 }
 
 impl Protocol {
+    /// What carries it.
+    pub(super) fn transport(&self) -> SocketType {
+        match self {
+            Self::Http { .. } | Self::Line { .. } | Self::Redis => SocketType::STREAM,
+            Self::Datagram { .. } => SocketType::DGRAM,
+        }
+    }
+
     /// The bytes that ask a server which generation it is.
     pub(super) fn request(&self, after: After) -> Vec<u8> {
         match self {

@@ -1,20 +1,20 @@
 //! What the classes share: connecting, asking, and noting the answer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use rustix::net::SocketType;
 
 use super::answer::Answer;
 use super::failure::{Failure, FailureKind, Identity, Progress};
-use super::plan::{Marks, Plan, Protocol, Source};
+use super::patience::{Exhausted, Patience};
+use super::plan::{Marks, Plan, Source};
 use super::recorder::Recorder;
 use super::report::{Class, Observation};
 use super::schedule::{Schedule, Share};
-use super::socket::{CHUNK, Socket};
+use super::socket::{CHUNK, Socket, Unconnected};
 
 /// The view that the clients of one thread have of the run.
 #[derive(Debug)]
@@ -23,6 +23,15 @@ pub(super) struct Client {
     pub(super) recorder: Arc<Recorder>,
     pub(super) share: Share,
     connections: AtomicU64,
+    can_meet_itself: bool,
+}
+
+/// What a client has for one connection after the other: made anew for each it would cost more than the answers do.
+#[derive(Debug)]
+pub(super) struct Kit {
+    pub(super) patience: Patience,
+    /// Of the connection before, to be used again.
+    pub(super) received: Vec<u8>,
 }
 
 /// A connection and what is known of it.
@@ -32,7 +41,6 @@ pub(super) struct Connection {
     pub(super) received: Vec<u8>,
     class: Class,
     id: u64,
-    client: SocketAddr,
     started: Instant,
     connected: Instant,
     generation: Option<u32>,
@@ -40,7 +48,8 @@ pub(super) struct Connection {
 
 impl Client {
     pub(super) fn new(plan: Arc<Plan>, recorder: Arc<Recorder>, share: Share) -> Self {
-        Self { plan, recorder, share, connections: AtomicU64::new(0) }
+        let can_meet_itself = takes_port_for_client(plan.target.port());
+        Self { plan, recorder, share, connections: AtomicU64::new(0), can_meet_itself }
     }
 
     /// The thread's part of an open loop.
@@ -48,41 +57,41 @@ impl Client {
         Schedule { begun: self.recorder.start(), rate, share: self.share }
     }
 
+    pub(super) fn kit(&self) -> Kit {
+        Kit { patience: Patience::new(self.plan.timeout), received: Vec::new() }
+    }
+
     /// Connects, for a request that was due at `intended`.
     pub(super) async fn connect(
         &self,
         class: Class,
         intended: Instant,
-        buffer: Option<u32>,
+        buffer: Option<usize>,
+        kit: &mut Kit,
     ) -> Result<Connection, Failure> {
         let id = self.share.global(self.connections.fetch_add(1, Ordering::Relaxed));
         self.recorder.connecting(class);
         let started = Instant::now();
+        let opened = self.open(id, class, buffer, &mut kit.patience).await;
         let attempt = Identity { started: Some(started), ..Identity::default() };
-        let socket = self.open(id, class, buffer).await.map_err(|failure| failure.of(attempt))?;
+        let socket = opened.map_err(|failure| failure.of(attempt))?;
         let connected = Instant::now();
-        let client = socket
-            .local_addr()
-            .map_err(|error| Failure::talking(&error, Progress::None).of(attempt))?;
-        self.refuse_self(client).map_err(|failure| failure.of(attempt))?;
         let connection = Connection {
             socket,
-            received: Vec::with_capacity(CHUNK),
+            received: std::mem::take(&mut kit.received),
             class,
             id,
-            client,
             started,
             connected,
             generation: None,
         };
-        let handshake = connected.duration_since(started);
-        match connection.socket {
-            Socket::Tcp(_) => {
-                self.recorder.connected(class, connected.duration_since(intended), handshake);
-            }
+        self.refuse_self(&connection).map_err(|failure| failure.of(attempt))?;
+        if self.plan.protocol.transport() == SocketType::DGRAM {
             // Nothing was sent, and so nothing measured.
-            Socket::Udp(_) => return Ok(connection),
+            return Ok(connection);
         }
+        let handshake = connected.duration_since(started);
+        self.recorder.connected(class, connected.duration_since(intended), handshake);
         if handshake >= self.plan.slow {
             let slow = Failure::new(FailureKind::Slow, format!("handshake took {handshake:.3?}"));
             self.recorder.failed(class, slow.of(connection.identity()));
@@ -90,46 +99,22 @@ impl Client {
         Ok(connection)
     }
 
-    async fn open(&self, id: u64, class: Class, buffer: Option<u32>) -> Result<Socket, Failure> {
-        match self.plan.protocol {
-            Protocol::Http { .. } | Protocol::Line { .. } | Protocol::Redis => {
-                self.open_stream(id, class, buffer).await.map(Socket::Tcp)
-            }
-            Protocol::Datagram { .. } => self.open_datagrams(id).await.map(Socket::Udp),
-        }
-    }
-
-    async fn open_stream(
+    async fn open(
         &self,
         id: u64,
         class: Class,
-        buffer: Option<u32>,
-    ) -> Result<TcpStream, Failure> {
+        buffer: Option<usize>,
+        patience: &mut Patience,
+    ) -> Result<Socket, Failure> {
         let socket = self.socket(id, buffer).map_err(|error| Failure::opening(&error))?;
-        let connected =
-            tokio::time::timeout(self.plan.timeout, socket.connect(self.plan.target)).await;
-        match connected {
-            Ok(Ok(stream)) => {
-                // The only packet that a new connection sends is not held back anyhow.
-                if class != Class::OneShot {
-                    let set = stream.set_nodelay(true);
-                    set.map_err(|error| Failure::talking(&error, Progress::None))?;
-                }
-                Ok(stream)
-            }
-            Ok(Err(error)) => Err(Failure::connecting(&error)),
-            Err(_elapsed) => Err(Failure::new(FailureKind::TimedOut, "connect")),
+        let connected = patience.wait_for(socket.connect(self.plan.target)).await;
+        let socket = connected
+            .map_err(|Exhausted| Failure::new(FailureKind::TimedOut, "connect"))?
+            .map_err(|error| Failure::connecting(&error))?;
+        // The only packet that a new connection sends is not held back anyhow.
+        if class != Class::OneShot && self.plan.protocol.transport() == SocketType::STREAM {
+            socket.send_at_once().map_err(|error| Failure::talking(&error, Progress::None))?;
         }
-    }
-
-    async fn open_datagrams(&self, id: u64) -> Result<UdpSocket, Failure> {
-        let local = match (self.plan.source, self.plan.target) {
-            (Source::Spread, _) => SocketAddr::from((spread_source(id), 0)),
-            (Source::Kernel, SocketAddr::V4(_)) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            (Source::Kernel, SocketAddr::V6(_)) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        let socket = UdpSocket::bind(local).await.map_err(|error| Failure::opening(&error))?;
-        socket.connect(self.plan.target).await.map_err(|error| Failure::connecting(&error))?;
         Ok(socket)
     }
 
@@ -139,10 +124,12 @@ impl Client {
         connection: &mut Connection,
         request: &[u8],
         intended: Instant,
+        patience: &mut Patience,
     ) -> Result<Answer, Failure> {
         self.recorder.requested(connection.class);
         connection.received.clear();
-        if connection.socket.unasked() {
+        let datagrams = self.plan.protocol.transport() == SocketType::DGRAM;
+        if datagrams && connection.socket.unasked() {
             let failure =
                 Failure::new(FailureKind::WrongAnswer, "a datagram more than was asked for");
             return Err(failure.of(connection.identity()));
@@ -155,9 +142,9 @@ impl Client {
                 .map_err(|error| Failure::talking(&error, Progress::None))?;
             self.understand(connection).await
         };
-        let answer = match tokio::time::timeout(self.plan.timeout, exchange).await {
+        let answer = match patience.wait_for(exchange).await {
             Ok(answer) => answer.map_err(|failure| failure.of(connection.identity()))?,
-            Err(_elapsed) => {
+            Err(Exhausted) => {
                 let waited = format!("answer, after {} bytes", connection.received.len());
                 let failure = Failure::new(FailureKind::TimedOut, waited);
                 return Err(failure.of(connection.identity()));
@@ -227,23 +214,20 @@ impl Client {
         }
     }
 
-    fn socket(&self, id: u64, buffer: Option<u32>) -> std::io::Result<TcpSocket> {
-        let socket =
-            if self.plan.target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    fn socket(&self, id: u64, buffer: Option<usize>) -> std::io::Result<Unconnected> {
+        let socket = Unconnected::new(self.plan.protocol.transport(), self.plan.target)?;
         if let Some(buffer) = buffer {
-            socket.set_recv_buffer_size(buffer)?;
+            socket.receive_into(buffer)?;
         }
         if self.plan.source == Source::Spread {
-            // Otherwise the port is chosen at bind time, before the target is known, and cannot be shared between targets.
-            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-            socket.bind(SocketAddr::from((spread_source(id), 0)))?;
+            socket.come_from(spread_source(id))?;
         }
         Ok(socket)
     }
 
     /// Without a listener on a port of the ephemeral range, a client can be given that very port and meet itself.
-    fn refuse_self(&self, client: SocketAddr) -> Result<(), Failure> {
-        if client == self.plan.target {
+    fn refuse_self(&self, connection: &Connection) -> Result<(), Failure> {
+        if self.can_meet_itself && connection.client() == Some(self.plan.target) {
             return Err(Failure::new(FailureKind::Refused, "connected to itself"));
         }
         Ok(())
@@ -259,8 +243,13 @@ impl Connection {
 
     /// What is noted with a failure.
     pub(super) fn identity(&self) -> Identity {
-        let Self { started, client, generation, .. } = *self;
-        Identity { started: Some(started), client: Some(client), generation }
+        let Self { started, generation, .. } = *self;
+        Identity { started: Some(started), client: self.client(), generation }
+    }
+
+    /// Its own end. Asked for only when it matters: few do, and it is a system call.
+    fn client(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -271,6 +260,16 @@ impl Connection {
 /// Whether an address can be reached from all of 127.0.0.0/8.
 pub(super) fn takes_spread_sources(target: SocketAddr) -> bool {
     matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
+}
+
+/// Whether the kernel gives such a port to clients, in the network namespace of this thread. Where it does not tell: maybe.
+fn takes_port_for_client(port: u16) -> bool {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
+    let ends = range.and_then(|text| {
+        let (first, last) = text.trim().split_once(char::is_whitespace)?;
+        Some(first.parse().ok()?..=last.trim().parse().ok()?)
+    });
+    ends.is_none_or(|ends: std::ops::RangeInclusive<u16>| ends.contains(&port))
 }
 
 fn spread_source(id: u64) -> Ipv4Addr {

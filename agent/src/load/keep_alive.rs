@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::client::{Client, Connection};
+use super::client::{Client, Connection, Kit};
 use super::failure::Failure;
 use super::http::After;
 use super::pacer::{Pacer, Turn};
@@ -58,6 +58,7 @@ struct Kept {
     request: Vec<u8>,
     /// After how many answers the client ends it.
     most: Option<u32>,
+    kit: Kit,
     connection: Option<Connection>,
     answers: u32,
 }
@@ -65,7 +66,8 @@ struct Kept {
 impl Kept {
     fn new(client: Arc<Client>, most: Option<u32>) -> Self {
         let request = client.plan.protocol.request(After::Keep);
-        Self { client, request, most, connection: None, answers: 0 }
+        let kit = client.kit();
+        Self { client, request, most, kit, connection: None, answers: 0 }
     }
 
     async fn think(mut self, first: Duration, think: Duration, mut stop: Stop) {
@@ -105,12 +107,14 @@ impl Kept {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             None => {
-                let new = self.client.connect(Class::KeepAlive, intended, None).await?;
+                let new = self.client.connect(Class::KeepAlive, intended, None, &mut self.kit);
+                let new = new.await?;
                 self.answers = 0;
                 self.connection.insert(new)
             }
         };
-        let answer = self.client.ask(connection, &self.request, intended).await?;
+        let asked = self.client.ask(connection, &self.request, intended, &mut self.kit.patience);
+        let answer = asked.await?;
         self.answers += 1;
         if !answer.reusable {
             self.connection = None;

@@ -29,11 +29,13 @@ mod alarm;
 mod failure;
 mod notes;
 mod pacer;
+mod patience;
 mod recorder;
 mod schedule;
 mod stop;
 
 mod answer;
+mod chunks;
 mod client;
 mod http;
 mod line;

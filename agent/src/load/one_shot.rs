@@ -35,11 +35,14 @@ pub(super) async fn run(client: Arc<Client>, settings: OneShot, stop: Stop) {
 
 /// A client that connects anew for each request.
 async fn one_after_the_other(client: Arc<Client>, pacer: Arc<Pacer>, request: Arc<[u8]>) {
+    let mut kit = client.kit();
     while let Some(intended) = pacer.next().await {
         client.recorder.begun(Class::OneShot, intended);
         let exchange = async {
-            let mut connection = client.connect(Class::OneShot, intended, None).await?;
-            client.ask(&mut connection, &request, intended).await
+            let mut connection = client.connect(Class::OneShot, intended, None, &mut kit).await?;
+            let asked = client.ask(&mut connection, &request, intended, &mut kit.patience).await;
+            kit.received = connection.received;
+            asked
         };
         if let Err(failure) = exchange.await {
             client.recorder.failed(Class::OneShot, failure);

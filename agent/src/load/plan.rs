@@ -199,8 +199,8 @@ pub struct Stream {
     pub bytes: usize,
     /// The pause between two reads.
     pub pause: Duration,
-    /// The receive buffer; small, or the kernel takes the answer in at once.
-    pub receive_buffer: u32,
+    /// The receive buffer in bytes; small, or the kernel takes the answer in at once.
+    pub receive_buffer: usize,
 }
 
 impl Default for Stream {

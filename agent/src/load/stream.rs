@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::chunks::Chunks;
 use super::client::{Client, Connection};
 use super::failure::{Failure, FailureKind, Progress};
-use super::http::{self, After, Head};
+use super::http::{self, After, Framing, Head};
 use super::plan::Stream;
 use super::report::Class;
 use super::stop::Stop;
@@ -29,8 +30,9 @@ async fn one(
 ) -> Result<(), Failure> {
     let intended = Instant::now();
     client.recorder.begun(Class::Stream, intended);
-    let mut connection =
-        client.connect(Class::Stream, intended, Some(settings.receive_buffer)).await?;
+    let mut kit = client.kit();
+    let buffer = Some(settings.receive_buffer);
+    let mut connection = client.connect(Class::Stream, intended, buffer, &mut kit).await?;
     client.recorder.requested(Class::Stream);
     let generation = take(client, settings, request, &mut connection, stop).await;
     let generation = generation.map_err(|failure| failure.of(connection.identity()))?;
@@ -70,19 +72,16 @@ async fn begin(connection: &mut Connection, request: &[u8]) -> Result<Body, Fail
     loop {
         let ended = connection.receive().await? == 0;
         match Head::parse(&connection.received) {
-            Ok(Some(Head { end, length: Some(length), .. })) => {
-                let mut body = Body::new(length);
+            Ok(Some(Head { end, framing, .. })) => {
+                let mut body = Body::new(framing)?;
                 body.take(&connection.received[end..])?;
                 return Ok(body);
-            }
-            Ok(Some(_)) => {
-                return Err(Failure::new(FailureKind::WrongAnswer, "a stream without a length"));
             }
             Ok(None) if ended => {
                 return Err(Failure::ended(connection.progress(), "within the head"));
             }
             Ok(None) => {}
-            Err(reason) => return Err(Failure::new(FailureKind::WrongAnswer, reason)),
+            Err(reason) => return Err(wrong(reason)),
         }
     }
 }
@@ -108,9 +107,20 @@ async fn read(
 /// A body as far as it was read.
 #[derive(Debug)]
 struct Body {
-    length: u64,
+    extent: Extent,
     read: u64,
     mark: Mark,
+}
+
+/// Where a body ends.
+#[derive(Debug)]
+enum Extent {
+    Length(u64),
+    /// With the part of them that was not understood yet.
+    Chunks {
+        chunks: Chunks,
+        rest: Vec<u8>,
+    },
 }
 
 /// A body that begins with a generation's number on a line must repeat that line to its end, so that bytes of two servers
@@ -126,21 +136,39 @@ enum Mark {
 }
 
 impl Body {
-    fn new(length: u64) -> Self {
-        Self { length, read: 0, mark: Mark::Reading(Vec::new()) }
+    fn new(framing: Framing) -> Result<Self, Failure> {
+        let extent = match framing {
+            Framing::Length(length) => Extent::Length(length),
+            Framing::Chunks => Extent::Chunks { chunks: Chunks::default(), rest: Vec::new() },
+            Framing::UntilEnd => return Err(wrong("a stream without a length or chunks")),
+        };
+        Ok(Self { extent, read: 0, mark: Mark::Reading(Vec::new()) })
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        for byte in bytes {
-            self.take_one(*byte)?;
+        match &mut self.extent {
+            Extent::Length(_) => self.take_content(bytes)?,
+            Extent::Chunks { chunks, rest } => {
+                rest.extend_from_slice(bytes);
+                let mut content = Vec::new();
+                let taken = chunks.decode(rest, &mut content).map_err(wrong)?;
+                rest.drain(..taken);
+                self.take_content(&content)?;
+            }
         }
-        if self.read > self.length {
-            return Err(Failure::new(
-                FailureKind::WrongAnswer,
-                format!("more than {} bytes", self.length),
-            ));
+        match &self.extent {
+            Extent::Length(length) if self.read > *length => {
+                Err(wrong(format!("more than {length} bytes")))
+            }
+            Extent::Chunks { rest, .. } if self.complete() && !rest.is_empty() => {
+                Err(wrong(format!("{} bytes more than its chunks", rest.len())))
+            }
+            Extent::Length(_) | Extent::Chunks { .. } => Ok(()),
         }
-        Ok(())
+    }
+
+    fn take_content(&mut self, content: &[u8]) -> Result<(), Failure> {
+        content.iter().try_for_each(|byte| self.take_one(*byte))
     }
 
     fn take_one(&mut self, byte: u8) -> Result<(), Failure> {
@@ -154,10 +182,7 @@ impl Body {
             Mark::Repeated { line, .. } => {
                 let place = usize::try_from(self.read).unwrap_or_default() % line.len();
                 if line[place] != byte {
-                    return Err(Failure::new(
-                        FailureKind::WrongAnswer,
-                        format!("byte {} is foreign", self.read),
-                    ));
+                    return Err(wrong(format!("byte {} is foreign", self.read)));
                 }
             }
             Mark::Other => {}
@@ -167,7 +192,10 @@ impl Body {
     }
 
     fn complete(&self) -> bool {
-        self.read >= self.length
+        match &self.extent {
+            Extent::Length(length) => self.read >= *length,
+            Extent::Chunks { chunks, .. } => chunks.complete(),
+        }
     }
 
     fn generation(&self) -> Option<u32> {
@@ -178,7 +206,10 @@ impl Body {
     }
 
     fn describe(&self) -> String {
-        format!("body, after {} of {} bytes", self.read, self.length)
+        match &self.extent {
+            Extent::Length(length) => format!("body, after {} of {length} bytes", self.read),
+            Extent::Chunks { .. } => format!("body, after {} bytes in chunks", self.read),
+        }
     }
 }
 
@@ -192,6 +223,10 @@ impl Mark {
     }
 }
 
+fn wrong(reason: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::WrongAnswer, reason)
+}
+
 const QUICK_BUFFER: usize = 256 * 1024;
 /// Long enough for any number.
 const LONGEST_LINE: usize = 12;
@@ -202,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_body_of_repeated_numbers_tells_its_generation() {
-        let mut body = Body::new(8);
+        let mut body = Body::new(Framing::Length(8)).unwrap();
         body.take(b"12\n1").unwrap();
         body.take(b"2\n12").unwrap();
         assert!(body.complete());
@@ -211,16 +246,29 @@ mod tests {
 
     #[test]
     fn bytes_of_another_generation_are_found() {
-        let mut body = Body::new(8);
+        let mut body = Body::new(Framing::Length(8)).unwrap();
         body.take(b"1\n1\n").unwrap();
         assert_eq!(body.take(b"2\n").unwrap_err().kind, FailureKind::WrongAnswer);
     }
 
     #[test]
     fn unmarked_content_is_only_counted() {
-        let mut body = Body::new(8);
+        let mut body = Body::new(Framing::Length(8)).unwrap();
         body.take(b"ab\ncdefg").unwrap();
         assert!(body.complete());
         assert_eq!(body.generation(), None);
+    }
+
+    #[test]
+    fn chunks_are_read_to_their_end_and_no_further() {
+        let mut body = Body::new(Framing::Chunks).unwrap();
+        for part in [&b"3\r\n1\n"[..], b"1\r", b"\n1\r\n\n\r\n0\r", b"\n\r"] {
+            body.take(part).unwrap();
+            assert!(!body.complete());
+        }
+        body.take(b"\n").unwrap();
+        assert!(body.complete());
+        assert_eq!((body.generation(), body.read), (Some(1), 4));
+        assert_eq!(body.take(b"1").unwrap_err().kind, FailureKind::WrongAnswer);
     }
 }

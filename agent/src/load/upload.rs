@@ -29,7 +29,7 @@ async fn one(
 ) -> Result<(), Failure> {
     let intended = Instant::now();
     client.recorder.begun(Class::Upload, intended);
-    let mut connection = client.connect(Class::Upload, intended, None).await?;
+    let mut connection = client.connect(Class::Upload, intended, None, &mut client.kit()).await?;
     client.recorder.requested(Class::Upload);
     let generation = send(client, settings, head, &mut connection, stop).await;
     let generation = generation.map_err(|failure| failure.of(connection.identity()))?;

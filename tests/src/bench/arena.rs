@@ -21,6 +21,8 @@ use crate::stage::Stage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Start,
+    /// Start the same server without anything that an upgrade needs.
+    Alone,
     Upgrade,
     Undo,
 }
@@ -36,14 +38,14 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Starts version 1.
-    pub(super) fn open(contender: &Contender, cores: &Cores) -> Result<Self> {
+    /// Starts version 1, as the contender (`Start`) or `Alone`.
+    pub(super) fn open(contender: &Contender, how: Verb, cores: &Cores) -> Result<Self> {
         let stage = Stage::new()?;
         let cgroup = Cgroup::make(stage.agent.cgroup())?;
         let directory = servers::directory("bench")?;
         let script = contender.script();
         let arena = Self { cgroup, stage, directory, cores: cores.clone(), script };
-        arena.act(Verb::Start, 1)?;
+        arena.act(how, 1)?;
         Ok(arena)
     }
 
@@ -72,6 +74,7 @@ impl Arena {
     fn command(&self, verb: Verb, version: u32) -> Result<Command> {
         let verb = match verb {
             Verb::Start => "start",
+            Verb::Alone => "alone",
             Verb::Upgrade => "upgrade",
             Verb::Undo => "undo",
         };

@@ -16,7 +16,7 @@ pub struct Contender {
     pub row: u32,
     /// What it is called there.
     pub title: String,
-    /// The program that answers. Those of one name can be compared in speed.
+    /// The program that answers.
     pub server: String,
     /// What the application has to do for it.
     pub application: String,

@@ -91,7 +91,7 @@ fn plots(results: &Results) -> [(&'static str, String); 3] {
         .collect();
     let steady: Vec<Row> = sums
         .iter()
-        .filter_map(|sum| row(sum, sum.steady().map(|[new, _]| new), |spread| spread.maximum))
+        .filter_map(|sum| row(sum, sum.steady().map(|(new, _kept)| new), |spread| spread.maximum))
         .collect();
     let undo: Vec<Row> = sums
         .iter()
@@ -114,7 +114,7 @@ fn plots(results: &Results) -> [(&'static str, String); 3] {
         (
             "steady",
             plot::rows(
-                "Requests per second on new connections, by those of the server alone",
+                "Requests per second on new connections, by those of the same server alone",
                 Scale::Linear,
                 0.0,
                 &steady,

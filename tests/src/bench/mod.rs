@@ -3,7 +3,7 @@
 //! - `contender`: the scripts in `bench/contenders`, one for each way to upgrade a server
 //! - `arena`: one contender in a network namespace, a directory and a cgroup of its own
 //! - `turn`: clients of every class while it is upgraded, and what they saw
-//! - `steady`: its speed against that of the server alone
+//! - `steady`: its speed against that of the same server alone
 //! - `agent`: the agent by itself, and every target against what was measured
 //! - `results`, `machine`, `spread`: what was found, on what, and many values in few
 //! - `tables`, `plot`, `document`: how it is shown
@@ -32,12 +32,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::arena::Arena;
 pub use self::contender::Contender;
 use self::machine::Circumstances;
 use self::results::Results;
 pub use self::results::{Act, Steady, Switch, Turn};
 pub use self::turn::Rules;
+use self::turn::Speed;
 use crate::agent::Agent;
 use crate::interrupt::Interrupt;
 use crate::measure::cores::Cores;
@@ -64,7 +64,7 @@ pub fn run() -> ExitCode {
 ///
 /// If it cannot have it.
 pub fn turn(contender: &Contender, rules: &Rules) -> Result<Turn> {
-    turn::take(contender, rules, 1, &Cores::find()?, None)
+    turn::take(contender, rules, 1, &Cores::find()?, Speed::LeftOut)
 }
 
 fn bench(arguments: &Arguments) -> Result<String> {
@@ -108,16 +108,13 @@ fn compare(rounds: u32, arguments: &Arguments) -> Result<Results> {
     let gaps = gaps(&contenders)?;
     let mut results = Results { circumstances, contenders, gaps, turns: Vec::new() };
     for round in 1..=rounds {
-        let alone = Arena::open(&Contender::named(ALONE)?, &cores)?;
         for contender in &results.contenders {
             interrupt.check()?;
             if results.gaps.contains_key(&contender.name) {
                 continue;
             }
             eprintln!("bench: round {round} of {rounds}: {}", contender.title);
-            let comparable = contender.server == SERVER;
-            let alone = Some(&alone).filter(|_| comparable);
-            match turn::take(contender, &RULES, round, &cores, alone) {
+            match turn::take(contender, &RULES, round, &cores, Speed::Compared) {
                 Ok(turn) => results.turns.push(turn),
                 Err(error) => {
                     eprintln!("bench: {}: {error:#}", contender.title);
@@ -170,7 +167,4 @@ impl Arguments {
     }
 }
 
-/// What all others of the same server are compared with.
-const ALONE: &str = "direct";
-const SERVER: &str = "nginx";
 const RULES: Rules = Rules { upgrades: 3, interval: Duration::from_secs(2), rate: 1_500 };

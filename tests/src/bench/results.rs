@@ -72,13 +72,13 @@ pub struct Switch {
     pub agent_cpu_ms: Option<f64>,
 }
 
-/// Requests per second of the contender, and of the server alone right before or after.
+/// Requests per second of the contender, and of the same server alone right before or after.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Steady {
     /// Each request on a new connection: alone, contender.
     pub new: [f64; 2],
-    /// One request after the other on connections that are kept: alone, contender.
-    pub kept: [f64; 2],
+    /// One request after the other on connections that are kept: alone, contender. Nothing if the server keeps none.
+    pub kept: Option<[f64; 2]>,
 }
 
 impl Turn {

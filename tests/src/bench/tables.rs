@@ -40,11 +40,23 @@ impl<'a> Sum<'a> {
         Spread::of(self.turns.iter().map(each))
     }
 
-    /// Requests per second by those of the server alone: on new connections, on kept ones.
-    pub(super) fn steady(&self) -> Option<[Spread; 2]> {
+    /// Requests per second by those of the same server alone: on new connections, and on kept ones if there are any.
+    pub(super) fn steady(&self) -> Option<(Spread, Option<Spread>)> {
         let steady = || self.turns.iter().filter_map(|turn| turn.steady);
-        let new = Spread::of(steady().map(|it| it.new[1] / it.new[0]))?;
-        Some([new, Spread::of(steady().map(|it| it.kept[1] / it.kept[0]))?])
+        let ratio = |[alone, contender]: [f64; 2]| contender / alone;
+        let new = Spread::of(steady().map(|it| ratio(it.new)))?;
+        Some((new, Spread::of(steady().filter_map(|it| it.kept).map(ratio))))
+    }
+
+    /// What the server alone can do.
+    fn alone(&self) -> String {
+        let steady = || self.turns.iter().filter_map(|turn| turn.steady);
+        let median = |values: Vec<f64>| {
+            Spread::of(values).map_or(NOTHING.to_owned(), |it| grouped(it.median.round() as u64))
+        };
+        let new = median(steady().map(|it| it.new[0]).collect());
+        let kept = median(steady().filter_map(|it| it.kept).map(|kept| kept[0]).collect());
+        format!("{new} / {kept}")
     }
 
     fn kinds(&self) -> BTreeMap<String, u64> {
@@ -69,8 +81,10 @@ pub(super) fn short(results: &Results) -> String {
         "--- | --- | ---: | ---: | ---: | ---:",
     );
     for sum in &Sum::all(results) {
-        let steady =
-            sum.steady().map(|[new, kept]| format!("{:.2} / {:.2}", new.median, kept.median));
+        let steady = sum.steady().map(|(new, kept)| {
+            let kept = kept.map_or(NOTHING.to_owned(), |kept| format!("{:.2}", kept.median));
+            format!("{:.2} / {kept}", new.median)
+        });
         let undo = Spread::of(sum.acts(Act::Undo).filter_map(Switch::complete_ms));
         table.row(&[
             sum.contender.title.clone(),
@@ -178,13 +192,14 @@ pub(super) fn times(results: &Results) -> String {
 /// What it takes of the server's speed.
 pub(super) fn steady(results: &Results) -> String {
     let mut table = Table::new(
-        "contender | a new connection per request | kept connections",
-        "--- | ---: | ---:",
+        "contender | server | alone, new / kept per second | a new connection per request | kept connections",
+        "--- | --- | ---: | ---: | ---:",
     );
     for sum in &Sum::all(results) {
-        if let Some([new, kept]) = sum.steady() {
-            table.row(&[sum.contender.title.clone(), new.shown(3), kept.shown(3)]);
-        }
+        let Some((new, kept)) = sum.steady() else { continue };
+        let Contender { title, server, .. } = sum.contender;
+        let kept = kept.map_or(NOTHING.to_owned(), |kept| kept.shown(3));
+        table.row(&[title.clone(), server.clone(), sum.alone(), new.shown(3), kept]);
     }
     table.text
 }

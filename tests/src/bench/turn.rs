@@ -28,6 +28,13 @@ pub struct Rules {
     pub rate: u32,
 }
 
+/// Whether the speed of a contender is compared with that of its server alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speed {
+    Compared,
+    LeftOut,
+}
+
 /// A switch as it was made, before anybody knows what the clients saw.
 #[derive(Debug)]
 struct Made {
@@ -39,7 +46,7 @@ struct Made {
     cpu: Option<Duration>,
 }
 
-/// Lets one contender have its turn. `alone` is the same server without anything, to compare the speed with.
+/// Lets one contender have its turn.
 ///
 /// # Errors
 ///
@@ -49,12 +56,12 @@ pub(super) fn take(
     rules: &Rules,
     round: u32,
     cores: &Cores,
-    alone: Option<&Arena>,
+    speed: Speed,
 ) -> Result<Turn> {
-    let arena = Arena::open(contender, cores)?;
-    let steady = match alone {
-        Some(alone) => Some(steady::compare(alone, &arena, cores, round)?),
-        None => None,
+    let arena = Arena::open(contender, Verb::Start, cores)?;
+    let steady = match speed {
+        Speed::Compared => steady::compare(contender, &arena, cores, round)?,
+        Speed::LeftOut => None,
     };
     let running = cores.on_clients(|| Ok(Load::start(plan(contender, &arena, rules)?)?))?;
     until_answers(&running, 1, WARM)?;

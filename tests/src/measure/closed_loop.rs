@@ -66,7 +66,7 @@ pub(crate) fn run(
 #[derive(Debug)]
 pub(crate) struct Client {
     address: SocketAddr,
-    /// What every answer must be.
+    /// What every answer must be, but for white space at its end.
     expected: Vec<u8>,
     buffer: Vec<u8>,
 }
@@ -78,7 +78,7 @@ impl Client {
 
     /// One that must be answered by this generation.
     pub(crate) fn of(address: SocketAddr, generation: u32) -> Self {
-        let expected = format!("{generation}\n").into_bytes();
+        let expected = generation.to_string().into_bytes();
         Self { address, expected, buffer: Vec::new() }
     }
 
@@ -86,7 +86,7 @@ impl Client {
     pub(crate) fn once(&mut self) -> Result<()> {
         let mut stream = self.connect()?;
         let answer = http::exchange(&mut stream, LAST_REQUEST, &mut self.buffer)?;
-        ensure!(answer.body == self.expected, "another generation answered");
+        ensure!(answer.body.trim_ascii_end() == self.expected, "another generation answered");
         ensure!(stream.read(&mut [0])? == 0, "there is more after the answer");
         Ok(())
     }
@@ -106,7 +106,10 @@ impl Client {
             let mut stream = self.connect()?;
             while Instant::now() < until {
                 let answer = http::exchange(&mut stream, REQUEST, &mut self.buffer)?;
-                ensure!(answer.body == self.expected, "another generation answered");
+                ensure!(
+                    answer.body.trim_ascii_end() == self.expected,
+                    "another generation answered"
+                );
                 answers += 1;
                 if answer.closes {
                     break;

@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 /// server that stalls shows it. Without any of --rate, --connections, --streams and --uploads, 100 new connections per
 /// second. Needs no root and no agent, and has nothing to do with one.
 ///
-/// A right answer over HTTP has status 200, a Content-Length or the end of the connection as its end, and at most 64 KiB
-/// but for streams. Over TCP it is a line, over UDP a datagram.
+/// A right answer over HTTP has status 200, a Content-Length, chunks, or the end of the connection as its end, and at most
+/// 64 KiB but for streams. Over TCP it is a line, over UDP a datagram.
 ///
 /// Which generation answered: over HTTP, the number in a header `Generation`, else a body that is nothing but a number;
 /// over TCP and UDP, the last word of the answer, if it is a number.
@@ -105,7 +105,7 @@ pub(in crate::cli) struct ExchangeOptions {
     #[arg(value_parser = path)]
     pub(in crate::cli) path: String,
 
-    /// The path of the large answer, which has to say its length
+    /// The path of the large answer, which has a length or chunks
     #[arg(long, env = "AGENT_STREAM_PATH", value_name = "PATH", default_value = "/stream")]
     #[arg(value_parser = path)]
     pub(in crate::cli) stream_path: String,

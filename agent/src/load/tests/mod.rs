@@ -2,6 +2,7 @@
 
 mod faults;
 mod languages;
+mod node;
 mod server;
 
 use std::collections::BTreeMap;
