@@ -281,3 +281,15 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const FIRST_SOURCE: u8 = 2;
 /// From 127.0.0.2 to 127.0.0.250.
 const SOURCES: u64 = 249;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ports_of_the_kernels_range_can_be_met_by_oneself() {
+        let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert!(takes_port_for_client(given.port()));
+        assert!(!takes_port_for_client(1));
+    }
+}

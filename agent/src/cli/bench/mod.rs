@@ -1,6 +1,16 @@
 //! `agent bench`: load on any server, and an honest account of what became of it.
 //!
 //! `plan` says what the options mean, `verdict` whether a run was a success, `answer` how it is told.
+//!
+//! # What limits it
+//!
+//! The kernel: on loopback the client's core does the work of both ends for the packets that the client sends. One thread on
+//! one core of a Xeon at 2.5 GHz, nginx on the other one and little else on the machine, made 22,100 to 23,400 new connections per
+//! second, each with 43 to 45 µs of processor time, of which 5 to 7 µs are outside the kernel, and 85,000 requests per second
+//! on kept connections. In the same run the smallest loop that does the same (socket, bind, connect, send, receive, close),
+//! one connection after the other, made 15,500 to 15,800 with 38 to 40 µs each, because it waits for each answer; 64 at a time
+//! without an event loop made 31,800 to 32,800 with 27 µs. That is the limit: 1.4 times what this does. The difference is an event
+//! loop, which has to know which of many connections is ready, and caches that go cold between the steps of one of them.
 
 mod answer;
 mod plan;
