@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "a system call is reached by its number")]
 
 pub mod steered;
+pub mod yardsticks;
 
 use std::io;
 use std::net::SocketAddr;

@@ -29,13 +29,13 @@ pub(super) struct Attach {
 }
 
 /// Attaches and detaches again and again. Leaves the agent running and the port attached.
-pub(super) fn measure(bench: &mut Bench) -> Result<Attach> {
+pub(super) fn measure(bench: &mut Bench, rounds: u32) -> Result<Attach> {
     say("attach and detach under load");
     let clients = bench.stage.load(bench.server.plan().generations(1..=1))?;
     stage::until_answers(&clients, 1, 20)?;
     let (first_attach, last_detach) = repeat(bench, WITH_START)?;
     bench.start_agent()?;
-    let (attach, detach) = repeat(bench, RUNNING)?;
+    let (attach, detach) = repeat(bench, rounds.saturating_mul(RUNNING).min(MOST))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let seen = runtime.block_on(clients.stop()).summary;
     ensure!(seen.failures() == 0, "clients were disturbed by attach or detach:\n{seen}");
@@ -65,4 +65,7 @@ fn repeat(bench: &Bench, times: u32) -> Result<(Vec<Duration>, Vec<Duration>)> {
 }
 
 const WITH_START: u32 = 10;
-const RUNNING: u32 = 30;
+/// With the agent running, for each round.
+const RUNNING: u32 = 90;
+/// A thousand with the others.
+const MOST: u32 = 1_000 - WITH_START;

@@ -2,6 +2,7 @@
 //!
 //! - `bench`: the server, the agent and the namespace that are measured, and running a command against the clock
 //! - `attach`: taking charge of a port and handing it back, under load
+//! - `decision`: one decision of the kernel's program by itself
 //! - `steering`: the time that the kernel spends in our programs
 //! - `steady`: requests to a port that is attached against one that is not
 //! - `switch`: putting the other generation back, again and again
@@ -21,6 +22,7 @@ mod bench;
 pub(crate) mod closed_loop;
 mod control;
 pub(crate) mod cores;
+mod decision;
 mod growth;
 mod idle;
 mod memory;
@@ -85,7 +87,8 @@ fn print(arguments: &Arguments) -> Result<String> {
 pub(crate) fn measure(interrupt: &Interrupt, rounds: u32) -> Result<Report> {
     let mut bench = Bench::set(interrupt.clone())?;
     let machine = Machine::with_cores(bench.cores.count())?;
-    let attach = attach::measure(&mut bench)?;
+    let attach = attach::measure(&mut bench, rounds)?;
+    let decision = decision::measure(rounds)?;
     let steering = steering::measure(&bench, rounds)?;
     let steady = steady::measure(&bench, rounds)?;
     let switch = switch::measure(&bench)?;
@@ -93,7 +96,7 @@ pub(crate) fn measure(interrupt: &Interrupt, rounds: u32) -> Result<Report> {
     let memory = memory::measure(&bench)?;
     drop(bench);
     let growth = growth::measure(interrupt, &Sizes::for_rounds(rounds))?;
-    Ok(Report { machine, rounds, attach, steering, steady, switch, idle, memory, growth })
+    Ok(Report { machine, rounds, attach, decision, steering, steady, switch, idle, memory, growth })
 }
 
 /// What `cargo xtask measure` passes on: `measure ROUNDS FILE`, or `measure SIZES FILE` for growth alone.

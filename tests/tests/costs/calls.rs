@@ -9,12 +9,12 @@ use aya::maps::{Array, MapData};
 use aya::programs::RawTracePoint;
 use aya::{Ebpf, EbpfLoader};
 use nix::libc;
+use tests::lookup::yardsticks::YARDSTICKS;
 use tests::servers::{Script, Server as _};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
 use crate::limits::{self, Cost};
-use crate::lookups::YARDSTICKS;
 
 const PORT: u16 = 8080;
 const UPGRADES: u32 = 5;

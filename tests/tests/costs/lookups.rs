@@ -6,53 +6,22 @@
 //! with a key of four bytes. All are run by the kernel itself in turns (`BPF_PROG_TEST_RUN`), and of each the
 //! fastest turn counts, since whatever else runs can only make it slower. One lookup more, or a division, shows.
 
-use std::fs;
-
 use agent_ebpf::steering::{FULL_SHARE, Steering};
-use anyhow::{Context as _, Result};
-use aya::Ebpf;
-use aya::maps::HashMap;
-use aya::programs::SkLookup;
-use tests::lookup::steered::{PORT, Steered, cookie, listener, lookup};
+use anyhow::Result;
+use tests::lookup::steered::{PORT, Steered, cookie, listener};
+use tests::lookup::yardsticks::{Yardstick, Yardsticks};
 
 use crate::limits::{self, Cost};
 
-/// Where `cargo xtask build` puts it.
-pub(crate) const YARDSTICKS: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/yardsticks.o");
-
 const TURNS: u32 = 25;
 const RUNS: u32 = 100_000;
-
-/// Programs to compare with.
-struct Yardsticks {
-    ebpf: Ebpf,
-}
-
-impl Yardsticks {
-    fn load() -> Result<Self> {
-        let mut ebpf = Ebpf::load(&fs::read(YARDSTICKS)?)?;
-        let table = ebpf.map_mut("TABLE").context("the table")?;
-        HashMap::<_, u32, u64>::try_from(table)?.insert(1, 1, 0)?;
-        for name in ["nothing", "eight_lookups"] {
-            let program = ebpf.program_mut(name).with_context(|| name.to_owned())?;
-            <&mut SkLookup>::try_from(program)?.load()?;
-        }
-        Ok(Self { ebpf })
-    }
-
-    fn run(&self, name: &str) -> Result<u32> {
-        let program: &SkLookup = self.ebpf.program(name).context("a yardstick")?.try_into()?;
-        Ok(lookup(PORT).run(program.fd()?, RUNS)?.nanoseconds)
-    }
-}
 
 /// What a lookup of this port costs, in lookups of a hash map.
 fn cost(steered: &Steered, yardsticks: &Yardsticks, port: u16) -> Result<f64> {
     let [mut nothing, mut eight, mut run] = [u32::MAX; 3];
     for _ in 0..TURNS {
-        nothing = nothing.min(yardsticks.run("nothing")?);
-        eight = eight.min(yardsticks.run("eight_lookups")?);
+        nothing = nothing.min(yardsticks.run(Yardstick::Nothing, RUNS)?);
+        eight = eight.min(yardsticks.run(Yardstick::EightLookups, RUNS)?);
         run = run.min(steered.look_up(port, RUNS)?.nanoseconds);
     }
     eprintln!("{run} ns; nothing takes {nothing} ns, eight lookups {eight} ns");
