@@ -10,7 +10,10 @@ use super::{
 use crate::{
     api::Problem,
     datapath::ListenerToAdopt,
-    host::sock_diag::{self, Listener},
+    host::{
+        holders,
+        sock_diag::{self, Listener},
+    },
     rollout::{Event, ListenerRecord, Origin, PortHold},
     service::{Endpoint, GenerationId},
 };
@@ -31,15 +34,11 @@ impl Agent {
     }
 
     fn listeners_held_by(&self, generation: GenerationId) -> Result<Vec<Listener>, Problem> {
-        let pids: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
+        let pids = self.pids_of(generation)?;
         let all = sock_diag::listeners()?;
         let inodes = all.iter().map(|listener| listener.inode).collect();
-        let held: HashSet<_> = crate::host::holders::holders(&inodes)?
-            .found
-            .into_iter()
-            .filter(|holder| pids.contains(&holder.pid))
-            .flat_map(|holder| holder.inodes)
-            .collect();
+        let holders = holders::holders_among(pids, &inodes)?.found;
+        let held: HashSet<_> = holders.into_iter().flat_map(|holder| holder.inodes).collect();
         Ok(all.into_iter().filter(|listener| held.contains(&listener.inode)).collect())
     }
 

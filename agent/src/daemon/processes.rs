@@ -10,6 +10,7 @@ use super::{
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     host::{
+        cgroup::Cgroup,
         holders,
         process::{Ending, Pid, Process, ProcessError},
         sock_diag::{self, Listener, SocketInode},
@@ -24,7 +25,10 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(super) fn pids_of(&self, generation: GenerationId) -> Result<Vec<Pid>, Problem> {
-        Ok(self.processes_of(generation)?.iter().map(Process::pid).collect())
+        match self.cgroup_of(generation)? {
+            Some(cgroup) => members(&cgroup),
+            None => Ok(self.processes_of(generation)?.iter().map(Process::pid).collect()),
+        }
     }
 
     /// The same, held: what is done to them can hit nobody who gets one of their numbers later.
@@ -34,10 +38,8 @@ impl Agent {
     /// When they cannot be listed.
     pub(super) fn processes_of(&self, generation: GenerationId) -> Result<Vec<Process>, Problem> {
         if let Some(cgroup) = self.cgroup_of(generation)? {
-            let members =
-                || cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error));
             let mut opened = Vec::new();
-            for pid in members()? {
+            for pid in members(&cgroup)? {
                 match Process::open(pid) {
                     Ok(process) => opened.push(process),
                     Err(ProcessError::Gone { .. }) => {}
@@ -45,7 +47,7 @@ impl Agent {
                 }
             }
             // Whose number was given to a stranger before it was opened is not in the group any more.
-            let still: HashSet<_> = members()?.into_iter().collect();
+            let still: HashSet<_> = members(&cgroup)?.into_iter().collect();
             return Ok(opened.into_iter().filter(|it| still.contains(&it.pid())).collect());
         }
         let record = self.record(generation.service);
@@ -187,6 +189,11 @@ impl Agent {
             self.journal.note(&name, Some(generation.number), kind, message);
         }
     }
+}
+
+/// The kernel leaves those out that are dead and not reaped yet (`css_task_iter_advance`).
+fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, Problem> {
+    cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
 }
 
 /// A process that has ended meanwhile needs no signal.

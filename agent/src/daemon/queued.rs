@@ -271,8 +271,8 @@ impl Agent {
         if accepted.is_empty() || pids.is_empty() {
             return Ok(HashSet::new());
         }
-        let holders = holders::holders(&accepted)?.found.into_iter();
-        Ok(holders.filter(|it| pids.contains(&it.pid)).flat_map(|it| it.inodes).collect())
+        let holders = holders::holders_among(pids, &accepted)?.found;
+        Ok(holders.into_iter().flat_map(|it| it.inodes).collect())
     }
 }
 

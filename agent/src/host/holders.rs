@@ -26,7 +26,7 @@ pub struct Holder {
 /// What a search for holders found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
-    /// The processes, by rising number.
+    /// The processes, in the order in which they were looked at; of a whole machine by rising number.
     pub found: Vec<Holder>,
     /// How many processes did not let us look. One of them may hold a socket too.
     pub refused: usize,
@@ -41,8 +41,21 @@ pub struct Holders {
 ///
 /// When `/proc` itself cannot be read, or no descriptor is left to read it with.
 pub fn holders(inodes: &HashSet<SocketInode>) -> Result<Holders, ProcessError> {
+    holders_among(all_pids()?, inodes)
+}
+
+/// Those of some processes that hold one of these sockets. It costs as many system calls as they have descriptors,
+/// where [`holders`] looks at those of the whole machine.
+///
+/// # Errors
+///
+/// When no descriptor is left to read theirs with.
+pub fn holders_among(
+    pids: impl IntoIterator<Item = Pid>,
+    inodes: &HashSet<SocketInode>,
+) -> Result<Holders, ProcessError> {
     let mut holders = Holders::default();
-    for pid in all_pids()? {
+    for pid in pids {
         match sockets_of(pid, inodes) {
             Ok(inodes) if inodes.is_empty() => {}
             Ok(inodes) => holders.found.push(Holder { pid, inodes }),
@@ -262,6 +275,8 @@ mod tests {
         assert!(pids.is_superset(&HashSet::from([Pid::ours(), sleeper.pid()])), "{found:?}");
         assert!(found.iter().all(|holder| holder.inodes == HashSet::from([inode(&socket)])));
         assert!(found.is_sorted_by_key(|holder| holder.pid));
+        let among = holders_among([sleeper.pid()], &HashSet::from([inode(&socket)])).unwrap().found;
+        assert_eq!(among.iter().map(|holder| holder.pid).collect::<Vec<_>>(), [sleeper.pid()]);
         assert_eq!(roots(&[Pid::ours(), sleeper.pid()]).unwrap(), [Pid::ours()]);
         drop(other);
     }
