@@ -11,7 +11,7 @@ use super::{
     SockDiagError, SocketCookie, SocketInode,
     dump::dump,
     request::{Ports, Protocol, Request},
-    wire::{Family, RawSocket, StateSet},
+    wire::{RawSocket, StateSet},
 };
 
 /// One TCP connection of this machine's side: a flow, or one that waits to be accepted.
@@ -139,27 +139,16 @@ pub fn connections(
     ports: &[u16],
     tags: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<Connection>, SockDiagError> {
-    let mut found = Vec::new();
-    let Some(span) = Ports::of(ports) else { return Ok(found) };
-    let wanted: HashSet<_> = ports.iter().copied().collect();
-    let mut seen = HashSet::new();
-    for family in Family::ALL {
-        let request = Request {
-            what: "connections",
-            family,
-            protocol: Protocol::Tcp,
-            states: StateSet::CONNECTED,
-            ports: span,
-            with_tcp_info: true,
-            tags,
-        };
-        // The walk resumes by position in a hash chain, so a change in the chain can repeat a
-        // socket.
-        let sockets = dump(&request)?.into_iter();
-        let sockets = sockets.filter(|it| wanted.contains(&it.local.1) && seen.insert(it.cookie));
-        found.extend(sockets.filter_map(connection));
-    }
-    Ok(found)
+    let Some(span) = Ports::of(ports) else { return Ok(Vec::new()) };
+    let request = Request {
+        what: "connections",
+        protocol: Protocol::Tcp,
+        states: StateSet::CONNECTED,
+        ports: span,
+        with_tcp_info: true,
+        tags,
+    };
+    Ok(dump_once(&request, ports)?.filter_map(connection).collect())
 }
 
 /// The half-open requests on these ports.
@@ -168,28 +157,32 @@ pub fn connections(
 ///
 /// When the kernel's tables cannot be read.
 pub fn half_open(ports: &[u16]) -> Result<Vec<HalfOpen>, SockDiagError> {
-    let mut found = Vec::new();
-    let Some(span) = Ports::of(ports) else { return Ok(found) };
+    let Some(span) = Ports::of(ports) else { return Ok(Vec::new()) };
+    let request = Request {
+        what: "half-open requests",
+        protocol: Protocol::Tcp,
+        states: StateSet::SYN_RECV,
+        ports: span,
+        with_tcp_info: false,
+        tags: None,
+    };
+    let requests = dump_once(&request, ports)?.map(|socket| HalfOpen {
+        cookie: socket.cookie,
+        remote: socket_address(socket.remote, socket.interface),
+    });
+    Ok(requests.collect())
+}
+
+/// The sockets of these ports, each once: the walk resumes by position in a hash chain, so that a change in the chain can
+/// repeat a socket.
+fn dump_once(
+    request: &Request<'_>,
+    ports: &[u16],
+) -> Result<impl Iterator<Item = RawSocket>, SockDiagError> {
     let wanted: HashSet<_> = ports.iter().copied().collect();
     let mut seen = HashSet::new();
-    for family in Family::ALL {
-        let request = Request {
-            what: "half-open requests",
-            family,
-            protocol: Protocol::Tcp,
-            states: StateSet::SYN_RECV,
-            ports: span,
-            with_tcp_info: false,
-            tags: None,
-        };
-        let sockets = dump(&request)?.into_iter();
-        let sockets = sockets.filter(|it| wanted.contains(&it.local.1) && seen.insert(it.cookie));
-        found.extend(sockets.map(|socket| HalfOpen {
-            cookie: socket.cookie,
-            remote: socket_address(socket.remote, socket.interface),
-        }));
-    }
-    Ok(found)
+    let sockets = dump(request)?.into_iter();
+    Ok(sockets.filter(move |it| wanted.contains(&it.local.1) && seen.insert(it.cookie)))
 }
 
 /// Nothing for what is no full socket.

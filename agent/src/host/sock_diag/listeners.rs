@@ -71,33 +71,30 @@ pub fn listeners_on(port: u16) -> Result<Vec<Listener>, SockDiagError> {
 }
 
 fn matching(ports: Ports, tags: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>, SockDiagError> {
-    let mut found = Vec::new();
-    for family in Family::ALL {
-        let request = Request {
-            what: "listeners",
-            family,
-            protocol: Protocol::Tcp,
-            states: StateSet::LISTEN,
-            ports,
-            // Only with it does the kernel tell of the upper protocol (`inet_sk_diag_fill`).
-            with_tcp_info: true,
-            tags,
-        };
-        let sockets = dump(&request)?;
-        // Only a port that has a subflow can have a Multipath TCP listener: most questions end
-        // here.
-        let multipath = if sockets.iter().any(|socket| socket.multipath_subflow) {
-            multipath_listeners(Request {
-                protocol: Protocol::MultipathTcp,
+    let request = Request {
+        what: "listeners",
+        protocol: Protocol::Tcp,
+        states: StateSet::LISTEN,
+        ports,
+        // Only with it does the kernel tell of the upper protocol (`inet_sk_diag_fill`).
+        with_tcp_info: true,
+        tags,
+    };
+    let sockets = dump(&request)?;
+    let mut multipath = Vec::new();
+    // Only a port that has a subflow can have a Multipath TCP listener: most questions end here.
+    if sockets.iter().any(|socket| socket.multipath_subflow) {
+        for family in Family::ALL {
+            multipath.extend(multipath_listeners(Request {
+                protocol: Protocol::MultipathTcp(family),
                 what: "multipath listeners",
                 tags: None,
                 ..request
-            })?
-        } else {
-            Vec::new()
-        };
-        found.extend(merge(sockets, multipath));
+            })?);
+        }
     }
+    let mut found = merge(sockets, multipath);
+    found.sort_by_key(|listener| listener.address.is_ipv6());
     Ok(found)
 }
 

@@ -85,7 +85,8 @@ pub(super) fn envelopes(mut datagram: &[u8]) -> impl Iterator<Item = Envelope<'_
         let payload = datagram.get(NLMSG_HEADER_LENGTH..length)?;
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         let message = match u16_at(header, 4)? {
-            SOCK_DIAG_BY_FAMILY => Message::Socket(payload),
+            // As the request was.
+            TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => Message::Socket(payload),
             NLMSG_DONE => Message::Done(error_number(payload)),
             NLMSG_ERROR => Message::Error(error_number(payload)),
             _ => Message::Other,
@@ -234,7 +235,10 @@ pub(super) const NLMSG_HEADER_LENGTH: usize = 16;
 /// `TCP_LISTEN`.
 const TCP_LISTEN: u32 = 10;
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// Asks for TCP sockets, of any family.
+pub(super) const TCPDIAG_GETSOCK: u16 = 18;
+/// Asks for sockets of one family.
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
