@@ -34,6 +34,8 @@ async fn in_steady_state() -> Result<()> {
     assert_eq!(after.generations[0].pids, before.generations[0].pids);
     assert_eq!(after.generations[0].listeners, before.generations[0].listeners);
     assert!(after.steered > before.steered, "steering went on without an agent");
+    let events = stage.agent.run(&["events", "-o", "json"])?.success()?.stdout;
+    assert!(!events.contains("warning"), "nothing happened that anybody should look at: {events}");
     stage.switch(&server, 2, &[])?;
     stage::until_answers(&running, 2, 20)?;
     stage::nobody_noticed(running).await;

@@ -29,8 +29,12 @@ impl Agent {
         }
     }
 
-    /// As if the listeners of a primary that are closed had been reported now.
-    fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
+    /// As if the listeners that are closed had been reported now.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list those that are there.
+    pub(super) fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
         let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
         let mut closed = Vec::new();
         for (id, record) in &self.records {

@@ -65,6 +65,8 @@ pub(crate) struct Scene {
     operation: Operation,
     first: Option<Started>,
     pinned: Option<TcpStream>,
+    /// By an agent that builds the maps anew.
+    taken_over: Option<TcpStream>,
     queued: Vec<TcpStream>,
     waiting: Option<Pending>,
     starting: Option<Child>,
@@ -82,6 +84,7 @@ impl Scene {
             operation,
             first: None,
             pinned: None,
+            taken_over: None,
             queued: Vec::new(),
             waiting: None,
             starting: None,
@@ -105,6 +108,9 @@ impl Scene {
     fn lead_up(&mut self) -> Result<()> {
         match self.operation {
             Operation::Start | Operation::Rebuild => {
+                if self.operation == Operation::Rebuild {
+                    self.taken_over = Some(self.stage.connect(self.server.address())?);
+                }
                 self.stage.agent.kill_daemon()?;
                 if self.operation == Operation::Rebuild {
                     std::fs::remove_dir_all(self.stage.agent.pins())?;
@@ -198,6 +204,9 @@ impl Scene {
         let failed = cell.is_some_and(|cell| cell.fault == Fault::Fail);
         ensure!(code != Some(1) || failed, "what the agent's death interrupts goes on");
         self.check_start()?;
+        if let Some(mut taken_over) = self.taken_over.take() {
+            ensure!(stage::ask(&mut taken_over)? == 1, "a connection without a tag went astray");
+        }
         for stream in &mut self.queued {
             ensure!(stage::ask(stream)? == 2, "a queued connection went astray");
         }

@@ -149,9 +149,9 @@ impl Agent {
                     GenerationId { service: id, number: generation.number },
                     &generation,
                 )?;
-                self.note_listener_gone(GenerationId { service: id, number: generation.number });
             }
         }
+        self.look_for_closed_listeners()?;
         self.set_endpoints()?;
         let living = self.records.iter().flat_map(|(id, record)| {
             let numbers = record.service.generations.iter().map(|it| it.number);
