@@ -36,7 +36,7 @@ pub const SET_REUSE_PORT: u32 = 1;
 /// `SO_REUSEADDR` was off before we came.
 pub const SET_REUSE_ADDRESS: u32 = 2;
 
-/// Value of `FLOWS`. The open flows of a generation are `opened - closed`.
+/// Value of `FLOWS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounts {
@@ -46,6 +46,14 @@ pub struct FlowCounts {
     pub closed: u64,
     /// Of those, the ones that ended without a FIN from our side (`ESTABLISHED` or `CLOSE_WAIT` straight to `CLOSE`).
     pub reset: u64,
+}
+
+impl FlowCounts {
+    /// Those that are open.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed)
+    }
 }
 
 const _: () = assert!(size_of::<GenerationKey>() == 8);

@@ -46,7 +46,7 @@ impl Agent {
         {
             let generation = GenerationId { service: id, number: other.number };
             let counts = self.datapath.flow_counts(generation)?;
-            let open = counts.opened.saturating_sub(counts.closed);
+            let open = counts.open();
             let message = format!(
                 "generation {} still lives, with {open} open flows: without steering the kernel would give it new connections, \
                  which it would cut when it ends",

@@ -1,6 +1,6 @@
 //! Executes what the rollout decided, in order.
 
-use std::{collections::VecDeque, time::Instant};
+use std::collections::VecDeque;
 
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 
@@ -132,7 +132,7 @@ impl Agent {
                 continue;
             }
             let key = GenerationId { service: id, number };
-            self.looks.insert(key, Instant::now());
+            self.looks.insert(key, self.first_look(key, &generation.phase));
             match generation.phase {
                 // What was seen when it was replaced before is of no meaning when it is replaced again.
                 Phase::Primary => {

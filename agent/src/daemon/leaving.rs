@@ -7,15 +7,18 @@ use std::{
 
 use super::{
     agent::Agent,
-    observe::{owner, ports},
+    observe::{flow_look, owner, ports, until_drained},
     troubles::Trouble,
 };
 use crate::{
     api::Problem,
     host::sock_diag::{self, SocketCookie, Stage},
-    rollout::{Event, Flows, Queues},
+    rollout::{Event, Flows, Phase, Queues},
     service::{GenerationId, ServiceId},
 };
+
+/// Flows of a service that are listed at any time: they take 3 ms, which is what a command may have to wait.
+const LISTED_AT_ONCE: u64 = 1_000;
 
 impl Agent {
     /// Requests that are half-open at the switch belong to the generation that got the SYN. Those that come later have other
@@ -35,7 +38,10 @@ impl Agent {
     pub(super) fn look_at_queues(&mut self, generation: GenerationId) -> Result<(), Problem> {
         // Should it die before it drains, this is how many flows died with it.
         if !self.flows.contains_key(&generation) {
-            self.look_at_flows(generation)?;
+            match self.drains_for_long(generation)? {
+                true => self.take_kernel_count(generation)?,
+                false => self.look_at_flows(generation)?,
+            }
         }
         let queues = self.queues(generation)?;
         self.feed(generation.service, Event::Queues(generation.number, queues))
@@ -112,6 +118,39 @@ impl Agent {
         }
         let Some(flows) = self.count_flows(generation)? else { return Ok(()) };
         self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// Whether a list of all flows would only show that some of the generation are left, while whoever asks for something has
+    /// to wait for it.
+    fn drains_for_long(&self, generation: GenerationId) -> Result<bool, Problem> {
+        let mut open = 0;
+        for other in &self.record(generation.service).service.generations {
+            let key = GenerationId { service: generation.service, number: other.number };
+            open += self.datapath.flow_counts(key)?.open();
+        }
+        Ok(open > LISTED_AT_ONCE && self.datapath.flow_counts(generation)?.open() > 0)
+    }
+
+    /// What the kernel has counted, until the flows are listed. It takes those along that the server has closed and the kernel
+    /// still sends the rest of.
+    fn take_kernel_count(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let open = self.datapath.flow_counts(generation)?.open();
+        let flows = Flows { open, queued: 0, idle: Duration::ZERO };
+        self.flows.insert(generation, flows);
+        self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// When a generation is looked at that has come into another phase: at once, but for a drain that takes its time anyway.
+    /// Should it be over sooner, the kernel reports that.
+    pub(super) fn first_look(&self, generation: GenerationId, phase: &Phase) -> Instant {
+        let now = Instant::now();
+        match until_drained(phase) {
+            // What cannot be read is looked at now: that says what is wrong.
+            Some(left) if self.drains_for_long(generation).unwrap_or(false) => {
+                now + flow_look(self.count_cost, left).min(left)
+            }
+            Some(_) | None => now,
+        }
     }
 
     /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which

@@ -103,7 +103,7 @@ impl Agent {
             hold: generation.hold,
             note: note_on(generation),
             new_connections: counts.opened,
-            open_flows: counts.opened.saturating_sub(counts.closed),
+            open_flows: counts.open(),
             reset_flows: counts.reset,
             age_seconds: now.since(generation.since).as_secs_f64(),
             deadline_seconds: deadline(&generation.phase)
@@ -153,7 +153,7 @@ impl Agent {
         let flows_left = match leaving {
             Some(_) => {
                 let counts = self.datapath.flow_counts(replaced)?;
-                Some(counts.opened.saturating_sub(counts.closed))
+                Some(counts.open())
             }
             None => None,
         };

@@ -10,7 +10,7 @@ use aya::programs::RawTracePoint;
 use aya::{Ebpf, EbpfLoader};
 use nix::libc;
 use tests::lookup::yardsticks::YARDSTICKS;
-use tests::servers::{Script, Server as _};
+use tests::servers::{Node, Script, Server as _};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -18,6 +18,12 @@ use crate::limits::{self, Cost};
 
 const PORT: u16 = 8080;
 const UPGRADES: u32 = 5;
+/// An even number: the newest generation takes new connections again afterwards.
+const SWITCHES: u32 = 4;
+/// More than are listed at any time.
+const FLOWS: u64 = 2_000;
+/// Datagrams: the kernel puts about a hundred flows into one.
+const ONE_LIST: f64 = FLOWS as f64 / 100.0;
 const IDLE: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -141,6 +147,34 @@ fn an_upgrade_takes_no_more_system_calls_than_it_did() -> Result<()> {
         Cost::new("system calls per upgrade", calls, limits::CALLS_PER_UPGRADE),
         Cost::new("walks over all descriptors per upgrade", walks, limits::WALKS_PER_UPGRADE),
     ])
+}
+
+/// Datagrams that the agent receives while generations are switched to and fro: a list of flows comes in such.
+fn datagrams_of_switches(stage: &Stage, calls: &Calls) -> Result<u64> {
+    let receive = usize::try_from(libc::SYS_recvfrom)?;
+    let before = calls.counts()?[receive];
+    for _ in 0..SWITCHES {
+        stage.agent.undo(PORT)?.success()?;
+    }
+    Ok(calls.counts()?[receive] - before)
+}
+
+/// Whoever wants something of the agent would wait for the lists.
+#[test]
+fn a_switch_is_not_followed_by_lists_of_all_flows() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let one = stage.connect(server.address())?;
+    stage.switch(&server, 2, &[])?;
+    let other = stage.connect(server.address())?;
+    let calls = Calls::of(stage.agent.daemon().context("the agent runs")?.pid())?;
+    let with_few = datagrams_of_switches(&stage, &calls)?;
+    let many = (0..FLOWS).map(|_| stage.connect(server.address())).collect::<Result<Vec<_>>>()?;
+    stage.until("all flows", PORT, |service| service.generations[1].open_flows > FLOWS)?;
+    let with_many = datagrams_of_switches(&stage, &calls)?;
+    drop((one, other, many));
+    let more = with_many.saturating_sub(with_few) as f64;
+    limits::hold(&[Cost::new("datagrams more with many flows", more, limits::LISTS * ONE_LIST)])
 }
 
 #[test]

@@ -56,8 +56,12 @@ pub(crate) const FALLBACK: f64 = 9.2;
 /// System calls of all threads of the agent, without those that there are more of on a machine with more processes.
 pub(crate) const CALLS_PER_UPGRADE: f64 = 600.0;
 
-/// How often the agent looks through the descriptors of all processes.
-pub(crate) const WALKS_PER_UPGRADE: f64 = 2.6;
+/// How often the agent looks through as many descriptors as all processes have: it should look at its own generations only.
+pub(crate) const WALKS_PER_UPGRADE: f64 = 0.5;
+
+/// How often all flows of a service may be listed while two generations of it take turns four times: an agent that did it for
+/// each look at a generation lists them five times.
+pub(crate) const LISTS: f64 = 2.0;
 
 /// Bytes in the kernel.
 pub(crate) const ALL_MAPS: f64 = 2_500_000.0;
