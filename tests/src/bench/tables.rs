@@ -217,9 +217,16 @@ pub(super) fn contenders(results: &Results) -> String {
 /// In the mean of all, because most have none and the median would hide the others.
 fn mean(sum: &Sum<'_>, count: impl Fn(&Turn) -> u64) -> String {
     let (total, switches) = (sum.total(count), sum.switches().count().max(1));
-    match total {
-        0 => "0".to_owned(),
-        _ => format!("{:.1}", total as f64 / switches as f64),
+    rate(total as f64 / switches as f64)
+}
+
+/// Only what is nothing looks like nothing.
+fn rate(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        0.0..0.01 => "under 0.01".to_owned(),
+        0.01..0.1 => format!("{value:.2}"),
+        _ => format!("{value:.1}"),
     }
 }
 
@@ -269,3 +276,16 @@ impl Table {
 }
 
 const NOTHING: &str = "–";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_nothing_looks_like_nothing() {
+        assert_eq!(
+            [0.0, 0.001, 0.0167, 0.15, 21.04].map(rate),
+            ["0", "under 0.01", "0.02", "0.1", "21.0"]
+        );
+    }
+}

@@ -4,7 +4,7 @@
 //! talk to, and `/stream` with four megabytes of lines that say the same.
 
 mod go;
-mod nginx;
+pub(crate) mod nginx;
 mod node;
 mod python;
 mod redis;

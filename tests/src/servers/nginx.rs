@@ -36,6 +36,7 @@ impl Nginx {
     }
 
     fn configuration(&self, generation: u32, content: &Path) -> String {
+        let temporary = temporary(self.directory.path());
         let path = self.directory.path().display();
         let ports = [self.port].into_iter().chain(self.first_also.filter(|_| generation == 1));
         let listen: String =
@@ -47,11 +48,7 @@ error_log {path}/error.log;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
-    client_body_temp_path {path}/body;
-    proxy_temp_path {path}/proxy;
-    fastcgi_temp_path {path}/fastcgi;
-    uwsgi_temp_path {path}/uwsgi;
-    scgi_temp_path {path}/scgi;
+    {temporary}
     server {{
         {listen}
         root {};
@@ -64,6 +61,22 @@ http {{
             content.display()
         )
     }
+}
+
+/// The words that start an nginx, with its error log in its directory.
+pub(crate) fn start(directory: &Path, configuration: &Path) -> Vec<String> {
+    let text = |path: &Path| path.display().to_string();
+    let log = directory.join("error.log");
+    ["nginx", "-p", &text(directory), "-e", &text(&log), "-c", &text(configuration)]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// Lines of a configuration: what is written for a while goes into the directory of this nginx.
+pub(crate) fn temporary(directory: &Path) -> String {
+    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {}/{name};", directory.display()))
+        .join("\n")
 }
 
 impl Server for Nginx {
@@ -84,16 +97,7 @@ impl Server for Nginx {
         let content = content(path, generation)?;
         let configuration = path.join(format!("gen-{generation}.conf"));
         fs::write(&configuration, self.configuration(generation, &content))?;
-        let text = |path: &Path| path.display().to_string();
-        Ok(vec![
-            "nginx".to_owned(),
-            "-p".to_owned(),
-            text(path),
-            "-e".to_owned(),
-            text(&path.join("error.log")),
-            "-c".to_owned(),
-            text(&configuration),
-        ])
+        Ok(start(path, &configuration))
     }
 
     fn plan(&self) -> Plan {

@@ -61,11 +61,7 @@ fn look(
         collector.add_time(What::StatusCommand, place, ground.status()?);
         collector.add_time(What::StatusRequest, place, control.status()?.0);
     }
-    for _ in 0..SWITCHES {
-        let [first, second] = ground.undo_twice(control)?;
-        collector.add_time(What::SwitchRequest, place, first);
-        collector.add_time(What::SwitchAtOnce, place, second);
-    }
+    ground.switches(control, (collector, place))?;
     for _ in 0..SWITCHES {
         let port = PORT.to_string();
         let (took, rollout): (_, RolloutView) = ground.timed(&["undo", "--port", &port])?;
@@ -111,4 +107,4 @@ const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 const SLICE: Duration = Duration::from_millis(700);
 const LOOKS: u32 = 10;
 /// An even number: generation 1 takes new connections again afterwards.
-const SWITCHES: u32 = 6;
+const SWITCHES: u32 = 12;

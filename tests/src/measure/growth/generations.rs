@@ -52,11 +52,7 @@ fn look(
         collector.add_time(What::StatusCommand, place, ground.status()?);
         collector.add_time(What::StatusRequest, place, control.status()?.0);
     }
-    for _ in 0..SWITCHES {
-        let [first, second] = ground.undo_twice(control)?;
-        collector.add_time(What::SwitchRequest, place, first);
-        collector.add_time(What::SwitchAtOnce, place, second);
-    }
+    ground.switches(control, (collector, place))?;
     let offers = ground.offers((Ipv4Addr::LOCALHOST, PORT).into())?;
     collector.add(What::Offers, place, offers as f64);
     collector.add(What::DrainCpu, place, ground.use_at_rest()?);
@@ -67,4 +63,3 @@ fn look(
 const PORT: u16 = 8080;
 const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 const BATCHES: u32 = 3;
-const SWITCHES: u32 = 6;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use ::agent::api::{Explanation, GenerationState, RolloutView, ServiceView, Services};
 
 use super::held::Held;
+use super::series::{Collector, What};
 use super::server::Wide;
 use crate::agent::Pending;
 use crate::bpftool::Program;
@@ -138,9 +139,23 @@ impl Ground {
         Ok(runs.nanoseconds_each())
     }
 
+    /// Lets two generations take turns, by requests.
+    pub(super) fn switches(
+        &self,
+        control: &mut Control,
+        (collector, place): (&mut Collector, usize),
+    ) -> Result<()> {
+        for _ in 0..SWITCHES {
+            let [first, second] = self.undo_twice(control)?;
+            collector.add_time(What::SwitchRequest, place, first);
+            collector.add_time(What::SwitchAtOnce, place, second);
+        }
+        Ok(())
+    }
+
     /// Puts the previous generation back by a request, and at once the one before again by another one. Then waits until the
     /// agent is at rest, with the same generation as before.
-    pub(super) fn undo_twice(&self, control: &mut Control) -> Result<[Duration; 2]> {
+    fn undo_twice(&self, control: &mut Control) -> Result<[Duration; 2]> {
         self.check()?;
         let (first, rollout) = control.undo()?;
         rollout.switched_after_seconds.context("the answer came before the switch")?;
@@ -196,6 +211,7 @@ fn counts(service: &ServiceView) -> Vec<(u32, u64)> {
     service.generations.iter().map(|it| (it.number.0, it.open_flows)).collect()
 }
 
+const SWITCHES: u32 = 12;
 const BATCH: u32 = 1_000;
 const CALM: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(3);

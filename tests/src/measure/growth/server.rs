@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use ::agent::load::Plan;
 
-use crate::servers::{Server, directory};
+use crate::servers::{Server, directory, nginx};
 
 /// An nginx whose size is chosen. It waits for the first byte of a connection as long as nobody ends it.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ impl Wide {
     }
 
     fn configuration(&self, generation: u32) -> String {
+        let temporary = nginx::temporary(self.directory.path());
         let path = self.directory.path().display();
         let Self { workers, connections, .. } = self;
         let direct = self.direct.filter(|_| generation == 1);
@@ -72,11 +73,7 @@ events {{ worker_connections {connections}; }}
 http {{
 access_log off;
 client_header_timeout 1d;
-client_body_temp_path {path}/body;
-proxy_temp_path {path}/proxy;
-fastcgi_temp_path {path}/fastcgi;
-uwsgi_temp_path {path}/uwsgi;
-scgi_temp_path {path}/scgi;
+{temporary}
 server {{
 {listens}location = /generation {{ return 200 \"{generation}\\n\"; }}
 }}
@@ -103,17 +100,7 @@ impl Server for Wide {
         let path = self.directory.path();
         let configuration = path.join(format!("gen-{generation}.conf"));
         fs::write(&configuration, self.configuration(generation))?;
-        let text = |path: &Path| path.display().to_string();
-        let words = [
-            "nginx".to_owned(),
-            "-p".to_owned(),
-            text(path),
-            "-e".to_owned(),
-            text(&path.join("error.log")),
-            "-c".to_owned(),
-            text(&configuration),
-        ];
-        Ok(words.into())
+        Ok(nginx::start(path, &configuration))
     }
 
     fn plan(&self) -> Plan {
