@@ -57,6 +57,8 @@ pub(super) struct Agent {
     pub(super) unfinished: VecDeque<(ServiceId, Effect)>,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
+    /// Until when a listener that appears is not looked at.
+    pub(super) listeners_rest: Instant,
     /// Half-open requests that a generation had when it was replaced.
     pub(super) half_open: HashMap<GenerationId, HashSet<SocketCookie>>,
     /// How many SYN cookies had been sent when we last looked.

@@ -31,6 +31,8 @@ const FLOW_SHARE: u32 = 20;
 /// the 262,144 buckets of a machine with 24 GiB, and 25 ms beside 100,000 connections. A queue is long just where the server
 /// needs the core.
 const QUEUE_SHARE: u32 = 10;
+/// The same for looks at the listeners of a server that opens one after the other.
+const LISTENER_SHARE: u32 = 4;
 /// A listener is reported just before a dump can find it (see `LISTENER_APPEARED`): how much later to look again.
 pub(super) const LISTENER_LOOK: Duration = Duration::from_millis(2);
 
@@ -38,10 +40,7 @@ impl Agent {
     /// What a kernel program reports.
     pub(super) fn note_kernel(&mut self, event: datapath::Event) {
         match event {
-            datapath::Event::ListenerAppeared(generation) => {
-                self.look_at(generation);
-                self.looks.insert(generation, Instant::now() + LISTENER_LOOK);
-            }
+            datapath::Event::ListenerAppeared(generation) => self.note_listener(generation),
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
             datapath::Event::ConnectionsMoved(generation) => self.note_moved(generation),
@@ -63,6 +62,20 @@ impl Agent {
                 ),
             ),
         }
+    }
+
+    /// Looks at once, and then rests for a while. A report wakes us, and whoever wakes up goes first: a server that opens a
+    /// thousand listeners on the same core would come to open one of them between two looks.
+    fn note_listener(&mut self, generation: GenerationId) {
+        let begun = Instant::now();
+        if begun < self.listeners_rest {
+            self.looks.insert(generation, self.listeners_rest.max(begun + LISTENER_LOOK));
+            return;
+        }
+        self.look_at(generation);
+        let ended = Instant::now();
+        self.listeners_rest = ended + (ended - begun).saturating_mul(LISTENER_SHARE);
+        self.looks.insert(generation, self.listeners_rest.max(ended + LISTENER_LOOK));
     }
 
     /// Of a generation that was found running others may live, and new ones may have come. The first process of a launched

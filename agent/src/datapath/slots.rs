@@ -3,8 +3,11 @@
 use agent_ebpf::{MAX_LISTENERS, steering::ListenerSet};
 
 /// The lowest range of `count` free slots, or nothing if there is none.
-pub(super) fn free_range(used: &[ListenerSet], count: u32) -> Option<u32> {
-    let mut used: Vec<_> = used.iter().map(|set| (set.first, set.count)).collect();
+pub(super) fn free_range<'a>(
+    used: impl IntoIterator<Item = &'a ListenerSet>,
+    count: u32,
+) -> Option<u32> {
+    let mut used: Vec<_> = used.into_iter().map(|set| (set.first, set.count)).collect();
     used.sort_unstable();
     let mut first = 0;
     for (start, length) in used {

@@ -73,15 +73,18 @@ impl Datapath {
         self.count_flows_of(generation)?;
         self.withdraw_primary_sets(generation.key())?;
         let mut adopted = Vec::new();
+        // Read once: of a service with a thousand ports it takes thousands of system calls.
+        let mut used = self.sets()?;
         for endpoint in endpoints {
             let serving = listeners::serving(endpoint, listeners);
-            let first = self.free_slots(serving.len())?;
+            let first = slots::free_range(used.values(), serving.len() as u32)
+                .ok_or(DatapathError::SocketMapFull { wanted: serving.len() })?;
             let placed = self.place_listeners(generation, first, &serving)?;
             let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };
             let key = listener_set_key(generation, endpoint);
-            self.listener_sets
-                .insert(key, ListenerSet { first, count }, 0)
-                .named("write", "LISTENER_SETS")?;
+            let set = ListenerSet { first, count };
+            self.listener_sets.insert(key, set, 0).named("write", "LISTENER_SETS")?;
+            used.insert(key, set);
             adopted.extend(placed);
         }
         self.renew_primary_sets(generation.key())?;
@@ -199,14 +202,8 @@ impl Datapath {
         Ok(())
     }
 
-    fn free_slots(&self, count: usize) -> Result<u32, DatapathError> {
-        let used: Vec<_> = self
-            .listener_sets
-            .iter()
-            .map(|entry| entry.map(|(_, set)| set))
-            .collect::<Result<_, _>>()
-            .named("read", "LISTENER_SETS")?;
-        slots::free_range(&used, count as u32).ok_or(DatapathError::SocketMapFull { wanted: count })
+    fn sets(&self) -> Result<BTreeMap<ListenerSetKey, ListenerSet>, DatapathError> {
+        self.listener_sets.iter().collect::<Result<_, _>>().named("read", "LISTENER_SETS")
     }
 
     fn clear_bind_rule(&mut self, generation: GenerationId) -> Result<(), DatapathError> {

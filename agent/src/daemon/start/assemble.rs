@@ -90,6 +90,7 @@ pub(super) fn assemble(
         launches: std::collections::HashMap::new(),
         unfinished: std::collections::VecDeque::new(),
         looks: std::collections::HashMap::new(),
+        listeners_rest: std::time::Instant::now(),
         half_open: std::collections::HashMap::new(),
         cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
