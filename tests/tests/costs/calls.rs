@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -18,6 +19,15 @@ use crate::limits::{self, Cost};
 
 const PORT: u16 = 8080;
 const UPGRADES: u32 = 5;
+/// Opens so many listeners from a port on, and keeps them.
+const LISTENERS: &str = "
+import signal, socket, sys
+first, count = map(int, sys.argv[1:])
+listeners = [socket.create_server(('127.0.0.1', first + number)) for number in range(count)]
+signal.pause()
+";
+const FIRST_PORT: u16 = 10_000;
+const MANY_PORTS: u16 = 200;
 /// An even number: the newest generation takes new connections again afterwards.
 const SWITCHES: u32 = 4;
 /// More than are listed at any time.
@@ -175,6 +185,33 @@ fn a_switch_is_not_followed_by_lists_of_all_flows() -> Result<()> {
     drop((one, other, many));
     let more = with_many.saturating_sub(with_few) as f64;
     limits::hold(&[Cost::new("datagrams more with many flows", more, limits::LISTS * ONE_LIST)])
+}
+
+/// What is done for one port must not look at all of them.
+#[test]
+fn the_system_calls_of_an_attach_grow_no_faster_than_its_ports() -> Result<()> {
+    let stage = Stage::new()?;
+    let ports: Vec<u16> = (FIRST_PORT..FIRST_PORT + MANY_PORTS).collect();
+    let mut server = Command::new("python3");
+    server.args(["-c", LISTENERS, &FIRST_PORT.to_string(), &MANY_PORTS.to_string()]);
+    let server = stage.agent.start(&mut server)?;
+    wait::until("all listeners", LIMIT, || {
+        Ok((stage.listeners()?.len() == ports.len()).then_some(()))
+    })?;
+    stage.agent.start_daemon()?;
+    let calls = Calls::of(stage.agent.daemon().context("the agent runs")?.pid())?;
+    let attach = |ports: &[u16]| {
+        let list: Vec<_> = ports.iter().map(u16::to_string).collect();
+        let before = calls.counts()?;
+        stage.agent.run(&["attach", "--port", &list.join(",")])?.success()?;
+        let made = between(&before, &calls.counts()?);
+        stage.agent.detach(FIRST_PORT)?.success()?;
+        Ok::<_, anyhow::Error>(made.iter().map(|(count, _)| *count).sum::<u64>() as f64)
+    };
+    let few = attach(&ports[..usize::from(MANY_PORTS / 10)])?;
+    let many = attach(&ports)?;
+    server.kill()?;
+    limits::hold(&[Cost::new("system calls, ten times the ports", many / few, limits::TENFOLD)])
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub(crate) const CALLS_PER_UPGRADE: f64 = 600.0;
 /// How often the agent looks through as many descriptors as all processes have: it should look at its own generations only.
 pub(crate) const WALKS_PER_UPGRADE: f64 = 0.5;
 
+/// System calls of an attach by those of one with a tenth of the ports.
+pub(crate) const TENFOLD: f64 = 4.0;
+
 /// How often all flows of a service may be listed while two generations of it take turns four times: an agent that did it for
 /// each look at a generation lists them five times.
 pub(crate) const LISTS: f64 = 2.0;
