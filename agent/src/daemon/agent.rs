@@ -331,9 +331,11 @@ pub(super) fn unchanged(problem: Problem) -> Problem {
     Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
 }
 
-/// Whoever asked may have gone: then nobody needs the answer.
+/// Whoever asked may have gone: then nobody needs the answer. The thread that passes it on goes first: where it shares a busy
+/// core with us, what we look at next would keep it waiting for a time slice, some milliseconds.
 fn send<T>(reply: Reply<T>, answer: Result<T, Problem>) {
-    if reply.send(answer).is_err() {
-        tracing::debug!("the asker has gone");
+    match reply.send(answer) {
+        Ok(()) => std::thread::yield_now(),
+        Err(_) => tracing::debug!("the asker has gone"),
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::plot::{self, Row, Scale};
 use super::results::Results;
+use super::soaked::{self, Soaked};
 use super::tables::{self, Sum};
 use crate::measure::targets::{Target, Verdict};
 use crate::measure::{self, Report, grouped};
@@ -49,10 +50,15 @@ pub(super) fn plot(report: Option<&Report>) -> Option<String> {
 }
 
 /// Every target, whether it was met or not.
-pub(super) fn targets(results: &Results, report: Option<&Report>) -> String {
+pub(super) fn targets(
+    results: &Results,
+    soaked: Option<&Soaked>,
+    report: Option<&Report>,
+) -> String {
     let mut targets = compared(results);
     targets.extend(report.map(Report::targets).unwrap_or_default());
-    targets.extend(elsewhere());
+    targets.extend(soaked.map_or_else(soaked::unmeasured, Soaked::targets));
+    targets.push(not_built());
     targets.sort_by_key(|target| target.number);
     let mut text =
         "| | measure | target | measured | |\n| --- | --- | --- | --- | --- |\n".to_owned();
@@ -126,29 +132,14 @@ fn handshakes(sums: &[Sum<'_>]) -> Option<Target> {
     })
 }
 
-fn elsewhere() -> [Target; 3] {
-    let target = |number, what, wanted, measured: &str| Target {
-        number,
-        what,
-        wanted,
-        measured: measured.to_owned(),
+fn not_built() -> Target {
+    Target {
+        number: 15,
+        what: "UDP and QUIC misrouted",
+        wanted: "0",
+        measured: "not built".to_owned(),
         verdict: Verdict::Stated,
-    };
-    [
-        target(
-            12,
-            "agent killed at any step",
-            "0 failed connections, the rollout completed or undone",
-            "not by this: `tests/tests/faults` kills it before and after each step, [soak](soak.md) at random",
-        ),
-        target(
-            13,
-            "broken new version",
-            "0 failed connections, the old one serves",
-            "not by this: `tests/tests/rollouts.rs` and `deaths.rs`, [soak](soak.md)",
-        ),
-        target(15, "UDP and QUIC misrouted", "0", "not built"),
-    ]
+    }
 }
 
-const NOTHING: &str = "Not measured in this run.";
+pub(super) const NOTHING: &str = "Not measured in this run.";

@@ -9,12 +9,18 @@ use super::agent;
 use super::contender::folder;
 use super::plot::{self, Row, Scale};
 use super::results::{Act, Results, Switch};
+use super::soaked::Soaked;
 use super::spread::Spread;
 use super::tables::{self, Sum};
 use crate::measure::Report;
 
 /// Writes `benchmarks.md` and the plots beside the results, which are in `benchmarks/results.json`.
-pub(super) fn write(results: &Results, report: Option<&Report>, into: &Path) -> Result<()> {
+pub(super) fn write(
+    results: &Results,
+    soaked: Option<&Soaked>,
+    report: Option<&Report>,
+    into: &Path,
+) -> Result<()> {
     let template = folder().join("benchmarks.md");
     let text =
         fs::read_to_string(&template).with_context(|| format!("read `{}`", template.display()))?;
@@ -24,10 +30,15 @@ pub(super) fn write(results: &Results, report: Option<&Report>, into: &Path) -> 
     if let Some(svg) = agent::plot(report) {
         save(&into.join("benchmarks/growth.svg"), &svg)?;
     }
-    save(&into.join("benchmarks.md"), &filled(&text, results, report))
+    save(&into.join("benchmarks.md"), &filled(&text, results, soaked, report))
 }
 
-fn filled(template: &str, results: &Results, report: Option<&Report>) -> String {
+fn filled(
+    template: &str,
+    results: &Results,
+    soaked: Option<&Soaked>,
+    report: Option<&Report>,
+) -> String {
     let parts = [
         ("circumstances", circumstances(results)),
         ("short", tables::short(results)),
@@ -37,9 +48,10 @@ fn filled(template: &str, results: &Results, report: Option<&Report>) -> String 
         ("latency", tables::latency(results)),
         ("times", tables::times(results)),
         ("steady", tables::steady(results)),
+        ("soak", soaked.map_or_else(|| agent::NOTHING.to_owned(), Soaked::markdown)),
         ("agent", agent::tables(report)),
         ("growth", report.map_or(String::new(), |_| GROWTH.to_owned())),
-        ("targets", agent::targets(results, report)),
+        ("targets", agent::targets(results, soaked, report)),
     ];
     parts.iter().fold(template.to_owned(), |text, (name, part)| {
         text.replace(&format!("{{{{{name}}}}}"), part.trim_end())

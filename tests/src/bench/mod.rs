@@ -4,6 +4,7 @@
 //! - `arena`: one contender in a network namespace, a directory and a cgroup of its own
 //! - `turn`: clients of every class while it is upgraded, and what they saw
 //! - `steady`: its speed against that of the same server alone
+//! - `soaked`: the agent killed, and versions that break
 //! - `agent`: the agent by itself, and every target against what was measured
 //! - `results`, `machine`, `spread`: what was found, on what, and many values in few
 //! - `tables`, `plot`, `document`: how it is shown
@@ -18,6 +19,7 @@ mod document;
 mod machine;
 mod plot;
 mod results;
+mod soaked;
 mod spread;
 mod steady;
 mod tables;
@@ -36,6 +38,7 @@ pub use self::contender::Contender;
 use self::machine::Circumstances;
 use self::results::Results;
 pub use self::results::{Act, Steady, Switch, Turn};
+use self::soaked::Soaked;
 pub use self::turn::Rules;
 use self::turn::Speed;
 use crate::agent::Agent;
@@ -78,9 +81,19 @@ fn bench(arguments: &Arguments) -> Result<String> {
     };
     // Before anything else can fail: it took an hour.
     results.write(&file)?;
+    let soaked = soak(arguments, &folder.join("soak.json"))?;
     let report = by_itself(arguments, &folder.join("agent.json"))?;
-    document::write(&results, report.as_ref(), &arguments.folder)?;
+    document::write(&results, soaked.as_ref(), report.as_ref(), &arguments.folder)?;
     Ok(tables::short(&results))
+}
+
+/// The agent where things go wrong; nothing in a quick run, and where only some contenders were wanted.
+fn soak(arguments: &Arguments, file: &Path) -> Result<Option<Soaked>> {
+    match arguments.rounds {
+        _ if !arguments.only.is_empty() => Ok(None),
+        0 => file.exists().then(|| soaked::read(file)).transpose(),
+        rounds => soaked::minutes(rounds).map(|minutes| soaked::run(minutes, file)).transpose(),
+    }
 }
 
 /// The agent without the others; nothing where only some of these were wanted.

@@ -1,14 +1,14 @@
 //! Whose failure a failure is.
 
 use ::agent::load::{FailureKind, Incident};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::death::Death;
 
 /// Where a failed connection belongs.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Loss {
+pub(crate) enum Loss {
     /// Ours: nothing excuses it.
     Ours,
     /// Ours too: it waited to be accepted when a generation was killed, and was not moved to another one.

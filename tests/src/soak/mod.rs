@@ -42,8 +42,10 @@ use ::agent::load::Running;
 use anyhow::{Context as _, Result};
 
 use self::cast::Role;
+pub(crate) use self::event::Event;
 use self::flat::{Measure, Point};
 use self::keeper::Keeper;
+pub(crate) use self::loss::Loss;
 use self::report::{Report, Verdict};
 use self::sample::Sampler;
 use self::service::{Seen, Service};
