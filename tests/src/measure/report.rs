@@ -180,7 +180,8 @@ pub(super) fn mebibytes(bytes: u64) -> String {
 
 /// How to read it.
 const NOTES: &str = "
-- Switches go to and fro between two generations that both have a client.
+- Switches go to and fro between two generations that both have a client, each right after the one before: the request alone
+  waits for the looks that follow a switch. What it takes when the agent is at rest is in the tables of growth.
 - `steer` alone: means of 1,000,000 runs by the kernel itself (`BPF_PROG_TEST_RUN`), without a packet and with the maps in the
   caches.
 - The other times of `steer` and `track_flows` are the kernel's own statistics (`run_time_ns` by `run_cnt`). The statistics add
