@@ -2,18 +2,24 @@
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::namespace::Namespace;
 use tests::wait;
 
-/// Lets everything grow a little.
-fn measure() -> Result<(Child, TempDir)> {
+const LITTLE: &str = r#"{"cycles":1,"flows":[2,30],"endpoints":[1,3],"generations":[2,3]}"#;
+const MUCH: &str = r#"{"cycles":1,"flows":[2,800],"endpoints":[1,300],"generations":[2]}"#;
+
+/// They have the same cores, and what is timed is not to wait for another one.
+static TURNS: Mutex<()> = Mutex::new(());
+
+/// Lets everything grow to these sizes.
+fn measure(sizes: &str) -> Result<(Child, TempDir)> {
     let folder = tempfile::tempdir()?;
-    let sizes = r#"{"cycles":1,"flows":[2,30],"endpoints":[1,3],"generations":[2,3]}"#;
     let child = Command::new(env!("CARGO_BIN_EXE_measure"))
         .arg(sizes)
         .arg(folder.path().join("growth.json"))
@@ -24,12 +30,39 @@ fn measure() -> Result<(Child, TempDir)> {
     Ok((child, folder))
 }
 
-#[test]
-fn each_kind_of_growth_is_measured_at_each_size() -> Result<()> {
-    let (child, folder) = measure()?;
+/// All values of a whole measurement.
+fn measured(sizes: &str) -> Result<Value> {
+    let _turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (child, folder) = measure(sizes)?;
     let output = child.wait_with_output()?;
     assert!(output.status.success(), "{output:?}");
-    let growth: Value = serde_json::from_slice(&std::fs::read(folder.path().join("growth.json"))?)?;
+    Ok(serde_json::from_slice(&std::fs::read(folder.path().join("growth.json"))?)?)
+}
+
+/// The agent, its servers and what passes its answers on have one core here.
+#[test]
+fn nobody_waits_on_a_core_that_the_agent_looks_around_on() -> Result<()> {
+    let growth = measured(MUCH)?;
+    let median = |kind: &str, what: &str, size: usize| {
+        let median = growth[kind]["samples"][what][size]["median"].as_f64();
+        median.with_context(|| format!("{kind}: no {what} in {growth}"))
+    };
+    // A switch is followed by looks, a question by nothing.
+    let switch = median("flows", "switch_request", 1)?;
+    let status = median("flows", "status_request", 1)?;
+    eprintln!("the request to switch took {switch} ms, that for the status {status} ms");
+    assert!(switch < 2.0 * status, "the answer to a switch waits for the looks after it");
+    // A server that opens many listeners is looked at, but comes to open them.
+    let [one, many] = [0, 1].map(|size| median("endpoints", "upgrade", size));
+    let (one, many) = (one?, many?);
+    eprintln!("an upgrade of one port took {one} ms, of 300 ports {many} ms");
+    assert!(many < 8.0 * one, "a server is held up by looks at it while it starts");
+    Ok(())
+}
+
+#[test]
+fn each_kind_of_growth_is_measured_at_each_size() -> Result<()> {
+    let growth = measured(LITTLE)?;
     for (kind, what) in [
         ("flows", "switch_request"),
         ("flows", "flow_memory"),
@@ -51,7 +84,8 @@ fn each_kind_of_growth_is_measured_at_each_size() -> Result<()> {
 /// The one that nobody counts on comes as soon as the server listens, in the namespace that the measurement has moved into.
 #[test]
 fn a_connection_more_than_clients_hold_ends_it() -> Result<()> {
-    let (child, folder) = measure()?;
+    let _turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let (child, folder) = measure(LITTLE)?;
     let ours = std::fs::read_link("/proc/self/ns/net")?;
     let stranger = wait::until("the server to listen", LIMIT, || {
         if std::fs::read_link(format!("/proc/{}/ns/net", child.id()))? == ours {

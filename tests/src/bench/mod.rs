@@ -74,30 +74,34 @@ fn bench(arguments: &Arguments) -> Result<String> {
     let folder = arguments.folder.join("benchmarks");
     fs::create_dir_all(&folder).with_context(|| format!("make `{}`", folder.display()))?;
     let file = folder.join("results.json");
+    let interrupt = Interrupt::listen()?;
     let results = match arguments.rounds {
         // Only the text may have changed.
         0 => Results::read(&file)?,
-        rounds => compare(rounds, arguments)?,
+        rounds => compare(rounds, arguments, &interrupt)?,
     };
     // Before anything else can fail: it took an hour.
     results.write(&file)?;
-    let soaked = soak(arguments, &folder.join("soak.json"))?;
-    let report = by_itself(arguments, &folder.join("agent.json"))?;
+    let soaked = soak(arguments, &folder.join("soak.json"), &interrupt)?;
+    let report = by_itself(arguments, &folder.join("agent.json"), &interrupt)?;
     document::write(&results, soaked.as_ref(), report.as_ref(), &arguments.folder)?;
     Ok(tables::short(&results))
 }
 
 /// The agent where things go wrong; nothing in a quick run, and where only some contenders were wanted.
-fn soak(arguments: &Arguments, file: &Path) -> Result<Option<Soaked>> {
-    match arguments.rounds {
-        _ if !arguments.only.is_empty() => Ok(None),
-        0 => file.exists().then(|| soaked::read(file)).transpose(),
-        rounds => soaked::minutes(rounds).map(|minutes| soaked::run(minutes, file)).transpose(),
+fn soak(arguments: &Arguments, file: &Path, interrupt: &Interrupt) -> Result<Option<Soaked>> {
+    if !arguments.only.is_empty() {
+        return Ok(None);
     }
+    if arguments.rounds == 0 {
+        return file.exists().then(|| soaked::read(file)).transpose();
+    }
+    let minutes = soaked::minutes(arguments.rounds);
+    minutes.map(|minutes| soaked::run(minutes, file, interrupt)).transpose()
 }
 
 /// The agent without the others; nothing where only some of these were wanted.
-fn by_itself(arguments: &Arguments, file: &Path) -> Result<Option<Report>> {
+fn by_itself(arguments: &Arguments, file: &Path, interrupt: &Interrupt) -> Result<Option<Report>> {
     if !arguments.only.is_empty() {
         return Ok(None);
     }
@@ -105,13 +109,12 @@ fn by_itself(arguments: &Arguments, file: &Path) -> Result<Option<Report>> {
         return agent::read(file);
     }
     // Last of all: this thread is in another network namespace from here on.
-    let report = measure::measure(&Interrupt::listen()?, arguments.rounds)?;
+    let report = measure::measure(interrupt, arguments.rounds)?;
     agent::write(&report, file)?;
     Ok(Some(report))
 }
 
-fn compare(rounds: u32, arguments: &Arguments) -> Result<Results> {
-    let interrupt = Interrupt::listen()?;
+fn compare(rounds: u32, arguments: &Arguments, interrupt: &Interrupt) -> Result<Results> {
     let cores = Cores::find()?;
     let wanted = |contender: &Contender| {
         arguments.only.is_empty() || arguments.only.contains(&contender.name)

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::interrupt::Interrupt;
 use crate::measure::grouped;
 use crate::measure::targets::{Target, Verdict};
 use crate::soak::{Event, Loss};
@@ -48,8 +49,9 @@ pub(super) const fn minutes(rounds: u32) -> Option<u32> {
 ///
 /// # Errors
 ///
-/// If the soak could not be made. One in which a promise was broken is none.
-pub(super) fn run(minutes: u32, file: &Path) -> Result<Soaked> {
+/// If the soak could not be made, or was interrupted: what was kept of the one before stays then. A broken promise is no
+/// error.
+pub(super) fn run(minutes: u32, file: &Path, interrupt: &Interrupt) -> Result<Soaked> {
     let program = std::env::current_exe()?.with_file_name("soak");
     let whole = program.with_extension("json");
     if whole.exists() {
@@ -61,6 +63,7 @@ pub(super) fn run(minutes: u32, file: &Path) -> Result<Soaked> {
         .stdout(io::stderr())
         .status()
         .with_context(|| format!("start `{}`", program.display()))?;
+    interrupt.check()?;
     ensure!(whole.exists(), "`{}` ended without a result: {status}", program.display());
     let soaked = read(&whole)?;
     let text = serde_json::to_string_pretty(&soaked)?;
