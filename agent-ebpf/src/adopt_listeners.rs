@@ -15,7 +15,7 @@ use core::ffi::c_void;
 
 use agent_ebpf::{
     flow::{LISTENER, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
-    socket::{ADOPT, Adoption, DONE, NO_SLOT, NOT_SEEN, RELEASE},
+    socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
 use aya_ebpf::{
     bindings::seq_file,
@@ -26,6 +26,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    kernel::group_program_of,
     maps::{ADOPTIONS, LISTENERS, TAGS},
     share_bind::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET},
 };
@@ -67,6 +68,7 @@ pub(crate) extern "C" fn adopt_listeners(ctx: *mut TcpIteration) -> i32 {
     adoption.outcome = match adoption.action {
         ADOPT => adopt(socket, adoption),
         RELEASE => release(socket),
+        EXAMINE => examine(socket, adoption),
         _ => -EINVAL,
     };
     if is_new {
@@ -137,6 +139,18 @@ fn release(socket: *mut c_void) -> i32 {
     }
     // SAFETY: as above.
     unsafe { TAGS.remove(socket) as i32 }
+}
+
+/// The kernel tells nobody whether a group has a program of its own, and replaces it without a word.
+#[inline(always)]
+fn examine(socket: *mut c_void, adoption: &mut Adoption) -> i32 {
+    match group_program_of(socket) {
+        Some(program) => {
+            adoption.slot = program;
+            HAS_PROGRAM
+        }
+        None => DONE,
+    }
 }
 
 #[inline(always)]

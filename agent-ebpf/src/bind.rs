@@ -1,13 +1,9 @@
 //! What happens when a process of a generation binds a port of its own service.
 
-use crate::flow::GenerationKey;
-
-/// Value of `GENERATION_CGROUPS`, whose key is the id of the cgroup that a launched generation lives in.
+/// Value of `BIND_RULES`, whose key is a generation that the agent launches.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BindRule {
-    /// Whose processes live in the cgroup.
-    pub generation: GenerationKey,
     /// One of [`SHARE`], [`MOVE`].
     pub action: u32,
     /// The user that owns the sockets to share the port with: the kernel lets only sockets of one user share
@@ -20,4 +16,4 @@ pub const SHARE: u32 = 0;
 /// Bind a free port instead; `steer` does not care where a listener is bound.
 pub const MOVE: u32 = 1;
 
-const _: () = assert!(size_of::<BindRule>() == 16);
+const _: () = assert!(size_of::<BindRule>() == 8);

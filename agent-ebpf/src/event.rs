@@ -16,7 +16,7 @@ pub struct Event {
     pub cookie: u64,
 }
 
-/// A process of a launched generation called `listen()`.
+/// A process of a generation called `listen()`.
 ///
 /// The kernel reports the state before it hashes the socket (`inet_csk_listen_start`), so a dump made at once can miss it.
 pub const LISTENER_APPEARED: u32 = 1;
@@ -30,6 +30,9 @@ pub const FALLBACK_USED: u32 = 4;
 pub const BIND_MOVED: u32 = 5;
 /// Connections that nobody had accepted were moved from a closed listener to one of `generation`.
 pub const CONNECTIONS_MOVED: u32 = 6;
+/// A process that is no generation's called `listen()` on a port of ours; `generation` names the service, or service 0 where
+/// only some addresses of the port are endpoints.
+pub const STRANGER_LISTENS: u32 = 7;
 
 /// Index of `LOST_REPORTS`: how many events found the buffer full. Written by the programs only.
 pub const LOST: u32 = 0;

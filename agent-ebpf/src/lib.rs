@@ -5,7 +5,7 @@
 //!
 //! In reading order: an [`endpoint`] leads to a service, its [`steering`] value to a generation, and that to a
 //! listener; a [`flow`] is counted by the tag it inherits; [`socket`] is how running sockets are taken over;
-//! [`bind`] is what a new generation's `bind()` meets; [`event`] is what the kernel tells the agent.
+//! [`member`] is which processes are a generation's; [`bind`] is what a new generation's `bind()` meets; [`event`] is what the kernel tells the agent.
 
 #![no_std]
 
@@ -13,13 +13,14 @@ pub mod bind;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
+pub mod member;
 pub mod socket;
 pub mod steering;
 #[cfg(feature = "user")]
 mod user;
 
 /// Version of these layouts. Part of the pin directory's name: programs and maps of one version never meet another's.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Entries of the socket map: listeners of all generations of all services together.
 pub const MAX_LISTENERS: u32 = 4096;
@@ -29,3 +30,6 @@ pub const MAX_SERVICES: u32 = 1024;
 
 /// Addresses of all endpoints of all services together, and the "any" of each of their ports.
 pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// Processes of all generations of all services together.
+pub const MAX_MEMBERS: u32 = 1 << 16;

@@ -16,6 +16,8 @@
 mod adopt_flow;
 mod adopt_listeners;
 mod connection;
+mod follow_processes;
+mod kernel;
 mod maps;
 mod migrate;
 mod refuse_multipath;

@@ -1,10 +1,11 @@
 //! Everything the programs know. All maps are pinned by name, so that they outlive the agent.
 
 use agent_ebpf::{
-    MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES,
+    MAX_ENDPOINTS, MAX_LISTENERS, MAX_MEMBERS, MAX_SERVICES,
     bind::BindRule,
     endpoint::{Endpoint, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
+    member::{Enlistment, Member},
     socket::Adoption,
     steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
 };
@@ -35,7 +36,16 @@ pub(crate) static STEERED: PerCpuArray<SteerCounts> = PerCpuArray::pinned(MAX_SE
 pub(crate) static FLOWS: HashMap<GenerationKey, FlowCounts> = HashMap::pinned(MAX_LISTENERS, 0);
 
 #[map]
-pub(crate) static GENERATION_CGROUPS: HashMap<u64, BindRule> = HashMap::pinned(MAX_LISTENERS, 0);
+pub(crate) static BIND_RULES: HashMap<GenerationKey, BindRule> = HashMap::pinned(MAX_LISTENERS, 0);
+
+/// Not preallocated: most servers have a few processes.
+#[map]
+pub(crate) static MEMBERS: HashMap<u32, Member> = HashMap::pinned(MAX_MEMBERS, BPF_F_NO_PREALLOC);
+
+/// Filled by the agent just before it runs `enlist`.
+#[map]
+pub(crate) static ENLISTMENTS: HashMap<u32, Enlistment> =
+    HashMap::pinned(MAX_MEMBERS, BPF_F_NO_PREALLOC);
 
 /// The public port of each listener that was moved to another one, by socket cookie.
 #[map]

@@ -7,32 +7,17 @@ use agent_ebpf::{
 };
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_uid_gid, bpf_get_socket_cookie,
-        bpf_setsockopt,
-    },
+    helpers::{bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_setsockopt},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use aya_log_ebpf::info;
 
 use crate::{
-    maps::{ENDPOINTS, GENERATION_CGROUPS, MOVED_BINDS},
+    follow_processes::current_member,
+    maps::{BIND_RULES, ENDPOINTS, MOVED_BINDS},
     report::report,
 };
-
-/// Depth of the cgroups that hold one generation each. Set by the loader.
-#[unsafe(no_mangle)]
-pub(crate) static GENERATION_LEVEL: u32 = 0;
-
-/// The loader's value: a plain read would be folded to the zero above.
-#[inline(always)]
-pub(crate) fn generation_cgroup() -> u64 {
-    // SAFETY: a static of this object, which lives in a read-only map.
-    let level = unsafe { core::ptr::read_volatile(&raw const GENERATION_LEVEL) };
-    // SAFETY: takes a number, returns a number (0 if the process is not that deep).
-    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
-}
 
 #[cgroup_sock_addr(bind4)]
 pub(crate) fn share_bind4(ctx: SockAddrContext) -> i32 {
@@ -61,9 +46,10 @@ fn share_bind(ctx: &SockAddrContext) {
     if kind != SOCK_STREAM {
         return;
     }
+    let Some(member) = current_member() else { return };
     // SAFETY: RCU keeps the element while the program runs.
-    let Some(rule) = (unsafe { GENERATION_CGROUPS.get(generation_cgroup()) }) else { return };
-    if !is_port_of(rule.generation.service, u16::from_be(port as u16)) {
+    let Some(rule) = (unsafe { BIND_RULES.get(member.generation) }) else { return };
+    if !is_port_of(member.generation.service, u16::from_be(port as u16)) {
         return;
     }
     let user = bpf_get_current_uid_gid() as u32;
@@ -71,7 +57,7 @@ fn share_bind(ctx: &SockAddrContext) {
         share_port(ctx);
     } else {
         move_bind(ctx, u16::from_be(port as u16));
-        report(BIND_MOVED, rule.generation, 0);
+        report(BIND_MOVED, member.generation, 0);
         info!(ctx, "bind of port {} moved to a free one", u16::from_be(port as u16));
     }
 }

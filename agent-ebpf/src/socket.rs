@@ -6,13 +6,14 @@ use crate::flow::{GenerationKey, Tag};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adoption {
-    /// [`ADOPT`] or [`RELEASE`].
+    /// [`ADOPT`], [`RELEASE`] or [`EXAMINE`].
     pub action: u32,
-    /// Its slot in `LISTENERS`, or [`NO_SLOT`].
+    /// Its slot in `LISTENERS`, or [`NO_SLOT`]. Answer to [`EXAMINE`]: the number of the program that chooses among the
+    /// listeners of its group, 0 for one of the classic kind.
     pub slot: u32,
     /// Not zero to switch on the options that let another socket bind the same port.
     pub share: u32,
-    /// Answer: one of [`NOT_SEEN`], [`DONE`], or a negative errno of the step that failed.
+    /// Answer: one of [`NOT_SEEN`], [`DONE`], [`HAS_PROGRAM`], or a negative errno of the step that failed.
     pub outcome: i32,
     /// The tag to give.
     pub tag: Tag,
@@ -42,11 +43,16 @@ pub const RELEASE: u32 = 1;
 /// Give a flow another tag than the one it inherited, because a listener of another generation accepted it.
 pub const MOVE: u32 = 2;
 
+/// Say whether a program chooses among the listeners that share its port.
+pub const EXAMINE: u32 = 3;
+
 /// The generation's listener is not for the socket map.
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// The socket was not met: it was gone.
 pub const NOT_SEEN: i32 = 1;
+/// A program chooses among the listeners of its group.
+pub const HAS_PROGRAM: i32 = 2;
 /// Everything asked for was done.
 pub const DONE: i32 = 0;
 

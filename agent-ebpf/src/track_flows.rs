@@ -6,7 +6,8 @@ use core::{
 };
 
 use agent_ebpf::{
-    event::{GENERATION_EMPTY, LISTENER_APPEARED, LISTENER_GONE},
+    endpoint::{EndpointKey, TCP},
+    event::{GENERATION_EMPTY, LISTENER_APPEARED, LISTENER_GONE, STRANGER_LISTENS},
     flow::{CLOSED, FlowCounts, GenerationKey, LISTENER, OPEN, Tag},
 };
 use aya_ebpf::{
@@ -14,9 +15,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{FLOWS, GENERATION_CGROUPS, TAGS},
+    follow_processes::current_member,
+    kernel::port_of,
+    maps::{ENDPOINTS, FLOWS, TAGS},
     report::report,
-    share_bind::generation_cgroup,
 };
 
 const ESTABLISHED: i32 = 1;
@@ -75,14 +77,30 @@ pub(crate) fn count_closed(generation: GenerationKey, reset: bool) {
     }
 }
 
-/// Processes of launched generations are known by their cgroup; `listen()` runs in the process itself.
+/// `listen()` runs in the process itself. One that is nobody's is of interest where it listens on a port of ours: it may be
+/// a server that somebody has started anew.
 #[inline(always)]
 fn note_listener(socket: *mut c_void) {
-    // SAFETY: RCU keeps the element while the program runs.
-    if let Some(rule) = unsafe { GENERATION_CGROUPS.get(generation_cgroup()) } {
-        // SAFETY: the socket is the tracepoint's own argument.
-        report(LISTENER_APPEARED, rule.generation, unsafe { bpf_get_socket_cookie(socket) });
+    // SAFETY: the socket is the tracepoint's own argument.
+    let cookie = || unsafe { bpf_get_socket_cookie(socket) };
+    if let Some(member) = current_member() {
+        report(LISTENER_APPEARED, member.generation, cookie());
+    } else if let Some(service) = port_of(socket).and_then(service_at) {
+        report(STRANGER_LISTENS, GenerationKey { service, generation: 0 }, cookie());
     }
+}
+
+/// The service of a port in either family, or `NO_SERVICE` where only some addresses of it are endpoints.
+#[inline(always)]
+fn service_at(port: u16) -> Option<u32> {
+    // SAFETY: RCU keeps the elements while the program runs.
+    let endpoint = unsafe {
+        match ENDPOINTS.get(EndpointKey::ipv4(TCP, 0, port)) {
+            None => ENDPOINTS.get(EndpointKey::ipv6(TCP, [0; 4], port)),
+            found => found,
+        }
+    };
+    endpoint.map(|endpoint| endpoint.service)
 }
 
 #[inline(always)]

@@ -176,6 +176,7 @@ pub(super) fn summary(view: &RolloutView) -> String {
     let done = match kind {
         Kind::Upgrade => "upgraded",
         Kind::Undo => "put back",
+        Kind::Restart => "started anew by somebody else",
     };
     match &view.status {
         Status::MakingReady => {

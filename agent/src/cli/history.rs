@@ -78,6 +78,7 @@ const fn kind(rollout: &RolloutView) -> &'static str {
     match rollout.kind {
         Kind::Upgrade => "upgrade",
         Kind::Undo => "undo",
+        Kind::Restart => "restart",
     }
 }
 

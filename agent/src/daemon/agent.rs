@@ -28,6 +28,7 @@ use crate::{
     host::{
         cgroup::{Cgroup, Hierarchy},
         launch::LaunchSpec,
+        process::ProcessIdentity,
         sock_diag::SocketCookie,
     },
     places::Places,
@@ -57,6 +58,10 @@ pub(super) struct Agent {
     pub(super) unfinished: VecDeque<(ServiceId, Effect)>,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
+    /// When to look again at listeners of strangers on a service's ports.
+    pub(super) strangers: HashMap<ServiceId, Instant>,
+    /// Who of a generation was told to end.
+    pub(super) told: HashMap<GenerationId, HashSet<ProcessIdentity>>,
     /// Until when a listener that appears is not looked at.
     pub(super) listeners_rest: Instant,
     /// Half-open requests that a generation had when it was replaced.
@@ -122,7 +127,7 @@ impl Agent {
             Message::ProcessEnded(generation, ending) => {
                 self.note_process_ended(generation, ending);
             }
-            Message::CgroupEmptied(generation) => self.note_exit(generation),
+            Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
             Message::Removed => self.mend(),
             Message::Stop => {}
         }
@@ -295,7 +300,7 @@ impl Agent {
             self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
         let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
         let trouble = self.troubles.retry();
-        let looks = self.looks.values().copied();
+        let looks = self.looks.values().chain(self.strangers.values()).copied();
         deadlines.chain(looks).chain(self.next_nudge()).chain(retry).chain(trouble).min()
     }
 
@@ -310,6 +315,7 @@ impl Agent {
             self.feed_quietly(id, rollout::Event::Tick);
         }
         self.look_where_due();
+        self.look_for_successors_where_due();
         self.nudge_where_due();
         self.retry_where_due();
         self.finish_effects();

@@ -58,6 +58,7 @@ impl Agent {
         let record = Record {
             service: Service::attached(id, name.clone(), endpoints, first),
             context,
+            mark: None,
             origin_cgroup: origin_cgroup.directory().to_owned(),
             unfinished: Some(Unfinished::Attach),
             requests: BTreeMap::new(),
@@ -168,6 +169,8 @@ impl Agent {
     fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
         let endpoints = self.record(id).service.endpoints.clone();
+        self.refuse_own_program(&server.listeners)?;
+        self.enlist(generation, server.processes.iter().map(|it| it.pid))?;
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
@@ -176,17 +179,27 @@ impl Agent {
         for _look in 0..2 {
             self.attribute_flows(id)?;
         }
-        for process in &server.processes {
-            self.watch_process(generation, *process)?;
-        }
+        self.watch_roots(generation)?;
         if let Some(targets) = self.record(id).service.targets() {
             self.execute(id, &Effect::Steer(targets))?;
         }
         self.set_endpoints()?;
+        self.remember_mark(generation, &server.listeners);
         self.guard_queues(id);
         self.record_mut(id).unfinished = None;
         self.save_or_owe();
         Ok(())
+    }
+
+    /// A group has one program: ours would take the place of the server's own, which chooses among its listeners, and nobody
+    /// could give it back.
+    fn refuse_own_program(&mut self, listeners: &[Listener]) -> Result<(), Problem> {
+        let cookies: Vec<u64> = listeners.iter().map(|it| it.cookie.0).collect();
+        if self.datapath.with_own_program(&cookies)?.is_empty() {
+            return Ok(());
+        }
+        Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM)
+            .fix("have the server leave that to the kernel, and attach again"))
     }
 
     pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {
@@ -255,6 +268,9 @@ impl Agent {
             .collect()
     }
 }
+
+/// Why neither a server nor a candidate can be steered to.
+pub(super) const OWN_PROGRAM: &str = "the server chooses among its listeners by a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF), which steering would replace";
 
 fn nothing_listens(port: u16, request: &AttachRequest) -> Result<Problem, Problem> {
     let message = match request.address {

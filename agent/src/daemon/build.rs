@@ -13,10 +13,10 @@ use super::{
     step::{Step, change},
 };
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
-    host::{cgroup::CgroupError, sock_diag},
-    rollout::{Generation, Phase, Service, Timestamp},
-    service::{GenerationId, ServiceId},
+    api::{EventKind, Problem},
+    host::sock_diag,
+    rollout::{Generation, Origin, Phase, Service, Timestamp},
+    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {
@@ -41,6 +41,14 @@ impl Agent {
             self.describe(*id)?;
         }
         change(Step::Assist, || Ok(self.datapath.assist(cgroup)?))?;
+        // From here on whoever is born is followed; those that live are taken in now.
+        for id in &ids {
+            for number in self.numbers(*id) {
+                let key = GenerationId { service: *id, number };
+                let pids = self.pids_of(key)?;
+                self.enlist(key, pids)?;
+            }
+        }
         for id in &ids {
             self.place_again(*id)?;
         }
@@ -55,6 +63,10 @@ impl Agent {
         change(Step::TakeOverSteering, || Ok(self.datapath.take_over_steering(cgroup)?))
     }
 
+    fn numbers(&self, id: ServiceId) -> Vec<GenerationNumber> {
+        self.record(id).service.generations.iter().map(|it| it.number).collect()
+    }
+
     /// Where connections are to go, and what new binds meet.
     fn describe(&mut self, id: ServiceId) -> Result<(), Problem> {
         let record = self.record(id).clone();
@@ -64,11 +76,9 @@ impl Agent {
         for generation in &record.service.generations {
             let key = GenerationId { service: id, number: generation.number };
             self.datapath.count_flows_of(key)?;
-            if let Some(cgroup) = self.cgroup_of(key)? {
-                let failed = |error: CgroupError| Problem::caused(ProblemKind::Failed, &error);
+            if matches!(generation.origin, Origin::Launched { .. }) {
                 let rule = self.bind_rule(key, record.context.uid)?;
-                let group = cgroup.id().map_err(failed)?;
-                change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(group, rule)?))?;
+                change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(key, rule)?))?;
             }
         }
         Ok(())

@@ -117,6 +117,8 @@ impl Agent {
         change(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
         self.records.remove(&id);
         self.looks.retain(|generation, _| generation.service != id);
+        self.told.retain(|generation, _| generation.service != id);
+        self.strangers.remove(&id);
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
         let removed = change(Step::RemoveLogs, || {

@@ -97,6 +97,7 @@ impl Agent {
         self.looks.remove(&generation);
         self.half_open.remove(&generation);
         self.flows.remove(&generation);
+        self.told.remove(&generation);
         self.launches.remove(&generation);
         self.moot(Trouble::Look(generation));
         let path = self.cgroup_path(generation);

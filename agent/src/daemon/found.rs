@@ -6,6 +6,7 @@ use crate::{
     api::{Problem, ProblemKind},
     datapath::ListenerToAdopt,
     host::{
+        family::Families,
         holders::{self, Holder},
         process::{self, Pid, Process, ProcessIdentity},
         sock_diag::{self, Listener},
@@ -41,7 +42,12 @@ pub(super) fn server_of(listeners: Vec<Listener>, pid: Option<i32>) -> Result<Fo
         return Err(nobody_holds(&listeners, holders.refused));
     }
     let groups = holders::related(&holders.found)?;
-    let group = choose(&groups, pid)?;
+    let mut group = choose(&groups, pid)?;
+    // One that holds no listener, and would start again what ends.
+    let roots = holders::roots(&group)?;
+    if roots.len() > 1 {
+        group.extend(Families::now()?.master_of(&roots));
+    }
     let held: HashSet<_> =
         holders.found.iter().filter(|it| group.contains(&it.pid)).flat_map(of_holder).collect();
     let processes =

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     agent::Agent,
+    attach::OWN_PROGRAM,
     found,
     step::{Step, change},
 };
@@ -42,7 +43,7 @@ impl Agent {
         Ok(all.into_iter().filter(|listener| held.contains(&listener.inode)).collect())
     }
 
-    /// A server that serves may replace its listeners, or add some for new workers.
+    /// A server that serves may replace its listeners, or add some for new workers: by any process that was born of it.
     pub(super) fn look_for_new_listeners(
         &mut self,
         generation: GenerationId,
@@ -87,6 +88,13 @@ impl Agent {
             let failed = Event::Failed(generation.number, reason.to_owned());
             return self.feed(generation.service, failed);
         }
+        let cookies: Vec<u64> = serving.iter().map(|it| it.cookie.0).collect();
+        if !self.datapath.with_own_program(&cookies)?.is_empty() {
+            // It took the place of ours in the group that both generations are in.
+            self.guard_queues(generation.service);
+            let failed = Event::Failed(generation.number, OWN_PROGRAM.to_owned());
+            return self.feed(generation.service, failed);
+        }
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
             return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
@@ -107,6 +115,7 @@ impl Agent {
             candidate.listeners = records;
         }
         self.remember_half_open(generation.service)?;
+        self.remember_mark(generation, &serving);
         self.feed(generation.service, Event::Ready(generation.number, hold))?;
         if hold == PortHold::Moved {
             self.warn_of_cookies(generation);

@@ -90,15 +90,16 @@ impl Agent {
         let cgroup = change(Step::MakeCgroup, || {
             self.hierarchy.create(&path).map_err(|error| failed(&error))
         })?;
-        let id = cgroup.id().map_err(|error| failed(&error))?;
         let mut rule = self.bind_rule(generation, spec.context.uid)?;
         if rule.action == SHARE && !self.can_share(generation.service)? {
             rule.action = MOVE;
         }
-        change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(id, rule)?))?;
-        let launched = change(Step::Launch, || {
-            launch::launch(&spec, &[])
-                .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
+        change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(generation, rule)?))?;
+        let launched = self.born_into(generation, |_| {
+            change(Step::Launch, || {
+                launch::launch(&spec, &[])
+                    .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
+            })
         });
         launched.map(|launched| {
             // Its end is seen by the cgroup; this only takes the zombie away.
@@ -130,7 +131,7 @@ impl Agent {
             .find(|it| cookies.contains(&it.cookie.0))
             .map(|it| it.uid);
         let action = if alone.is_empty() { SHARE } else { MOVE };
-        Ok(BindRule { generation: generation.key(), action, owner: owner.unwrap_or(launched_as) })
+        Ok(BindRule { action, owner: owner.unwrap_or(launched_as) })
     }
 
     pub(super) fn watch_cgroup(
@@ -143,17 +144,6 @@ impl Agent {
             .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         self.watcher.watch_cgroup(generation, watch).map_err(|error| {
             Problem::new(ProblemKind::Failed, format!("wait for a cgroup: {error}"))
-        })
-    }
-
-    pub(super) fn watch_process(
-        &self,
-        generation: GenerationId,
-        identity: ProcessIdentity,
-    ) -> Result<(), Problem> {
-        let process = crate::host::process::Process::reopen(identity)?;
-        self.watcher.watch_process(generation, process).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for process {}: {error}", identity.pid))
         })
     }
 

@@ -2,20 +2,17 @@
 //!
 //! The kernel's reports say when to look; what counts is what the sockets themselves say (`sock_diag`).
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     agent::{Agent, RETRY},
-    clock, found,
+    clock,
     troubles::Trouble,
 };
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
+    api::{EventKind, Problem},
     datapath::{self, Datapath},
-    host::process::{Ending, Process},
+    host::process::Ending,
     host::sock_diag::{self, Connection},
     rollout::{Event, Origin, Phase},
     service::{Endpoint, GenerationId, ServiceId},
@@ -44,6 +41,7 @@ impl Agent {
             datapath::Event::GenerationEmpty(generation) => self.look_at(generation),
             datapath::Event::ListenerGone(generation) => self.note_listener_gone(generation),
             datapath::Event::ConnectionsMoved(generation) => self.note_moved(generation),
+            datapath::Event::StrangerListens(service) => self.note_stranger(service),
             datapath::Event::FallbackUsed(generation) => {
                 self.warn_of(
                     generation,
@@ -78,27 +76,39 @@ impl Agent {
         self.looks.insert(generation, self.listeners_rest.max(ended + LISTENER_LOOK));
     }
 
-    /// Of a generation that was found running others may live, and new ones may have come. The first process of a launched
-    /// one may have put its server into the background: its cgroup tells when the last one has ended.
+    /// Others of the generation may live, and new ones may have come. The first process of a launched one may have put its
+    /// server into the background: its cgroup tells when the last one has ended.
     pub(super) fn note_process_ended(&mut self, generation: GenerationId, ending: Option<Ending>) {
         let Some(known) = self.generation(generation) else { return };
-        if known.origin != Origin::Found {
-            if let Some(ending) = ending {
-                self.warn_of_orphans(generation, ending);
-                let how = format!("its first process {ending}");
-                self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
-            }
-            return;
+        let launched = known.origin != Origin::Found;
+        if launched && let Some(ending) = ending {
+            self.warn_of_orphans(generation, ending);
+            let how = format!("its first process {ending}");
+            self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
         }
-        let counted = self.count_processes(generation);
+        let told = self.tell_next_roots(generation);
+        let counted = told.and_then(|()| self.count_processes(generation));
         self.note_look(generation, counted);
     }
 
+    /// Of a launched one the cgroup tells the end, unless its last processes have left it.
     fn count_processes(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        if self.refresh_processes(generation)? == 0 {
+        let Some(known) = self.generation(generation) else { return Ok(()) };
+        let is_found = known.origin == Origin::Found;
+        if self.watch_roots(generation)? == 0 && (is_found || self.cgroup_of(generation)?.is_none())
+        {
             self.note_exit(generation);
         }
         Ok(())
+    }
+
+    /// The cgroup of a launched generation is empty. Some of its processes may have moved out of it.
+    pub(super) fn note_cgroup_emptied(&mut self, generation: GenerationId) {
+        match self.watch_roots(generation) {
+            Ok(0) => self.note_exit(generation),
+            Ok(_) => {}
+            looked => self.note_look(generation, looked.map(drop)),
+        }
     }
 
     /// No process of the generation is left.
@@ -108,6 +118,7 @@ impl Agent {
         }
         if self.records.contains_key(&generation.service) {
             self.feed_quietly(generation.service, Event::Exited(generation.number));
+            self.look_for_successor(generation.service);
         }
     }
 
@@ -142,11 +153,9 @@ impl Agent {
     }
 
     fn look_at(&mut self, generation: GenerationId) {
-        let Some(known) = self.generation(generation) else { return };
-        let is_found = known.origin == Origin::Found;
         if self.troubles.lasts(Trouble::Look(generation)) {
             // What failed may have been the look after the end of a process, or at the close of a listener.
-            let counted = if is_found { self.count_processes(generation) } else { Ok(()) };
+            let counted = self.count_processes(generation);
             let looked = counted.and_then(|()| self.look_again_for_deafness(generation));
             if looked.is_err() {
                 return self.note_look(generation, looked);
@@ -157,12 +166,11 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
-            Phase::Primary if matches!(known.origin, Origin::Launched { .. }) => {
-                self.look_for_new_listeners(generation)
-            }
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Primary => self.still_unattributed(generation.service).map(drop),
+            Phase::Primary => self
+                .look_for_new_listeners(generation)
+                .and_then(|()| self.still_unattributed(generation.service).map(drop)),
             Phase::Parting { .. } => self.look_last(generation),
             Phase::Starting { .. }
             | Phase::Dead
@@ -205,53 +213,6 @@ impl Agent {
     pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
         let ports = ports(&self.record(id).service.endpoints);
         Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
-    }
-
-    /// Finds out which processes of a found generation live, watches those that are new, and says how many there are.
-    fn refresh_processes(&mut self, generation: GenerationId) -> Result<usize, Problem> {
-        let service = &self.record_if_any(generation.service).map(|record| record.service.clone());
-        let Some(known) =
-            service.as_ref().and_then(|service| service.generation(generation.number))
-        else {
-            return Ok(0);
-        };
-        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
-        let listeners: Vec<_> = sock_diag::listeners()?
-            .into_iter()
-            .filter(|it| cookies.contains(&it.cookie.0))
-            .collect();
-        let holders = match listeners.is_empty() {
-            true => Vec::new(),
-            false => {
-                match found::server_of(listeners, None) {
-                    Ok(found) => found.processes,
-                    Err(problem) if problem.kind == ProblemKind::Failed => return Err(problem),
-                    // Nobody holds them any more, or others do too.
-                    Err(_) => Vec::new(),
-                }
-            }
-        };
-        let alive: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
-        let mut processes: Vec<_> =
-            known.processes.iter().filter(|it| alive.contains(&it.pid)).copied().collect();
-        for holder in holders {
-            if !processes.contains(&holder) {
-                match self.watch_process(generation, holder) {
-                    Ok(()) => processes.push(holder),
-                    Err(problem) if Process::lives(holder)? => return Err(problem),
-                    // It ended since it was seen: failing here would hide that all have.
-                    Err(problem) => tracing::debug!(%problem, "a process has just ended"),
-                }
-            }
-        }
-        let count = processes.len();
-        if let Some(known) =
-            self.record_mut(generation.service).service.generation_mut(generation.number)
-        {
-            known.processes = processes;
-        }
-        self.save_or_owe();
-        Ok(count)
     }
 
     pub(super) fn warn_of(&mut self, generation: GenerationId, message: String) {

@@ -16,7 +16,7 @@ impl From<DatapathError> for Problem {
                 "detach with the agent that made the pins, or, if no service needs them, remove `{}`",
                 path.display()
             )),
-            DatapathError::KernelTypes(_) => problem.fix("run a kernel built with CONFIG_DEBUG_INFO_BTF=y"),
+            DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => problem.fix("run a kernel built with CONFIG_DEBUG_INFO_BTF=y"),
             DatapathError::Program { .. } | DatapathError::Object(_) => {
                 problem.fix("run `agent doctor`: it says what this kernel lacks")
             }
@@ -39,6 +39,7 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         DatapathError::OtherSchema { .. }
         | DatapathError::NoBpfFileSystem(_)
         | DatapathError::KernelTypes(_)
+        | DatapathError::KernelLayout(_)
         | DatapathError::Object(_)
         | DatapathError::Program { .. } => ProblemKind::Preflight,
         DatapathError::Pin { .. }

@@ -1,6 +1,6 @@
 //! The processes of a generation: listed, told to end, killed, and found out if they outlive their turn.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::{
     agent::Agent,
@@ -15,6 +15,7 @@ use crate::{
         process::{Ending, Pid, Process, ProcessError},
         sock_diag::{self, Listener, SocketInode},
     },
+    rollout::Phase,
     service::{GenerationId, ServiceId},
 };
 
@@ -25,10 +26,18 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(super) fn pids_of(&self, generation: GenerationId) -> Result<Vec<Pid>, Problem> {
-        match self.cgroup_of(generation)? {
-            Some(cgroup) => members(&cgroup),
-            None => Ok(self.processes_of(generation)?.iter().map(Process::pid).collect()),
+        let mut pids: BTreeSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
+        if let Some(cgroup) = self.cgroup_of(generation)? {
+            pids.extend(members(&cgroup)?);
         }
+        // One that ends is no member any more before it has closed its sockets.
+        let written = self.generation(generation).map(|known| &known.processes[..]);
+        for identity in written.unwrap_or_default() {
+            if !pids.contains(&identity.pid) && Process::lives(*identity)? {
+                pids.insert(identity.pid);
+            }
+        }
+        Ok(pids.into_iter().collect())
     }
 
     /// The same, held: what is done to them can hit nobody who gets one of their numbers later.
@@ -37,36 +46,22 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(super) fn processes_of(&self, generation: GenerationId) -> Result<Vec<Process>, Problem> {
-        if let Some(cgroup) = self.cgroup_of(generation)? {
-            let mut opened = Vec::new();
-            for pid in members(&cgroup)? {
-                match Process::open(pid) {
-                    Ok(process) => opened.push(process),
-                    Err(ProcessError::Gone { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            // Whose number was given to a stranger before it was opened is not in the group any more.
-            let still: HashSet<_> = members(&cgroup)?.into_iter().collect();
-            return Ok(opened.into_iter().filter(|it| still.contains(&it.pid())).collect());
-        }
-        let record = self.record(generation.service);
-        let Some(known) = record.service.generation(generation.number) else {
-            return Ok(Vec::new());
-        };
-        let mut alive = Vec::new();
-        for identity in &known.processes {
-            match Process::reopen(*identity) {
-                Ok(process) if process.is_alive()? => alive.push(process),
-                Ok(_) | Err(ProcessError::Gone { .. }) => {}
+        let mut opened = Vec::new();
+        for pid in self.pids_of(generation)? {
+            match Process::open(pid) {
+                Ok(process) => opened.push(process),
+                Err(ProcessError::Gone { .. }) => {}
                 // Of one that cannot be looked at nobody knows that it is dead.
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(alive)
+        // Whose number was given to a stranger before it was opened belongs to the generation no more.
+        let still: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
+        Ok(opened.into_iter().filter(|it| still.contains(&it.pid())).collect())
     }
 
-    /// Only the root processes: they know how to end their workers.
+    /// Only the root processes: they know how to end their workers. When a root has ended and others live, those that are
+    /// roots then are told in turn, see [`Self::tell_next_roots`].
     pub(super) fn signal(&mut self, generation: GenerationId, signal: i32) -> Result<(), Problem> {
         let Some(named) = rustix::process::Signal::from_named_raw(signal) else {
             return Err(Problem::new(ProblemKind::Usage, format!("there is no signal {signal}")));
@@ -74,12 +69,42 @@ impl Agent {
         let processes = self.processes_of(generation)?;
         let pids: Vec<_> = processes.iter().map(Process::pid).collect();
         let roots = holders::roots(&pids)?;
-        let mut masters = processes.iter().filter(|it| roots.contains(&it.pid()));
-        change(Step::Signal, || masters.try_for_each(|process| send(process, named)))?;
+        let told = self.told.entry(generation).or_default();
+        let masters: Vec<_> = processes
+            .iter()
+            .filter(|it| roots.contains(&it.pid()) && !told.contains(&it.identity()))
+            .collect();
+        change(Step::Signal, || masters.iter().try_for_each(|process| send(process, named)))?;
+        told.extend(masters.iter().map(|it| it.identity()));
         if processes.is_empty() {
             self.note_exit(generation);
+            return Ok(());
         }
-        Ok(())
+        self.watch_roots(generation).map(drop)
+    }
+
+    /// A root of a generation that was told to end has ended, and may have passed nothing on: a shell that waits for its
+    /// command dies of the signal alone. Those that are left are told. While flows are finished by a server that does so by
+    /// itself, only if one still listens: whoever was told closes its listeners first, and a second signal makes many
+    /// servers quit at once.
+    pub(super) fn tell_next_roots(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let Some(known) = self.generation(generation).filter(|it| it.told) else { return Ok(()) };
+        let signal = match known.phase {
+            Phase::Stopping { killed: false, signal, .. } => signal,
+            Phase::Finishing { signal, .. } if self.listens(generation)? => signal,
+            _ => return Ok(()),
+        };
+        if self.pids_of(generation)?.is_empty() {
+            return Ok(());
+        }
+        self.signal(generation, signal)
+    }
+
+    fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
+        let Some(known) = self.generation(generation) else { return Ok(false) };
+        let open = sock_diag::listeners()?;
+        let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);
+        Ok(known.listeners.iter().any(|it| is_open(it.cookie)))
     }
 
     /// Every process, and people are told which ones had to be.

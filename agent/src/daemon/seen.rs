@@ -8,7 +8,7 @@ use super::{agent::Agent, found};
 use crate::{
     api::Problem,
     host::{process, sock_diag},
-    rollout::{Event, Generation, Origin, Phase, Seen, Targets},
+    rollout::{Event, Generation, Phase, Seen, Targets},
     service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -63,13 +63,12 @@ impl Agent {
     fn look_for_deafness(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let Some(known) = self.listening_generation(generation) else { return Ok(()) };
         let is_primary = known.phase == Phase::Primary;
-        let launched = known.origin != Origin::Found;
         // One that dies closes its listeners on the way: its end is told by the watcher.
         if known.deaf || !self.lives_on(generation)? {
             return Ok(());
         }
         let number = generation.number;
-        if is_primary && launched {
+        if is_primary {
             // It may have replaced it by another one.
             self.look_for_new_listeners(generation)?;
         }
@@ -84,7 +83,9 @@ impl Agent {
                 format!("generation {number} lives, but closed its last listener on {endpoint}");
             self.warn_of(generation, message);
         }
-        self.feed(generation.service, Event::Deaf(number))
+        self.feed(generation.service, Event::Deaf(number))?;
+        self.look_for_successor(generation.service);
+        Ok(())
     }
 
     /// A generation that was ready once.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{Problem, ProblemKind, RequestId},
-    host::context::Context,
+    host::{context::Context, os_text::OsText},
     rollout::Service,
 };
 
@@ -43,6 +43,9 @@ pub struct Record {
     pub service: Service,
     /// User, directory, environment and limits of its server when last seen alive.
     pub context: Context,
+    /// Who served last: one that somebody else starts anew is known by it.
+    #[serde(default)]
+    pub mark: Option<Mark>,
     /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones.
     pub origin_cgroup: PathBuf,
     /// What was begun and is not finished: whoever reads this takes it back, or finishes it.
@@ -51,6 +54,15 @@ pub struct Record {
     /// Which requests began the rollouts that are remembered: one that is asked again is answered, and not begun again.
     #[serde(default)]
     pub requests: BTreeMap<u64, RequestId>,
+}
+
+/// By what a server is known again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its effective user.
+    pub user: u32,
+    /// The file name of its program.
+    pub program: OsText,
 }
 
 /// A change of many steps, written down before the first of them.

@@ -284,11 +284,11 @@ impl Agent {
         {
             candidate.processes.clone_from(&server.processes);
         }
-        let introduced = server
-            .processes
-            .iter()
-            .try_for_each(|process| self.watch_process(generation, *process))
-            .and_then(|()| self.introduce(generation, &server.listeners));
+        let introduced = server.processes.iter().map(|it| it.pid).collect::<Vec<_>>();
+        let introduced = self
+            .enlist(generation, introduced)
+            .and_then(|()| self.watch_roots(generation))
+            .and_then(|_| self.introduce(generation, &server.listeners));
         if let Err(problem) = introduced {
             self.feed_quietly(
                 generation.service,

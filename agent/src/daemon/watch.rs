@@ -18,7 +18,10 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use super::{message::Message, removals::Removals};
 use crate::{
     datapath::{Events, KernelLogs},
-    host::{cgroup::PopulatedWatch, process::Process},
+    host::{
+        cgroup::PopulatedWatch,
+        process::{Process, ProcessIdentity},
+    },
     service::GenerationId,
 };
 
@@ -80,6 +83,15 @@ impl Watcher {
         process: Process,
     ) -> io::Result<()> {
         self.watch(generation, Subject::Process(process), EventFlags::IN).map(drop)
+    }
+
+    /// Whether this very process is waited for already.
+    pub(super) fn is_watched(&self, generation: GenerationId, process: ProcessIdentity) -> bool {
+        self.watched().by_key.values().any(|(of, subject)| {
+            let is_it =
+                matches!(subject, Subject::Process(watched) if watched.identity() == process);
+            *of == generation && is_it
+        })
     }
 
     /// Tells the agent when the last process of the cgroup has ended, also if it has already: the kernel reports only what

@@ -35,6 +35,11 @@ pub enum DatapathError {
     /// The kernel's own type information, without which tracing programs cannot be attached.
     #[error("read the kernel's type information (/sys/kernel/btf/vmlinux)")]
     KernelTypes(#[source] aya::BtfError),
+    /// The places of the fields that the programs read.
+    #[error(
+        "find our way in the kernel's structures by its type information (/sys/kernel/btf/vmlinux)"
+    )]
+    KernelLayout(#[source] io::Error),
     /// Creating the maps.
     #[error("load the kernel programs' object")]
     Object(#[source] Box<aya::EbpfError>),

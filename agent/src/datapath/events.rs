@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use agent_ebpf::{
     event::{
         BIND_MOVED, CONNECTIONS_MOVED, FALLBACK_USED, GENERATION_EMPTY, LISTENER_APPEARED,
-        LISTENER_GONE, LOST, NOTICED,
+        LISTENER_GONE, LOST, NOTICED, STRANGER_LISTENS,
     },
     flow::GenerationKey,
 };
@@ -17,7 +17,7 @@ use crate::service::{GenerationId, GenerationNumber, ServiceId};
 /// A report of a kernel program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A process of a launched generation called `listen()`. The socket may not be found by a dump for some microseconds.
+    /// A process of a generation called `listen()`. The socket may not be found by a dump for some microseconds.
     ListenerAppeared(GenerationId),
     /// A listener was closed.
     ListenerGone(GenerationId),
@@ -29,6 +29,9 @@ pub enum Event {
     BindMoved(GenerationId),
     /// This generation was given connections that another listener had not accepted when it was closed.
     ConnectionsMoved(GenerationId),
+    /// A process that is no generation's called `listen()` on a port of this service; of one that is not known where only some
+    /// addresses of the port are endpoints. The socket may not be found by a dump for some microseconds.
+    StrangerListens(ServiceId),
 }
 
 /// The stream of reports. Readable when there are some.
@@ -101,6 +104,7 @@ fn parse(record: &[u8]) -> Option<Event> {
         FALLBACK_USED => Some(Event::FallbackUsed(generation)),
         BIND_MOVED => Some(Event::BindMoved(generation)),
         CONNECTIONS_MOVED => Some(Event::ConnectionsMoved(generation)),
+        STRANGER_LISTENS => Some(Event::StrangerListens(generation.service)),
         _ => None,
     }
 }

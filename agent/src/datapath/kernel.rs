@@ -20,7 +20,8 @@ use super::{
     error::{Named as _, program_error},
     held::Held,
     pins::Pins,
-    programs::{self, ADOPT_FLOW, ATTACHED, ITERATOR, MIGRATE, ON_DEMAND},
+    programs::{self, ADOPT_FLOW, ATTACHED, ENLIST, ITERATOR, MIGRATE, ON_DEMAND},
+    types,
 };
 use crate::service::ServiceId;
 
@@ -28,16 +29,18 @@ use crate::service::ServiceId;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every map that is pinned, by its name in the object.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 15] = [
     "ADOPTIONS",
     "AYA_LOGS",
+    "BIND_RULES",
     "ENDPOINTS",
+    "ENLISTMENTS",
     "EVENTS",
     "FLOWS",
-    "GENERATION_CGROUPS",
     "LISTENERS",
     "LISTENER_SETS",
     "LOST_REPORTS",
+    "MEMBERS",
     "MOVED_BINDS",
     "SERVICES",
     "STEERED",
@@ -65,12 +68,8 @@ pub struct KernelLogs {
 
 impl Kernel {
     /// Of pins that are whole: the maps are used as they are, and the programs replaced by ours.
-    pub(super) fn adopt(
-        pin_dir: &Path,
-        cgroup: &File,
-        generation_level: u32,
-    ) -> Result<Self, DatapathError> {
-        let (mut kernel, btf) = Self::create_maps(Pins::adopt(pin_dir), generation_level)?;
+    pub(super) fn adopt(pin_dir: &Path, cgroup: &File) -> Result<Self, DatapathError> {
+        let (mut kernel, btf) = Self::create_maps(Pins::adopt(pin_dir))?;
         kernel.load_all(&btf)?;
         for program in ATTACHED {
             kernel.put_in_place(program, cgroup)?;
@@ -80,8 +79,8 @@ impl Kernel {
     }
 
     /// With maps of its own, and no program in its place yet.
-    pub(super) fn begin(pin_dir: &Path, generation_level: u32) -> Result<Self, DatapathError> {
-        let (mut kernel, btf) = Self::create_maps(Pins::begin(pin_dir)?, generation_level)?;
+    pub(super) fn begin(pin_dir: &Path) -> Result<Self, DatapathError> {
+        let (mut kernel, btf) = Self::create_maps(Pins::begin(pin_dir)?)?;
         match kernel.load_all(&btf) {
             Ok(()) => Ok(kernel),
             Err(error) => {
@@ -101,11 +100,8 @@ impl Kernel {
     }
 
     /// All maps are there, and no program is loaded.
-    pub(super) fn create_maps(
-        pins: Pins,
-        generation_level: u32,
-    ) -> Result<(Self, Btf), DatapathError> {
-        match Self::maps_in(&pins, generation_level) {
+    pub(super) fn create_maps(pins: Pins) -> Result<(Self, Btf), DatapathError> {
+        match Self::maps_in(&pins) {
             Ok((ebpf, btf)) => Ok((Self { ebpf, pins, held: Held::default() }, btf)),
             Err(error) => {
                 pins.abandon();
@@ -114,14 +110,15 @@ impl Kernel {
         }
     }
 
-    fn maps_in(pins: &Pins, generation_level: u32) -> Result<(Ebpf, Btf), DatapathError> {
+    fn maps_in(pins: &Pins) -> Result<(Ebpf, Btf), DatapathError> {
         let btf = Btf::from_sys_fs().map_err(DatapathError::KernelTypes)?;
+        let layout = types::kernel_layout().map_err(DatapathError::KernelLayout)?;
         let ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .default_map_pin_directory(pins.maps())
             // The log ring is pinned too, so that a later agent still reads what adopted programs write.
             .map_pin_path("AYA_LOGS", pins.maps().join("AYA_LOGS"))
-            .override_global("GENERATION_LEVEL", &generation_level, true)
+            .override_global("KERNEL_LAYOUT", &layout, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
         let mut pinned: Vec<_> =
@@ -164,11 +161,20 @@ impl Kernel {
 
     /// A file that runs `adopt_listeners` over the sockets of this network namespace as it is read.
     pub(super) fn iterate(&mut self) -> Result<File, DatapathError> {
-        let iterator = self.ebpf.program_mut(ITERATOR).expect("it is in the object that we embed");
-        let iterator: &mut Iter = iterator.try_into().map_err(program_error("find", ITERATOR))?;
-        let link = iterator.attach().map_err(program_error("attach", ITERATOR))?;
-        let link = iterator.take_link(link).map_err(program_error("attach", ITERATOR))?;
-        link.into_file().map_err(program_error("run", ITERATOR))
+        self.run_iterator(ITERATOR)
+    }
+
+    /// A file that runs `enlist` over the threads of this PID namespace as it is read.
+    pub(super) fn walk_tasks(&mut self) -> Result<File, DatapathError> {
+        self.run_iterator(ENLIST)
+    }
+
+    fn run_iterator(&mut self, name: &'static str) -> Result<File, DatapathError> {
+        let iterator = self.ebpf.program_mut(name).expect("it is in the object that we embed");
+        let iterator: &mut Iter = iterator.try_into().map_err(program_error("find", name))?;
+        let link = iterator.attach().map_err(program_error("attach", name))?;
+        let link = iterator.take_link(link).map_err(program_error("attach", name))?;
+        link.into_file().map_err(program_error("run", name))
     }
 
     /// Runs `adopt_flow` once, and returns what it answers.

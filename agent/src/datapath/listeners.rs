@@ -9,13 +9,14 @@ use std::{
 };
 
 use agent_ebpf::{
-    flow::{LISTENER, Tag},
-    socket::{ADOPT, Adoption, DONE, NO_SLOT, NOT_SEEN, RELEASE},
+    flow::{GenerationKey, LISTENER, Tag},
+    socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
 
 use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
+    programs::MIGRATE,
 };
 use crate::service::{Endpoint, GenerationId, LocalAddress};
 
@@ -50,15 +51,25 @@ impl Datapath {
     ///
     /// When the sockets cannot be walked. A listener that is gone is no error, but has all sockets walked.
     pub fn release_listeners(&mut self, cookies: &[u64]) -> Result<(), DatapathError> {
-        let nobody = Tag {
-            generation: agent_ebpf::flow::GenerationKey { service: 0, generation: 0 },
-            role: 0,
-            options_set: 0,
-        };
         let release =
-            Adoption { action: RELEASE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: nobody };
+            Adoption { action: RELEASE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: NOBODY };
         self.walk(cookies.iter().map(|&cookie| (cookie, release)))?;
         Ok(())
+    }
+
+    /// Those of these listeners whose reuseport group has a program of somebody else's that chooses among them.
+    ///
+    /// # Errors
+    ///
+    /// When the sockets cannot be walked.
+    pub fn with_own_program(&mut self, cookies: &[u64]) -> Result<Vec<u64>, DatapathError> {
+        let examine =
+            Adoption { action: EXAMINE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: NOBODY };
+        let found = self.walk(cookies.iter().map(|&cookie| (cookie, examine)))?;
+        let has_one = |cookie: &&u64| {
+            found.get(*cookie).is_some_and(|it| it.outcome == HAS_PROGRAM && !is_migrate(it.slot))
+        };
+        Ok(cookies.iter().filter(has_one).copied().collect())
     }
 
     /// Puts listeners into consecutive slots from `first` on.
@@ -80,11 +91,11 @@ impl Datapath {
         }))?;
         listeners
             .iter()
-            .map(|listener| match outcomes.get(&listener.cookie) {
-                Some(&DONE) => {
+            .map(|listener| match outcomes.get(&listener.cookie).map(|it| it.outcome) {
+                Some(DONE) => {
                     Ok(AdoptedListener { cookie: listener.cookie, in_map: !listener.multipath })
                 }
-                Some(&errno) if errno < 0 => {
+                Some(errno) if errno < 0 => {
                     Err(socket_error(listener.cookie, io::Error::from_raw_os_error(-errno)))
                 }
                 Some(_) | None => {
@@ -94,7 +105,7 @@ impl Datapath {
             .collect()
     }
 
-    /// Runs the iterator until it has met every wanted listener, or all sockets once, and returns each one's outcome.
+    /// Runs the iterator until it has met every wanted listener, or all sockets once, and returns what became of each.
     ///
     /// # Kernel
     ///
@@ -102,7 +113,7 @@ impl Datapath {
     fn walk(
         &mut self,
         wanted: impl IntoIterator<Item = (u64, Adoption)>,
-    ) -> Result<HashMap<u64, i32>, DatapathError> {
+    ) -> Result<HashMap<u64, Adoption>, DatapathError> {
         const MAP: &str = "ADOPTIONS";
         // An agent that was killed in its walk left its wishes behind. Done now, they would put a listener into a slot that
         // belongs to another generation by now.
@@ -123,10 +134,23 @@ impl Datapath {
         for cookie in cookies {
             let adoption = self.adoptions.get(&cookie, 0).named("read", MAP)?;
             self.adoptions.remove(&cookie).named("remove from", MAP)?;
-            outcomes.insert(cookie, adoption.outcome);
+            outcomes.insert(cookie, adoption);
         }
         walked.map(|()| outcomes)
     }
+}
+
+/// For wishes that give no tag.
+const NOBODY: Tag =
+    Tag { generation: GenerationKey { service: 0, generation: 0 }, role: 0, options_set: 0 };
+
+/// Whether this is an agent's program, ours or an earlier one's: a group keeps it as long as one of its sockets lives. One of
+/// the classic kind has no number.
+fn is_migrate(program: u32) -> bool {
+    program != 0
+        && aya::programs::loaded_programs()
+            .filter_map(Result::ok)
+            .any(|it| it.id() == program && it.name_as_str() == Some(MIGRATE))
 }
 
 /// The listeners for an endpoint: those on exactly its address, as in the kernel's own lookup, or else all that take its

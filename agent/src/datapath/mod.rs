@@ -5,6 +5,7 @@
 //!
 //! - [`Datapath::steer`] is the switch: one update of one hash element.
 //! - `listeners` takes running listeners over and gives them back, `flows` their open connections.
+//! - `members` is which processes are a generation's, `types` how the programs find their way in the kernel's structures.
 //! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - `pins` is where all of it is pinned, `programs` how they come into their places.
@@ -20,6 +21,7 @@ mod group;
 mod held;
 mod kernel;
 mod listeners;
+mod members;
 mod pins;
 mod primary_sets;
 pub mod probe;
@@ -27,6 +29,7 @@ mod programs;
 mod slots;
 mod survey;
 mod tables;
+mod types;
 
 use std::{
     fs::File,
@@ -38,6 +41,7 @@ use agent_ebpf::{
     bind::BindRule,
     endpoint::{Endpoint as EndpointValue, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
+    member::{Enlistment, Member},
     socket::Adoption,
     steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
 };
@@ -65,7 +69,9 @@ pub struct Datapath {
     services: HashMap<MapData, u32, Steering>,
     listener_sets: HashMap<MapData, ListenerSetKey, ListenerSet>,
     flows: HashMap<MapData, GenerationKey, FlowCounts>,
-    bind_rules: HashMap<MapData, u64, BindRule>,
+    bind_rules: HashMap<MapData, GenerationKey, BindRule>,
+    members: HashMap<MapData, u32, Member>,
+    enlistments: HashMap<MapData, u32, Enlistment>,
     moved_binds: HashMap<MapData, u64, u32>,
     adoptions: HashMap<MapData, u64, Adoption>,
     steered: PerCpuArray<MapData, SteerCounts>,
@@ -76,18 +82,14 @@ pub struct Datapath {
 impl Datapath {
     /// Adopts what is pinned below `pin_dir`, all of which is there: maps as they are, links with our programs put in.
     ///
-    /// `steer` belongs to the calling thread's network namespace; the bind programs to `cgroup`, whose children (at depth
-    /// `generation_level`) hold one generation each.
+    /// `steer` belongs to the calling thread's network namespace; the bind programs to `cgroup`, in which generations are
+    /// launched.
     ///
     /// # Errors
     ///
     /// Names the step and the object. What was pinned before stays, and steers on.
-    pub fn adopt(
-        pin_dir: &Path,
-        cgroup: &File,
-        generation_level: u32,
-    ) -> Result<Self, DatapathError> {
-        Self::of(Kernel::adopt(pin_dir, cgroup, generation_level)?)
+    pub fn adopt(pin_dir: &Path, cgroup: &File) -> Result<Self, DatapathError> {
+        Self::of(Kernel::adopt(pin_dir, cgroup)?)
     }
 
     /// Begins anew beside what is pinned, if anything is: with empty maps, and no program in its place before
@@ -96,8 +98,8 @@ impl Datapath {
     /// # Errors
     ///
     /// Names the step and the object. What was pinned before steers on.
-    pub fn begin(pin_dir: &Path, generation_level: u32) -> Result<Self, DatapathError> {
-        Self::of(Kernel::begin(pin_dir, generation_level)?)
+    pub fn begin(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Self::of(Kernel::begin(pin_dir)?)
     }
 
     /// Puts every program in its place but the one that steers. From here on what is tagged is counted, and new generations
@@ -136,7 +138,9 @@ impl Datapath {
             services: kernel.hash("SERVICES")?,
             listener_sets: kernel.hash("LISTENER_SETS")?,
             flows: kernel.hash("FLOWS")?,
-            bind_rules: kernel.hash("GENERATION_CGROUPS")?,
+            bind_rules: kernel.hash("BIND_RULES")?,
+            members: kernel.hash("MEMBERS")?,
+            enlistments: kernel.hash("ENLISTMENTS")?,
             moved_binds: kernel.hash("MOVED_BINDS")?,
             adoptions: kernel.hash("ADOPTIONS")?,
             steered: kernel.per_cpu("STEERED")?,

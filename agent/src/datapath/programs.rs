@@ -26,14 +26,28 @@ use crate::sys;
 
 /// Every program that is attached for good, by its name in the object and in the pin directory; the one that steers comes
 /// last, when everything that it leads to is there.
-pub(super) const ATTACHED: [&str; 5] =
-    ["track_flows", "share_bind4", "share_bind6", "refuse_multipath", STEER];
+pub(super) const ATTACHED: [&str; 7] = [
+    FOLLOW_EXIT,
+    FOLLOW_FORK,
+    "track_flows",
+    "share_bind4",
+    "share_bind6",
+    "refuse_multipath",
+    STEER,
+];
+
+/// Follows processes that are born, and those that end. The latter comes first: whoever is followed is let go too.
+const FOLLOW_FORK: &str = "follow_fork";
+const FOLLOW_EXIT: &str = "follow_exit";
 
 /// The one that gives connections to generations.
 pub(super) const STEER: &str = "steer";
 
 /// Those that only the agent runs, when it takes over what runs already.
-pub(super) const ON_DEMAND: [&str; 2] = [ITERATOR, ADOPT_FLOW];
+pub(super) const ON_DEMAND: [&str; 3] = [ITERATOR, ENLIST, ADOPT_FLOW];
+
+/// Walks the processes.
+pub(super) const ENLIST: &str = "enlist";
 
 /// Walks the listeners.
 pub(super) const ITERATOR: &str = "adopt_listeners";
@@ -50,8 +64,8 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         Program::SkLookup(steer) => steer.load(),
         Program::CgroupSockAddr(bind) => bind.load(),
         Program::CgroupSock(create) => create.load(),
-        Program::BtfTracePoint(tracepoint) => tracepoint.load("inet_sock_set_state", btf),
-        Program::Iter(iterator) => iterator.load("tcp", btf),
+        Program::BtfTracePoint(tracepoint) => tracepoint.load(tracepoint_of(name), btf),
+        Program::Iter(iterator) => iterator.load(if name == ENLIST { "task" } else { "tcp" }, btf),
         Program::SkReuseport(migrate) => migrate.load(),
         Program::SchedClassifier(flow) => flow.load(),
         other => Err(ProgramError::UnexpectedProgramType).inspect_err(|_| {
@@ -59,6 +73,14 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         }),
     };
     loaded.map_err(program_error("load", name))
+}
+
+fn tracepoint_of(name: &str) -> &'static str {
+    match name {
+        FOLLOW_FORK => "sched_process_fork",
+        FOLLOW_EXIT => "sched_process_exit",
+        _ => "inet_sock_set_state",
+    }
 }
 
 /// Puts a loaded program behind the link that is pinned under its name; where there is none, or what it was attached to is
@@ -108,7 +130,7 @@ fn update(ebpf: &mut Ebpf, name: &'static str, pin: &Path) -> io::Result<()> {
 
 /// Attaches the new one before the old one goes. For a moment both run at every change of a socket's state, one after the
 /// other under that socket's lock: whichever comes first changes the role in the socket's tag, and with it keeps the other
-/// from counting again. A report that comes twice has the agent look twice.
+/// from counting again. A report that comes twice has the agent look twice, and a process that is followed twice is followed.
 fn relieve(
     ebpf: &mut Ebpf,
     name: &'static str,

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, path::Path};
 
 use agent_ebpf::{
-    bind::BindRule,
     endpoint::{Endpoint as EndpointValue, EndpointKey},
+    flow::GenerationKey,
+    member::Member,
     steering::Steering,
 };
 use aya::{
@@ -28,8 +29,8 @@ pub struct Survey {
     pub endpoints: BTreeMap<ServiceId, Vec<Endpoint>>,
     /// Where each service's new connections go.
     pub steering: BTreeMap<ServiceId, Steering>,
-    /// Which cgroup holds which launched generation.
-    pub bind_rules: BTreeMap<u64, BindRule>,
+    /// Whose the processes are that belong to a generation, by our numbers.
+    pub members: BTreeMap<u32, GenerationKey>,
     /// The public ports of listeners whose binds were moved, by their cookies.
     pub moved_binds: BTreeMap<u64, u16>,
     /// The storage map whose value every socket of a generation carries, for `sock_diag` to read it from.
@@ -52,7 +53,10 @@ impl Survey {
                 .into_iter()
                 .map(|(service, steering)| (ServiceId(service), steering))
                 .collect(),
-            bind_rules: entries(&pins, "GENERATION_CGROUPS", Map::HashMap)?,
+            members: entries::<u32, Member>(&pins, "MEMBERS", Map::HashMap)?
+                .into_values()
+                .map(|member| (member.pid, member.generation))
+                .collect(),
             moved_binds: moved.into_iter().filter_map(port).collect(),
             tags: pins.descriptor("TAGS")?,
         })

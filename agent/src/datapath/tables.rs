@@ -102,14 +102,16 @@ impl Datapath {
     ) -> Result<BTreeSet<GenerationNumber>, DatapathError> {
         let sets = self.listener_sets.keys().map(|key| key.map(|it| (it.service, it.generation)));
         let flows = self.flows.keys().map(|key| key.map(|it| (it.service, it.generation)));
-        let rules = self.bind_rules.iter().map(|entry| {
-            entry.map(|(_, rule)| (rule.generation.service, rule.generation.generation))
+        let rules = self.bind_rules.keys().map(|key| key.map(|it| (it.service, it.generation)));
+        let members = self.members.iter().map(|entry| {
+            entry.map(|(_, member)| (member.generation.service, member.generation.generation))
         });
         let mut known = BTreeSet::new();
         for (map, keys) in [
             ("LISTENER_SETS", sets.collect::<Result<Vec<_>, _>>()),
             ("FLOWS", flows.collect()),
-            ("GENERATION_CGROUPS", rules.collect()),
+            ("BIND_RULES", rules.collect()),
+            ("MEMBERS", members.collect()),
         ] {
             let of_service = keys.named("read", map)?.into_iter().filter(|key| key.0 == service.0);
             known.extend(of_service.map(|(_, number)| GenerationNumber(number)));
@@ -133,7 +135,8 @@ impl Datapath {
             error::gone(self.listener_sets.remove(&key)).named("remove from", "LISTENER_SETS")?;
         }
         error::gone(self.flows.remove(&generation.key())).named("remove from", "FLOWS")?;
-        self.clear_bind_rule(generation)
+        error::gone(self.bind_rules.remove(&generation.key())).named("remove from", BIND_RULES)?;
+        self.dismiss_all(generation.key())
     }
 
     /// Forgets whatever the maps have of generations that are not among these: an agent may have ended before it did.
@@ -158,13 +161,16 @@ impl Datapath {
                 self.forget_service(ServiceId(service))?;
             }
         }
-        for cgroup in keys(&self.bind_rules).named("read", "GENERATION_CGROUPS")? {
-            let rule = error::found(self.bind_rules.get(&cgroup, 0));
-            let rule = rule.named("read", "GENERATION_CGROUPS")?;
-            if rule.is_some_and(|rule| !lives(&rule.generation)) {
-                error::gone(self.bind_rules.remove(&cgroup))
-                    .named("remove from", "GENERATION_CGROUPS")?;
-            }
+        for key in
+            keys(&self.bind_rules).named("read", BIND_RULES)?.iter().filter(|key| !lives(key))
+        {
+            error::gone(self.bind_rules.remove(key)).named("remove from", BIND_RULES)?;
+        }
+        let members: Vec<_> =
+            self.members.iter().collect::<Result<_, _>>().named("read", "MEMBERS")?;
+        let strangers: BTreeSet<_> = members.iter().map(|(_, member)| member.generation).collect();
+        for key in strangers.iter().filter(|key| !lives(key)) {
+            self.dismiss_all(*key)?;
         }
         Ok(())
     }
@@ -179,13 +185,17 @@ impl Datapath {
         self.kernel.reset_counts(&mut self.steered, service)
     }
 
-    /// Says what binds of the service's ports in this cgroup meet.
+    /// Says what binds of the service's ports by this generation meet.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn set_bind_rule(&mut self, cgroup: u64, rule: BindRule) -> Result<(), DatapathError> {
-        self.bind_rules.insert(cgroup, rule, 0).named("write", "GENERATION_CGROUPS")
+    pub fn set_bind_rule(
+        &mut self,
+        generation: GenerationId,
+        rule: BindRule,
+    ) -> Result<(), DatapathError> {
+        self.bind_rules.insert(generation.key(), rule, 0).named("write", BIND_RULES)
     }
 
     /// Gives a generation counters, unless it has some: nothing is counted without.
@@ -206,21 +216,6 @@ impl Datapath {
         self.listener_sets.iter().collect::<Result<_, _>>().named("read", "LISTENER_SETS")
     }
 
-    fn clear_bind_rule(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
-        let cgroups: Vec<u64> = self
-            .bind_rules
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, rule)| rule.generation == generation.key())
-            .map(|(cgroup, _)| cgroup)
-            .collect();
-        for cgroup in cgroups {
-            error::gone(self.bind_rules.remove(&cgroup))
-                .named("remove from", "GENERATION_CGROUPS")?;
-        }
-        Ok(())
-    }
-
     /// The public port that a listener asked for, if its bind was moved to another one.
     ///
     /// # Errors
@@ -231,6 +226,8 @@ impl Datapath {
         Ok(port.and_then(|port| u16::try_from(port).ok()))
     }
 }
+
+const BIND_RULES: &str = "BIND_RULES";
 
 fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>, MapError> {
     map.keys().collect()

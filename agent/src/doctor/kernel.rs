@@ -54,6 +54,9 @@ const fn shown_by(feature: Feature) -> &'static str {
         Feature::ShareBind6 => "loaded and attached (cgroup/bind6)",
         Feature::RefuseMultipath => "loaded and attached (cgroup/sock_create)",
         Feature::TrackFlows => "loaded and attached (tp_btf/inet_sock_set_state)",
+        Feature::FollowFork => "loaded and attached (tp_btf/sched_process_fork)",
+        Feature::FollowExit => "loaded and attached (tp_btf/sched_process_exit)",
+        Feature::Enlist => "loaded (iter/task)",
         Feature::AdoptListeners => "loaded (iter/tcp)",
         Feature::AdoptFlow => "loaded",
         Feature::Migrate => "loaded (sk_reuseport/migrate)",
@@ -78,7 +81,9 @@ const fn needed_for(feature: Feature) -> &'static str {
             "boot a kernel with CONFIG_CGROUP_BPF=y; where another program holds the control group alone, give the agent one \
              elsewhere with --cgroup"
         }
-        Feature::TrackFlows => "boot a kernel with CONFIG_BPF_EVENTS=y and CONFIG_DEBUG_INFO_BTF=y",
+        Feature::TrackFlows | Feature::FollowFork | Feature::FollowExit | Feature::Enlist => {
+            "boot a kernel with CONFIG_BPF_EVENTS=y and CONFIG_DEBUG_INFO_BTF=y"
+        }
         Feature::AdoptListeners | Feature::TakeOver => {
             "boot a kernel whose socket iterators may set options (Linux 5.16 or later)"
         }

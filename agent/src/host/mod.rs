@@ -3,6 +3,7 @@
 //! - [`sock_diag`]: which listeners and flows there are, as the kernel tells it
 //! - [`process`]: one process, held so that it can never be mistaken for another
 //! - [`holders`]: which processes have a listener, and which of them belong together
+//! - [`family`]: who was born of whom
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
@@ -15,6 +16,7 @@
 
 pub mod cgroup;
 pub mod context;
+pub mod family;
 pub mod holders;
 pub mod launch;
 pub mod mounts;

@@ -18,6 +18,8 @@ pub enum Event {
     NotYet(GenerationNumber, String),
     /// The candidate cannot become ready.
     Failed(GenerationNumber, String),
+    /// Somebody else has started the server anew, and it listens on every endpoint.
+    Restarted(PortHold),
     /// No process of the generation is left.
     Exited(GenerationNumber),
     /// The generation lives, but has closed its last listener on some endpoint.
@@ -45,6 +47,7 @@ impl Event {
             Self::Ready(..)
             | Self::NotYet(..)
             | Self::Failed(..)
+            | Self::Restarted(..)
             | Self::Exited(..)
             | Self::Deaf(..)
             | Self::Listens(..)

@@ -37,6 +37,7 @@ mod generation;
 mod history;
 mod plan;
 mod record;
+mod restart;
 mod resume;
 mod service;
 #[cfg(test)]

@@ -50,6 +50,8 @@ pub enum Kind {
     Upgrade,
     /// Back to the one before.
     Undo,
+    /// None was: the server had died, or was deaf, and somebody else started it anew.
+    Restart,
 }
 
 /// Where a rollout stands.

@@ -88,6 +88,7 @@ impl Told {
             let kind = match rollout.kind {
                 Kind::Upgrade => "upgrade",
                 Kind::Undo => "undo",
+                Kind::Restart => "restart",
             };
             let near = self.switch(rollout).and_then(|switch| {
                 self.seen.steady.longest_handshake_near(switch.at, Duration::from_millis(250))

@@ -41,7 +41,7 @@ impl Steered {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("agent-test-lookup-{}-{number}", std::process::id());
         let pins = Path::new("/sys/fs/bpf").join(name);
-        let mut datapath = Datapath::begin(&pins, 0)?;
+        let mut datapath = Datapath::begin(&pins)?;
         match begin(&mut datapath, &pins) {
             Ok(steer) => Ok(Self { datapath: Some(datapath), pins, steer }),
             Err(error) => {

@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | services and their endpoints | `ENDPOINTS` |
 //! | which generation is primary | `SERVICES` |
-//! | which generations there are | tags of listeners and flows, `GENERATION_CGROUPS` |
+//! | which generations there are | tags of listeners and flows, `MEMBERS` |
 //! | listeners | their tags; the public port of a moved one from `MOVED_BINDS` |
-//! | processes | the generation's cgroup, or those that have its listeners and flows |
+//! | processes | `MEMBERS`, the generation's cgroup, those that have its listeners and flows |
 //! | whether we launched it, and the service's name | the cgroup, `NAME.N` |
 //! | what to launch the next one with | the primary's process |
 //!
@@ -152,6 +152,7 @@ impl World {
         Ok(Some(Record {
             service,
             context,
+            mark: None,
             origin_cgroup,
             unfinished: None,
             requests: BTreeMap::new(),
@@ -224,6 +225,9 @@ impl World {
                 self.holders.iter().filter(holds).map(|it| it.pid).collect()
             }
         };
+        let members = self.survey.members.iter().filter(|(_, owner)| **owner == key);
+        let members = members.filter_map(|(pid, _)| i32::try_from(*pid).ok().and_then(Pid::new));
+        let pids: BTreeSet<Pid> = pids.into_iter().chain(members).collect();
         // One that ended since it was seen is none.
         Ok(pids.into_iter().filter_map(|pid| Some(Process::open(pid).ok()?.identity())).collect())
     }
@@ -252,7 +256,7 @@ impl World {
     }
 }
 
-/// The cgroups of launched generations that are there, by the number that `GENERATION_CGROUPS` knows each by.
+/// The cgroups of launched generations that are there, known by the processes in them.
 fn cgroups(
     places: &Places,
     hierarchy: &Hierarchy,
@@ -261,9 +265,12 @@ fn cgroups(
     let entries = place_of(places).and_then(|place| fs::read_dir(place.directory()).ok());
     let groups = entries.into_iter().flatten().filter_map(Result::ok);
     let groups = groups.filter_map(|entry| hierarchy.open(&entry.path()).ok());
-    let with_rule =
-        |group: Cgroup| Some((survey.bind_rules.get(&group.id().ok()?)?.generation, group));
-    groups.filter(|group| group.directory().is_dir()).filter_map(with_rule).collect()
+    let with_owner = |group: Cgroup| {
+        let pids = group.pids().ok()?;
+        let owner = |pid: &Pid| survey.members.get(&pid.get().cast_unsigned()).copied();
+        Some((pids.iter().find_map(owner)?, group))
+    };
+    groups.filter(|group| group.directory().is_dir()).filter_map(with_owner).collect()
 }
 
 /// What a living generation is doing, with the default plan. One that listens and is not the primary was replaced; a

@@ -59,12 +59,10 @@ pub(super) fn assemble(
     let cgroup = create_cgroup(&hierarchy, &places, made)?;
     made.expect_pins(&places.pin_dir);
     let attach_to = open(&cgroup)?;
-    // Generations live one level below the agent's cgroup.
-    let level = cgroup.level() + 1;
     let mut datapath = change(Step::OpenDatapath, || {
         Ok(match plan {
-            Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to, level),
-            Plan::Build { .. } => Datapath::begin(&places.pin_dir, level),
+            Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to),
+            Plan::Build { .. } => Datapath::begin(&places.pin_dir),
         }?)
     })?;
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
@@ -90,6 +88,8 @@ pub(super) fn assemble(
         launches: std::collections::HashMap::new(),
         unfinished: std::collections::VecDeque::new(),
         looks: std::collections::HashMap::new(),
+        strangers: std::collections::HashMap::new(),
+        told: std::collections::HashMap::new(),
         listeners_rest: std::time::Instant::now(),
         half_open: std::collections::HashMap::new(),
         cookies_sent: syn_cookies::sent().unwrap_or_default(),
@@ -199,21 +199,22 @@ impl Agent {
                 self.feed(generation.service, Event::NotYet(generation.number, why))?;
                 self.feed(generation.service, Event::Exited(generation.number))?;
             }
-            (_, Phase::Dead) => {}
+            (_, Phase::Dead) => self.look_for_successor(generation.service),
             _ if !alive => self.note_exit(generation),
             (Origin::Launched { .. }, _) => {
                 if let Some(cgroup) = self.cgroup_of(generation)? {
                     self.watch_cgroup(generation, &cgroup)?;
                 }
+                let pids = self.pids_of(generation)?;
+                self.enlist(generation, pids)?;
                 self.looks.insert(generation, std::time::Instant::now());
             }
             (Origin::Found, _) => {
-                for process in &known.processes {
-                    // One that ended meanwhile is not waited for.
-                    if self.watch_process(generation, *process).is_err() {
-                        tracing::debug!(pid = process.pid.get(), "ended while no agent ran");
-                    }
-                }
+                // Those that we found once, where the maps that knew them are gone.
+                let pids = self.pids_of(generation)?;
+                self.enlist(generation, pids)?;
+                self.watch_roots(generation)?;
+                self.looks.insert(generation, std::time::Instant::now());
             }
         }
         Ok(())

@@ -62,6 +62,8 @@ steps! {
     MakeLogDirectory = "make-log-directory",
     /// A cgroup for the agent, or for a generation.
     MakeCgroup = "make-cgroup",
+    /// Processes are taken into a generation, and with them whatever they will fork.
+    FollowProcesses = "follow-processes",
     /// What a generation's binds meet.
     SetBindRule = "set-bind-rule",
     /// A generation's first process is started.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::datapath::programs::{ADOPT_FLOW, MIGRATE};
+use crate::datapath::programs::{ADOPT_FLOW, ENLIST, MIGRATE};
 
 /// Something that the datapath needs of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,12 @@ pub enum Feature {
     RefuseMultipath,
     /// The program that counts flows.
     TrackFlows,
+    /// The program that follows processes that are born.
+    FollowFork,
+    /// The program that lets go of those that end.
+    FollowExit,
+    /// The program that walks the processes.
+    Enlist,
     /// The program that walks the sockets.
     AdoptListeners,
     /// The program that takes an open connection over.
@@ -52,7 +58,7 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Seclusion,
         Self::FileSystem,
         Self::Types,
@@ -65,6 +71,9 @@ impl Feature {
         Self::ShareBind6,
         Self::RefuseMultipath,
         Self::TrackFlows,
+        Self::FollowFork,
+        Self::FollowExit,
+        Self::Enlist,
         Self::AdoptListeners,
         Self::AdoptFlow,
         Self::Migrate,
@@ -91,6 +100,9 @@ impl Feature {
             "share_bind6" => Self::ShareBind6,
             "refuse_multipath" => Self::RefuseMultipath,
             "track_flows" => Self::TrackFlows,
+            "follow_fork" => Self::FollowFork,
+            "follow_exit" => Self::FollowExit,
+            ENLIST => Self::Enlist,
             MIGRATE => Self::Migrate,
             ADOPT_FLOW => Self::AdoptFlow,
             _ => Self::AdoptListeners,
@@ -117,6 +129,9 @@ impl fmt::Display for Feature {
             Self::ShareBind6 => "program share_bind (IPv6)",
             Self::RefuseMultipath => "program refuse_multipath",
             Self::TrackFlows => "program track_flows",
+            Self::FollowFork => "program follow_fork",
+            Self::FollowExit => "program follow_exit",
+            Self::Enlist => "program enlist",
             Self::AdoptListeners => "program adopt_listeners",
             Self::AdoptFlow => "program adopt_flow",
             Self::Migrate => "program migrate",

@@ -153,8 +153,7 @@ impl Rehearsal {
 
     /// Also says which map it was that the kernel refused.
     fn create_maps(&mut self) -> Result<(Kernel, aya::Btf), Ended> {
-        let created = Pins::begin(Path::new(PINS))
-            .and_then(|pins| Kernel::create_maps(pins, GENERATION_LEVEL));
+        let created = Pins::begin(Path::new(PINS)).and_then(Kernel::create_maps);
         let error = match created {
             Ok(created) => {
                 self.outcomes.push((Feature::Types, Outcome::Works));
@@ -165,7 +164,7 @@ impl Rehearsal {
         };
         let refused = Outcome::Refused(all_causes(&error));
         match &error {
-            DatapathError::KernelTypes(_) => {
+            DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => {
                 self.outcomes.push((Feature::Types, refused));
                 return Err(Ended("not without the kernel's types".to_owned()));
             }
@@ -304,8 +303,6 @@ fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
 /// Seen by the rehearsal's thread alone.
 const MOUNT: &str = "/sys/fs/bpf";
 const PINS: &str = "/sys/fs/bpf/rehearsal";
-/// Any will do: the rehearsal has no generation that is known by its group.
-const GENERATION_LEVEL: u32 = 1;
 
 #[cfg(test)]
 mod tests {

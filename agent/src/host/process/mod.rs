@@ -256,6 +256,31 @@ pub fn is_ending(pid: Pid) -> bool {
     stat(pid).map_or(true, |stat| stat.flags & PF_EXITING != 0)
 }
 
+/// The effective user of a process.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn user_of(pid: Pid) -> Result<u32, ProcessError> {
+    let status = procfs::process::Process::new(pid.get()).and_then(|process| process.status());
+    status
+        .map(|status| status.euid)
+        .map_err(|source| ProcessError::reading(pid, "the status", source))
+}
+
+/// The file name of the program that a process runs, also if the file has been replaced or removed since.
+///
+/// # Errors
+///
+/// When the process is gone, or may not be looked at.
+pub fn program_of(pid: Pid) -> Result<OsText, ProcessError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = std::fs::read_link(format!("/proc/{pid}/exe"))
+        .map_err(|error| ProcessError::reading(pid, "the program", error.into()))?;
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    Ok(OsText::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)))
+}
+
 /// The arguments that a process was started with, or gave itself since; empty for a zombie.
 ///
 /// # Errors

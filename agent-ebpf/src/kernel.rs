@@ -1,0 +1,116 @@
+//! Reads fields of the kernel's own structures, whose places the loader tells.
+//!
+//! Rust programs cannot have their field accesses relocated by the loader, as C programs can (CO-RE): the compiler writes no
+//! such relocations. So the loader reads the places from the kernel's type information, and the programs read by them.
+
+use core::ffi::c_void;
+
+use agent_ebpf::member::{KernelLayout, MAX_PID_LEVEL};
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
+
+/// Set by the loader.
+#[unsafe(no_mangle)]
+pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
+    task_pid: 0,
+    task_tgid: 0,
+    task_thread_pid: 0,
+    task_signal: 0,
+    signal_live: 0,
+    pid_level: 0,
+    pid_numbers: 0,
+    upid_size: 0,
+    upid_nr: 0,
+    sock_port: 0,
+    sock_group: 0,
+    group_program: 0,
+    program_aux: 0,
+    aux_id: 0,
+};
+
+/// The loader's value of one field: a plain read would be folded to the zero above.
+macro_rules! place_of {
+    ($field:ident) => {
+        // SAFETY: a static of this object, which lives in a read-only map.
+        unsafe { core::ptr::read_volatile(&raw const KERNEL_LAYOUT.$field) as usize }
+    };
+}
+
+/// A thread, as the kernel has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Task(*const c_void);
+
+impl Task {
+    /// One that a tracepoint or an iterator was given.
+    pub(crate) const fn new(task: *const c_void) -> Self {
+        Self(task)
+    }
+
+    /// The one that runs.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: takes no argument, and returns the running thread.
+        Self(unsafe { bpf_get_current_task() } as *const c_void)
+    }
+
+    /// The number of its process, if it is the thread that the process began with.
+    #[inline(always)]
+    pub(crate) fn process(self) -> Option<u32> {
+        let process: u32 = read(self.0, place_of!(task_tgid))?;
+        let thread: u32 = read(self.0, place_of!(task_pid))?;
+        (process == thread).then_some(process)
+    }
+
+    /// How many threads of its process have not begun to end.
+    #[inline(always)]
+    pub(crate) fn living_threads(self) -> Option<i32> {
+        let shared: *const c_void = read(self.0, place_of!(task_signal))?;
+        read(shared, place_of!(signal_live))
+    }
+
+    /// How deep the PID namespace is that it lives in.
+    #[inline(always)]
+    pub(crate) fn level(self) -> Option<u32> {
+        read(self.numbers()?, place_of!(pid_level))
+    }
+
+    /// Its number in the namespace at this depth, of those that it is in.
+    #[inline(always)]
+    pub(crate) fn number_at(self, level: u32) -> Option<u32> {
+        if level > MAX_PID_LEVEL || level > self.level()? {
+            return None;
+        }
+        let number = place_of!(pid_numbers) + level as usize * place_of!(upid_size);
+        read(self.numbers()?, number + place_of!(upid_nr))
+    }
+
+    #[inline(always)]
+    fn numbers(self) -> Option<*const c_void> {
+        read(self.0, place_of!(task_thread_pid))
+    }
+}
+
+/// The port that a socket is bound to.
+#[inline(always)]
+pub(crate) fn port_of(socket: *const c_void) -> Option<u16> {
+    read(socket, place_of!(sock_port))
+}
+
+/// The number of the program that chooses among the listeners of a socket's reuseport group, if the group has one.
+#[inline(always)]
+pub(crate) fn group_program_of(socket: *const c_void) -> Option<u32> {
+    let group: *const c_void = read(socket, place_of!(sock_group))?;
+    let program: *const c_void = read(group, place_of!(group_program))?;
+    let known: *const c_void = read(program, place_of!(program_aux))?;
+    read(known, place_of!(aux_id))
+}
+
+/// A field; nothing if the structure is not there.
+#[inline(always)]
+fn read<T>(structure: *const c_void, place: usize) -> Option<T> {
+    if structure.is_null() {
+        return None;
+    }
+    let field = structure.wrapping_byte_add(place).cast::<T>();
+    // SAFETY: the helper copes with any address.
+    unsafe { bpf_probe_read_kernel(field) }.ok()
+}

@@ -1,0 +1,125 @@
+//! The processes of a generation, followed from birth: taken in, let go, and watched until the last one has ended.
+
+use std::collections::HashSet;
+
+use super::{
+    agent::Agent,
+    step::{Step, change},
+};
+use crate::{
+    api::Problem,
+    host::{
+        family::Families,
+        holders,
+        process::{Pid, Process, ProcessError, ProcessIdentity},
+    },
+    rollout::Origin,
+    service::GenerationId,
+};
+
+impl Agent {
+    /// Takes running processes into a generation, with all that were born of them. The kernel follows whatever they fork from
+    /// now on; what they forked while we looked is found by the next look.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or processes cannot be listed.
+    pub(super) fn enlist(
+        &mut self,
+        generation: GenerationId,
+        pids: impl IntoIterator<Item = Pid>,
+    ) -> Result<(), Problem> {
+        let mut taken: Vec<Pid> = pids.into_iter().collect();
+        change(Step::FollowProcesses, || {
+            Ok(self.datapath.enlist(generation, taken.iter().copied())?)
+        })?;
+        loop {
+            let family = Families::now()?.with_descendants(taken.iter().copied());
+            let known: HashSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
+            let new: Vec<Pid> = family
+                .iter()
+                .filter(|pid| !known.contains(pid) && !taken.contains(pid))
+                .copied()
+                .collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            change(Step::FollowProcesses, || {
+                Ok(self.datapath.enlist(generation, new.iter().copied())?)
+            })?;
+            taken.extend(new);
+        }
+    }
+
+    /// Has everything belong to a generation that `launch` forks. We are a member ourselves meanwhile, so that the first
+    /// process of the generation is one from birth.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(super) fn born_into<T>(
+        &mut self,
+        generation: GenerationId,
+        launch: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        change(Step::FollowProcesses, || Ok(self.datapath.enlist(generation, [Pid::ours()])?))?;
+        let launched = launch(self);
+        self.datapath.dismiss([Pid::ours()])?;
+        launched
+    }
+
+    /// Waits for the ends of the processes that a generation's others were born of. When one has ended, those that are left
+    /// have roots of their own. Says how many processes there are.
+    ///
+    /// # Errors
+    ///
+    /// When processes cannot be listed, or not be waited for.
+    pub(super) fn watch_roots(&mut self, generation: GenerationId) -> Result<usize, Problem> {
+        let pids = self.pids_of(generation)?;
+        for root in holders::roots(&pids)? {
+            match Process::open(root) {
+                Ok(process) if self.watcher.is_watched(generation, process.identity()) => {}
+                Ok(process) => self.watch(generation, process)?,
+                Err(ProcessError::Gone { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.note_processes(generation, &pids);
+        Ok(pids.len())
+    }
+
+    /// What is written down of them is for an agent that finds no kernel maps.
+    fn note_processes(&mut self, generation: GenerationId, pids: &[Pid]) {
+        let Some(known) = self.generation(generation) else { return };
+        if known.origin != Origin::Found {
+            return;
+        }
+        let identities: Vec<ProcessIdentity> = pids
+            .iter()
+            .take(MOST_WRITTEN)
+            .filter_map(|pid| Process::open(*pid).ok())
+            .map(|process| process.identity())
+            .collect();
+        if known.processes == identities {
+            return;
+        }
+        let number = generation.number;
+        if let Some(known) = self.record_mut(generation.service).service.generation_mut(number) {
+            known.processes = identities;
+        }
+        self.save_or_owe();
+    }
+
+    fn watch(&self, generation: GenerationId, process: Process) -> Result<(), Problem> {
+        let pid = process.pid();
+        self.watcher.watch_process(generation, process).map_err(|error| {
+            Problem::new(
+                crate::api::ProblemKind::Failed,
+                format!("wait for process {pid}: {error}"),
+            )
+        })
+    }
+}
+
+/// Of a server with thousands of processes the state file has the first ones.
+const MOST_WRITTEN: usize = 256;

@@ -1,0 +1,144 @@
+//! Servers that somebody else starts on our ports: the one that takes the place of a generation that died becomes the next
+//! generation by itself.
+
+use std::{collections::HashSet, time::Instant};
+
+use super::{
+    agent::Agent,
+    found,
+    observe::LISTENER_LOOK,
+    state_file::Mark,
+    step::{Step, change},
+};
+use crate::{
+    api::{EventKind, Problem},
+    host::{
+        context::Context,
+        holders,
+        process::{self, Pid},
+        sock_diag::{self, Listener},
+    },
+    rollout::Event,
+    service::{GenerationId, ServiceId},
+};
+
+impl Agent {
+    /// A process that is nobody's listens on a port of ours, or of any service if none is named. It is looked at now and once
+    /// more when a dump can surely find the socket.
+    pub(super) fn note_stranger(&mut self, service: ServiceId) {
+        let meant: Vec<ServiceId> = match self.records.contains_key(&service) {
+            true => vec![service],
+            false => self.records.keys().copied().collect(),
+        };
+        for id in meant {
+            self.strangers.insert(id, Instant::now() + LISTENER_LOOK);
+            self.look_for_successor(id);
+        }
+    }
+
+    pub(super) fn look_for_successors_where_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> =
+            self.strangers.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        for id in due {
+            self.strangers.remove(&id);
+            self.look_for_successor(id);
+        }
+    }
+
+    /// Where a service is vacant, looks whether its server was started anew. What cannot be found out is told, and tried again
+    /// with the next listener.
+    pub(super) fn look_for_successor(&mut self, id: ServiceId) {
+        let Some(record) = self.records.get(&id) else { return };
+        if record.unfinished.is_some() || !record.service.is_vacant() {
+            return;
+        }
+        let name = record.service.name.clone();
+        if let Err(problem) = self.adopt_successor(id) {
+            let message =
+                format!("cannot tell whether the server was started anew: {}", problem.in_full());
+            self.journal.note(&name, None, EventKind::Warning, message);
+        }
+    }
+
+    fn adopt_successor(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let Some((server, mark)) = self.successor(id)? else { return Ok(()) };
+        let public = |listener: &Listener| listener.port;
+        let generation =
+            GenerationId { service: id, number: self.record(id).service.next_number() };
+        let endpoints = self.record(id).service.endpoints.clone();
+        let to_adopt = found::to_adopt(&server.listeners, public);
+        if found::uncovered(&endpoints, &to_adopt).is_some() {
+            return Ok(());
+        }
+        let root = server.root()?;
+        let context = Context::of(root)?;
+        self.enlist(generation, server.processes.iter().map(|it| it.pid))?;
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
+        let hold = found::hold(&server.listeners, public);
+        self.feed(id, Event::Restarted(hold))?;
+        let record = self.record_mut(id);
+        record.context = context;
+        record.mark = Some(mark);
+        if let Some(next) = record.service.generation_mut(generation.number) {
+            next.listeners = found::records(&server.listeners, public);
+            next.processes.clone_from(&server.processes);
+        }
+        self.save_or_owe();
+        self.watch_roots(generation)?;
+        self.attribute_flows(id)?;
+        self.guard_queues(id);
+        self.note(
+            generation,
+            EventKind::Warning,
+            format!("generation {} was started by somebody else", generation.number),
+        );
+        Ok(())
+    }
+
+    /// A server on the service's ports that is no generation's, of the same user and program as the one before.
+    fn successor(&self, id: ServiceId) -> Result<Option<(found::Found, Mark)>, Problem> {
+        let service = &self.record(id).service;
+        let known: HashSet<u64> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let mut listeners = sock_diag::listeners()?;
+        listeners.retain(|it| {
+            service.endpoints.iter().any(|endpoint| endpoint.port == it.port)
+                && !known.contains(&it.cookie.0)
+        });
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let Ok(server) = found::server_of(listeners, None) else { return Ok(None) };
+        let pids = server.processes.iter().map(|it| it.pid);
+        let mark = mark_of(pids, &server.listeners)?;
+        let same = mark.is_some() && mark == self.record(id).mark;
+        Ok(mark.filter(|_| same).map(|mark| (server, mark)))
+    }
+
+    /// Remembers who serves, to know it again when somebody else starts it anew.
+    pub(super) fn remember_mark(&mut self, generation: GenerationId, serving: &[Listener]) {
+        let marked = self.pids_of(generation).and_then(|pids| mark_of(pids, serving));
+        match marked {
+            Ok(Some(mark)) => self.record_mut(generation.service).mark = Some(mark),
+            // It has just ended.
+            Ok(None) => {}
+            Err(problem) => tracing::warn!(%problem, "cannot tell what program serves"),
+        }
+    }
+}
+
+/// By what the server of these listeners is known again.
+fn mark_of(
+    pids: impl IntoIterator<Item = Pid>,
+    listeners: &[Listener],
+) -> Result<Option<Mark>, Problem> {
+    let inodes = listeners.iter().map(|it| it.inode).collect();
+    let holders = holders::holders_among(pids, &inodes)?.found;
+    let mark = |pid: Pid| {
+        Some(Mark { user: process::user_of(pid).ok()?, program: process::program_of(pid).ok()? })
+    };
+    Ok(holders.iter().find_map(|holder| mark(holder.pid)))
+}

@@ -1,0 +1,129 @@
+//! Which processes belong to a generation, as the kernel programs follow them.
+
+use std::io::{self, Read as _};
+
+use agent_ebpf::{
+    flow::GenerationKey,
+    member::{Enlistment, Member},
+};
+
+use super::{
+    Datapath, DatapathError,
+    error::{self, Named as _},
+};
+use crate::{host::process::Pid, service::GenerationId};
+
+impl Datapath {
+    /// Takes processes into a generation. Whatever they fork from now on belongs to it too.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses. A process that is gone is no error, but is not among the [`members`](Self::members).
+    pub fn enlist(
+        &mut self,
+        generation: GenerationId,
+        pids: impl IntoIterator<Item = Pid>,
+    ) -> Result<(), DatapathError> {
+        self.walk_processes(generation.key(), pids)
+    }
+
+    /// Lets processes go. What they have forked stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn dismiss(&mut self, pids: impl IntoIterator<Item = Pid>) -> Result<(), DatapathError> {
+        self.walk_processes(GenerationKey { service: 0, generation: 0 }, pids)
+    }
+
+    /// The processes of a generation, by our own numbers.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn members(&self, generation: GenerationId) -> Result<Vec<Pid>, DatapathError> {
+        let mut pids = Vec::new();
+        for entry in self.members.iter() {
+            let (_, member): (u32, Member) = entry.named("read", MEMBERS)?;
+            if member.generation == generation.key() {
+                pids.extend(i32::try_from(member.pid).ok().and_then(Pid::new));
+            }
+        }
+        pids.sort_unstable();
+        // A walk begins anew where the element that it stands at is removed.
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Whose a process is, if it is anybody's.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn generation_of(&self, pid: Pid) -> Result<Option<GenerationKey>, DatapathError> {
+        for entry in self.members.iter() {
+            let (_, member): (u32, Member) = entry.named("read", MEMBERS)?;
+            if i32::try_from(member.pid) == Ok(pid.get()) {
+                return Ok(Some(member.generation));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Forgets the processes of a generation.
+    pub(super) fn dismiss_all(&mut self, generation: GenerationKey) -> Result<(), DatapathError> {
+        let mut gone = Vec::new();
+        for entry in self.members.iter() {
+            let (process, member): (u32, Member) = entry.named("read", MEMBERS)?;
+            if member.generation == generation {
+                gone.push(process);
+            }
+        }
+        for process in gone {
+            error::gone(self.members.remove(&process)).named("remove from", MEMBERS)?;
+        }
+        Ok(())
+    }
+
+    fn walk_processes(
+        &mut self,
+        generation: GenerationKey,
+        pids: impl IntoIterator<Item = Pid>,
+    ) -> Result<(), DatapathError> {
+        const MAP: &str = "ENLISTMENTS";
+        // Of an agent that was killed in its walk.
+        let left: Vec<u32> =
+            self.enlistments.keys().collect::<Result<_, _>>().named("read", MAP)?;
+        for pid in left {
+            error::gone(self.enlistments.remove(&pid)).named("remove from", MAP)?;
+        }
+        let mut wanted = Vec::new();
+        for pid in pids {
+            let pid = pid.get().cast_unsigned();
+            self.enlistments.insert(pid, Enlistment { generation }, 0).named("write", MAP)?;
+            wanted.push(pid);
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let walked = self.kernel.walk_tasks().and_then(read_to_end);
+        for pid in wanted {
+            error::gone(self.enlistments.remove(&pid)).named("remove from", MAP)?;
+        }
+        walked
+    }
+}
+
+/// The program writes nothing: reading is what makes the kernel walk.
+fn read_to_end(mut file: std::fs::File) -> Result<(), DatapathError> {
+    loop {
+        match file.read(&mut [0; 64]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(DatapathError::Walk(error)),
+        }
+    }
+}
+
+const MEMBERS: &str = "MEMBERS";
