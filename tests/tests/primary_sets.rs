@@ -85,3 +85,17 @@ fn the_slot_that_a_primary_had_before_leads_nobody_to_its_next_owner() -> Result
     assert_eq!(steered.steering()?.primary_sets[0].first, slot, "it got another slot");
     Ok(())
 }
+
+/// Workers that died while no agent ran keep their slots.
+#[test]
+fn few_living_listeners_among_many_dead_ones_get_every_connection() -> Result<()> {
+    let mut steered = Steered::new()?;
+    let mut listeners = (0..40).map(|_| listener()).collect::<Result<Vec<_>>>()?;
+    steered.adopt(1, &listeners.iter().collect::<Vec<_>>())?;
+    steered.steer(&to(1, 0))?;
+    listeners.drain(..34);
+    for port in 0..200 {
+        assert_ne!(steered.look_up_from(40_000 + port)?.listener, 0, "from port {port}");
+    }
+    Ok(())
+}

@@ -22,6 +22,7 @@ parser.add_argument("--describe", metavar="FILE", help="write what the process w
 parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
 parser.add_argument("--note-term", metavar="FILE", help="write down each SIGTERM, and go on")
+parser.add_argument("--exec-at-hup", action="store_true", help="start anew in place at SIGHUP")
 parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
@@ -48,6 +49,9 @@ def serve(connection):
 
 
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+if options.exec_at_hup:
+    signal.signal(signal.SIGHUP, lambda *_: os.execv(sys.executable, [sys.executable, *sys.argv]))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 if options.exit is not None:
     print("the configuration is broken", flush=True)
     sys.exit(options.exit)

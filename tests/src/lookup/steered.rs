@@ -116,6 +116,16 @@ impl Steered {
         Ok(lookup(port).run(&self.steer, times)?)
     }
 
+    /// Has `steer` look up one connection of a client with this port.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn look_up_from(&self, client: u16) -> Result<Looked> {
+        let remote = (Ipv4Addr::LOCALHOST, client).into();
+        Ok(Lookup { remote, ..lookup(PORT) }.run(&self.steer, 1)?)
+    }
+
     fn datapath(&mut self) -> &mut Datapath {
         self.datapath.as_mut().expect("it is only taken when dropped")
     }

@@ -6,6 +6,7 @@
 mod go;
 pub(crate) mod nginx;
 mod node;
+mod prefork;
 mod python;
 mod redis;
 mod script;
@@ -31,6 +32,7 @@ use crate::wait;
 pub use self::go::Go;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
+pub use self::prefork::Prefork;
 pub use self::python::Python;
 pub use self::redis::Redis;
 pub use self::script::Script;

@@ -1,0 +1,242 @@
+//! Which processes and listeners are a generation's: whatever is born of it, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use agent::api::{GenerationState, ServiceView};
+use agent::load::Plan;
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::process::Handle;
+use tests::servers::{Node, Prefork, Script, Server};
+use tests::stage::{Stage, generations, nobody_noticed};
+use tests::wait;
+
+const PORT: u16 = 8080;
+
+/// By which listener connections were accepted, of so many.
+fn listeners_used(stage: &Stage, connections: usize) -> Result<BTreeSet<u64>> {
+    let streams = (0..connections)
+        .map(|_| stage.connect(([127, 0, 0, 1], PORT).into()))
+        .collect::<Result<Vec<_>>>()?;
+    // Each worker has accepted what its own listener was given: the holder of a connection tells.
+    let inodes: Vec<u64> = wait::until("all to be accepted", tests::stage::LIMIT, || {
+        let flows = stage.flows(PORT)?;
+        let inodes: Vec<u64> = flows.iter().filter_map(|it| Some(it.inode?.0)).collect();
+        Ok((inodes.len() >= connections).then_some(inodes))
+    })?;
+    let holders = inodes.iter().filter_map(|inode| holder_of(*inode));
+    let holders = holders.map(|pid| u64::try_from(pid).unwrap_or_default()).collect();
+    drop(streams);
+    Ok(holders)
+}
+
+fn holder_of(inode: u64) -> Option<i32> {
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let pids = processes.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
+    pids.into_iter().find(|pid| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+        descriptors.into_iter().flatten().filter_map(Result::ok).any(|descriptor| {
+            fs::read_link(descriptor.path()).is_ok_and(|it| it.as_os_str() == wanted.as_str())
+        })
+    })
+}
+
+fn primary_listeners(service: &ServiceView) -> usize {
+    let primary = service.generations.iter().find(|it| it.takes_new_connections);
+    primary.map_or(0, |it| it.listeners.len())
+}
+
+#[test]
+fn workers_that_come_later_get_connections() -> Result<()> {
+    let server = Prefork::new(PORT, 2)?;
+    let (stage, master) = Stage::attached(&server)?;
+    stage.until("both", PORT, |service| primary_listeners(service) == 2)?;
+    assert_eq!(listeners_used(&stage, 60)?.len(), 2);
+    kill(Pid::from_raw(master.pid()), Signal::SIGHUP)?;
+    stage.until("a third", PORT, |service| primary_listeners(service) == 3)?;
+    assert_eq!(listeners_used(&stage, 60)?.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_is_recycled_is_followed_by_the_next_one() -> Result<()> {
+    let server = Prefork::new(PORT, 2)?;
+    let (stage, master) = Stage::attached(&server)?;
+    let service = stage.until("both", PORT, |service| primary_listeners(service) == 2)?;
+    let workers: BTreeSet<i32> = service.generations[0].pids.iter().copied().collect();
+    let worker = workers.iter().find(|pid| **pid != master.pid()).context("a worker")?;
+    let cookies = |service: &ServiceView| {
+        service.generations[0].listeners.iter().map(|it| it.cookie).collect()
+    };
+    let before: BTreeSet<u64> = cookies(&service);
+    kill(Pid::from_raw(*worker), Signal::SIGTERM)?;
+    stage.until("another listener", PORT, |service| {
+        let now: BTreeSet<u64> = cookies(service);
+        now.len() == 2 && now != before
+    })?;
+    assert_eq!(listeners_used(&stage, 60)?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_holds_no_listener_ends_with_its_generation() -> Result<()> {
+    let (old, new) = (Prefork::new(PORT, 3)?, Script::new(PORT)?);
+    let (stage, master) = Stage::attached(&old)?;
+    let load = stage.load(Plan { stream: None, upload: None, ..new.plan() })?;
+    let handle = Handle::open(master.pid())?;
+    stage.switch(&new, 2, &[])?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    assert!(handle.ended_within(tests::stage::LIMIT)?, "the master starts workers again");
+    assert_eq!(stage.listeners()?.len(), 1, "a worker is left");
+    nobody_noticed(load).await;
+    stage.detach(PORT)
+}
+
+#[test]
+fn a_server_that_somebody_restarts_is_the_next_generation() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    first.kill()?;
+    stage.until("its end to be seen", PORT, |service| {
+        service.generations[0].state == GenerationState::Dead
+    })?;
+    let second = stage.start(&server, 2)?;
+    let service = stage.until("the next generation", PORT, |service| {
+        service.generations.iter().any(|it| it.number.0 == 2 && it.takes_new_connections)
+    })?;
+    assert_eq!(service.generations.len(), 1, "{service:#?}");
+    assert_eq!(service.generations[0].pids, [second.pid()]);
+    assert_eq!(stage.generation(server.address())?, 2);
+    stage.switch(&server, 3, &[])?;
+    assert_eq!(stage.generation(server.address())?, 3);
+    stage.until_steady(PORT).map(drop)
+}
+
+#[test]
+fn a_server_that_is_restarted_while_no_agent_runs_is_the_next_generation_too() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    stage.agent.kill_daemon()?;
+    first.kill()?;
+    let second = stage.start(&server, 2)?;
+    stage.agent.start_daemon()?;
+    let service = stage.until("the next generation", PORT, |service| {
+        service.generations.iter().any(|it| it.number.0 == 2 && it.takes_new_connections)
+    })?;
+    assert_eq!(service.generations[0].pids, [second.pid()]);
+    Ok(())
+}
+
+#[test]
+fn another_program_on_the_port_of_a_dead_server_is_not_taken_for_it() -> Result<()> {
+    let (server, other) = (Script::new(PORT)?, Node::new(PORT)?);
+    let (stage, mut first) = Stage::attached(&server)?;
+    first.kill()?;
+    let _other = stage.start(&other, 7)?;
+    // Its report was taken before this answer was given.
+    let service = stage.agent.service(PORT)?;
+    assert_eq!(service.generations[0].state, GenerationState::Dead, "{service:#?}");
+    assert_eq!(service.generations.len(), 1);
+    assert_eq!(stage.generation(other.address())?, 7, "the kernel's own lookup leads there");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_executes_itself_anew_stays_itself() -> Result<()> {
+    let server = Script::with(PORT, &["--exec-at-hup"])?;
+    let (stage, first) = Stage::attached(&server)?;
+    let cookie = stage.agent.service(PORT)?.generations[0].listeners[0].cookie;
+    kill(Pid::from_raw(first.pid()), Signal::SIGHUP)?;
+    let service = stage.until("its new listener", PORT, |service| {
+        let known = &service.generations[0];
+        known.takes_new_connections && known.listeners.iter().any(|it| it.cookie != cookie)
+    })?;
+    assert_eq!(service.generations[0].number.0, 1);
+    assert_eq!(stage.generation(server.address())?, 1);
+    stage.switch(&server, 2, &[])?;
+    stage.until_steady(PORT).map(drop)
+}
+
+/// `sh -c 'server; true'`: the shell dies of the signal, and passes nothing on.
+fn wrapped(server: &Script, generation: u32) -> Result<Vec<String>> {
+    let words = server.command(generation)?.join(" ");
+    Ok(vec!["sh".to_owned(), "-c".to_owned(), format!("{words}; true")])
+}
+
+#[test]
+fn a_server_below_a_shell_that_swallows_the_signal_is_told_once() -> Result<()> {
+    let notes = tempfile::NamedTempFile::new()?;
+    let server = Script::with(PORT, &["--note-term", &notes.path().display().to_string()])?;
+    let bare = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&bare)?;
+    stage.agent.switch(PORT, &[], &wrapped(&server, 2)?)?.success()?;
+    stage.until_steady(PORT)?;
+    let third = server.command(3)?;
+    stage.agent.switch(PORT, &["--stop-timeout", "1s"], &third)?.success()?;
+    stage.until("the end of the second", PORT, |service| !generations(service).contains_key(&2))?;
+    assert_eq!(fs::read_to_string(notes.path())?, "told\n");
+    Ok(())
+}
+
+/// Prints which generation answers.
+const ASK: &str = "import sys, urllib.request; \
+    print(urllib.request.urlopen(\"http://127.0.0.1:\" + sys.argv[1], timeout=3).read().decode().strip())";
+
+/// As a container has it: nothing of the machine's own processes and control groups is seen.
+#[test]
+fn an_agent_in_namespaces_of_its_own_upgrades() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let agent = stage.agent.binary().display().to_string();
+    let command = |generation| Ok::<_, anyhow::Error>(server.command(generation)?.join(" "));
+    let script = format!(
+        "set -e
+        answers() {{ python3 -c '{ASK}' {PORT}; }}
+        mount -t tmpfs none /run; mount -t bpf bpf /sys/fs/bpf
+        mount -t cgroup2 none /sys/fs/cgroup
+        {first} & until answers; do :; done 2>/dev/null
+        {agent} attach --port {PORT}
+        {agent} upgrade --port {PORT} --wait drained -- {second}
+        {agent} upgrade --port {PORT} --wait switched -- {third}
+        test $(answers) = 3",
+        first = command(1)?,
+        second = command(2)?,
+        third = command(3)?,
+    );
+    let mut contained = std::process::Command::new("timeout");
+    contained.args(["--signal=KILL", "60", "unshare"]);
+    contained.args(["--cgroup", "--pid", "--fork", "--mount-proc", "--mount", "--kill-child"]);
+    contained.args(["bash", "-c", &script]).stdin(std::process::Stdio::null());
+    let output = stage.namespace.spawn(
+        contained.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()),
+    )?;
+    let output = output.wait_with_output()?;
+    ensure!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+#[test]
+fn programs_that_follow_are_what_makes_workers_members() -> Result<()> {
+    let server = Prefork::new(PORT, 2)?;
+    let stage = Stage::new()?;
+    stage.agent.start_daemon_without(&["follow_fork"])?;
+    let master = stage.start(&server, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    kill(Pid::from_raw(master.pid()), Signal::SIGHUP)?;
+    wait::until("a third", tests::stage::LIMIT, || {
+        Ok((stage.listeners()?.len() == 3).then_some(()))
+    })?;
+    let service = stage.agent.service(PORT)?;
+    let by_number: BTreeMap<_, _> = generations(&service);
+    assert_eq!(by_number[&1].listeners.len(), 2, "it was followed by something else");
+    Ok(())
+}
