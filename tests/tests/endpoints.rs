@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use agent::api::ServiceView;
 use anyhow::Result;
 use tests::namespace::ADDRESS;
-use tests::servers::Script;
+use tests::servers::{Script, Server as _};
 use tests::stage::{self, Stage};
 
 const PORT: u16 = 8080;
@@ -40,8 +40,8 @@ fn all_go_to(stage: &Stage, address: IpAddr, generation: u32) -> Result<()> {
 
 /// Generation 2 serves an address that was not attached; generation 3 takes its connections there too.
 fn is_taken_up(first: &str, second: &str, new: &str, address: IpAddr) -> Result<()> {
-    let (stage, _first) = Stage::attached(&at(first)?)?;
-    let second = at(second)?;
+    let (before, second) = (at(first)?, at(second)?);
+    let (stage, _first) = Stage::attached(&before)?;
     let attached = format!("{first}:{PORT}");
     until(&stage, &[&attached])?;
     stage.switch(&second, 2, &[])?;
@@ -70,25 +70,22 @@ fn all_addresses_that_the_next_version_serves_are_switched_with_the_one_after_it
 
 #[test]
 fn a_version_that_does_not_serve_all_of_them_is_not_ready() -> Result<()> {
-    let (stage, _first) = Stage::attached(&at("0.0.0.0")?)?;
-    stage.switch(&at("::")?, 2, &[])?;
+    let (first, second) = (at("0.0.0.0")?, at("::")?);
+    let (stage, _first) = Stage::attached(&first)?;
+    stage.switch(&second, 2, &[])?;
     until(&stage, &["0.0.0.0:8080", "[::]:8080"])?;
-    let narrow = stage.agent.switch(PORT, &["--timeout", "1s"], &command(&at("0.0.0.0")?, 3)?)?;
+    let narrow = stage.agent.switch(PORT, &["--timeout", "1s"], &first.command(3)?)?;
     assert_eq!(narrow.code, Some(5), "{narrow:?}");
     assert!(narrow.stderr.contains("not on [::]:8080"), "{narrow:?}");
     all_go_to(&stage, IPV6, 2)
 }
 
-fn command(server: &Script, generation: u32) -> Result<Vec<String>> {
-    tests::servers::Server::command(server, generation)
-}
-
 #[test]
 fn undo_leaves_them_to_the_kernel_as_before() -> Result<()> {
-    let (stage, _first) = Stage::attached(&at("0.0.0.0")?)?;
+    let (first, second) = (at("0.0.0.0")?, at("::")?);
+    let (stage, _first) = Stage::attached(&first)?;
     let mut old = stage.connect((IPV4, PORT).into())?;
     assert_eq!(stage::ask(&mut old)?, 1);
-    let second = at("::")?;
     stage.switch(&second, 2, &[])?;
     until(&stage, &["0.0.0.0:8080", "[::]:8080"])?;
     let mut pinned = stage.connect((IPV6, PORT).into())?;
@@ -108,8 +105,8 @@ fn undo_leaves_them_to_the_kernel_as_before() -> Result<()> {
 
 #[test]
 fn they_outlive_the_agent() -> Result<()> {
-    let (stage, _first) = Stage::attached(&at("0.0.0.0")?)?;
-    let second = at("::")?;
+    let (first, second) = (at("0.0.0.0")?, at("::")?);
+    let (stage, _first) = Stage::attached(&first)?;
     stage.switch(&second, 2, &[])?;
     until(&stage, &["0.0.0.0:8080", "[::]:8080"])?;
     stage.agent.kill_daemon()?;

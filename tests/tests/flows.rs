@@ -115,11 +115,11 @@ const PATIENT: [&str; 4] = ["--queue-timeout", "10m", "--drain-timeout", "10m"];
 
 #[test]
 fn connections_that_nobody_accepted_and_whose_clients_have_gone_hold_nothing_up() -> Result<()> {
-    let deaf = Script::with(PORT, &["--deaf"])?;
+    let (deaf, next) = (Script::with(PORT, &["--deaf"])?, Script::new(PORT)?);
     let (stage, _first) = Stage::attached(&deaf)?;
     gone(&stage, 10)?;
     let begun = Instant::now();
-    let words = upgrade(PORT, &PATIENT, &Script::new(PORT)?.command(2)?);
+    let words = upgrade(PORT, &PATIENT, &next.command(2)?);
     stage.agent.run(&words)?.success()?;
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     Ok(())
@@ -127,11 +127,11 @@ fn connections_that_nobody_accepted_and_whose_clients_have_gone_hold_nothing_up(
 
 #[test]
 fn among_those_that_have_gone_one_that_waits_is_waited_for() -> Result<()> {
-    let deaf = Script::with(PORT, &["--deaf"])?;
+    let (deaf, next) = (Script::with(PORT, &["--deaf"])?, Script::new(PORT)?);
     let (stage, _first) = Stage::attached(&deaf)?;
     gone(&stage, 4)?;
     let waiting: TcpStream = stage.connect(deaf.address())?;
-    let words = upgrade(PORT, &PATIENT, &Script::new(PORT)?.command(2)?);
+    let words = upgrade(PORT, &PATIENT, &next.command(2)?);
     let upgrade = stage.agent.start(&mut stage.agent.command(&words))?;
     stage.until("the switch", PORT, |service| service.generations.len() == 2)?;
     wait::until("all to wait for longer than anybody has patience", LIMIT, || {
