@@ -146,7 +146,7 @@ impl Agent {
         let ours = |flow: &&sock_diag::Connection| {
             observe::owner(flow).is_some_and(|key| key.service == id.0)
         };
-        let flows = self.flows_of(id)?;
+        let flows = self.all_tagged_flows()?;
         let addresses = flows.iter().filter(ours).map(address_of);
         change(Step::ReleaseSockets, || Ok(self.datapath.release_flows(addresses)?))
     }
@@ -166,10 +166,10 @@ impl Agent {
     ///
     /// When something cannot be removed.
     pub(super) fn leave_no_trace(self) -> Result<(), Problem> {
-        let Self { datapath, cgroup, places, .. } = self;
+        let Self { datapath, groups, hierarchy, places, .. } = self;
         change(Step::RemovePins, || Ok(datapath.remove()?))?;
         change(Step::RemoveCgroup, || {
-            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+            groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
         })?;
         change(Step::RemoveFiles, || remove_files(places))
     }

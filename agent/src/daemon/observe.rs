@@ -13,7 +13,7 @@ use crate::{
     api::{EventKind, Problem},
     datapath::{self, Datapath},
     host::process::Ending,
-    host::sock_diag::{self, Connection},
+    host::sock_diag::Connection,
     rollout::{Event, Origin, Phase},
     service::{Endpoint, GenerationId, ServiceId},
 };
@@ -46,7 +46,7 @@ impl Agent {
                 self.warn_of(
                     generation,
                     format!(
-                        "generation {} has no listener left; others took its new connections",
+                        "generation {} has no listener left for some new connections; another one took them",
                         generation.number
                     ),
                 );
@@ -166,11 +166,9 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
+            Phase::Primary => self.look_at_primary(generation),
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Primary => self
-                .look_for_new_listeners(generation)
-                .and_then(|()| self.still_unattributed(generation.service).map(drop)),
             Phase::Parting { .. } => self.look_last(generation),
             Phase::Starting { .. }
             | Phase::Dead
@@ -178,6 +176,12 @@ impl Agent {
             | Phase::Stopping { .. } => Ok(()),
         };
         self.note_look(generation, looked);
+    }
+
+    fn look_at_primary(&mut self, primary: GenerationId) -> Result<(), Problem> {
+        self.look_for_new_listeners(primary)?;
+        self.look_for_endpoints(primary)?;
+        self.still_unattributed(primary.service).map(drop)
     }
 
     /// A look that failed is made again, since nobody may report a second time what it was about.
@@ -203,16 +207,6 @@ impl Agent {
             self.unattributed.remove(&id);
         }
         Ok(self.unattributed.contains(&id))
-    }
-
-    /// All connections to a service's ports, tagged or not.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        let ports = ports(&self.record(id).service.endpoints);
-        Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
     }
 
     pub(super) fn warn_of(&mut self, generation: GenerationId, message: String) {

@@ -168,6 +168,7 @@ impl Agent {
         generation: GenerationId,
         command: &Command,
     ) -> Result<Candidate, Problem> {
+        self.refuse_used_group(generation)?;
         let spec = self.launch_spec(generation, command)?;
         let origin = Origin::Launched {
             command: command.arguments.clone(),
@@ -195,7 +196,11 @@ impl Agent {
         let all = sock_diag::listeners()?;
         let server = found::server_of(all, Some(pid)).map_err(|problem| {
             let message = format!("process {pid} is no server: it has no TCP listener");
-            Problem { message, fix: None, ..problem }
+            match problem.kind {
+                // Then nobody knows.
+                ProblemKind::Failed => problem,
+                _ => Problem { message, fix: None, ..problem },
+            }
         })?;
         self.check_found(id, server)
     }
@@ -295,6 +300,9 @@ impl Agent {
                 Event::Failed(generation.number, problem.to_string()),
             );
         }
+        // It served before it was named.
+        let attributed = self.attribute_newcomers(generation.service);
+        self.note_look(generation, attributed);
     }
 
     fn preview(

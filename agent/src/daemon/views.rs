@@ -2,7 +2,11 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use super::{agent::Agent, clock, observe::owner};
+use super::{
+    agent::Agent,
+    clock,
+    observe::{self, owner},
+};
 use crate::{
     api::{
         self, AgentView, Explanation, FlowView, Flows, GenerationState, GenerationView, History,
@@ -76,6 +80,7 @@ impl Agent {
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
             troubles,
+            serving: Some(self.serving(id)?),
         })
     }
 
@@ -137,7 +142,9 @@ impl Agent {
                 format!("service `{}` remembers no rollout {rollout}", service.name),
             )
         })?;
-        self.view_of_rollout(id, found)
+        let view = self.view_of_rollout(id, found)?;
+        let serving = if found.is_ended() { Some(self.serving(id)?) } else { None };
+        Ok(RolloutView { serving, ..view })
     }
 
     pub(super) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
@@ -189,6 +196,7 @@ impl Agent {
                 Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
                 Some(_) | None => None,
             },
+            serving: None,
             output: self.output_of(id, rollout),
         })
     }
@@ -213,9 +221,12 @@ impl Agent {
     }
 
     pub(super) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
+        let public = observe::ports(&self.record(id).service.endpoints);
         let mut flows: Vec<_> = self
             .flows_of(id)?
             .iter()
+            // On a generation's own port others may have connections too.
+            .filter(|flow| owner(flow).is_some() || public.contains(&flow.local.port()))
             .map(|flow| FlowView {
                 generation: owner(flow)
                     .filter(|key| key.service == id.0)

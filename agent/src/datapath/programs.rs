@@ -29,7 +29,7 @@ use crate::sys;
 pub(super) const ATTACHED: [&str; 7] = [
     FOLLOW_EXIT,
     FOLLOW_FORK,
-    "track_flows",
+    TRACK_FLOWS,
     "share_bind4",
     "share_bind6",
     "refuse_multipath",
@@ -39,6 +39,9 @@ pub(super) const ATTACHED: [&str; 7] = [
 /// Follows processes that are born, and those that end. The latter comes first: whoever is followed is let go too.
 const FOLLOW_FORK: &str = "follow_fork";
 const FOLLOW_EXIT: &str = "follow_exit";
+
+/// The one that counts.
+pub(super) const TRACK_FLOWS: &str = "track_flows";
 
 /// The one that gives connections to generations.
 pub(super) const STEER: &str = "steer";

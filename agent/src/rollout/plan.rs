@@ -16,9 +16,26 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// The moment this much earlier.
+    #[must_use]
+    pub const fn before(self, delay: Duration) -> Self {
+        Self(self.0.saturating_sub(delay.as_millis() as u64))
+    }
+
     /// How long ago `earlier` was; zero if it is yet to come.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A time that has passed, as exact as people care: a timer is never quite on time.
+pub(super) fn rounded(time: Duration) -> Duration {
+    const TENTH: u64 = 100;
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    match milliseconds {
+        ..TENTH => Duration::from_millis(milliseconds),
+        TENTH..10_000 => Duration::from_millis((milliseconds + TENTH / 2) / TENTH * TENTH),
+        10_000.. => Duration::from_secs(milliseconds / 1_000),
     }
 }
 
@@ -80,4 +97,18 @@ pub enum DrainPolicy {
     },
     /// As soon as its queues are empty: for servers that finish their flows by themselves.
     Graceful,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_no_milliseconds_beside_seconds() {
+        let told = |milliseconds| {
+            humantime::format_duration(rounded(Duration::from_millis(milliseconds))).to_string()
+        };
+        assert_eq!([2_001, 1_960, 60_049, 9_949].map(told), ["2s", "2s", "1m", "9s 900ms"]);
+        assert_eq!([0, 42, 149].map(told), ["0s", "42ms", "100ms"]);
+    }
 }

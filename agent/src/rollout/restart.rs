@@ -36,6 +36,7 @@ impl Service {
             since: now,
             processes: Vec::new(),
             listeners: Vec::new(),
+            former_ports: Default::default(),
             flows: 0,
             deaf: false,
             told: false,

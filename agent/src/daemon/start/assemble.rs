@@ -14,6 +14,8 @@ use crate::{
     daemon::{
         StateFile,
         agent::Agent,
+        clock,
+        groups::Groups,
         journal::Journal,
         message::Message,
         presence::Presence,
@@ -56,7 +58,8 @@ pub(super) fn assemble(
         Problem::caused(ProblemKind::Preflight, &error)
             .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
     })?;
-    let cgroup = create_cgroup(&hierarchy, &places, made)?;
+    let groups = Groups::of(&places, &hierarchy, network_namespace);
+    let cgroup = create_cgroup(&hierarchy, &groups, made)?;
     made.expect_pins(&places.pin_dir);
     let attach_to = open(&cgroup)?;
     let mut datapath = change(Step::OpenDatapath, || {
@@ -76,9 +79,12 @@ pub(super) fn assemble(
         places,
         network_namespace,
         boot_id,
+        began: clock::now(),
         presence,
         hierarchy,
         cgroup,
+        groups,
+        former_groups: std::collections::HashMap::new(),
         datapath,
         records,
         watcher,
@@ -115,14 +121,14 @@ pub(super) fn assemble(
 
 fn create_cgroup(
     hierarchy: &Hierarchy,
-    places: &Places,
+    groups: &Groups,
     made: &mut Made,
 ) -> Result<Cgroup, Problem> {
-    let path =
-        places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
-    made.expect(&path);
+    made.expect(&groups.keeper());
+    let failed = |error| Problem::caused(ProblemKind::Preflight, &error);
     change(Step::MakeCgroup, || {
-        hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))
+        hierarchy.create(&groups.keeper()).map_err(failed)?;
+        hierarchy.open(groups.above()).map_err(failed)
     })
 }
 

@@ -89,6 +89,7 @@ fn matching(ports: Ports, tags: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>,
                 protocol: Protocol::MultipathTcp(family),
                 what: "multipath listeners",
                 tags: None,
+                ports: request.ports.clone(),
                 ..request
             })?);
         }
