@@ -31,7 +31,7 @@ use crate::{
         sock_diag::SocketCookie,
     },
     places::Places,
-    rollout::{self, Effect, Flows, Generation, Service},
+    rollout::{self, Effect, Flows, Generation, Service, Timestamp},
     service::{GenerationId, ServiceId},
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Agent {
     pub(super) places: Places,
     pub(super) network_namespace: u64,
     pub(super) boot_id: String,
+    /// When this agent began: what the kernel programs before its own have missed, it cannot know.
+    pub(super) began: Timestamp,
     pub(super) presence: Presence,
     pub(super) hierarchy: Hierarchy,
     /// Holds one cgroup for each launched generation.

@@ -1,6 +1,6 @@
 //! Takes charge of a port that a server serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     agent::{Agent, unchanged},
@@ -46,6 +46,7 @@ impl Agent {
             since: clock::now(),
             processes: server.processes.clone(),
             listeners: found::records(&server.listeners, |listener| listener.port),
+            former_ports: BTreeSet::new(),
             flows: 0,
             deaf: false,
             told: false,

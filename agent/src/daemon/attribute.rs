@@ -32,8 +32,9 @@ impl Agent {
             return Ok(0);
         }
         let generations = self.record(id).service.generations.clone();
+        let all_public = untagged.iter().all(|flow| self.is_public(id, flow));
         let owners = match &generations[..] {
-            [only] => untagged.iter().map(|_| Some(only.number)).collect(),
+            [only] if all_public => untagged.iter().map(|_| Some(only.number)).collect(),
             _ => self.owners(id, &generations, &untagged)?,
         };
         let mut found: BTreeMap<GenerationNumber, Vec<FlowAddress>> = BTreeMap::new();
@@ -41,8 +42,12 @@ impl Agent {
         for (flow, owner) in untagged.iter().zip(owners) {
             match owner {
                 Some(number) => found.entry(number).or_default().push(address_of(flow)),
-                // One that the server has closed is the kernel's alone.
-                None => left += usize::from(flow.stage() != Stage::Orphaned),
+                // One that the server has closed is the kernel's alone, and one that its client has closed is given up. On a port
+                // that is not the service's it may be anybody's.
+                None => {
+                    let given_up = flow.stage() == Stage::Orphaned || flow.is_abandoned();
+                    left += usize::from(self.is_public(id, flow) && !given_up);
+                }
             }
         }
         for (number, flows) in found {
@@ -52,14 +57,32 @@ impl Agent {
         Ok(left)
     }
 
+    /// The same for connections that a server got before its listeners were taken over, on addresses that nobody looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attribute_flows`].
+    pub(super) fn attribute_newcomers(&mut self, id: ServiceId) -> Result<(), Problem> {
+        // Should it fail, each look at the primary tries again.
+        self.unattributed.insert(id);
+        // A second look finds those that became established while the first one was made.
+        self.attribute_flows(id)?;
+        self.still_unattributed(id).map(drop)
+    }
+
     fn untagged_flows(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        let endpoints = &self.record(id).service.endpoints;
+        let public = observe::ports(&self.record(id).service.endpoints);
         let mut flows = self.flows_of(id)?;
         flows.retain(|flow| {
-            observe::owner(flow).is_none()
-                && endpoints.iter().any(|endpoint| endpoint.contains(flow.local))
+            let is_own = !public.contains(&flow.local.port());
+            observe::owner(flow).is_none() && (is_own || self.is_public(id, flow))
         });
         Ok(flows)
+    }
+
+    /// Whether a connection came in where the service's clients connect to.
+    fn is_public(&self, id: ServiceId, flow: &Connection) -> bool {
+        self.record(id).service.endpoints.iter().any(|endpoint| endpoint.contains(flow.local))
     }
 
     /// By the processes that have them.

@@ -144,7 +144,7 @@ impl Agent {
         let ours = |flow: &&sock_diag::Connection| {
             observe::owner(flow).is_some_and(|key| key.service == id.0)
         };
-        let flows = self.flows_of(id)?;
+        let flows = self.all_tagged_flows()?;
         let addresses = flows.iter().filter(ours).map(address_of);
         change(Step::ReleaseSockets, || Ok(self.datapath.release_flows(addresses)?))
     }

@@ -99,6 +99,7 @@ impl Agent {
         self.flows.remove(&generation);
         self.launches.remove(&generation);
         self.moot(Trouble::Look(generation));
+        self.moot(Trouble::Flows(generation));
         let path = self.cgroup_path(generation);
         if let Ok(cgroup) = self.hierarchy.open(&path) {
             change(Step::RemoveCgroup, || {

@@ -62,7 +62,7 @@ impl Agent {
         if let Some(known) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            known.listeners = records;
+            known.listen_on(records);
             known.hold = hold;
         }
         self.save_or_owe();

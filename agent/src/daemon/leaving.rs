@@ -7,12 +7,13 @@ use std::{
 
 use super::{
     agent::Agent,
-    observe::{flow_look, owner, ports, until_drained},
+    clock,
+    observe::{flow_look, owner, until_drained},
     troubles::Trouble,
 };
 use crate::{
     api::Problem,
-    host::sock_diag::{self, SocketCookie, Stage},
+    host::sock_diag::{self, Connection, SocketCookie, Stage},
     rollout::{Event, Flows, Phase, Queues},
     service::{GenerationId, ServiceId},
 };
@@ -55,8 +56,27 @@ impl Agent {
         let all = sock_diag::listeners()?;
         let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
         let queued = listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
-        let waiting = half_open + queued;
+        let waiting = half_open + self.of_clients(generation, queued)?;
         Ok(if waiting == 0 { Queues::Empty } else { Queues::Waiting(waiting) })
+    }
+
+    /// How many of these connections in accept queues have a client that waits. A queue also holds those that were reset, which
+    /// no list shows, and those that the client has closed: none of them leaves it if nobody accepts. A server that works has
+    /// emptied its queue long before anybody has to list what is in it.
+    fn of_clients(&self, generation: GenerationId, queued: u64) -> Result<u64, Problem> {
+        let since = self.generation(generation).and_then(|known| known.phase.queues_since());
+        let lasts = since.is_some_and(|since| clock::now().since(since) >= sock_diag::PATIENCE);
+        if queued == 0 || !lasts {
+            return Ok(queued);
+        }
+        let waits = |flow: &&Connection| {
+            flow.stage() == Stage::Queued
+                && !flow.is_abandoned()
+                // Before its listener was taken over it got no tag.
+                && owner(flow).is_none_or(|key| key == generation.key())
+        };
+        let waiting = self.flows_of(generation.service)?.iter().filter(waits).count();
+        Ok(queued.min(waiting as u64))
     }
 
     /// How many of the generation's half-open requests are left. Those that are gone never come back, and once all are,
@@ -108,7 +128,7 @@ impl Agent {
     }
 
     fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
-        let requests = sock_diag::half_open(&ports(&self.record(id).service.endpoints))?;
+        let requests = sock_diag::half_open(&self.ports_of(id))?;
         Ok(requests.into_iter().map(|request| request.cookie).collect())
     }
 
@@ -151,30 +171,5 @@ impl Agent {
             }
             Some(_) | None => now,
         }
-    }
-
-    /// Counts the flows by their tags, from the sockets themselves. One that the server has closed is the kernel's, which
-    /// sends the rest whether the server lives or not. Nothing of one whose end is about to be told.
-    fn count_flows(&mut self, generation: GenerationId) -> Result<Option<Flows>, Problem> {
-        let (mut open, mut queued) = (0, 0);
-        let mut idle = Duration::MAX;
-        let begun = Instant::now();
-        let all = self.flows_where_they_are(generation.service)?;
-        self.count_cost = begun.elapsed();
-        for flow in all {
-            if owner(&flow) == Some(generation.key()) && flow.stage() != Stage::Orphaned {
-                open += 1;
-                queued += u64::from(flow.stage() == Stage::Queued);
-                idle = idle.min(flow.idle.unwrap_or_default());
-            }
-        }
-        // One that dies has no flows any more, some time before anybody is told of its end. That must not pass for a drain. Asked
-        // for after the count: whoever lives now lived then.
-        if open == 0 && !self.lives_on(generation)? {
-            return Ok(None);
-        }
-        let flows = Flows { open, queued, idle };
-        self.flows.insert(generation, flows);
-        Ok(Some(flows))
     }
 }

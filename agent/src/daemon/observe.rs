@@ -197,16 +197,6 @@ impl Agent {
         Ok(self.unattributed.contains(&id))
     }
 
-    /// All connections to a service's ports, tagged or not.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        let ports = ports(&self.record(id).service.endpoints);
-        Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
-    }
-
     /// Finds out which processes of a found generation live, watches those that are new, and says how many there are.
     fn refresh_processes(&mut self, generation: GenerationId) -> Result<usize, Problem> {
         let service = &self.record_if_any(generation.service).map(|record| record.service.clone());

@@ -16,6 +16,8 @@ pub(super) enum Trouble {
     Effect,
     /// A generation cannot be looked at.
     Look(GenerationId),
+    /// The kernel counts flows of a generation that nobody finds.
+    Flows(GenerationId),
 }
 
 /// Those that last.

@@ -295,6 +295,9 @@ impl Agent {
                 Event::Failed(generation.number, problem.to_string()),
             );
         }
+        // It served before it was named.
+        let attributed = self.attribute_newcomers(generation.service);
+        self.note_look(generation, attributed);
     }
 
     fn preview(

@@ -214,7 +214,7 @@ impl Agent {
 
     pub(super) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
         let mut flows: Vec<_> = self
-            .flows_of(id)?
+            .flows_to_show(id)?
             .iter()
             .map(|flow| FlowView {
                 generation: owner(flow)

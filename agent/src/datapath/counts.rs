@@ -5,6 +5,7 @@ use agent_ebpf::{flow::FlowCounts, steering::SteerCounts};
 use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
+    programs::TRACK_FLOWS,
 };
 use crate::service::{GenerationId, ServiceId};
 
@@ -18,6 +19,16 @@ impl Datapath {
         Ok(error::found(self.flows.get(&generation.key(), 0))
             .named("read", "FLOWS")?
             .unwrap_or_default())
+    }
+
+    /// How many changes of sockets' states our programs have not seen, because the kernel does not run a tracing program on a
+    /// core where it runs already (`__bpf_trace_run`): the network may interrupt it. The counts are off by as much at most.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn missed_changes(&self) -> Result<u64, DatapathError> {
+        self.kernel.missed_runs(TRACK_FLOWS)
     }
 
     /// What became of the lookups for a service and of its unaccepted connections, all CPUs together.

@@ -1,8 +1,8 @@
 //! The loaded object: its maps by name, its programs, and where both are pinned.
 
 use std::{
-    fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{self, File},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use agent_ebpf::{socket::FlowRequest, steering::SteerCounts};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{Iter, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions},
+    programs::{Iter, ProgramError, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
@@ -188,6 +188,18 @@ impl Kernel {
             ..TestRunOptions::new()
         });
         Ok(result.map_err(failed())?.return_value.cast_signed())
+    }
+
+    /// How often a program of ours was not run, because it was running on that core.
+    pub(super) fn missed_runs(&self, program: &'static str) -> Result<u64, DatapathError> {
+        let failed = || program_error("examine", program);
+        let found = self.ebpf.program(program).expect("it is in the object that we embed");
+        let descriptor = found.fd().map_err(failed())?.as_fd().as_raw_fd();
+        let path = format!("/proc/self/fdinfo/{descriptor}");
+        let about = fs::read_to_string(path).map_err(ProgramError::IOError).map_err(failed())?;
+        let missed = about.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+        // A kernel that does not count them has none to tell of.
+        Ok(missed.and_then(|missed| missed.trim().parse().ok()).unwrap_or_default())
     }
 
     pub(super) fn reset_counts(

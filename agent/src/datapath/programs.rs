@@ -27,7 +27,10 @@ use crate::sys;
 /// Every program that is attached for good, by its name in the object and in the pin directory; the one that steers comes
 /// last, when everything that it leads to is there.
 pub(super) const ATTACHED: [&str; 5] =
-    ["track_flows", "share_bind4", "share_bind6", "refuse_multipath", STEER];
+    [TRACK_FLOWS, "share_bind4", "share_bind6", "refuse_multipath", STEER];
+
+/// The one that counts.
+pub(super) const TRACK_FLOWS: &str = "track_flows";
 
 /// The one that gives connections to generations.
 pub(super) const STEER: &str = "steer";

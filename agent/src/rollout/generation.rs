@@ -1,6 +1,6 @@
 //! One incarnation of the server.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ pub struct Generation {
     pub processes: Vec<ProcessIdentity>,
     /// Its listeners.
     pub listeners: Vec<ListenerRecord>,
+    /// Ports of listeners that it has had and has no more: flows that came in there may be open.
+    #[serde(default)]
+    pub former_ports: BTreeSet<u16>,
     /// Flows that would have ended with it when they were last counted.
     #[serde(default)]
     pub flows: u64,
@@ -166,6 +169,22 @@ impl Phase {
             Self::Primary | Self::Dead | Self::Finishing { .. } | Self::Stopping { .. } => None,
         }
     }
+
+    /// Since when what its queues hold is waited for, if it is.
+    pub const fn queues_since(&self) -> Option<Timestamp> {
+        match self {
+            Self::Settling { until, drain, .. } | Self::Parting { until, drain, .. } => {
+                Some(until.before(drain.queue_timeout))
+            }
+            Self::Starting { .. }
+            | Self::Primary
+            | Self::Dead
+            | Self::Draining { .. }
+            | Self::Standby { .. }
+            | Self::Finishing { .. }
+            | Self::Stopping { .. } => None,
+        }
+    }
 }
 
 impl Generation {
@@ -175,6 +194,18 @@ impl Generation {
             PortHold::Shared => flows.open.saturating_sub(flows.queued),
             PortHold::Plain | PortHold::Moved | PortHold::Unbound => flows.open,
         }
+    }
+
+    /// These are its listeners now.
+    pub fn listen_on(&mut self, listeners: Vec<ListenerRecord>) {
+        let before = std::mem::replace(&mut self.listeners, listeners);
+        self.former_ports.extend(before.iter().map(|listener| listener.bound.port()));
+    }
+
+    /// The ports that its listeners have, or had: its flows may be on any of them.
+    pub fn own_ports(&self) -> impl Iterator<Item = u16> {
+        let bound = self.listeners.iter().map(|listener| listener.bound.port());
+        bound.chain(self.former_ports.iter().copied())
     }
 
     /// Whether steering may lead here: it is the primary, or a standby. A deaf one stays: the kernel skips a generation that

@@ -16,6 +16,12 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// The moment this much earlier.
+    #[must_use]
+    pub const fn before(self, delay: Duration) -> Self {
+        Self(self.0.saturating_sub(delay.as_millis() as u64))
+    }
+
     /// How long ago `earlier` was; zero if it is yet to come.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -1,5 +1,7 @@
 //! The operator's part: an upgrade begins, its candidate becomes ready or not, somebody wants the previous one back.
 
+use std::collections::BTreeSet;
+
 use super::{
     DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Refusal, Service,
     Status, Timestamp,
@@ -30,6 +32,7 @@ impl Service {
             since: now,
             processes: Vec::new(),
             listeners: Vec::new(),
+            former_ports: BTreeSet::new(),
             flows: 0,
             deaf: false,
             told: false,

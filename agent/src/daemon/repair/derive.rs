@@ -24,7 +24,7 @@ use super::{place_of, refuse_other_namespace};
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{
-        StateFile, clock, found, observe,
+        StateFile, clock, found,
         state_file::{self, Record},
     },
     datapath::{Datapath, Survey},
@@ -94,8 +94,7 @@ impl World {
             .into_iter()
             .filter_map(|listener| Some((owner(&listener.tag)?, listener)))
             .collect();
-        let all: Vec<_> = survey.endpoints.values().flatten().cloned().collect();
-        let connections = sock_diag::connections(&observe::ports(&all), Some(tags))?.into_iter();
+        let connections = sock_diag::tagged_connections(tags)?.into_iter();
         let flows: Vec<_> = connections.filter_map(|it| Some((owner(&it.tag)?, it))).collect();
         let mut inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.1.inode).collect();
         inodes.extend(flows.iter().filter_map(|(_, flow)| flow.inode));
@@ -203,6 +202,7 @@ impl World {
             since: Timestamp(clock::now().since(after(began)).as_millis().try_into().unwrap_or(0)),
             processes,
             listeners: records,
+            former_ports: BTreeSet::new(),
             flows: 0,
             deaf: false,
             told: false,

@@ -14,6 +14,7 @@ use crate::{
     daemon::{
         StateFile,
         agent::Agent,
+        clock,
         journal::Journal,
         message::Message,
         presence::Presence,
@@ -78,6 +79,7 @@ pub(super) fn assemble(
         places,
         network_namespace,
         boot_id,
+        began: clock::now(),
         presence,
         hierarchy,
         cgroup,
@@ -214,6 +216,7 @@ impl Agent {
                         tracing::debug!(pid = process.pid.get(), "ended while no agent ran");
                     }
                 }
+                self.looks.insert(generation, std::time::Instant::now());
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Flows and half-open requests of one port.
+//! Flows and half-open requests.
 
 use std::{
     collections::HashSet,
@@ -37,6 +37,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Whether nobody accepts it and its client has closed: what the client wanted, it does not wait for. One that only ended
+    /// what it sends looks the same, but a server that works accepts it within this time.
+    pub fn is_abandoned(&self) -> bool {
+        self.stage() == Stage::Queued
+            && self.state == TcpState::CloseWait
+            && self.idle.is_some_and(|idle| idle >= PATIENCE)
+    }
+
     /// Whether the connection still waits for a server, has one, or had one.
     pub fn stage(&self) -> Stage {
         match (self.inode, self.state) {
@@ -53,6 +61,9 @@ impl Connection {
         }
     }
 }
+
+/// How long a connection that its client has closed may wait to be accepted before it is given up.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who has a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -148,7 +159,27 @@ pub fn connections(
         with_tcp_info: true,
         tags,
     };
-    Ok(dump_once(&request, ports)?.filter_map(connection).collect())
+    let wanted: HashSet<_> = ports.iter().copied().collect();
+    let sockets = dump_once(&request)?.filter(|it| wanted.contains(&it.local.1));
+    Ok(sockets.filter_map(connection).collect())
+}
+
+/// All connections that have a tag, whatever their port.
+///
+/// # Errors
+///
+/// As [`connections`].
+pub fn tagged_connections(tags: BorrowedFd<'_>) -> Result<Vec<Connection>, SockDiagError> {
+    let request = Request {
+        what: "tagged connections",
+        protocol: Protocol::Tcp,
+        states: StateSet::CONNECTED,
+        ports: Ports::All,
+        with_tcp_info: true,
+        tags: Some(tags),
+    };
+    let sockets = dump_once(&request)?.filter(|it| it.tag.is_some());
+    Ok(sockets.filter_map(connection).collect())
 }
 
 /// The half-open requests on these ports.
@@ -166,23 +197,19 @@ pub fn half_open(ports: &[u16]) -> Result<Vec<HalfOpen>, SockDiagError> {
         with_tcp_info: false,
         tags: None,
     };
-    let requests = dump_once(&request, ports)?.map(|socket| HalfOpen {
+    let wanted: HashSet<_> = ports.iter().copied().collect();
+    let requests = dump_once(&request)?.filter(|it| wanted.contains(&it.local.1));
+    let half_open = |socket: RawSocket| HalfOpen {
         cookie: socket.cookie,
         remote: socket_address(socket.remote, socket.interface),
-    });
-    Ok(requests.collect())
+    };
+    Ok(requests.map(half_open).collect())
 }
 
-/// The sockets of these ports, each once: the walk resumes by position in a hash chain, so that a change in the chain can
-/// repeat a socket.
-fn dump_once(
-    request: &Request<'_>,
-    ports: &[u16],
-) -> Result<impl Iterator<Item = RawSocket>, SockDiagError> {
-    let wanted: HashSet<_> = ports.iter().copied().collect();
+/// The sockets, each once: the walk resumes by position in a hash chain, so that a change in the chain can repeat a socket.
+fn dump_once(request: &Request<'_>) -> Result<impl Iterator<Item = RawSocket>, SockDiagError> {
     let mut seen = HashSet::new();
-    let sockets = dump(request)?.into_iter();
-    Ok(sockets.filter(move |it| wanted.contains(&it.local.1) && seen.insert(it.cookie)))
+    Ok(dump(request)?.into_iter().filter(move |it| seen.insert(it.cookie)))
 }
 
 /// Nothing for what is no full socket.

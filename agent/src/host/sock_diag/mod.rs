@@ -18,7 +18,9 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use flows::{Connection, HalfOpen, Stage, TcpState, connections, half_open};
+pub use flows::{
+    Connection, HalfOpen, PATIENCE, Stage, TcpState, connections, half_open, tagged_connections,
+};
 pub use listeners::{Listener, listeners, listeners_on, tagged_listeners};
 
 /// The number the kernel gives a socket for its whole life and never gives again (`SO_COOKIE`).

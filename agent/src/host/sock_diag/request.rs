@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::wire::{Family, NLMSG_HEADER_LENGTH, SOCK_DIAG_BY_FAMILY, StateSet, TCPDIAG_GETSOCK};
 
 /// One question to the kernel: which sockets, and what about them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Request<'a> {
     /// What is asked for, in words, for errors.
     pub(super) what: &'static str,
@@ -20,36 +20,66 @@ pub(super) struct Request<'a> {
 }
 
 /// Local ports that the kernel can filter by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ports {
     All,
     One(u16),
-    /// The first and the last one.
-    Span(u16, u16),
+    /// The first and the last one of each, in order.
+    Ranges(Vec<(u16, u16)>),
 }
 
 impl Ports {
-    /// The least that has all of these; nothing if there are none. One walk over the kernel's table is worth more than a
-    /// filter that lets none but these pass: the table of a machine has some hundred thousand places.
+    /// Few ranges that have all of these, and little else; nothing if there are no ports. One walk over the kernel's table is
+    /// worth more than a filter that lets none but these pass: the table of a machine has some hundred thousand places. But
+    /// between a port that everybody knows and one that the kernel chose lie those of the machine's own clients.
     pub(super) fn of(ports: &[u16]) -> Option<Self> {
-        let (first, last) = (*ports.iter().min()?, *ports.iter().max()?);
-        Some(if first == last { Self::One(first) } else { Self::Span(first, last) })
+        let mut sorted = ports.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut gaps: Vec<_> = sorted.windows(2).map(|pair| (pair[1] - pair[0], pair[1])).collect();
+        gaps.retain(|(width, _)| *width > 1);
+        gaps.sort_unstable_by(|one, other| other.cmp(one));
+        gaps.truncate(MAX_RANGES - 1);
+        let begins_range = |port: &u16| gaps.iter().any(|(_, first)| first == port);
+        let ranges = sorted.chunk_by(|_, port| !begins_range(port));
+        let ranges: Vec<_> =
+            ranges.filter_map(|range| Some((*range.first()?, *range.last()?))).collect();
+        match ranges[..] {
+            [] => None,
+            [(first, last)] if first == last => Some(Self::One(first)),
+            _ => Some(Self::Ranges(ranges)),
+        }
     }
 
-    /// A program for the kernel (`inet_diag_bc_run`) that a socket passes by reaching its end. Each comparison is followed
-    /// by what it compares with; failing it jumps behind the end.
-    fn program(self) -> Option<Vec<u8>> {
-        let Self::Span(first, last) = self else { return None };
+    /// A program for the kernel (`inet_diag_bc_run`) that a socket passes by reaching its end. Each range is two comparisons,
+    /// each followed by what it compares with, and a jump to the end, which the last range needs not. A comparison that fails
+    /// jumps to the next range; behind the last one that is behind the end.
+    fn program(&self) -> Option<Vec<u8>> {
+        const COMPARISON: u8 = 8;
+        const JUMP: u8 = 4;
+        const RANGE: u8 = 2 * COMPARISON + JUMP;
+        let Self::Ranges(ranges) = self else { return None };
         let mut program = Vec::new();
-        for (code, port, left) in [(INET_DIAG_BC_S_GE, first, 16), (INET_DIAG_BC_S_LE, last, 8)] {
-            for (code, no) in [(code, left + 4), (INET_DIAG_BC_NOP, port)] {
-                program.extend([code, 8]);
-                program.extend(no.to_ne_bytes());
+        let mut put = |code: u8, yes: u8, no: u16| {
+            program.extend([code, yes]);
+            program.extend(no.to_ne_bytes());
+        };
+        for (left, (first, last)) in (0..ranges.len()).rev().zip(ranges) {
+            put(INET_DIAG_BC_S_GE, COMPARISON, RANGE.into());
+            put(INET_DIAG_BC_NOP, COMPARISON, *first);
+            put(INET_DIAG_BC_S_LE, COMPARISON, (COMPARISON + JUMP).into());
+            put(INET_DIAG_BC_NOP, COMPARISON, *last);
+            if left > 0 {
+                let to_the_end = left as u16 * u16::from(RANGE);
+                put(INET_DIAG_BC_JMP, JUMP, to_the_end);
             }
         }
         Some(program)
     }
 }
+
+/// How many ranges the kernel compares each socket with, at most.
+const MAX_RANGES: usize = 16;
 
 /// Which of the protocols that share TCP's ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +184,7 @@ const INET_DIAG_REQ_SK_BPF_STORAGES: u16 = 2;
 const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 const SK_DIAG_BPF_STORAGE_REQ_MAP_FD: u16 = 1;
 const INET_DIAG_BC_NOP: u8 = 0;
+const INET_DIAG_BC_JMP: u8 = 1;
 const INET_DIAG_BC_S_GE: u8 = 2;
 const INET_DIAG_BC_S_LE: u8 = 3;
 const IPPROTO_TCP: u8 = 6;
@@ -196,16 +227,35 @@ mod tests {
     }
 
     #[test]
-    fn several_ports_are_a_span_that_a_program_tells() {
+    fn ports_that_are_neighbours_are_one_range() {
         assert_eq!(Ports::of(&[]), None);
-        assert_eq!(Ports::of(&[80]), Some(Ports::One(80)));
-        assert_eq!(Ports::of(&[443, 80, 90]), Some(Ports::Span(80, 443)));
-        let program = Ports::Span(80, 443).program().unwrap();
-        assert_eq!(program.len(), 16);
+        assert_eq!(Ports::of(&[80, 80]), Some(Ports::One(80)));
+        assert_eq!(Ports::of(&[82, 80, 81]), Some(Ports::Ranges(vec![(80, 82)])));
+        let apart = Ports::Ranges(vec![(80, 80), (90, 90), (443, 443)]);
+        assert_eq!(Ports::of(&[443, 80, 90]), Some(apart));
+    }
+
+    #[test]
+    fn of_many_ports_the_widest_gaps_are_left_out() {
+        let ports: Vec<u16> = (0..1_000).map(|it| 10_000 + it * 2).chain([80, 40_000]).collect();
+        let Some(Ports::Ranges(ranges)) = Ports::of(&ports) else { panic!("they are many") };
+        assert_eq!(ranges.len(), MAX_RANGES);
+        assert_eq!((ranges[0], ranges[MAX_RANGES - 1]), ((80, 80), (40_000, 40_000)));
+        let has = |port: &u16| ranges.iter().any(|(first, last)| (first..=last).contains(&port));
+        assert!(ports.iter().all(has));
+    }
+
+    #[test]
+    fn ranges_are_told_by_a_program() {
+        let ports = Ports::Ranges(vec![(80, 90), (443, 443)]);
+        let program = ports.program().unwrap();
         let ops: Vec<_> = program.chunks(4).map(|op| (op[0], op[1], [op[2], op[3]])).collect();
-        let expected = [(2, 8, 20_u16), (0, 8, 80), (3, 8, 12), (0, 8, 443)];
-        assert_eq!(ops, expected.map(|(code, yes, no)| (code, yes, no.to_ne_bytes())));
-        let message = Request { ports: Ports::Span(80, 443), ..request() }.encode(1);
+        let first = [(2, 8, 20_u16), (0, 8, 80), (3, 8, 12), (0, 8, 90), (1, 4, 20)];
+        let second = [(2, 8, 20_u16), (0, 8, 443), (3, 8, 12), (0, 8, 443)];
+        let expected =
+            first.iter().chain(&second).map(|(code, yes, no)| (*code, *yes, no.to_ne_bytes()));
+        assert_eq!(ops, expected.collect::<Vec<_>>());
+        let message = Request { ports, ..request() }.encode(1);
         assert_eq!(message[20..22], [0, 0]);
         assert_eq!(message[76 + 4..], program);
     }

@@ -2,7 +2,7 @@
 
 mod leaving;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::*;
 use crate::service::{GenerationNumber, ServiceId};
@@ -40,6 +40,7 @@ pub(super) fn attached() -> Service {
         since: Timestamp(0),
         processes: Vec::new(),
         listeners: Vec::new(),
+        former_ports: BTreeSet::new(),
         flows: 0,
         deaf: false,
         told: false,
