@@ -368,6 +368,8 @@ pub enum EventKind {
     Settled,
     /// A replaced generation has drained, and is kept to fall back to.
     Kept,
+    /// Addresses were taken up that the primary serves too, or given up that it does not.
+    EndpointsChanged,
     /// Connections moved to another listener, because theirs closed before accepting them.
     Moved,
     /// A generation was told to end.

@@ -62,6 +62,7 @@ impl Answer for EventView {
             | EventKind::Launched
             | EventKind::Settled
             | EventKind::Kept
+            | EventKind::EndpointsChanged
             | EventKind::Moved
             | EventKind::Signalled
             | EventKind::Gone
@@ -79,6 +80,7 @@ const fn word(kind: EventKind) -> &'static str {
         EventKind::Switched => "switched",
         EventKind::Settled => "settled",
         EventKind::Kept => "kept",
+        EventKind::EndpointsChanged => "endpoints",
         EventKind::Moved => "moved",
         EventKind::Signalled => "signalled",
         EventKind::Gone => "gone",

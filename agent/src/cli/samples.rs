@@ -92,7 +92,7 @@ fn rollout(id: u64, status: Status) -> RolloutView {
 pub(super) fn services() -> Services {
     let service = |text, address, state, generations| ServiceView {
         name: name(text),
-        endpoints: vec![Endpoint { number: 0, port: 8080, address }],
+        endpoints: vec![Endpoint { number: 0, port: 8080, address, since: None }],
         state,
         steered: 119_000,
         plain: 0,

@@ -182,7 +182,7 @@ pub(super) fn endpoints(listeners: &[Listener]) -> Vec<Endpoint> {
     places
         .into_iter()
         .zip(0..)
-        .map(|((port, address), number)| Endpoint { number, port, address })
+        .map(|((port, address), number)| Endpoint { number, port, address, since: None })
         .collect()
 }
 

@@ -19,6 +19,7 @@ mod control_socket;
 mod descriptors;
 mod detach;
 mod effects;
+mod endpoints;
 mod flows;
 mod found;
 mod introduce;

@@ -157,12 +157,9 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
-            Phase::Primary if matches!(known.origin, Origin::Launched { .. }) => {
-                self.look_for_new_listeners(generation)
-            }
+            Phase::Primary => self.look_at_primary(generation, is_found),
             Phase::Settling { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
-            Phase::Primary => self.still_unattributed(generation.service).map(drop),
             Phase::Parting { .. } => self.look_last(generation),
             Phase::Starting { .. }
             | Phase::Dead
@@ -170,6 +167,14 @@ impl Agent {
             | Phase::Stopping { .. } => Ok(()),
         };
         self.note_look(generation, looked);
+    }
+
+    fn look_at_primary(&mut self, primary: GenerationId, is_found: bool) -> Result<(), Problem> {
+        if !is_found {
+            self.look_for_new_listeners(primary)?;
+        }
+        self.look_for_endpoints(primary)?;
+        self.still_unattributed(primary.service).map(drop)
     }
 
     /// A look that failed is made again, since nobody may report a second time what it was about.

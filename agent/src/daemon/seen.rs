@@ -109,7 +109,9 @@ impl Agent {
         let mut left = sock_diag::listeners()?;
         left.retain(|listener| cookies.contains(&listener.cookie.0));
         let offer = self.offer_of(generation, &left)?;
-        Ok(found::uncovered(&service.endpoints, &offer.to_adopt).cloned())
+        let its = service.endpoints.iter().filter(|endpoint| endpoint.is_of(generation.number));
+        let its: Vec<_> = its.cloned().collect();
+        Ok(found::uncovered(&its, &offer.to_adopt).cloned())
     }
 
     /// Whether somebody may be told to end: the primary listens, or nobody could stand in for it. Asked for just before that

@@ -39,7 +39,12 @@ pub(super) fn services(
     let mut services: BTreeMap<ServiceId, Vec<Endpoint>> = BTreeMap::new();
     for ((service, number), keys) in keys {
         if let Some((address, port)) = LocalAddress::from_keys(&keys) {
-            services.entry(service).or_default().push(Endpoint { number, port, address });
+            services.entry(service).or_default().push(Endpoint {
+                number,
+                port,
+                address,
+                since: None,
+            });
         }
     }
     services
@@ -52,7 +57,7 @@ mod tests {
     use super::*;
 
     fn endpoint(number: u32, port: u16, address: LocalAddress) -> Endpoint {
-        Endpoint { number, port, address }
+        Endpoint { number, port, address, since: None }
     }
 
     #[test]

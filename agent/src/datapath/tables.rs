@@ -127,13 +127,27 @@ impl Datapath {
         generation: GenerationId,
         endpoints: &[Endpoint],
     ) -> Result<(), DatapathError> {
+        self.forget_sets(generation, endpoints)?;
+        error::gone(self.flows.remove(&generation.key())).named("remove from", "FLOWS")?;
+        self.clear_bind_rule(generation)
+    }
+
+    /// Forgets which listeners of a generation serve these endpoints.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; calling again continues.
+    pub fn forget_sets(
+        &mut self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+    ) -> Result<(), DatapathError> {
         self.withdraw_primary_sets(generation.key())?;
         for endpoint in endpoints {
             let key = listener_set_key(generation, endpoint);
             error::gone(self.listener_sets.remove(&key)).named("remove from", "LISTENER_SETS")?;
         }
-        error::gone(self.flows.remove(&generation.key())).named("remove from", "FLOWS")?;
-        self.clear_bind_rule(generation)
+        self.renew_primary_sets(generation.key())
     }
 
     /// Forgets whatever the maps have of generations that are not among these: an agent may have ended before it did.

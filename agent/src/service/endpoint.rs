@@ -8,6 +8,8 @@ use std::{
 use agent_ebpf::endpoint::{EndpointKey, TCP};
 use serde::{Deserialize, Serialize};
 
+use super::GenerationNumber;
+
 /// One TCP port on one local address, numbered within its service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -17,6 +19,9 @@ pub struct Endpoint {
     pub port: u16,
     /// The local address.
     pub address: LocalAddress,
+    /// The generation that was the first to serve it, where that was not the one that was attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<GenerationNumber>,
 }
 
 /// The local address of a listener, and with it the packets that the kernel can give it.
@@ -125,6 +130,11 @@ impl LocalAddress {
         }
     }
 
+    /// Whether some connection could come in through either.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.serves(other) || other.serves(self)
+    }
+
     /// Whether a connection with this local address came in through here.
     pub fn contains(self, local: IpAddr) -> bool {
         match (self, local.to_canonical()) {
@@ -171,6 +181,11 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Whether a generation has to serve it: those before the one that brought it need not.
+    pub fn is_of(&self, generation: GenerationNumber) -> bool {
+        self.since.is_none_or(|since| generation >= since)
+    }
+
     /// Whether a connection to this local address and port came in through this endpoint.
     pub fn contains(&self, local: SocketAddr) -> bool {
         self.port == local.port() && self.address.contains(local.ip())

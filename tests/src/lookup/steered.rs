@@ -164,7 +164,12 @@ fn begin(datapath: &mut Datapath, pins: &Path) -> Result<ProgramFd> {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint { number: 0, port: PORT, address: LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED) }
+    Endpoint {
+        number: 0,
+        port: PORT,
+        address: LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED),
+        since: None,
+    }
 }
 
 fn id(generation: u32) -> GenerationId {

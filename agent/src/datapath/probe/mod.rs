@@ -191,7 +191,7 @@ impl Rehearsal {
         let address = LocalAddress::Ipv4(Ipv4Addr::LOCALHOST);
         let adopted = datapath.adopt_listeners(
             generation,
-            &[Endpoint { number: 0, port, address }],
+            &[Endpoint { number: 0, port, address, since: None }],
             &[ListenerToAdopt { cookie, port, address, share: true, multipath: false }],
         );
         let adopted = adopted.map_err(|error| all_causes(&error)).and_then(|adopted| {
