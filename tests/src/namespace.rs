@@ -63,6 +63,15 @@ impl Namespace {
         Arc::clone(&self.descriptor)
     }
 
+    /// The number that the kernel knows it by.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell.
+    pub fn inode(&self) -> Result<u64> {
+        Ok(nix::sys::stat::fstat(&self.descriptor)?.st_ino)
+    }
+
     /// Does something on a thread inside the namespace.
     ///
     /// # Errors

@@ -202,6 +202,7 @@ fn a_removed_cgroup_is_attached_to_again() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
     stage.agent.kill_daemon()?;
+    fs::remove_dir(stage.agent.keeper()?)?;
     fs::remove_dir(stage.agent.cgroup())?;
     let (_daemon, _) = start(&stage)?;
     // Its bind is helped again.

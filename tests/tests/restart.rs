@@ -137,7 +137,7 @@ async fn while_a_candidate_is_made_ready_that_dies_before_the_next_agent() -> Re
     let candidate = Script::with(PORT, &["--after", "100"])?;
     let (stage, mut first, running, upgrade) = killed_while_made_ready(&candidate, |stage| {
         // All of it: `python3` may be a script that has started some more.
-        let cgroup = stage.agent.cgroup().join("python3-8080.2");
+        let cgroup = stage.agent.cgroup_of("python3-8080", 2)?;
         std::fs::write(cgroup.join("cgroup.kill"), "1")?;
         wait::until("the candidate to be dead", LIMIT, || {
             let events = std::fs::read_to_string(cgroup.join("cgroup.events"))?;

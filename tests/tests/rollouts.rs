@@ -131,7 +131,7 @@ async fn undo_of_a_candidate_that_is_made_ready() -> Result<()> {
         stage::generations(service).get(&2).is_some_and(|it| !it.pids.is_empty())
     })?;
     assert_eq!(stage::generations(&service)[&2].state, GenerationState::Starting);
-    let candidate = stage.agent.cgroup().join(format!("{}.2", service.name));
+    let candidate = stage.agent.cgroup_of(service.name.as_str(), 2)?;
     assert!(candidate.exists());
 
     stage.agent.undo(PORT)?.success()?;

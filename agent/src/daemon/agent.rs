@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     StateFile, clock,
+    groups::Groups,
     journal::Journal,
     message::{Inbox, LastAnswer, Message, Reply, Request},
     presence::Presence,
@@ -44,8 +46,12 @@ pub(super) struct Agent {
     pub(super) began: Timestamp,
     pub(super) presence: Presence,
     pub(super) hierarchy: Hierarchy,
-    /// Holds one cgroup for each launched generation.
+    /// Holds one cgroup for each launched generation, of other agents too.
     pub(super) cgroup: Cgroup,
+    /// Which of those are ours.
+    pub(super) groups: Groups,
+    /// The cgroups of generations that their services do not know any more, until they are removed.
+    pub(super) former_groups: HashMap<GenerationId, PathBuf>,
     pub(super) datapath: Datapath,
     pub(super) records: BTreeMap<ServiceId, Record>,
     pub(super) watcher: Arc<Watcher>,

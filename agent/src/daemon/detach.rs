@@ -164,10 +164,10 @@ impl Agent {
     ///
     /// When something cannot be removed.
     pub(super) fn leave_no_trace(self) -> Result<(), Problem> {
-        let Self { datapath, cgroup, places, .. } = self;
+        let Self { datapath, groups, hierarchy, places, .. } = self;
         change(Step::RemovePins, || Ok(datapath.remove()?))?;
         change(Step::RemoveCgroup, || {
-            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+            groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
         })?;
         change(Step::RemoveFiles, || remove_files(places))
     }

@@ -100,12 +100,14 @@ impl Agent {
         self.launches.remove(&generation);
         self.moot(Trouble::Look(generation));
         self.moot(Trouble::Flows(generation));
-        let path = self.cgroup_path(generation);
+        let former = self.former_groups.get(&generation).cloned();
+        let path = former.unwrap_or_else(|| self.cgroup_path(generation));
         if let Ok(cgroup) = self.hierarchy.open(&path) {
             change(Step::RemoveCgroup, || {
                 cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
             })?;
         }
+        self.former_groups.remove(&generation);
         // The maps last: after a crash on the way they still tell that something is to be forgotten.
         let endpoints = self.record(generation.service).service.endpoints.clone();
         change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
@@ -116,6 +118,12 @@ impl Agent {
         let Some(record) = self.records.get(&id) else { return };
         let after = record.service.clone();
         let name = after.name.clone();
+        for gone in before.generations.iter().filter(|it| after.generation(it.number).is_none()) {
+            if let Origin::Launched { cgroup, .. } = &gone.origin {
+                let key = GenerationId { service: id, number: gone.number };
+                self.former_groups.insert(key, cgroup.clone());
+            }
+        }
         for generation in &after.generations {
             let number = generation.number;
             let Some(previous) = before.generation(number) else {

@@ -175,7 +175,23 @@ impl Agent {
         let service =
             self.record_if_any(generation.service).map(|record| record.service.name.to_string());
         let service = service.unwrap_or_else(|| generation.service.0.to_string());
-        self.cgroup.directory().join(format!("{service}.{}", generation.number))
+        self.groups.of_generation(&service, generation.number)
+    }
+
+    /// Refuses to launch where processes live already: they are another agent's, which has the same control groups.
+    pub(super) fn refuse_used_group(&self, generation: GenerationId) -> Result<(), Problem> {
+        let path = self.cgroup_path(generation);
+        let used = self.hierarchy.open(&path).is_ok_and(|it| it.is_populated().unwrap_or(false));
+        if !used {
+            return Ok(());
+        }
+        let message = format!(
+            "the control group `{}` holds processes that are not of this service",
+            path.display()
+        );
+        Err(Problem::new(ProblemKind::Preflight, message).fix(
+            "end them, or, if they are another agent's, give this agent a control group of its own (`--cgroup`)",
+        ))
     }
 }
 

@@ -22,6 +22,7 @@ mod effects;
 mod endpoints;
 mod flows;
 mod found;
+mod groups;
 mod introduce;
 mod journal;
 mod launch;

@@ -168,6 +168,7 @@ impl Agent {
         generation: GenerationId,
         command: &Command,
     ) -> Result<Candidate, Problem> {
+        self.refuse_used_group(generation)?;
         let spec = self.launch_spec(generation, command)?;
         let origin = Origin::Launched {
             command: command.arguments.clone(),

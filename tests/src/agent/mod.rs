@@ -247,6 +247,29 @@ impl Agent {
         &self.cgroup
     }
 
+    /// The cgroup of one of them.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell the number of the agent's network namespace.
+    pub fn cgroup_of(&self, service: &str, generation: u32) -> Result<PathBuf> {
+        Ok(self.cgroup.join(format!("{service}.{generation}@{}", self.namespace.inode()?)))
+    }
+
+    /// The cgroup that keeps the one above from being removed by agents of other namespaces.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::cgroup_of`].
+    pub fn keeper(&self) -> Result<PathBuf> {
+        Ok(self.cgroup.join(format!("@{}", self.namespace.inode()?)))
+    }
+
+    /// From now on the agent, which must not run, has the cgroup of another one, as default options have it.
+    pub fn share_cgroup(&mut self, other: &Self) {
+        self.cgroup.clone_from(&other.cgroup);
+    }
+
     fn on_port(&self, verb: &str, port: u16) -> Result<Output> {
         self.run(&[verb, "--port", &port.to_string(), "-o", "json"])
     }

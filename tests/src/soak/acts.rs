@@ -271,8 +271,7 @@ impl<'world> Actor<'world> {
     }
 
     fn kill(&mut self, generation: u32) -> Result<()> {
-        let cgroup: PathBuf =
-            self.control.world.stage.agent.cgroup().join(format!("{}.{generation}", self.name));
+        let cgroup: PathBuf = self.control.world.stage.agent.cgroup_of(&self.name, generation)?;
         let death = Death::kill(&self.control.world.stage, &cgroup, self.control.port)
             .with_context(|| format!("kill generation {generation}"))?;
         self.deaths.push(death);

@@ -7,7 +7,7 @@
 //! | which generations there are | tags of listeners and flows, `GENERATION_CGROUPS` |
 //! | listeners | their tags; the public port of a moved one from `MOVED_BINDS` |
 //! | processes | the generation's cgroup, or those that have its listeners and flows |
-//! | whether we launched it, and the service's name | the cgroup, `NAME.N` |
+//! | whether we launched it, and the service's name | the cgroup, `NAME.N@INODE` |
 //! | what to launch the next one with | the primary's process |
 //!
 //! What nobody can know: plans and deadlines, which begin anew with the default ones, and past rollouts.
@@ -20,11 +20,11 @@ use std::{
 
 use agent_ebpf::{flow::GenerationKey, steering::Steering};
 
-use super::{place_of, refuse_other_namespace};
+use super::{groups_of, refuse_other_namespace};
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{
-        StateFile, clock, found,
+        StateFile, clock, found, groups,
         state_file::{self, Record},
     },
     datapath::{Datapath, Survey},
@@ -239,8 +239,7 @@ impl World {
 
     fn name(&self, id: ServiceId) -> Option<ServiceName> {
         let cgroup = self.cgroups.iter().find(|(key, _)| key.service == id.0)?.1;
-        let name = cgroup.directory().file_name()?.to_str()?.rsplit_once('.')?.0;
-        name.parse().ok()
+        groups::service_of(cgroup.directory())
     }
 
     /// Where processes return to at `detach`: where one is that we did not launch.
@@ -258,7 +257,8 @@ fn cgroups(
     hierarchy: &Hierarchy,
     survey: &Survey,
 ) -> BTreeMap<GenerationKey, Cgroup> {
-    let entries = place_of(places).and_then(|place| fs::read_dir(place.directory()).ok());
+    let groups = groups_of(places).ok().flatten();
+    let entries = groups.and_then(|(groups, _)| fs::read_dir(groups.above()).ok());
     let groups = entries.into_iter().flatten().filter_map(Result::ok);
     let groups = groups.filter_map(|entry| hierarchy.open(&entry.path()).ok());
     let with_rule =

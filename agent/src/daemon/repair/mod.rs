@@ -5,21 +5,21 @@
 
 mod derive;
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Lock, StateFile, StateFileError,
+    groups::Groups,
     start::{Made, agent_answers, read_state},
     state_file,
 };
 use crate::{
     api::{Problem, ProblemKind},
     datapath::{self, Pinned},
-    host::{
-        cgroup::{Cgroup, Hierarchy},
-        context,
-        process::Pid,
-    },
+    host::{cgroup::Hierarchy, context, process::Pid},
     places::Places,
 };
 
@@ -66,8 +66,8 @@ pub fn examine(places: &Places) -> Result<Leftovers, Problem> {
             let message = format!("no agent runs, and {} is gone", quoted(&places.pin_dir));
             return Ok(Leftovers::Startable(message));
         }
-        (Pinned::Nothing, Read::Gone | Read::Empty) => match place_of(places) {
-            Some(cgroup) => format!("{} is left over", quoted(cgroup.directory())),
+        (Pinned::Nothing, Read::Gone | Read::Empty) => match left_over_group(places)? {
+            Some(group) => format!("{} is left over", quoted(&group)),
             None if matches!(state, Read::Empty) => format!("{} is left over", quoted(&file)),
             None => return Ok(Leftovers::Fine("nothing is attached")),
         },
@@ -178,15 +178,7 @@ fn clear(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
         datapath::clear(&places.pin_dir)?;
         done.push(format!("removed `{}`", places.pin_dir.display()));
     }
-    if let Some(cgroup) = place_of(places) {
-        // Servers that an agent launched may live there: they are their own now.
-        if cgroup.is_populated().unwrap_or(false) {
-            done.push(format!("left `{}`, where processes live", cgroup.directory().display()));
-        } else {
-            cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-            done.push(format!("removed `{}`", cgroup.directory().display()));
-        }
-    }
+    clear_groups(places, done)?;
     for path in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -217,12 +209,42 @@ fn refuse_other_namespace(places: &Places) -> Result<(), Problem> {
     )))
 }
 
-/// The agent's cgroup, if it is there.
-fn place_of(places: &Places) -> Option<Cgroup> {
-    let hierarchy = Hierarchy::find().ok()?;
-    let path =
-        places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
-    hierarchy.open(&path).ok()
+/// The agent's control groups, where there is a tree of them.
+fn groups_of(places: &Places) -> Result<Option<(Groups, Hierarchy)>, Problem> {
+    let Ok(hierarchy) = Hierarchy::find() else { return Ok(None) };
+    let namespace = context::network_namespace_of(Pid::ours())
+        .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    Ok(Some((Groups::of(places, &hierarchy, namespace), hierarchy)))
+}
+
+/// One of the agent's control groups, or the one above where nobody has any below it: those of other agents are theirs.
+fn left_over_group(places: &Places) -> Result<Option<PathBuf>, Problem> {
+    let Some((groups, hierarchy)) = groups_of(places)? else { return Ok(None) };
+    if let Some(own) = groups.present(&hierarchy).first() {
+        return Ok(Some(own.directory().to_owned()));
+    }
+    let is_directory = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|it| it.file_type().is_ok_and(|kind| kind.is_dir()))
+    };
+    let entries = fs::read_dir(groups.above());
+    let unused = entries.is_ok_and(|mut entries| !entries.any(is_directory));
+    Ok(unused.then(|| groups.above().to_owned()))
+}
+
+/// Servers that an agent launched may live in its control groups: they are their own now.
+fn clear_groups(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
+    let Some((groups, hierarchy)) = groups_of(places)? else { return Ok(()) };
+    let Some(left) = left_over_group(places)? else { return Ok(()) };
+    let used =
+        groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    for group in &used {
+        done.push(format!("left `{}`, where processes live", group.directory().display()));
+    }
+    if used.is_empty() {
+        let removed = if groups.above().exists() { &left } else { groups.above() };
+        done.push(format!("removed `{}`", removed.display()));
+    }
+    Ok(())
 }
 
 fn failed(operation: &str, path: &Path, error: &io::Error) -> Problem {

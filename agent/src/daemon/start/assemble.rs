@@ -15,6 +15,7 @@ use crate::{
         StateFile,
         agent::Agent,
         clock,
+        groups::Groups,
         journal::Journal,
         message::Message,
         presence::Presence,
@@ -57,7 +58,8 @@ pub(super) fn assemble(
         Problem::caused(ProblemKind::Preflight, &error)
             .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
     })?;
-    let cgroup = create_cgroup(&hierarchy, &places, made)?;
+    let groups = Groups::of(&places, &hierarchy, network_namespace);
+    let cgroup = create_cgroup(&hierarchy, &groups, made)?;
     made.expect_pins(&places.pin_dir);
     let attach_to = open(&cgroup)?;
     // Generations live one level below the agent's cgroup.
@@ -83,6 +85,8 @@ pub(super) fn assemble(
         presence,
         hierarchy,
         cgroup,
+        groups,
+        former_groups: std::collections::HashMap::new(),
         datapath,
         records,
         watcher,
@@ -117,14 +121,14 @@ pub(super) fn assemble(
 
 fn create_cgroup(
     hierarchy: &Hierarchy,
-    places: &Places,
+    groups: &Groups,
     made: &mut Made,
 ) -> Result<Cgroup, Problem> {
-    let path =
-        places.cgroup.clone().unwrap_or_else(|| hierarchy.root().directory().join(Places::CGROUP));
-    made.expect(&path);
+    made.expect(&groups.keeper());
+    let failed = |error| Problem::caused(ProblemKind::Preflight, &error);
     change(Step::MakeCgroup, || {
-        hierarchy.create(&path).map_err(|error| Problem::caused(ProblemKind::Preflight, &error))
+        hierarchy.create(&groups.keeper()).map_err(failed)?;
+        hierarchy.open(groups.above()).map_err(failed)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Where the tree of control groups is, and the way to each of them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
@@ -51,14 +51,22 @@ impl Hierarchy {
         Ok(group)
     }
 
-    /// The group `path` below the root, made with all groups on the way where they are missing.
+    /// The group `path` below the root, made with all groups on the way where they are missing. One on the way that somebody
+    /// removes meanwhile is made again.
     ///
     /// # Errors
     ///
     /// When the path leads elsewhere or the kernel refuses.
     pub fn create(&self, path: &Path) -> Result<Cgroup, CgroupError> {
         let group = self.below_root(path)?;
-        fs::create_dir_all(&group.directory).map_err(|source| group.failed("create", source))?;
+        let mut made = fs::create_dir_all(&group.directory);
+        for _again in 0..AGAIN {
+            if !made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+            made = fs::create_dir_all(&group.directory);
+        }
+        made.map_err(|source| group.failed("create", source))?;
         Ok(group)
     }
 
@@ -104,6 +112,9 @@ impl Hierarchy {
         Ok(group)
     }
 }
+
+/// How often a group on the way may be removed before that is an error.
+const AGAIN: u32 = 10;
 
 #[cfg(test)]
 mod tests {

@@ -198,6 +198,20 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Removes the group if nothing is in it: no process, and no group below it. Already gone is fine.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses for another reason.
+    pub fn remove_unless_used(&self) -> Result<(), CgroupError> {
+        use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+        let fine = [DirectoryNotEmpty, NotFound, ResourceBusy];
+        match fs::remove_dir(&self.directory) {
+            Err(error) if !fine.contains(&error.kind()) => Err(self.failed("remove", error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// The directories of the group and of all below it, parents first.
     fn with_descendants(&self) -> Result<Vec<PathBuf>, CgroupError> {
         let mut groups = vec![self.directory.clone()];
