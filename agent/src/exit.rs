@@ -15,7 +15,8 @@ pub enum ExitCode {
     Usage = 2,
     /// No such service, not attached, or no agent is running.
     NotFound = 3,
-    /// Something that is needed is missing: a permission, a kernel feature, a mount. The message says how to get it.
+    /// Something that is needed is missing: a permission, a kernel feature, a mount, a generation to go back to. The message
+    /// says how to get it.
     Preflight = 4,
     /// The new generation did not become ready: the old one still serves.
     NotReady = 5,

@@ -20,6 +20,7 @@
 
 mod problem;
 mod request;
+mod serving;
 mod view;
 
 pub use problem::{Problem, ProblemKind};
@@ -27,6 +28,7 @@ pub use request::{
     AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, RequestId, UndoRequest,
     UpgradeRequest,
 };
+pub use serving::{Serving, Stranger};
 pub use view::{
     AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
     GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, ServiceState,

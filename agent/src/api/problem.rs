@@ -29,7 +29,8 @@ pub enum ProblemKind {
     Usage,
     /// There is no such service, port or rollout.
     NotFound,
-    /// A permission, a kernel feature or a mount is missing, or what was found cannot be taken charge of.
+    /// A permission, a kernel feature, a mount or a generation to go back to is missing, or what was found cannot be taken
+    /// charge of.
     Preflight,
     /// The new generation did not become ready.
     NotReady,

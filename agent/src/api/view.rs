@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::Serving;
 use crate::{
     rollout::{Kind, Outcome, PortHold, RolloutId, Status},
     service::{Endpoint, GenerationNumber, ServiceName},
@@ -67,6 +68,9 @@ pub struct ServiceView {
     /// What is wrong around the agent, and so with every service.
     #[serde(default)]
     pub troubles: Vec<String>,
+    /// Who gets the new connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Serving>,
 }
 
 /// How a service is.
@@ -201,6 +205,9 @@ pub struct RolloutView {
     /// Seconds for which the replaced generation, which has drained, is kept to fall back to.
     #[serde(default)]
     pub standby_seconds: Option<f64>,
+    /// Who serves, where one rollout was asked for and it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Serving>,
     /// The new generation's last output, where the rollout failed.
     pub output: Vec<String>,
 }

@@ -10,12 +10,13 @@ use super::{
     client::{Client, ClientError},
     output::{Answer, Console, Look},
     progress::Progress,
-    words,
+    serving, words,
 };
 use crate::{
-    api::{Problem, RolloutView},
+    api::{Problem, RolloutView, Serving},
     exit::ExitCode,
     rollout::{Kind, Outcome, Status},
+    service::GenerationNumber,
 };
 
 /// How long an agent that went away may take to come back.
@@ -160,12 +161,17 @@ fn failure(view: &RolloutView) -> Problem {
             Problem { causes: vec![reason.clone()], ..Problem::new(NotReady, message) }.fix(fix)
         }
         Some(Outcome::DeadlinePassed { .. }) => Problem::new(NotReady, message)
-            .fix(format!("generation {to} serves; next time give a longer `--drain-timeout`")),
+            .fix(format!("{}; next time give a longer `--drain-timeout`", who(view, *to))),
         Some(Outcome::OldDied { .. }) => Problem::new(NotReady, message).fix(format!(
-            "generation {to} serves; see `agent events`, and the log of generation {from}"
+            "{}; see `agent events`, and the log of generation {from}",
+            who(view, *to)
         )),
-        Some(Outcome::NewDied) => Problem::new(NotReady, message)
-            .fix(format!("upgrade again: nobody serves; see the log of generation {to}")),
+        Some(Outcome::NewDied) => Problem::new(NotReady, message).fix(match &view.serving {
+            None | Some(Serving::Nobody) => {
+                format!("upgrade again: nobody serves; see the log of generation {to}")
+            }
+            Some(_) => format!("{}; see the log of generation {to}", who(view, *to)),
+        }),
         None | Some(Outcome::Completed) => Problem::new(NotReady, message),
     }
 }
@@ -194,10 +200,10 @@ pub(super) fn summary(view: &RolloutView) -> String {
                 ),
                 None => format!("finished and is gone{took}"),
             };
-            format!("{service} {done}: generation {to} serves, generation {from} {left}")
+            format!("{service} {done}: {}, generation {from} {left}", who(view, *to))
         }
         Status::Ended(Outcome::OldDied { flows: 0 }) => {
-            format!("{service} {done}: generation {to} serves, generation {from} died")
+            format!("{service} {done}: {}, generation {from} died", who(view, *to))
         }
         Status::Ended(Outcome::OldDied { flows }) => format!(
             "{service} {done}, but generation {from} died while it drained, and {} with it",
@@ -210,13 +216,29 @@ pub(super) fn summary(view: &RolloutView) -> String {
             "{service} {done}, but {} of generation {from} ended by force when the time to drain was up",
             words::count(*flows_left, "flow", "flows"),
         ),
-        Status::Ended(Outcome::NotReady { .. }) => format!(
-            "{service} not {done}: generation {to} did not become ready, generation {from} serves on"
-        ),
-        Status::Ended(Outcome::RolledBack { .. }) => format!(
-            "{service} rolled back: generation {from} takes all new connections again, not generation {to}"
-        ),
+        Status::Ended(Outcome::NotReady { .. }) => {
+            let on = match view.serving {
+                None | Some(Serving::Generation { .. }) => " on",
+                Some(Serving::Strangers { .. } | Serving::Nobody) => "",
+            };
+            let who = who(view, *from);
+            format!("{service} not {done}: generation {to} did not become ready, {who}{on}")
+        }
+        Status::Ended(Outcome::RolledBack { .. }) => match view.serving {
+            Some(Serving::Strangers { .. } | Serving::Nobody) => {
+                let who = who(view, *from);
+                format!("{service} rolled back from generation {to} to {from}, but now {who}")
+            }
+            None | Some(Serving::Generation { .. }) => format!(
+                "{service} rolled back: generation {from} takes all new connections again, not generation {to}"
+            ),
+        },
     }
+}
+
+/// Who serves now: the one that should, unless it has died since.
+fn who(view: &RolloutView, expected: GenerationNumber) -> String {
+    serving::clause(view.serving.as_ref(), expected)
 }
 
 impl Answer for RolloutView {
@@ -248,6 +270,16 @@ mod tests {
             samples::rollouts().into_iter().filter(|view| exit_code(view) != ExitCode::Done);
         let texts = failed.map(|view| crate::cli::report::text(&failure(&view), false));
         insta::assert_snapshot!(texts.collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn nobody_is_said_to_serve_who_is_gone() {
+        for view in samples::rollouts() {
+            let view = RolloutView { serving: Some(Serving::Nobody), ..view };
+            let said = format!("{} {:?}", summary(&view), failure(&view).fix);
+            let claims = ["serves on", "takes all new connections again", "generation 2 serves"];
+            assert!(!claims.iter().any(|claim| said.contains(claim)), "{said}");
+        }
     }
 
     fn events(views: &[RolloutView]) -> String {

@@ -88,8 +88,8 @@ const fn meaning(code: ExitCode) -> &'static str {
         ExitCode::Usage => "The command line or the configuration file makes no sense.",
         ExitCode::NotFound => "No such service, not attached, or no agent is running.",
         ExitCode::Preflight => {
-            "Something that is needed is missing: a permission, a kernel feature, a mount, a program. The message says how \
-             to get it. Nothing was changed."
+            "Something that is needed is missing: a permission, a kernel feature, a mount, a program, a generation to go \
+             back to. The message says how to get it. Nothing was changed."
         }
         ExitCode::NotReady => "The new generation did not become ready: the old one still serves.",
         ExitCode::FlowsCut => {

@@ -27,6 +27,7 @@ mod progress;
 mod report;
 #[cfg(test)]
 mod samples;
+mod serving;
 mod start;
 mod status;
 mod table;

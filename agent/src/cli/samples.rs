@@ -7,7 +7,7 @@ use crate::{
     api::{
         AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
         GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, SCHEMA,
-        ServiceState, ServiceView, Services, UpgradePreview,
+        ServiceState, ServiceView, Services, Serving, UpgradePreview,
     },
     doctor::{Check, Verdict},
     rollout::{Kind, Outcome, PortHold, RolloutId, Status},
@@ -83,6 +83,7 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         waited: if draining { 12 } else { 0 },
         // The last one: the others let the old generation go.
         standby_seconds: (id == 10).then_some(600.0),
+        serving: None,
         output: if failed { vec!["cannot open config".into()] } else { Vec::new() },
         status,
     }
@@ -103,6 +104,7 @@ pub(super) fn services() -> Services {
         generations,
         rollouts: Vec::new(),
         troubles: Vec::new(),
+        serving: (state == ServiceState::Degraded).then_some(Serving::Nobody),
     };
     let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
     let steady = vec![generation(1, GenerationState::Primary)];

@@ -39,6 +39,7 @@ mod removals;
 pub mod repair;
 mod seen;
 mod server;
+mod serving;
 mod sharing;
 mod start;
 mod state_file;

@@ -48,7 +48,7 @@ impl Agent {
                 self.warn_of(
                     generation,
                     format!(
-                        "generation {} has no listener left; others took its new connections",
+                        "generation {} has no listener left for some new connections; another one took them",
                         generation.number
                     ),
                 );

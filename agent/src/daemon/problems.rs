@@ -85,12 +85,16 @@ impl From<ProcessError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let fix = match refusal {
-            Refusal::RolloutUnderWay(..) => {
-                "wait for it (`agent status --watch`), or take it back with `agent undo`"
-            }
-            Refusal::NothingToUndo => "upgrade to the version that you want back",
+        let (kind, fix) = match refusal {
+            Refusal::RolloutUnderWay(..) => (
+                ProblemKind::Locked,
+                "wait for it (`agent status --watch`), or take it back with `agent undo`",
+            ),
+            Refusal::NothingToUndo => (
+                ProblemKind::Preflight,
+                "upgrade to the version that you want back; next time `--keep-old` keeps it",
+            ),
         };
-        Self::new(ProblemKind::Locked, refusal.to_string()).fix(fix)
+        Self::new(kind, refusal.to_string()).fix(fix)
     }
 }

@@ -140,7 +140,7 @@ impl Agent {
         let strays = holders_of(&open)?;
         if !strays.is_empty() {
             let message = format!(
-                "generation {} has ended, and its listener is still held by {}: end it, nobody accepts there",
+                "generation {} has ended, and its listener is still held by {}: end it, connections may wait there for nobody",
                 generation.number,
                 described(&strays),
             );

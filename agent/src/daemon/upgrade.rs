@@ -196,7 +196,11 @@ impl Agent {
         let all = sock_diag::listeners()?;
         let server = found::server_of(all, Some(pid)).map_err(|problem| {
             let message = format!("process {pid} is no server: it has no TCP listener");
-            Problem { message, fix: None, ..problem }
+            match problem.kind {
+                // Then nobody knows.
+                ProblemKind::Failed => problem,
+                _ => Problem { message, fix: None, ..problem },
+            }
         })?;
         self.check_found(id, server)
     }

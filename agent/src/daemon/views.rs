@@ -76,6 +76,7 @@ impl Agent {
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
             troubles,
+            serving: Some(self.serving(id)?),
         })
     }
 
@@ -137,7 +138,9 @@ impl Agent {
                 format!("service `{}` remembers no rollout {rollout}", service.name),
             )
         })?;
-        self.view_of_rollout(id, found)
+        let view = self.view_of_rollout(id, found)?;
+        let serving = if found.is_ended() { Some(self.serving(id)?) } else { None };
+        Ok(RolloutView { serving, ..view })
     }
 
     pub(super) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
@@ -189,6 +192,7 @@ impl Agent {
                 Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
                 Some(_) | None => None,
             },
+            serving: None,
             output: self.output_of(id, rollout),
         })
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
-    deaths::explained,
+    deaths::explained, plan::rounded,
 };
 use crate::service::GenerationNumber;
 
@@ -97,7 +97,7 @@ impl Service {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase.clone() {
             Phase::Starting { ready_by, obstacle, .. } if now >= ready_by => {
-                let waited = humantime::format_duration(now.since(generation.since));
+                let waited = humantime::format_duration(rounded(now.since(generation.since)));
                 let reason = format!("it did not listen on every endpoint within {waited}");
                 let reason = explained(&reason, obstacle.as_deref());
                 self.apply(Event::Failed(number, reason), now).unwrap_or_default()

@@ -28,6 +28,17 @@ impl Timestamp {
     }
 }
 
+/// A time that has passed, as exact as people care: a timer is never quite on time.
+pub(super) fn rounded(time: Duration) -> Duration {
+    const TENTH: u64 = 100;
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    match milliseconds {
+        ..TENTH => Duration::from_millis(milliseconds),
+        TENTH..10_000 => Duration::from_millis((milliseconds + TENTH / 2) / TENTH * TENTH),
+        10_000.. => Duration::from_secs(milliseconds / 1_000),
+    }
+}
+
 /// The bounds of one upgrade, and how the generation it replaces is to leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -86,4 +97,18 @@ pub enum DrainPolicy {
     },
     /// As soon as its queues are empty: for servers that finish their flows by themselves.
     Graceful,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_told_no_milliseconds_beside_seconds() {
+        let told = |milliseconds| {
+            humantime::format_duration(rounded(Duration::from_millis(milliseconds))).to_string()
+        };
+        assert_eq!([2_001, 1_960, 60_049, 9_949].map(told), ["2s", "2s", "1m", "9s 900ms"]);
+        assert_eq!([0, 42, 149].map(told), ["0s", "42ms", "100ms"]);
+    }
 }

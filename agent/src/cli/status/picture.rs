@@ -5,6 +5,7 @@ use crate::{
     cli::{
         follow,
         output::{Look, Paint},
+        serving,
         table::{Side, Table},
         words,
     },
@@ -154,14 +155,12 @@ fn warnings(service: &ServiceView) -> Vec<String> {
     let new = |count| words::count(count, "new connection", "new connections");
     let mut warnings: Vec<_> = service.troubles.iter().map(|it| words::line(it)).collect();
     if service.state == ServiceState::Degraded && warnings.is_empty() {
-        warnings.push(
-            "no generation can serve: connections are refused until a server listens".to_owned(),
-        );
+        warnings.push(serving::complaint(service));
     }
     if service.fallback > 0 {
         let count = new(service.fallback);
         warnings.push(format!(
-            "{count} went to another generation than meant, which had no listener left"
+            "{count} went to another generation than meant, which had no listener left for them"
         ));
     }
     if service.unreached > 0 {

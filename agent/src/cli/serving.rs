@@ -1,0 +1,84 @@
+//! Who serves, in words.
+
+use super::words;
+use crate::{
+    api::{ServiceView, Serving, Stranger},
+    service::GenerationNumber,
+};
+
+/// A clause for who serves; an agent that does not say means `otherwise`.
+pub(super) fn clause(serving: Option<&Serving>, otherwise: GenerationNumber) -> String {
+    match serving {
+        None => format!("generation {otherwise} serves"),
+        Some(Serving::Generation { number }) => format!("generation {number} serves"),
+        Some(Serving::Strangers { processes }) => {
+            format!("{}, which is not the service's, serves", named(processes))
+        }
+        Some(Serving::Nobody) => "nobody serves".to_owned(),
+    }
+}
+
+/// What is wrong with a service that is degraded, as far as its listeners show it.
+pub(super) fn complaint(service: &ServiceView) -> String {
+    match &service.serving {
+        Some(Serving::Generation { number }) => format!(
+            "generation {number} serves, but not all that the service promises: see `agent explain` and `agent events`"
+        ),
+        Some(Serving::Strangers { processes }) => {
+            let way = match (processes.first(), service.endpoints.first()) {
+                (Some(first), Some(endpoint)) => format!(
+                    ": `agent upgrade --port {} --pid {}` takes it in",
+                    endpoint.port, first.pid
+                ),
+                _ => String::new(),
+            };
+            let who = named(processes);
+            format!("no generation serves, but {who}, which is not the service's, does{way}")
+        }
+        Some(Serving::Nobody) => {
+            "no generation can serve: connections are refused until a server listens".to_owned()
+        }
+        None => "no generation can serve".to_owned(),
+    }
+}
+
+fn named(processes: &[Stranger]) -> String {
+    let name = |it: &Stranger| format!("process {} ({})", it.pid, words::line(&it.command));
+    match processes {
+        [] => "a process that cannot be seen from here".to_owned(),
+        [only] => name(only),
+        [first, others @ ..] => {
+            format!("{} and {}", name(first), words::count(others.len() as u64, "other", "others"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn refused_is_said_only_where_nothing_listens() {
+        let mut service = samples::services().services.remove(1);
+        let stranger = |pid| Stranger { pid, command: "haproxy -sf 7".into() };
+        let all = [
+            None,
+            Some(Serving::Nobody),
+            Some(Serving::Generation { number: GenerationNumber(3) }),
+            Some(Serving::Strangers { processes: vec![stranger(12)] }),
+            Some(Serving::Strangers { processes: vec![stranger(12), stranger(13)] }),
+            Some(Serving::Strangers { processes: Vec::new() }),
+        ];
+        let mut lines = Vec::new();
+        for serving in all {
+            service.serving = serving;
+            let complaint = complaint(&service);
+            let refused = complaint.contains("refused");
+            assert_eq!(refused, service.serving == Some(Serving::Nobody), "{complaint}");
+            lines.push(clause(service.serving.as_ref(), GenerationNumber(1)));
+            lines.push(complaint);
+        }
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}

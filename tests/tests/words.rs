@@ -1,0 +1,69 @@
+//! What people are told is so.
+
+use agent::api::ServiceState;
+use anyhow::Result;
+use tests::servers::{Python, Script, Server as _};
+use tests::stage::{LIMIT, Stage};
+use tests::wait;
+
+const PORT: u16 = 8080;
+
+#[test]
+fn an_undo_with_nothing_to_go_back_to_is_no_other_change() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let refused = stage.agent.undo(PORT)?;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("no previous generation"), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn a_generation_that_is_dead_is_not_said_to_serve_on() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    first.kill()?;
+    stage.until("its death", PORT, |service| service.state == ServiceState::Degraded)?;
+    let broken = Script::with(PORT, &["--exit", "3"])?;
+    let failed = stage.agent.switch(PORT, &[], &broken.command(2)?)?;
+    assert_eq!(failed.code, Some(5), "{failed:?}");
+    assert!(failed.stderr.contains("nobody serves"), "{failed:?}");
+    Ok(())
+}
+
+#[test]
+fn the_time_that_was_waited_is_said_as_people_would() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let slow = Script::with(PORT, &["--after", "100"])?;
+    let failed = stage.agent.switch(PORT, &["--timeout", "300ms"], &slow.command(2)?)?;
+    assert_eq!(failed.code, Some(5), "{failed:?}");
+    assert!(failed.stderr.contains("00ms"), "no odd milliseconds: {failed:?}");
+    assert!(failed.stderr.contains("generation 1 serves on"), "{failed:?}");
+    Ok(())
+}
+
+/// What takes the port by itself may be taken in by itself, or wait to be.
+#[test]
+fn while_somebody_else_serves_nobody_is_said_to_be_refused() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    first.kill()?;
+    stage.until("its death", PORT, |service| service.state == ServiceState::Degraded)?;
+    let status = || Ok::<_, anyhow::Error>(stage.agent.run(&["status"])?.success()?.stdout);
+    assert!(status()?.contains("connections are refused"), "{}", status()?);
+
+    let other = stage.start(&Python::new(PORT)?, 2)?;
+    let way = format!("agent upgrade --port {PORT} --pid {}", other.pid());
+    let told = wait::until("who serves to be told", LIMIT, || {
+        let told = status()?;
+        Ok((told.contains(&way) || told.contains("steady")).then_some(told))
+    })?;
+    assert!(!told.contains("refused"), "{told}");
+    if told.contains(&way) {
+        let words = ["upgrade", "--port", "8080", "--pid", &other.pid().to_string()];
+        stage.agent.run(&words)?.success()?;
+        stage.until("the service", PORT, |service| service.state == ServiceState::Steady)?;
+    }
+    Ok(())
+}
