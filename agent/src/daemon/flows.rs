@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 
 use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
 
-use super::{agent::Agent, observe::ports, troubles::Trouble};
+use super::{
+    agent::Agent,
+    observe::{owner, ports},
+    troubles::Trouble,
+};
 use crate::{
     api::Problem,
     datapath::Datapath,
@@ -36,6 +40,18 @@ impl Agent {
     /// When they cannot be listed.
     pub(super) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
         Ok(sock_diag::connections(&self.ports_of(id), Some(self.datapath.tags()))?)
+    }
+
+    /// The same without those of others on a port that is a generation's own.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(super) fn flows_to_show(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
+        let public = ports(&self.record(id).service.endpoints);
+        let mut flows = self.flows_of(id)?;
+        flows.retain(|flow| owner(flow).is_some() || public.contains(&flow.local.port()));
+        Ok(flows)
     }
 
     /// All connections of this network namespace that have a tag of ours.

@@ -223,7 +223,7 @@ impl Agent {
     pub(super) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
         let public = observe::ports(&self.record(id).service.endpoints);
         let mut flows: Vec<_> = self
-            .flows_of(id)?
+            .flows_to_show(id)?
             .iter()
             // On a generation's own port others may have connections too.
             .filter(|flow| owner(flow).is_some() || public.contains(&flow.local.port()))

@@ -204,17 +204,10 @@ impl Cgroup {
     ///
     /// When the kernel refuses for another reason.
     pub fn remove_unless_used(&self) -> Result<(), CgroupError> {
+        use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+        let fine = [DirectoryNotEmpty, NotFound, ResourceBusy];
         match fs::remove_dir(&self.directory) {
-            Err(error)
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound
-                        | io::ErrorKind::ResourceBusy
-                        | io::ErrorKind::DirectoryNotEmpty
-                ) =>
-            {
-                Err(self.failed("remove", error))
-            }
+            Err(error) if !fine.contains(&error.kind()) => Err(self.failed("remove", error)),
             Ok(()) | Err(_) => Ok(()),
         }
     }

@@ -85,7 +85,7 @@ fn matching(ports: Ports, tags: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>,
     // Only a port that has a subflow can have a Multipath TCP listener: most questions end here.
     if sockets.iter().any(|socket| socket.multipath_subflow) {
         for family in Family::ALL {
-            multipath.extend(multipath_listeners(Request {
+            multipath.extend(multipath_listeners(&Request {
                 protocol: Protocol::MultipathTcp(family),
                 what: "multipath listeners",
                 tags: None,
@@ -99,8 +99,8 @@ fn matching(ports: Ports, tags: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>,
     Ok(found)
 }
 
-fn multipath_listeners(request: Request<'_>) -> Result<Vec<RawSocket>, SockDiagError> {
-    match dump(&request) {
+fn multipath_listeners(request: &Request<'_>) -> Result<Vec<RawSocket>, SockDiagError> {
+    match dump(request) {
         Err(SockDiagError::Refused { source, .. }) if means_unsupported(&source) => Ok(Vec::new()),
         answer => answer,
     }
