@@ -10,11 +10,12 @@ use std::{
 };
 
 use super::{
+    io_uring,
     process::{Pid, ProcessError, command_line, stat},
     sock_diag::SocketInode,
 };
 
-/// A process and the wanted sockets that it has a descriptor of.
+/// A process and the wanted sockets that it has open, by a descriptor or in a ring of io_uring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The process.
@@ -89,14 +90,19 @@ fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<Soc
     let mut found = HashSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         // A descriptor may be closed between the two calls; what it was does not matter then.
-        let Ok(target) = entry.and_then(|entry| fs::read_link(entry.path())) else { continue };
+        let Ok(path) = entry.map(|entry| entry.path()) else { continue };
+        let Ok(target) = fs::read_link(&path) else { continue };
         found.extend(socket_inode(&target).filter(|inode| wanted.contains(inode)));
+        if io_uring::is_ring(&target) {
+            let registered = io_uring::registered_sockets(pid, &path).unwrap_or_default();
+            found.extend(registered.intersection(wanted));
+        }
     }
     Ok(found)
 }
 
 /// The number in `socket:[12345]`.
-fn socket_inode(link: &Path) -> Option<SocketInode> {
+pub(super) fn socket_inode(link: &Path) -> Option<SocketInode> {
     let number = link.as_os_str().as_bytes().strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(number).ok()?.parse().ok().map(SocketInode)
 }

@@ -16,6 +16,7 @@
 pub mod cgroup;
 pub mod context;
 pub mod holders;
+mod io_uring;
 pub mod launch;
 pub mod mounts;
 pub mod os_text;
