@@ -9,8 +9,9 @@ use std::{
 
 use super::{
     agent::{Agent, RETRY},
-    clock, found,
+    clock,
     troubles::Trouble,
+    who,
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -223,7 +224,9 @@ impl Agent {
         let holders = match listeners.is_empty() {
             true => Vec::new(),
             false => {
-                match found::server_of(listeners, None) {
+                // Others may have its listeners open too.
+                let known = self.pids_of(generation)?.first().map(|pid| pid.get());
+                match who::server_of(listeners, known) {
                     Ok(found) => found.processes,
                     Err(problem) if problem.kind == ProblemKind::Failed => return Err(problem),
                     // Nobody holds them any more, or others do too.

@@ -1,0 +1,93 @@
+//! Where a process stands among others, and who it is.
+
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _};
+
+use super::{
+    holders::all_pids,
+    process::{Pid, ProcessError, stat},
+};
+
+/// The parent of a process, the parent of that, and so on, as far as they can be seen.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn ancestors(pid: Pid) -> Result<Vec<Pid>, ProcessError> {
+    // Nobody is nested as deep; it bounds a walk in a table that changes meanwhile.
+    const DEEPEST: usize = 256;
+    let mut found = Vec::new();
+    let mut parent = Pid::new(stat(pid)?.ppid);
+    while let Some(next) = parent.filter(|_| found.len() < DEEPEST) {
+        found.push(next);
+        parent = stat(next).ok().and_then(|stat| Pid::new(stat.ppid));
+    }
+    Ok(found)
+}
+
+/// These processes and all that descend from them by parents that live, in no particular order.
+///
+/// # Errors
+///
+/// When the machine's processes cannot be listed.
+pub fn with_descendants(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
+    let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
+    for pid in all_pids()? {
+        // Gone, or not ours to see: then neither are its children.
+        if let Ok(stat) = stat(pid) {
+            children.entry(stat.ppid).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut next = pids.to_vec();
+    while let Some(pid) = next.pop() {
+        if !found.contains(&pid) {
+            found.push(pid);
+            next.extend(children.remove(&pid.get()).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+/// The effective user of a process.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn user_of(pid: Pid) -> Result<u32, ProcessError> {
+    procfs::process::Process::new(pid.get())
+        .and_then(|process| process.status())
+        .map(|status| status.euid)
+        .map_err(|error| ProcessError::reading(pid, "the status", error))
+}
+
+/// Whether we live in the machine's own PID namespace, of which all others are part.
+pub fn sees_all_processes() -> bool {
+    /// `PROC_PID_INIT_INO`
+    const MACHINES: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|file| file.ino() == MACHINES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_grandchild_descends_from_us() {
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 60 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let shell = Pid::new(child.id().try_into().unwrap()).unwrap();
+        let found = with_descendants(&[shell]).unwrap();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(ancestors(found[1]).unwrap()[..2], [shell, Pid::ours()]);
+        assert_eq!(user_of(shell).unwrap(), rustix::process::geteuid().as_raw());
+        let sleep = rustix::process::Pid::from_raw(found[1].get()).unwrap();
+        rustix::process::kill_process(sleep, rustix::process::Signal::KILL).unwrap();
+        child.wait().unwrap();
+    }
+}
