@@ -4,7 +4,7 @@ use agent_ebpf::{
     endpoint::Endpoint, event::FALLBACK_USED, flow::GenerationKey, steering::SteerCounts,
 };
 use aya_ebpf::{
-    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, sk_action::SK_PASS},
+    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, sk_action::SK_PASS},
     macros::sk_lookup,
     programs::SkLookupContext,
 };
@@ -66,8 +66,9 @@ fn read(ctx: &SkLookupContext) -> Option<Connection> {
 #[inline(always)]
 fn steer_to_endpoint(ctx: &SkLookupContext, connection: &Connection, endpoint: &Endpoint) {
     let Some(counts) = counts_of_service(endpoint.service) else { return };
-    // Without this flag the kernel would choose again among all generations that share the port.
-    let flags = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT);
+    // Without the first the kernel would choose again among all generations that share the port; without the second it
+    // refuses our choice (`EEXIST`) where another program of this network namespace has chosen before us.
+    let flags = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
     let assign = |slot| LISTENERS.redirect_sk_lookup(ctx, slot, flags).is_ok();
     match connection.offer(endpoint, assign) {
         Taker::Meant(_) => counts.steered += 1,

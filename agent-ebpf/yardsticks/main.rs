@@ -1,4 +1,4 @@
-//! What the guards on cost measure with (`tests/tests/costs`). The agent has none of it inside.
+//! What the guards on cost measure with (`tests/tests/costs`), and what steers beside the agent in tests. The agent has none of it inside.
 
 #![no_std]
 #![no_main]
@@ -19,7 +19,7 @@ use aya_ebpf::{
     bindings::{bpf_pidns_info, sk_action::SK_PASS},
     helpers::generated::bpf_get_ns_current_pid_tgid,
     macros::{map, raw_tracepoint, sk_lookup},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, SockMap},
     programs::{RawTracePointContext, SkLookupContext},
 };
 
@@ -54,6 +54,18 @@ fn eight_lookups(_ctx: SkLookupContext) -> u32 {
         found += u32::from(unsafe { TABLE.get(1) }.is_some());
     }
     if found == 8 { SK_PASS } else { 0 }
+}
+
+/// A listener of another steering program.
+#[map]
+static CHOSEN: SockMap = SockMap::with_max_entries(1, 0);
+
+/// Steers every connection to that listener, as others' programs do.
+#[sk_lookup]
+fn foreign(ctx: SkLookupContext) -> u32 {
+    // Without a listener in the map it is as if it were not there.
+    let _chosen = CHOSEN.redirect_sk_lookup(&ctx, 0, 0);
+    SK_PASS
 }
 
 /// Counts the system calls of one process.

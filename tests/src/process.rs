@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 /// A process that cannot be mistaken for a later one of the same number.
 #[derive(Debug)]
@@ -120,6 +120,47 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// The children of a process, in the order in which they were born.
+///
+/// # Errors
+///
+/// If the process is gone.
+pub fn children(pid: i32) -> Result<Vec<i32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    text.split_whitespace().map(|number| Ok(number.parse()?)).collect()
+}
+
+/// The effective user of a process.
+///
+/// # Errors
+///
+/// If the process is gone.
+pub fn user(pid: i32) -> Result<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:")).context("no user")?;
+    Ok(line.split_whitespace().nth(1).context("no effective user")?.parse()?)
+}
+
+/// A duplicate of the only socket that a process has.
+///
+/// # Errors
+///
+/// If it has none, or is gone.
+pub fn listener_of(pid: i32) -> Result<OwnedFd> {
+    let number = rustix::process::Pid::from_raw(pid).context("a process number")?;
+    let process = pidfd_open(number, PidfdFlags::empty())?;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        // It may be closed by now.
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        if target.to_string_lossy().starts_with("socket:") {
+            let number = entry.file_name().to_string_lossy().parse()?;
+            return Ok(pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?);
+        }
+    }
+    bail!("process {pid} has no socket")
 }
 
 /// Whether a process runs. One that has ended and was not waited for does not.

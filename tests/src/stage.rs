@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::agent::api::{GenerationState, GenerationView, ServiceState, ServiceView};
+use ::agent::api::{Attached, GenerationState, GenerationView, ServiceState, ServiceView};
 use ::agent::datapath::Group;
 use ::agent::host::sock_diag::{self, Connection, Listener};
 use ::agent::load::{Load, Plan, Running};
@@ -188,6 +188,28 @@ impl Stage {
             }
             Ok(())
         })
+    }
+
+    /// Takes charge of a port with more options than that, and tells what came of it.
+    ///
+    /// # Errors
+    ///
+    /// If the command fails.
+    pub fn attach(&self, port: u16, options: &[&str]) -> Result<Attached> {
+        let port = port.to_string();
+        let words = [&["attach", "--port", &port, "-o", "json"], options].concat();
+        Ok(serde_json::from_str(&self.agent.run(&words)?.success()?.stdout)?)
+    }
+
+    /// Runs a command that has to be refused with this exit code, and returns what it said.
+    ///
+    /// # Errors
+    ///
+    /// If it was not refused, or otherwise.
+    pub fn refused(&self, words: &[&str], code: i32) -> Result<String> {
+        let output = self.agent.run(words)?;
+        ensure!(output.code == Some(code), "exit code {code} was expected: {output:?}");
+        Ok(output.stderr)
     }
 
     /// Waits until the service on a port is as wanted.

@@ -40,6 +40,9 @@ pub struct UpgradeRequest {
     /// Refuse if another generation is the primary.
     #[serde(default)]
     pub if_generation: Option<GenerationNumber>,
+    /// Go on although more would end with the replaced generation than the service, or it would be started again.
+    #[serde(default)]
+    pub also: bool,
     /// Only say what would be done.
     #[serde(default)]
     pub dry_run: bool,

@@ -9,7 +9,7 @@ use super::{
     follow::AWAY,
     output::{Answer, Look},
     persist::AGAIN,
-    start, status, words,
+    published, start, status, words,
 };
 use crate::{
     api::{AttachRequest, Attached, Problem, ProblemKind},
@@ -25,7 +25,10 @@ pub(super) async fn run(
     let AttachArguments { ports, address, name, pid } = arguments;
     let request =
         AttachRequest { ports: ports.clone(), address: *address, name: name.clone(), pid: *pid };
-    let attached = attach(context, &request).await?;
+    let mut attached = attach(context, &request).await?;
+    if attached.changed {
+        attached.warnings.extend(published::warnings(ports).await);
+    }
     context.console.answer(&attached)?;
     for warning in &attached.warnings {
         context.console.warn(&words::line(warning));

@@ -24,6 +24,7 @@ mod output;
 mod persist;
 mod program;
 mod progress;
+mod published;
 mod report;
 #[cfg(test)]
 mod samples;

@@ -7,6 +7,7 @@ use super::{
     clock, found, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
+    who,
 };
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
@@ -37,6 +38,8 @@ impl Agent {
         let name = self.name_for(request, root)?;
         let id = self.free_id()?;
         let endpoints = found::endpoints(&server.listeners);
+        self.refuse_shared(&server, None)?;
+        self.refuse_other_agent(&endpoints)?;
         let hold = found::hold(&server.listeners, |listener| listener.port);
         let first = Generation {
             number: GenerationNumber(1),
@@ -110,6 +113,18 @@ impl Agent {
                 record.service.name
             )));
         }
+        if let Some(pid) = request.pid
+            && !self.has_process(record.service.id, pid)?
+        {
+            return Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "these ports are of service `{}`, which process {pid} is not of",
+                    record.service.name
+                ),
+            )
+            .fix(format!("detach `{}` first", record.service.name)));
+        }
         let service = self.service_view(record.service.id)?;
         Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
     }
@@ -142,7 +157,7 @@ impl Agent {
                 ),
             ));
         }
-        let server = found::server_of(listeners, request.pid)?;
+        let server = who::server_of(listeners, request.pid)?;
         self.refuse_other_namespace(&server)?;
         Ok(server)
     }
@@ -248,25 +263,6 @@ impl Agent {
                     format!("all {} services are taken", agent_ebpf::MAX_SERVICES - 1),
                 )
             })
-    }
-
-    /// Ports that the server has besides the attached ones: the next generation would find them taken.
-    fn warnings(&self, server: &found::Found) -> Vec<String> {
-        let attached: Vec<_> = server.listeners.iter().map(|listener| listener.port).collect();
-        let Ok(root) = server.root() else { return Vec::new() };
-        let Ok(all) = sock_diag::listeners() else { return Vec::new() };
-        let others =
-            all.into_iter().filter(|listener| !attached.contains(&listener.port)).collect();
-        let Ok(others) = found::server_of(others, Some(root.get())) else { return Vec::new() };
-        let mut ports: Vec<_> = others.listeners.iter().map(|listener| listener.port).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        ports
-            .into_iter()
-            .map(|port| {
-                format!("the server listens on port {port} too: attach both together, or the next generation finds it taken")
-            })
-            .collect()
     }
 }
 

@@ -9,8 +9,7 @@ use super::{
 use crate::{
     api::Problem,
     host::{
-        family::Families,
-        holders,
+        holders, kin,
         process::{Pid, Process, ProcessError, ProcessIdentity},
     },
     rollout::Origin,
@@ -34,7 +33,7 @@ impl Agent {
             Ok(self.datapath.enlist(generation, taken.iter().copied())?)
         })?;
         loop {
-            let family = Families::now()?.with_descendants(taken.iter().copied());
+            let family = kin::with_descendants(&taken)?;
             let known: HashSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
             let new: Vec<Pid> = family
                 .iter()

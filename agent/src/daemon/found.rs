@@ -1,15 +1,12 @@
-//! Finds servers that run: their listeners, and the processes that hold them.
-
-use std::collections::HashSet;
+//! A server that runs, as the kernel maps and the state have it.
 
 use crate::{
     api::{Problem, ProblemKind},
     datapath::ListenerToAdopt,
     host::{
-        family::Families,
-        holders::{self, Holder},
-        process::{self, Pid, Process, ProcessIdentity},
-        sock_diag::{self, Listener},
+        holders,
+        process::{self, Pid, ProcessIdentity},
+        sock_diag::Listener,
     },
     rollout::{ListenerRecord, PortHold},
     service::{Endpoint, LocalAddress, ServiceName},
@@ -19,6 +16,10 @@ use crate::{
 pub(super) struct Found {
     pub(super) listeners: Vec<Listener>,
     pub(super) processes: Vec<ProcessIdentity>,
+    /// Processes that have one of the listeners open, and are not the server.
+    pub(super) bystanders: Vec<Pid>,
+    /// Processes of others that listen on the same ports.
+    pub(super) rivals: Vec<Pid>,
 }
 
 impl Found {
@@ -30,73 +31,12 @@ impl Found {
     }
 }
 
-/// The server that has these listeners.
-///
-/// # Errors
-///
-/// When no process or several unrelated ones hold them; `pid` decides between the latter.
-pub(super) fn server_of(listeners: Vec<Listener>, pid: Option<i32>) -> Result<Found, Problem> {
-    let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
-    let holders = holders::holders(&inodes)?;
-    if holders.found.is_empty() {
-        return Err(nobody_holds(&listeners, holders.refused));
-    }
-    let groups = holders::related(&holders.found)?;
-    let mut group = choose(&groups, pid)?;
-    // One that holds no listener, and would start again what ends.
-    let roots = holders::roots(&group)?;
-    if roots.len() > 1 {
-        group.extend(Families::now()?.master_of(&roots));
-    }
-    let held: HashSet<_> =
-        holders.found.iter().filter(|it| group.contains(&it.pid)).flat_map(of_holder).collect();
-    let processes =
-        group.iter().filter_map(|pid| Process::open(*pid).ok()).map(|it| it.identity()).collect();
-    let listeners =
-        listeners.into_iter().filter(|listener| held.contains(&listener.inode)).collect();
-    Ok(Found { listeners, processes })
-}
-
-fn of_holder(holder: &Holder) -> impl Iterator<Item = sock_diag::SocketInode> {
-    holder.inodes.iter().copied()
-}
-
-fn choose(groups: &[Vec<Pid>], pid: Option<i32>) -> Result<Vec<Pid>, Problem> {
-    match (groups, pid) {
-        (_, Some(wanted)) => groups
-            .iter()
-            .find(|group| group.iter().any(|pid| pid.get() == wanted))
-            .cloned()
-            .ok_or_else(|| {
-                Problem::new(
-                    ProblemKind::Preflight,
-                    format!("process {wanted} does not hold a listener on the port"),
-                )
-                .fix(format!("these do: {}", described(groups)))
-            }),
-        ([group], None) => Ok(group.clone()),
-        (_, None) => Err(Problem::new(
-            ProblemKind::Preflight,
-            format!("{} unrelated servers hold the port: {}", groups.len(), described(groups)),
-        )
-        .fix("say which one with `--pid`")),
-    }
-}
-
-fn described(groups: &[Vec<Pid>]) -> String {
-    groups
-        .iter()
-        .filter_map(|group| group.first())
-        .map(|pid| describe(*pid))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
 /// A process as people know it.
 pub(super) fn describe(pid: Pid) -> String {
     let command = process::command_line(pid).unwrap_or_default();
     let command: Vec<_> = command.iter().map(|part| part.as_os_str().to_string_lossy()).collect();
-    format!("{pid} ({})", command.join(" "))
+    // Who has overwritten its arguments with a shorter title leaves blanks behind.
+    format!("{pid} ({})", command.join(" ").trim_end())
 }
 
 /// The name of a service whose server nobody has named: its program and its first port.
@@ -123,19 +63,6 @@ pub(super) fn name_of(root: Pid, port: u16) -> Result<ServiceName, Problem> {
     let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
     let base = if clean.is_empty() { "server" } else { clean };
     format!("{base}-{port}").parse().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-}
-
-fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
-    let ports: Vec<_> = listeners.iter().map(|listener| listener.port.to_string()).collect();
-    let problem = Problem::new(
-        ProblemKind::Preflight,
-        format!("no process holds the listener on port {}", ports.join(", ")),
-    );
-    if refused > 0 {
-        problem.fix(format!("{refused} processes may not be looked at: run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"))
-    } else {
-        problem.fix("its process is in another PID namespace: run the agent where it can be seen")
-    }
 }
 
 /// The listeners as the kernel maps need them, each for the public port that it serves.

@@ -11,6 +11,7 @@
 //! and may block for as long as the kernel takes. The asynchronous side (`server`, `watch`) only waits for descriptors.
 
 mod agent;
+mod also;
 mod attach;
 mod attribute;
 mod build;
@@ -31,6 +32,7 @@ mod leaving;
 mod logs;
 mod message;
 mod observe;
+mod others;
 mod overrun;
 mod presence;
 mod problems;
@@ -50,6 +52,7 @@ mod troubles;
 mod upgrade;
 mod views;
 mod watch;
+mod who;
 
 pub use self::{
     start::{Lock, Options, Other, run},

@@ -8,6 +8,7 @@ use super::{
     agent::{Agent, RETRY},
     clock,
     troubles::Trouble,
+    who,
 };
 use crate::{
     api::{EventKind, Problem},

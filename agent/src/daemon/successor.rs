@@ -9,12 +9,13 @@ use super::{
     observe::LISTENER_LOOK,
     state_file::Mark,
     step::{Step, change},
+    who,
 };
 use crate::{
     api::{EventKind, Problem},
     host::{
         context::Context,
-        holders,
+        holders, kin,
         process::{self, Pid},
         sock_diag::{self, Listener},
     },
@@ -111,7 +112,7 @@ impl Agent {
         if listeners.is_empty() {
             return Ok(None);
         }
-        let Ok(server) = found::server_of(listeners, None) else { return Ok(None) };
+        let Ok(server) = who::server_of(listeners, None) else { return Ok(None) };
         let pids = server.processes.iter().map(|it| it.pid);
         let mark = mark_of(pids, &server.listeners)?;
         let same = mark.is_some() && mark == self.record(id).mark;
@@ -138,7 +139,7 @@ fn mark_of(
     let inodes = listeners.iter().map(|it| it.inode).collect();
     let holders = holders::holders_among(pids, &inodes)?.found;
     let mark = |pid: Pid| {
-        Some(Mark { user: process::user_of(pid).ok()?, program: process::program_of(pid).ok()? })
+        Some(Mark { user: kin::user_of(pid).ok()?, program: process::program_of(pid).ok()? })
     };
     Ok(holders.iter().find_map(|holder| mark(holder.pid)))
 }

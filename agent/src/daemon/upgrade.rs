@@ -1,6 +1,6 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, found};
+use super::{agent::Agent, also, found, who};
 use crate::{
     api::{
         self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
@@ -47,6 +47,9 @@ impl Agent {
         let number = GenerationNumber(self.record(id).service.last_generation.0 + 1);
         let generation = GenerationId { service: id, number };
         let candidate = self.check_candidate(generation, &request.new)?;
+        if !request.also {
+            self.refuse_what_else_ends(id)?;
+        }
         if request.dry_run {
             return Ok(UpgradeAnswer::WouldDo(self.preview(generation, request, &candidate)));
         }
@@ -63,6 +66,9 @@ impl Agent {
             }
             Candidate::Found(server) => {
                 self.feed(id, Event::Upgrade(plan, Origin::Found))?;
+                also::left_alone(&server)
+                    .into_iter()
+                    .for_each(|warning| self.warn_of(generation, warning));
                 self.introduce_found(generation, &server);
             }
         }
@@ -193,16 +199,16 @@ impl Agent {
                 "run an agent of its own there, with its own --runtime-dir, --pin-dir and --cgroup",
             ));
         }
-        let all = sock_diag::listeners()?;
-        let server = found::server_of(all, Some(pid)).map_err(|problem| {
-            let message = format!("process {pid} is no server: it has no TCP listener");
-            match problem.kind {
-                // Then nobody knows.
-                ProblemKind::Failed => problem,
-                _ => Problem { message, fix: None, ..problem },
-            }
-        })?;
-        self.check_found(id, server)
+        let theirs = who::on_ports_of(sock_diag::listeners()?, process)?;
+        if theirs.is_empty() {
+            return Err(Problem::new(
+                ProblemKind::Preflight,
+                format!(
+                    "process {pid} is no server: neither it nor a child of it has a TCP listener"
+                ),
+            ));
+        }
+        self.check_found(id, who::server_of(theirs, Some(pid))?)
     }
 
     fn check_listening(&self, id: ServiceId, port: u16) -> Result<found::Found, Problem> {
@@ -213,7 +219,7 @@ impl Agent {
                 format!("nothing listens on port {port}"),
             ));
         }
-        self.check_found(id, found::server_of(listeners, None)?)
+        self.check_found(id, who::server_of(listeners, None)?)
     }
 
     fn check_found(
@@ -241,6 +247,7 @@ impl Agent {
             )
             .fix("let the agent launch it (`-- command…`), or start it with Multipath TCP off (Go: GODEBUG=multipathtcp=0)"));
         }
+        self.refuse_shared(&server, Some(id))?;
         self.keep_for_service(id, &mut server)?;
         Ok(server)
     }

@@ -10,6 +10,7 @@
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
 //! - `pins` is where all of it is pinned, `programs` how they come into their places.
 //! - `tables` is what the programs go by, `primary_sets` a copy that spares them a lookup, `counts` what they have counted.
+//! - `others` finds the programs of others that steer here too.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
 
 mod counts;
@@ -22,6 +23,7 @@ mod held;
 mod kernel;
 mod listeners;
 mod members;
+mod others;
 mod pins;
 mod primary_sets;
 pub mod probe;
@@ -54,6 +56,7 @@ pub use self::{
     group::Group,
     kernel::KernelLogs,
     listeners::{AdoptedListener, ListenerToAdopt},
+    others::{LookupProgram, lookup_programs, others, steering_program},
     pins::{Pinned, clear, examine},
     survey::{Survey, steers, steers_elsewhere},
 };

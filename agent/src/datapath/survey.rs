@@ -11,13 +11,13 @@ use agent_ebpf::{
 use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError},
-    programs::links::{FdLink, PinnedLink},
 };
 
 use super::{
     DatapathError, endpoints,
     error::{Named as _, program_error},
-    pins::{Pins, link},
+    others::steering_program,
+    pins::Pins,
     programs::STEER,
 };
 use crate::service::{Endpoint, ServiceId};
@@ -78,14 +78,11 @@ pub fn steers(pin_dir: &Path) -> Result<bool, DatapathError> {
 ///
 /// When the kernel does not say.
 pub fn steers_elsewhere(pin_dir: &Path) -> Result<bool, DatapathError> {
-    let Some(pin) = link(pin_dir, STEER)? else { return Ok(false) };
-    let link = PinnedLink::from_pin(&pin).map_err(program_error("find the link of", STEER))?;
-    let attached =
-        FdLink::from(link).info().map_err(program_error("examine the link of", STEER))?;
+    let Some(attached) = steering_program(pin_dir)? else { return Ok(false) };
     let here = File::open("/proc/thread-self/ns/net")
         .and_then(crate::sys::bpf::lookup_programs)
         .map_err(program_error("list what steers beside", STEER))?;
-    Ok(!here.contains(&attached.program_id()))
+    Ok(!here.contains(&attached))
 }
 
 fn endpoints_in(pins: &Pins) -> Result<BTreeMap<ServiceId, Vec<Endpoint>>, DatapathError> {

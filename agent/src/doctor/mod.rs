@@ -48,7 +48,7 @@ pub fn checks(places: &Places) -> Vec<Check> {
     checks.extend(kernel::checks(places));
     checks.push(host::open_files());
     checks.push(leftovers::check(places));
-    checks.extend(setting::checks());
+    checks.extend(setting::checks(places));
     checks
 }
 

@@ -2,20 +2,26 @@
 
 use std::{fs, io};
 
-use super::Check;
-use crate::datapath::probe;
+use super::{Check, host::all_causes};
+use crate::{
+    datapath::{self, DatapathError, LookupProgram},
+    host::bpf_links::holders_of_program,
+    places::Places,
+};
 
 /// What is set on this machine and in this network namespace.
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks(places: &Places) -> Vec<Check> {
+    // Of pins that cannot be read the services are told.
+    let ours = datapath::steering_program(&places.pin_dir).unwrap_or_default();
     vec![
-        other_lookup_programs(probe::lookup_programs()),
+        lookup_programs(datapath::lookup_programs(), ours),
         multipath(&fs::read_to_string(MULTIPATH)),
         migration(&fs::read_to_string(MIGRATION)),
     ]
 }
 
-/// The last selection wins among them: ours are no obstacle to others, nor they to us on other ports.
-fn other_lookup_programs(found: io::Result<Vec<String>>) -> Check {
+/// Ours replaces what those before it chose, on its own ports: others are no obstacle, but their owners should know.
+fn lookup_programs(found: Result<Vec<LookupProgram>, DatapathError>, ours: Option<u32>) -> Check {
     let name = "socket lookup";
     match found {
         Ok(programs) if programs.is_empty() => {
@@ -23,10 +29,29 @@ fn other_lookup_programs(found: io::Result<Vec<String>>) -> Check {
         }
         Ok(programs) => Check::ok(
             name,
-            format!("these programs steer in this network namespace: {}", programs.join(", ")),
+            format!(
+                "these programs steer in this network namespace: {}",
+                programs.iter().map(|it| described(it, ours)).collect::<Vec<_>>().join(", ")
+            ),
         ),
-        Err(error) => Check::unknown(name, format!("list the programs: {error}")),
+        Err(error) => Check::unknown(name, all_causes(&error)),
     }
+}
+
+/// Ours by its name, and all that is needed to find anybody else's.
+fn described(program: &LookupProgram, ours: Option<u32>) -> String {
+    let LookupProgram { id, name, endpoints } = program;
+    if ours == Some(*id) {
+        return name.clone();
+    }
+    let whose = endpoints.as_ref().map_or("", |_| " of another agent");
+    let holders = holders_of_program(*id).unwrap_or_default();
+    let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let held = match holders.is_empty() {
+        true => String::new(),
+        false => format!(", held by process {}", holders.join(", ")),
+    };
+    format!("{name}{whose} (number {id}{held})")
 }
 
 fn multipath(setting: &io::Result<String>) -> Check {
@@ -80,8 +105,20 @@ mod tests {
 
     #[test]
     fn other_programs_are_named() {
-        let check = other_lookup_programs(Ok(vec!["steer".to_owned(), "program 7".to_owned()]));
+        let program =
+            |id, name: &str, endpoints| LookupProgram { id, name: name.to_owned(), endpoints };
+        let [ours, other, agent] = [
+            program(5, "steer", Some(Vec::new())),
+            program(u32::MAX, "dispatcher", None),
+            program(u32::MAX, "steer", Some(Vec::new())),
+        ];
+        let check = lookup_programs(Ok(vec![other, agent, ours]), Some(5));
         assert_eq!(check.verdict, Verdict::Ok);
-        assert!(check.detail.ends_with("steer, program 7"));
+        assert!(
+            check.detail.ends_with(
+                ": dispatcher (number 4294967295), steer of another agent (number 4294967295), steer"
+            ),
+            "{check:?}"
+        );
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! - [`sock_diag`]: which listeners and flows there are, as the kernel tells it
 //! - [`process`]: one process, held so that it can never be mistaken for another
-//! - [`holders`]: which processes have a listener, and which of them belong together
-//! - [`family`]: who was born of whom
+//! - [`holders`]: which processes have a listener
+//! - [`servers`]: which of those are one server, and which only have it open
+//! - [`accepting`]: which of them show that they accept
+//! - [`kin`]: parents, descendants, masters, users
+//! - [`supervisor`]: who starts a server again when it ends
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
+//! - [`bpf_links`]: who holds the attachment of a BPF program
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
 //! - [`syn_cookies`]: whether listeners overflow
@@ -14,13 +18,18 @@
 //! Every function here is synchronous and may block for as long as the kernel takes: an
 //! asynchronous caller puts it on a thread of its own.
 
+pub mod accepting;
+pub mod bpf_links;
 pub mod cgroup;
 pub mod context;
-pub mod family;
 pub mod holders;
+mod io_uring;
+pub mod kin;
 pub mod launch;
 pub mod mounts;
 pub mod os_text;
 pub mod process;
+pub mod servers;
 pub mod sock_diag;
+pub mod supervisor;
 pub mod syn_cookies;

@@ -29,6 +29,9 @@ parser.add_argument("--listen-before", type=int, default=0, help="listen so ofte
 parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
 parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
+parser.add_argument("--inherited", type=int, metavar="FD", help="listen on nothing: somebody passed this listener on")
+parser.add_argument("--beside", type=int, metavar="PORT", help="listen there too")
+parser.add_argument("--child", type=int, metavar="PORT", help="start another server there")
 options = parser.parse_args()
 
 
@@ -105,7 +108,16 @@ if options.listeners > 1:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 addresses = (options.address or ["0.0.0.0"]) * options.listeners
 alone = len(set(addresses)) == 1
-listeners = [listen(address, alone) for address in addresses]
+if options.inherited is not None:
+    listeners = [socket.socket(fileno=options.inherited)]
+    listeners[0].setblocking(False)
+else:
+    listeners = [listen(address, alone) for address in addresses]
+if options.beside:
+    beside = socket.create_server(("0.0.0.0", options.beside))
+if options.child:
+    child = [sys.executable, __file__, str(options.child), str(options.generation)]
+    subprocess.Popen(child)
 ready = selectors.DefaultSelector()
 for listener in listeners:
     ready.register(listener, selectors.EVENT_READ)

@@ -3,6 +3,7 @@
 //! In generation N a server answers `/generation` (Redis: `CONFIG GET dbfilename`) with N, so that clients know who they
 //! talk to, and `/stream` with four megabytes of lines that say the same.
 
+mod commanded;
 mod go;
 pub(crate) mod nginx;
 mod node;
@@ -29,6 +30,7 @@ use crate::namespace::Namespace;
 use crate::process::{Group, Handle};
 use crate::wait;
 
+pub use self::commanded::Commanded;
 pub use self::go::Go;
 pub use self::nginx::Nginx;
 pub use self::node::Node;

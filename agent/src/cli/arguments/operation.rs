@@ -31,7 +31,7 @@ pub(in crate::cli) struct AttachArguments {
     #[arg(long, env = "AGENT_NAME")]
     pub(in crate::cli) name: Option<ServiceName>,
 
-    /// Which process, where unrelated ones share the port
+    /// Which process is the server, or its master, where others have the listener open or share the port
     #[arg(long, env = "AGENT_PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub(in crate::cli) pid: Option<i32>,
 }
@@ -71,6 +71,10 @@ pub(in crate::cli) struct UpgradeArguments {
     /// Refuse if another generation takes the new connections now
     #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
     pub(in crate::cli) if_generation: Option<u32>,
+
+    /// Go on although other ports of the old generation end with it, or a supervisor starts it again
+    #[arg(long, env = "AGENT_ALSO", value_parser = BoolishValueParser::new())]
+    pub(in crate::cli) also: bool,
 
     /// Only say what would be done
     #[arg(long, env = "AGENT_DRY_RUN", value_parser = BoolishValueParser::new())]

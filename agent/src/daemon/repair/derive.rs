@@ -6,7 +6,7 @@
 //! | which generation is primary | `SERVICES` |
 //! | which generations there are | tags of listeners and flows, `MEMBERS` |
 //! | listeners | their tags; the public port of a moved one from `MOVED_BINDS` |
-//! | processes | `MEMBERS`, the generation's cgroup, those that have its listeners and flows |
+//! | processes | `MEMBERS`, the generation's cgroup, those that have its flows and accept from its listeners |
 //! | whether we launched it, and the service's name | the cgroup, `NAME.N@INODE` |
 //! | what to launch the next one with | the primary's process |
 //!
@@ -26,6 +26,7 @@ use crate::{
     daemon::{
         StateFile, clock, found, groups,
         state_file::{self, Record},
+        who,
     },
     datapath::{Datapath, Survey},
     host::{
@@ -211,9 +212,8 @@ impl World {
     }
 
     fn processes(&self, key: GenerationKey) -> Result<Vec<ProcessIdentity>, Problem> {
-        let listeners = self.listeners.iter().filter(|it| it.0 == key).map(|it| it.1.inode);
         let flows = self.flows.iter().filter(|it| it.0 == key).filter_map(|it| it.1.inode);
-        let inodes: HashSet<_> = listeners.chain(flows).collect();
+        let inodes: HashSet<_> = flows.collect();
         let pids: BTreeSet<Pid> = match self.cgroups.get(&key) {
             Some(cgroup) => cgroup
                 .pids()
@@ -222,7 +222,10 @@ impl World {
                 .collect(),
             None => {
                 let holds = |it: &&Holder| !it.inodes.is_disjoint(&inodes);
-                self.holders.iter().filter(holds).map(|it| it.pid).collect()
+                let has_flows = self.holders.iter().filter(holds).map(|it| it.pid);
+                let listeners = self.listeners.iter().filter(|it| it.0 == key);
+                let listeners: Vec<_> = listeners.map(|it| it.1.clone()).collect();
+                has_flows.chain(who::likely(&listeners)?).collect()
             }
         };
         let members = self.survey.members.iter().filter(|(_, owner)| **owner == key);

@@ -15,11 +15,7 @@ use std::{
     thread,
 };
 
-use aya::{
-    EbpfError,
-    maps::MapError,
-    programs::{ProgramError, loaded_programs},
-};
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -62,27 +58,6 @@ pub fn rehearse(
     rehearsal.unwrap_or_else(|_panic| {
         Rehearsal::new().not_reached("the rehearsal ended in a panic, which is a bug")
     })
-}
-
-/// The names of the programs that look new connections up in this network namespace, ours among them.
-///
-/// # Errors
-///
-/// When the kernel does not say.
-pub fn lookup_programs() -> Result<Vec<String>, std::io::Error> {
-    let namespace = File::open("/proc/thread-self/ns/net")?;
-    let attached = crate::sys::bpf::lookup_programs(&namespace)?;
-    // A program may have gone in between, and a kernel may not know names: a number is a name then.
-    let named: Vec<(u32, String)> = loaded_programs()
-        .filter_map(Result::ok)
-        .filter(|program| attached.contains(&program.id()))
-        .filter_map(|program| Some((program.id(), program.name_as_str()?.to_owned())))
-        .collect();
-    let name_of = |id: &u32| {
-        let name = named.iter().find(|(named, _)| named == id).map(|(_, name)| name.as_str());
-        name.filter(|name| !name.is_empty()).map_or_else(|| format!("program {id}"), str::to_owned)
-    };
-    Ok(attached.iter().map(name_of).collect())
 }
 
 /// What has been found out so far.

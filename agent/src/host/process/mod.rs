@@ -256,18 +256,6 @@ pub fn is_ending(pid: Pid) -> bool {
     stat(pid).map_or(true, |stat| stat.flags & PF_EXITING != 0)
 }
 
-/// The effective user of a process.
-///
-/// # Errors
-///
-/// When the process is gone.
-pub fn user_of(pid: Pid) -> Result<u32, ProcessError> {
-    let status = procfs::process::Process::new(pid.get()).and_then(|process| process.status());
-    status
-        .map(|status| status.euid)
-        .map_err(|source| ProcessError::reading(pid, "the status", source))
-}
-
 /// The file name of the program that a process runs, also if the file has been replaced or removed since.
 ///
 /// # Errors

@@ -1,0 +1,297 @@
+//! What else a server does and ends with it, who brings it back, and who only looks on.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{
+    agent::Agent,
+    found::{Found, describe},
+    observe,
+};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::{
+        holders, kin,
+        process::Pid,
+        sock_diag::{self, Listener},
+        supervisor::{Kind, Supervisor},
+    },
+    service::{GenerationId, ServiceId, ServiceName},
+};
+
+impl Agent {
+    /// Refuses a server of which a process is in the charge of another service already: it would be told to end by both.
+    ///
+    /// # Errors
+    ///
+    /// When that is so, or the processes cannot be listed.
+    pub(super) fn refuse_shared(
+        &self,
+        server: &Found,
+        service: Option<ServiceId>,
+    ) -> Result<(), Problem> {
+        let others = self.records.keys().copied().filter(|id| Some(*id) != service);
+        for id in others {
+            let theirs = self.pids_of_service(id)?;
+            let Some(shared) = server.processes.iter().find(|it| theirs.contains(&it.pid)) else {
+                continue;
+            };
+            let name = &self.record(id).service.name;
+            let message = format!(
+                "process {} is of service `{name}` already, and a process belongs to one service",
+                describe(shared.pid)
+            );
+            return Err(Problem::new(ProblemKind::Locked, message).fix(format!(
+                "to have all of its ports switched at the same instant: `agent detach {name}`, then attach them together \
+                 (`--port {}`)",
+                together(&self.record(id).service.endpoints, &server.listeners)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether one of a service's generations has this process.
+    ///
+    /// # Errors
+    ///
+    /// When the processes cannot be listed.
+    pub(super) fn has_process(&self, id: ServiceId, pid: i32) -> Result<bool, Problem> {
+        Ok(self.pids_of_service(id)?.iter().any(|it| it.get() == pid))
+    }
+
+    fn pids_of_service(&self, id: ServiceId) -> Result<HashSet<Pid>, Problem> {
+        let mut pids = HashSet::new();
+        for generation in &self.record(id).service.generations {
+            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);
+        }
+        Ok(pids)
+    }
+
+    /// Refuses to replace a generation that would take something else along, or that would be started again.
+    ///
+    /// # Errors
+    ///
+    /// When that is so, or cannot be found out.
+    pub(super) fn refuse_what_else_ends(&self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let Some(primary) = service.primary() else { return Ok(()) };
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+        if let Some((pid, kind)) = pids.iter().find_map(|pid| Some((*pid, Kind::of(*pid)?))) {
+            let message = format!(
+                "process {} of generation {} is {}: all that it runs would end with it",
+                describe(pid),
+                primary.number,
+                kind.name
+            );
+            return Err(Problem::new(ProblemKind::Preflight, message)
+                .fix("run the server without it; say `--also` if all of it may end"));
+        }
+        let public = observe::ports(&service.endpoints);
+        let known: HashSet<_> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let beside =
+            served_beside(&pids, |it| !public.contains(&it.port) && !known.contains(&it.cookie.0))?;
+        if !beside.is_empty() {
+            return Err(self.takes_along(&service.name, &public, &beside));
+        }
+        match restarting(&pids)? {
+            None => Ok(()),
+            Some((pid, supervisor)) => Err(Problem::new(
+                ProblemKind::Preflight,
+                format!(
+                    "{}, so that it would be there again beside the new one",
+                    restarts(pid, supervisor)
+                ),
+            )
+            .fix(way_out(supervisor))),
+        }
+    }
+
+    fn takes_along(
+        &self,
+        name: &ServiceName,
+        public: &[u16],
+        beside: &BTreeMap<u16, Pid>,
+    ) -> Problem {
+        let of_service = |port: &u16| {
+            let of = |record: &&super::state_file::Record| {
+                record.service.endpoints.iter().any(|it| it.port == *port)
+            };
+            let record = self.records.values().find(of);
+            record
+                .map(|record| format!(" of service `{}`", record.service.name))
+                .unwrap_or_default()
+        };
+        let described: Vec<_> = beside
+            .iter()
+            .map(|(port, pid)| {
+                format!("port {port}{} by process {}", of_service(port), describe(*pid))
+            })
+            .collect();
+        let ports: Vec<_> = public.iter().chain(beside.keys()).map(ToString::to_string).collect();
+        Problem::new(
+            ProblemKind::Preflight,
+            format!(
+                "the old generation of `{name}` also serves {}, which would end with it",
+                described.join(", ")
+            ),
+        )
+        .fix(format!(
+            "say `--also` if that may end; or have it switched too, if the new generation serves it: `agent detach {name}`, \
+             then `agent attach --name {name} --port {}`",
+            ports.join(",")
+        ))
+    }
+
+    /// What to know of a server that is attached.
+    pub(super) fn warnings(&self, server: &Found) -> Vec<String> {
+        let mut warnings = other_ports(server);
+        warnings.extend(left_alone(server));
+        warnings.extend(rivals(&server.rivals, &ports(&server.listeners)));
+        let pids: Vec<_> = server.processes.iter().map(|it| it.pid).collect();
+        warnings.extend(pids.iter().find_map(|pid| forwarder(*pid)));
+        if let Ok(Some((pid, supervisor))) = restarting(&pids) {
+            let message = restarts(pid, supervisor);
+            warnings.push(format!("{message}: before an upgrade, {}", way_out(supervisor)));
+        }
+        warnings.extend(self.other_steering());
+        warnings
+    }
+}
+
+/// That processes have a listener open and are not the server.
+pub(super) fn left_alone(server: &Found) -> Vec<String> {
+    let warning = |pid: &Pid| {
+        format!(
+            "process {} has the listener open too, and is left alone: it is neither copied nor told to end",
+            describe(*pid)
+        )
+    };
+    server.bystanders.iter().map(warning).collect()
+}
+
+/// That processes of others listen on ports of a service: they starve, as long as steering gives all connections to it.
+pub(super) fn rivals(pids: &[Pid], ports: &[u16]) -> Option<String> {
+    let described: Vec<_> = pids.iter().map(|pid| describe(*pid)).collect();
+    (!pids.is_empty()).then(|| {
+        format!(
+            "other processes listen on port {} too, and get no new connection as long as it is attached: {}",
+            listed(ports),
+            described.join(", ")
+        )
+    })
+}
+
+/// Ports that the server or a child of it has besides the attached ones: the next generation would find them taken, and
+/// what serves them ends with the server.
+fn other_ports(server: &Found) -> Vec<String> {
+    let attached = ports(&server.listeners);
+    let pids: Vec<_> = server.processes.iter().map(|it| it.pid).collect();
+    let beside = match served_beside(&pids, |listener| !attached.contains(&listener.port)) {
+        Ok(beside) => beside,
+        Err(problem) => {
+            tracing::warn!(%problem, "cannot find out what else the server serves");
+            return Vec::new();
+        }
+    };
+    let warning = |(port, pid): (u16, Pid)| match pids.contains(&pid) {
+        true => format!(
+            "the server listens on port {port} too: attach both together, or the next generation finds it taken, and an upgrade \
+             ends it (`--also`)"
+        ),
+        false => format!(
+            "a child of the server, process {}, serves port {port}: it ends with the server, and so an upgrade needs `--also`",
+            describe(pid)
+        ),
+    };
+    beside.into_iter().map(warning).collect()
+}
+
+/// What these processes and their descendants listen on, as far as it is wanted to be known; one process for each port,
+/// one of the given where one has it.
+fn served_beside(
+    pids: &[Pid],
+    wanted: impl Fn(&Listener) -> bool,
+) -> Result<BTreeMap<u16, Pid>, Problem> {
+    let mut listeners = sock_diag::listeners()?;
+    listeners.retain(wanted);
+    let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
+    if inodes.is_empty() || pids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let all = kin::with_descendants(pids)?;
+    let mut holders = holders::holders_among(all, &inodes)?.found;
+    holders.sort_by_key(|holder| (!pids.contains(&holder.pid), holder.pid));
+    let mut found = BTreeMap::new();
+    for holder in holders {
+        for listener in listeners.iter().filter(|it| holder.inodes.contains(&it.inode)) {
+            found.entry(listener.port).or_insert(holder.pid);
+        }
+    }
+    Ok(found)
+}
+
+/// The first of these processes whose supervisor would start it again.
+fn restarting(pids: &[Pid]) -> Result<Option<(Pid, Supervisor)>, Problem> {
+    for pid in holders::roots(pids)? {
+        // One that has just ended has none.
+        let supervisor = Supervisor::of(pid).ok().flatten();
+        if let Some(supervisor) = supervisor.filter(Supervisor::restarts) {
+            return Ok(Some((pid, supervisor)));
+        }
+    }
+    Ok(None)
+}
+
+fn restarts(pid: Pid, supervisor: Supervisor) -> String {
+    format!(
+        "{} (process {}) starts process {} again when it ends",
+        supervisor.kind.name,
+        describe(supervisor.pid),
+        describe(pid)
+    )
+}
+
+/// What to do before an upgrade.
+fn way_out(supervisor: Supervisor) -> String {
+    let Kind { name, way, .. } = supervisor.kind;
+    match supervisor.kind.says_whether() {
+        true => format!("tell {name} to let it end ({way}); with `--also` it may come back"),
+        false => format!(
+            "tell {name} to let it end ({way}), and say `--also` then, because nobody can read from outside whether it will"
+        ),
+    }
+}
+
+/// That a process only passes connections on to a container.
+fn forwarder(pid: Pid) -> Option<String> {
+    const FORWARDERS: [&str; 5] =
+        ["docker-proxy", "rootlessport", "rootlesskit", "slirp4netns", "pasta"];
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = program.file_name()?.to_str()?;
+    FORWARDERS.contains(&name).then(|| {
+        format!(
+            "process {} passes this port on to a container: what comes from outside may never reach it, and the server itself is \
+             elsewhere: attach where that listens",
+            describe(pid)
+        )
+    })
+}
+
+fn together(endpoints: &[crate::service::Endpoint], listeners: &[Listener]) -> String {
+    let mut all = observe::ports(endpoints);
+    all.extend(ports(listeners));
+    all.dedup();
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The ports of these listeners, each once.
+fn ports(listeners: &[Listener]) -> Vec<u16> {
+    let mut ports: Vec<_> = listeners.iter().map(|listener| listener.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn listed(ports: &[u16]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

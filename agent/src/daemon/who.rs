@@ -1,0 +1,304 @@
+//! Who the server is, among all processes that hold a listener; in doubt nobody is.
+
+use std::collections::{HashMap, HashSet};
+
+use super::found::{Found, describe};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::{
+        accepting::accepts,
+        holders, kin,
+        process::{Pid, Process},
+        servers::{self, Facts, Obstacle, Server},
+        sock_diag::{self, Listener, SocketInode},
+    },
+};
+
+/// The server that has these listeners.
+///
+/// # Errors
+///
+/// When no process holds them, or it is not certain which of those that do is the server; `pid` decides that.
+pub(super) fn server_of(listeners: Vec<Listener>, pid: Option<i32>) -> Result<Found, Problem> {
+    let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
+    let holders = holders::holders(&inodes)?;
+    if holders.found.is_empty() {
+        return Err(nobody_holds(&listeners, holders.refused));
+    }
+    let facts = Facts::of(&holders.found, &sock_diag::listeners()?)?;
+    let owners: HashMap<_, _> = listeners.iter().map(|it| (it.inode, it.uid)).collect();
+    let servers = servers::servers(&facts, &owners, |it| accepts(it.pid, &it.sockets));
+    let candidates = Candidates { ports: ports_of(&listeners), facts, owners, servers };
+    let mut chosen = match pid {
+        Some(pid) => candidates.named(pid)?,
+        None => candidates.only()?,
+    };
+    // One that holds no listener, and would start again what ends.
+    chosen.extend(kin::master_of(&holders::roots(&chosen)?)?);
+    Ok(candidates.found(listeners, &chosen))
+}
+
+/// The processes that serve these listeners as far as it shows, where nobody can be asked: those that accept, or, with no
+/// sign of it, all that may be a server.
+///
+/// # Errors
+///
+/// When the processes cannot be listed.
+pub(super) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
+    let inodes = listeners.iter().map(|listener| listener.inode).collect();
+    let facts = Facts::of(&holders::holders(&inodes)?.found, &sock_diag::listeners()?)?;
+    let owners = listeners.iter().map(|it| (it.inode, it.uid)).collect();
+    let shows = |facts: &Facts| accepts(facts.pid, &facts.sockets);
+    let mut servers = servers::servers(&facts, &owners, shows);
+    servers.retain(|server| server.obstacle.is_none());
+    let accepting =
+        |server: &Server| facts.iter().filter(|it| server.pids.contains(&it.pid)).any(shows);
+    if servers.len() > 1 && servers.iter().any(accepting) {
+        servers.retain(accepting);
+    }
+    Ok(servers.into_iter().flat_map(|server| server.pids).collect())
+}
+
+/// Those listeners that are on a port which a process, or a descendant of it, listens on.
+///
+/// # Errors
+///
+/// When the processes cannot be listed.
+pub(super) fn on_ports_of(listeners: Vec<Listener>, pid: Pid) -> Result<Vec<Listener>, Problem> {
+    let inodes = listeners.iter().map(|listener| listener.inode).collect();
+    let holders = holders::holders_among(kin::with_descendants(&[pid])?, &inodes)?.found;
+    let held: HashSet<_> = holders.into_iter().flat_map(|holder| holder.inodes).collect();
+    let ports: HashSet<_> =
+        listeners.iter().filter(|it| held.contains(&it.inode)).map(|it| it.port).collect();
+    Ok(listeners.into_iter().filter(|it| ports.contains(&it.port)).collect())
+}
+
+/// All processes that hold the listeners, split into servers.
+struct Candidates {
+    /// In words.
+    ports: String,
+    facts: Vec<Facts>,
+    /// Who made each listener.
+    owners: HashMap<SocketInode, u32>,
+    servers: Vec<Server>,
+}
+
+impl Candidates {
+    /// The one server that there is.
+    fn only(&self) -> Result<Vec<Pid>, Problem> {
+        match &self.servers[..] {
+            [] => Err(Problem::new(ProblemKind::Preflight, "the server has just ended")),
+            [Server { pids, obstacle: None }] => Ok(pids.clone()),
+            [Server { pids, obstacle: Some(obstacle) }] => Err(self.refusal(pids[0], *obstacle)),
+            _ => Err(self.doubt()),
+        }
+    }
+
+    /// The one that this process is of, or, if it holds nothing, is the master of; with the descendants to which it passed
+    /// the listener.
+    fn named(&self, pid: i32) -> Result<Vec<Pid>, Problem> {
+        let strange = |server: &&Server| matches!(server.obstacle, Some(Obstacle::Stranger { .. }));
+        let of_it = self.servers.iter().find(|it| it.pids.iter().any(|it| it.get() == pid));
+        let mut chosen = match of_it {
+            Some(Server { pids, obstacle: Some(obstacle @ Obstacle::Stranger { .. }) }) => {
+                return Err(self.refusal(pids[0], *obstacle));
+            }
+            Some(server) => server.pids.clone(),
+            None => vec![self.master(pid)?],
+        };
+        let strangers: HashSet<Pid> =
+            self.servers.iter().filter(strange).flat_map(|it| &it.pids).copied().collect();
+        let born = self.born_of(pid).map(|facts| facts.pid);
+        let born: Vec<_> =
+            born.filter(|it| !strangers.contains(it) && !chosen.contains(it)).collect();
+        chosen.extend(born);
+        Ok(chosen)
+    }
+
+    fn born_of(&self, pid: i32) -> impl Iterator<Item = &Facts> {
+        self.facts.iter().filter(move |it| it.ancestors.iter().any(|it| it.get() == pid))
+    }
+
+    /// A process that holds nothing, and is the model of the next launch all the same: only as the user who made the
+    /// listeners, or where that was root.
+    fn master(&self, pid: i32) -> Result<Pid, Problem> {
+        let mut children = self.born_of(pid).peekable();
+        let of_one = self
+            .servers
+            .iter()
+            .find(|server| children.peek().is_some_and(|first| server.pids.contains(&first.pid)));
+        let (Some(master), Some(server)) = (Pid::new(pid), of_one) else {
+            return Err(self.holds_nothing(pid));
+        };
+        // Who started several servers, as a shell does, is not the master of any.
+        if self.born_of(pid).any(|child| !server.pids.contains(&child.pid)) {
+            return Err(self.holds_nothing(pid));
+        }
+        let uid = kin::user_of(master)?;
+        let owners = children.flat_map(|it| &it.sockets).filter_map(|it| self.owners.get(it));
+        match owners.copied().find(|owner| *owner != ROOT && *owner != uid) {
+            Some(owner) => Err(self.refusal(master, Obstacle::Stranger { owner })),
+            None => Ok(master),
+        }
+    }
+
+    /// The chosen processes, and what is left alone.
+    fn found(&self, mut listeners: Vec<Listener>, chosen: &[Pid]) -> Found {
+        let (of_server, others): (Vec<_>, Vec<_>) =
+            self.facts.iter().partition(|facts| chosen.contains(&facts.pid));
+        let held: HashSet<_> = of_server.iter().flat_map(|facts| &facts.sockets).collect();
+        let (bystanders, rivals): (Vec<_>, Vec<_>) =
+            others.iter().partition(|it| it.sockets.iter().any(|socket| held.contains(socket)));
+        listeners.retain(|listener| held.contains(&listener.inode));
+        let open = |pid: &Pid| Process::open(*pid).ok().map(|process| process.identity());
+        let pids = |facts: Vec<&&Facts>| facts.iter().map(|it| it.pid).collect();
+        Found {
+            listeners,
+            processes: chosen.iter().filter_map(open).collect(),
+            bystanders: pids(bystanders),
+            rivals: pids(rivals),
+        }
+    }
+
+    fn holds_nothing(&self, pid: i32) -> Problem {
+        let message = format!(
+            "process {pid} does not hold a listener on port {}, nor is it the master of one server that does",
+            self.ports
+        );
+        let these: Vec<_> = self.servers.iter().map(|it| describe(it.pids[0])).collect();
+        Problem::new(ProblemKind::Preflight, message).fix(format!("these do: {}", these.join(", ")))
+    }
+
+    fn refusal(&self, pid: Pid, obstacle: Obstacle) -> Problem {
+        let (why, fix) = match obstacle {
+            Obstacle::First => (
+                "which is the first process here: all others end with it".to_owned(),
+                "if it keeps the listener for a service (socket activation), start that service, and name its process with \
+                 `--pid`; if it is the server itself, in a container, say `--pid 1`"
+                    .to_owned(),
+            ),
+            Obstacle::Stranger { owner } => (
+                format!(
+                    "is not of uid {owner}, who made the listener and may have passed it to anybody: it is neither copied nor \
+                     told to end"
+                ),
+                format!("name a process of uid {owner} with `--pid`, or let root make the listener"),
+            ),
+            Obstacle::Supervisor(name) => (
+                format!("which is {name}: all that it runs would end with it"),
+                format!(
+                    "let the server listen by itself (with pm2: fork mode), or run it without {name}; if {name} runs nothing \
+                     else, say `--pid {pid}`"
+                ),
+            ),
+        };
+        let holds = match obstacle {
+            Obstacle::Stranger { .. } => format!("process {} ", describe(pid)),
+            Obstacle::First | Obstacle::Supervisor(_) => {
+                format!(
+                    "the listener on port {} is held by process {}, ",
+                    self.ports,
+                    describe(pid)
+                )
+            }
+        };
+        Problem::new(ProblemKind::Preflight, holds + &why).fix(fix)
+    }
+
+    /// Several servers, of which one is to be named.
+    fn doubt(&self) -> Problem {
+        let shared = |facts: &Facts, server: &Server| {
+            !server.pids.contains(&facts.pid)
+                && self
+                    .facts
+                    .iter()
+                    .filter(|it| server.pids.contains(&it.pid))
+                    .any(|it| !it.sockets.is_disjoint(&facts.sockets))
+        };
+        let one_listener =
+            self.servers.iter().any(|server| self.facts.iter().any(|it| shared(it, server)));
+        let described: Vec<_> = self.servers.iter().map(|it| self.described(it)).collect();
+        let message = if one_listener {
+            format!(
+                "it is not certain which of the processes that hold the listener on port {} is the server: {}",
+                self.ports,
+                described.join("; ")
+            )
+        } else {
+            format!(
+                "{} unrelated servers hold the port: {}",
+                self.servers.len(),
+                described.join("; ")
+            )
+        };
+        let fix = match self.likely() {
+            Some(pid) if one_listener => format!(
+                "say which one with `--pid`, as in `--pid {pid}`: the others are neither copied nor told to end"
+            ),
+            _ => "say which one with `--pid`".to_owned(),
+        };
+        Problem::new(ProblemKind::Preflight, message).fix(fix)
+    }
+
+    /// The only server that shows that it accepts, and has nothing against it.
+    fn likely(&self) -> Option<Pid> {
+        let mut accepting = self.servers.iter().filter(|server| {
+            let mut facts = self.facts.iter().filter(|it| server.pids.contains(&it.pid));
+            server.obstacle.is_none() && facts.any(|it| accepts(it.pid, &it.sockets))
+        });
+        let only = accepting.next()?;
+        accepting.next().is_none().then(|| only.pids[0])
+    }
+
+    fn described(&self, server: &Server) -> String {
+        let facts: Vec<_> = self.facts.iter().filter(|it| server.pids.contains(&it.pid)).collect();
+        let Some(first) = facts.first() else { return String::new() };
+        let mut text = format!("{}, uid {}", describe(first.pid), first.uid);
+        let others: Vec<_> =
+            facts.iter().flat_map(|it| &it.other_ports).map(ToString::to_string).collect();
+        if !others.is_empty() {
+            text.push_str(&format!(", also on port {}", others.join(", ")));
+        }
+        match server.obstacle {
+            Some(Obstacle::First) => text.push_str(", the first process here"),
+            Some(Obstacle::Stranger { owner }) => {
+                text.push_str(&format!(", but uid {owner} made the listener"));
+            }
+            Some(Obstacle::Supervisor(name)) => text.push_str(&format!(", which is {name}")),
+            None => {}
+        }
+        if facts.iter().any(|it| accepts(it.pid, &it.sockets)) {
+            text.push_str(", accepts");
+        }
+        text
+    }
+}
+
+/// The ports of these listeners in words, each once.
+fn ports_of(listeners: &[Listener]) -> String {
+    let mut ports: Vec<_> = listeners.iter().map(|listener| listener.port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// A listener without a process: it can be out of sight, or have none.
+fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
+    let problem = Problem::new(
+        ProblemKind::Preflight,
+        format!("no process is seen to hold the listener on port {}", ports_of(listeners)),
+    );
+    if refused > 0 {
+        return problem.fix(format!(
+            "{refused} processes may not be looked at: run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+        ));
+    }
+    problem.fix(if kin::sees_all_processes() {
+        "all processes of this machine were looked at, and rings of io_uring too: the kernel itself has it (as for NFS), or a \
+         ring without a descriptor; start the server so that it keeps one"
+    } else {
+        "its process is outside of the PID namespace of this agent: run the agent where it can be seen, as on the host"
+    })
+}
+
+const ROOT: u32 = 0;

@@ -1,0 +1,159 @@
+//! Who holds a listener is not the server for that: a mere holder is neither copied nor told to end, and in doubt nothing
+//! is attached.
+
+use std::net::SocketAddr;
+
+use ::agent::load::Plan;
+use anyhow::Result;
+use tests::process::{children, listener_of, runs, user};
+use tests::servers::{Commanded, Script, Server as _, Started};
+use tests::stage::{LIMIT, Stage, nobody_noticed, until_answers};
+use tests::wait;
+
+const PORT: u16 = 8080;
+const OTHER: u16 = 8081;
+const NOBODY: u32 = 65_534;
+/// The one that every user may run: the first on the path may be somebody's own.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// A super-server of root's on these ports, with a server of a user's on each, which all answer.
+fn super_server(stage: &Stage, user: u32, ports: &[u16]) -> Result<(Started, Vec<i32>)> {
+    let numbers: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    let user = user.to_string();
+    let mut command = vec![PYTHON, "{}/super.py", &user];
+    command.extend(numbers.iter().map(String::as_str));
+    let server = Commanded::new(ports[0], &command)?;
+    let started = stage.start(&server, 1)?;
+    for port in ports {
+        assert_eq!(answer(stage, *port)?, 1);
+    }
+    let children = children(started.pid())?;
+    assert_eq!(children.len(), ports.len());
+    Ok((started, children))
+}
+
+fn answer(stage: &Stage, port: u16) -> Result<u32> {
+    stage.generation(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+#[tokio::test]
+async fn a_super_server_is_neither_copied_nor_told_to_end() -> Result<()> {
+    let stage = Stage::new()?;
+    let (mut parent, children) = super_server(&stage, NOBODY, &[PORT, OTHER])?;
+    let (parent_pid, child) = (parent.pid().to_string(), children[0].to_string());
+
+    let said = stage.refused(&["attach", "--port", "8080"], 4)?;
+    for word in [&parent_pid, &child, "also on port 8081", &format!("`--pid {child}`")] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(stage.agent.daemon().is_none(), "an agent that was started in vain ends");
+
+    let attached = stage.attach(PORT, &["--pid", &child])?;
+    assert_eq!(attached.service.generations[0].pids, [children[0]]);
+    let left_alone =
+        |warning: &String| warning.contains(&parent_pid) && warning.contains("left alone");
+    assert!(attached.warnings.iter().any(left_alone), "{:?}", attached.warnings);
+
+    let next = Script::new(PORT)?;
+    let running = stage.load(Plan::http(next.address()).one_shot(50))?;
+    let other = SocketAddr::from(([127, 0, 0, 1], OTHER));
+    let beside = stage.load(Plan::http(other).one_shot(50).generations(1..=1))?;
+    until_answers(&running, 1, 10)?;
+    let mut command = next.command(2)?;
+    PYTHON.clone_into(&mut command[0]);
+    stage.agent.upgrade(PORT, &command)?.success()?;
+    until_answers(&running, 2, 10)?;
+    let generation = stage.until_steady(PORT)?.generations.remove(0);
+    assert_eq!(user(generation.pids[0])?, NOBODY);
+    assert!(parent.lives()? && runs(children[1]), "the super-server and its other server live");
+    nobody_noticed(running).await;
+    nobody_noticed(beside).await;
+    Ok(())
+}
+
+#[test]
+fn a_super_server_of_the_same_user_is_known_by_its_other_port() -> Result<()> {
+    let stage = Stage::new()?;
+    let (parent, children) = super_server(&stage, 0, &[PORT, OTHER])?;
+    let said = stage.refused(&["attach", "--port", "8080"], 4)?;
+    assert!(said.contains("also on port 8081"), "{said}");
+
+    // All of it together is one server.
+    let attached = stage.attach(PORT, &["--port", "8081"])?;
+    assert_eq!(attached.warnings, Vec::<String>::new());
+    let mut pids = attached.service.generations[0].pids.clone();
+    pids.sort_unstable();
+    let mut all = [&[parent.pid()], &children[..]].concat();
+    all.sort_unstable();
+    assert_eq!(pids, all);
+    Ok(())
+}
+
+#[test]
+fn a_master_and_workers_that_were_executed_anew_are_one_server() -> Result<()> {
+    let stage = Stage::new()?;
+    let (parent, children) = super_server(&stage, 0, &[PORT])?;
+    let attached = stage.attach(PORT, &[])?;
+    assert_eq!(attached.service.generations[0].pids, [parent.pid(), children[0]]);
+    assert_eq!(attached.warnings, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn a_listener_that_a_user_passed_to_root_makes_root_no_server() -> Result<()> {
+    let stage = Stage::new()?;
+    let nobody = NOBODY.to_string();
+    let command = ["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups"];
+    let server = [PYTHON, "{}/server.py", "8080", "1"];
+    let server = Commanded::new(PORT, &[&command[..], &server].concat())?;
+    let started = stage.start(&server, 1)?;
+    let _passed_on = listener_of(started.pid())?;
+    let (server, root) = (started.pid().to_string(), std::process::id().to_string());
+
+    let said = stage.refused(&["attach", "--port", "8080"], 4)?;
+    assert!(said.contains(&root) && said.contains(&format!("`--pid {server}`")), "{said}");
+    let said = stage.refused(&["attach", "--port", "8080", "--pid", &root], 4)?;
+    assert!(said.contains("uid 65534"), "{said}");
+
+    let attached = stage.attach(PORT, &["--pid", &server])?;
+    assert_eq!(attached.service.generations[0].pids, [started.pid()]);
+    assert!(attached.warnings.iter().any(|it| it.contains(&root)), "{:?}", attached.warnings);
+    Ok(())
+}
+
+#[test]
+fn a_master_that_holds_nothing_can_be_named() -> Result<()> {
+    let stage = Stage::new()?;
+    let worker = "python3 {}/server.py 8080 1 --reuse-port &";
+    let server = Commanded::new(PORT, &["sh", "-c", &format!("{worker} {worker} wait")])?;
+    let started = stage.start(&server, 1)?;
+    wait::until("both workers to listen", LIMIT, || {
+        Ok((stage.listeners()?.len() == 2).then_some(()))
+    })?;
+    let master = started.pid();
+    let attached = stage.attach(PORT, &["--pid", &master.to_string()])?;
+    let expected = [&[master], &children(master)?[..]].concat();
+    assert_eq!(attached.service.generations[0].pids, expected);
+    Ok(())
+}
+
+#[test]
+fn a_listener_without_a_descriptor_is_found_in_its_ring() -> Result<()> {
+    let stage = Stage::new()?;
+    let server = Commanded::new(PORT, &["python3", "{}/ring.py", "8080"])?;
+    let started = stage.start(&server, 1)?;
+    wait::until("the descriptor to be closed", LIMIT, || {
+        Ok(listener_of(started.pid()).is_err().then_some(()))
+    })?;
+    let attached = stage.attach(PORT, &[])?;
+    assert_eq!(attached.service.generations[0].pids, [started.pid()]);
+
+    // And so is that of a candidate.
+    let next = Commanded::new(9090, &["python3", "{}/ring.py", "9090"])?;
+    let next = stage.start(&next, 2)?;
+    let pid = next.pid().to_string();
+    let words = ["upgrade", "--port", "8080", "--dry-run", "--pid", &pid];
+    let preview = stage.agent.run(&words)?.success()?.stdout;
+    assert!(preview.contains(&format!("listeners of the processes {pid}")), "{preview}");
+    Ok(())
+}
