@@ -127,7 +127,7 @@ pub enum GenerationState {
     /// Died with nobody to take over.
     Dead,
     /// Replaced; its kernel queues are waited for.
-    Settling,
+    Clearing,
     /// Replaced; its flows are waited for.
     Draining,
     /// Drained; kept to fall back to.
@@ -147,7 +147,7 @@ impl GenerationState {
             Self::Starting => "starting",
             Self::Primary => "primary",
             Self::Dead => "dead",
-            Self::Settling => "settling",
+            Self::Clearing => "clearing",
             Self::Draining => "draining",
             Self::Standby => "standby",
             Self::Parting => "parting",
@@ -365,7 +365,7 @@ pub enum EventKind {
     /// New connections go to another generation.
     Switched,
     /// A replaced generation's kernel queues are empty, or their time is up.
-    Settled,
+    Cleared,
     /// A replaced generation has drained, and is kept to fall back to.
     Kept,
     /// Connections moved to another listener, because theirs closed before accepting them.

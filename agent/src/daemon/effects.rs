@@ -145,7 +145,7 @@ impl Agent {
                 }
                 Phase::Starting { .. }
                 | Phase::Dead
-                | Phase::Settling { .. }
+                | Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
                 | Phase::Finishing { .. }
@@ -185,8 +185,8 @@ fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, Str
             EventKind::Warning,
             format!("generation {number} died, and no other one can take over"),
         ),
-        Phase::Settling { .. } | Phase::Parting { .. } => return None,
-        Phase::Draining { .. } => (EventKind::Settled, format!("generation {number} drains")),
+        Phase::Clearing { .. } | Phase::Parting { .. } => return None,
+        Phase::Draining { .. } => (EventKind::Cleared, format!("generation {number} drains")),
         Phase::Standby { .. } => (
             EventKind::Kept,
             format!("generation {number} has drained, and is kept to fall back to"),

@@ -160,7 +160,7 @@ impl Agent {
             Phase::Primary if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_new_listeners(generation)
             }
-            Phase::Settling { .. } => self.look_at_queues(generation),
+            Phase::Clearing { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
             Phase::Primary => self.still_unattributed(generation.service).map(drop),
             Phase::Parting { .. } => self.look_last(generation),
@@ -281,7 +281,7 @@ pub(super) fn until_drained(phase: &Phase) -> Option<Duration> {
         Phase::Starting { .. }
         | Phase::Primary
         | Phase::Dead
-        | Phase::Settling { .. }
+        | Phase::Clearing { .. }
         | Phase::Standby { .. }
         | Phase::Parting { .. }
         | Phase::Stopping { .. } => None,
@@ -296,7 +296,7 @@ pub(super) fn flow_look(cost: Duration, until_deadline: Duration) -> Duration {
 /// Until the next look that nothing calls for: the looks just now took so long, and those at all flows cost so much.
 fn interval(phase: &Phase, looked: Duration, cost: Duration) -> Option<Duration> {
     match phase {
-        Phase::Settling { .. } | Phase::Parting { .. } => {
+        Phase::Clearing { .. } | Phase::Parting { .. } => {
             Some(looked.saturating_mul(QUEUE_SHARE).max(QUEUE_LOOK))
         }
         Phase::Draining { .. } | Phase::Finishing { .. } => {

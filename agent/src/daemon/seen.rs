@@ -118,7 +118,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not say.
-    pub(super) fn primary_is_settled(&mut self, id: ServiceId) -> Result<bool, Problem> {
+    pub(super) fn primary_is_certain(&mut self, id: ServiceId) -> Result<bool, Problem> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(true) };
         let (key, phase) =
             (GenerationId { service: id, number: primary.number }, primary.phase.clone());

@@ -371,7 +371,7 @@ const fn state_of(phase: &Phase) -> GenerationState {
         Phase::Starting { .. } => GenerationState::Starting,
         Phase::Primary => GenerationState::Primary,
         Phase::Dead => GenerationState::Dead,
-        Phase::Settling { .. } => GenerationState::Settling,
+        Phase::Clearing { .. } => GenerationState::Clearing,
         Phase::Draining { .. } => GenerationState::Draining,
         Phase::Standby { .. } => GenerationState::Standby,
         Phase::Parting { .. } => GenerationState::Parting,
@@ -383,7 +383,7 @@ const fn state_of(phase: &Phase) -> GenerationState {
 const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
     match phase {
         Phase::Starting { ready_by, .. } => Some(*ready_by),
-        Phase::Settling { until, .. }
+        Phase::Clearing { until, .. }
         | Phase::Standby { until, .. }
         | Phase::Parting { until, .. } => Some(*until),
         Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(*deadline),

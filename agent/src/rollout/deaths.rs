@@ -15,7 +15,7 @@ impl Service {
             }
             Phase::Primary => self.replace_dead_primary(number, now),
             Phase::Dead => Vec::new(),
-            Phase::Settling { .. } | Phase::Draining { .. } => {
+            Phase::Clearing { .. } | Phase::Draining { .. } => {
                 self.end_rollouts_from(number, &Outcome::OldDied { flows }, now);
                 self.steer_without(number)
             }
@@ -67,7 +67,7 @@ impl Service {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase {
             Phase::Starting { .. } | Phase::Dead => return Vec::new(),
-            Phase::Settling { .. }
+            Phase::Clearing { .. }
             | Phase::Draining { .. }
             | Phase::Parting { .. }
             | Phase::Finishing { .. }

@@ -17,7 +17,7 @@ impl Service {
         now: Timestamp,
     ) -> Vec<Effect> {
         self.note_waited(number, queues.count());
-        if queues == Queues::Empty { self.settle(number, now) } else { Vec::new() }
+        if queues == Queues::Empty { self.clear(number, now) } else { Vec::new() }
     }
 
     /// What the flows say, counted from the sockets themselves and not from the counters: a signal cannot be taken back.
@@ -102,7 +102,7 @@ impl Service {
                 let reason = explained(&reason, obstacle.as_deref());
                 self.apply(Event::Failed(number, reason), now).unwrap_or_default()
             }
-            Phase::Settling { until, .. } if now >= until => self.settle(number, now),
+            Phase::Clearing { until, .. } if now >= until => self.clear(number, now),
             Phase::Draining { .. } => self.drain_gracefully(number, now),
             Phase::Standby { until, .. } if now >= until => self.end_standby(number, now),
             Phase::Stopping { kill_at, patience, killed: false, signal, flows_left }
@@ -121,7 +121,7 @@ impl Service {
             Phase::Starting { .. }
             | Phase::Primary
             | Phase::Dead
-            | Phase::Settling { .. }
+            | Phase::Clearing { .. }
             | Phase::Standby { .. }
             | Phase::Parting { .. }
             | Phase::Finishing { .. }
@@ -130,9 +130,9 @@ impl Service {
     }
 
     /// The queues are empty, or their time is up.
-    fn settle(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+    fn clear(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        let Phase::Settling { keep_until, ref drain, .. } = generation.phase else {
+        let Phase::Clearing { keep_until, ref drain, .. } = generation.phase else {
             return Vec::new();
         };
         let (deadline, drain) = (now.after(drain.timeout), drain.clone());

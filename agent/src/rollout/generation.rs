@@ -53,7 +53,8 @@ pub enum Phase {
     /// Was the primary and died with nobody to take over; the kernel's own lookup decides.
     Dead,
     /// Replaced; what its kernel queues hold is being waited for.
-    Settling {
+    #[serde(alias = "settling")]
+    Clearing {
         /// Until when.
         until: Timestamp,
         /// Until when it is kept to fall back to.
@@ -159,7 +160,7 @@ impl Phase {
     pub const fn drain(&self) -> Option<&DrainPlan> {
         match self {
             Self::Starting { drain, .. }
-            | Self::Settling { drain, .. }
+            | Self::Clearing { drain, .. }
             | Self::Draining { drain, .. }
             | Self::Standby { drain, .. }
             | Self::Parting { drain, .. } => Some(drain),
@@ -183,7 +184,7 @@ impl Generation {
         matches!(
             self.phase,
             Phase::Primary
-                | Phase::Settling { .. }
+                | Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
         )
@@ -193,7 +194,7 @@ impl Generation {
     pub const fn can_take_over(&self) -> bool {
         let replaced = matches!(
             self.phase,
-            Phase::Settling { .. }
+            Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
                 | Phase::Parting { .. }

@@ -5,7 +5,7 @@
 //! was decided with what the world shows. A `Launch` is never resumed, its outcome is looked up.
 //!
 //! ```text
-//!  Starting ──▶ Primary ──▶ Settling ──▶ Draining ──▶ Parting ──▶ Finishing, Stopping ──▶ gone
+//!  Starting ──▶ Primary ──▶ Clearing ──▶ Draining ──▶ Parting ──▶ Finishing, Stopping ──▶ gone
 //!                │  ▲           │         │ ▲  ▲         │
 //!                ▼  │           │         ▼ │  └─────────┤ flows have come
 //!              Dead │           │       Standby          │
@@ -17,9 +17,9 @@
 //! | --- | --- | --- |
 //! | `Starting` | `Primary` | it listens on every endpoint |
 //! | `Starting` | gone, or `Stopping` if it lives | it failed, exited, was undone, or `--timeout` is over |
-//! | `Primary` | `Settling` | another one takes over |
+//! | `Primary` | `Clearing` | another one takes over |
 //! | `Primary` | `Dead` | it exited, and nobody can take over |
-//! | `Settling` | `Draining` | its queues are empty, or `--queue-timeout` is over |
+//! | `Clearing` | `Draining` | its queues are empty, or `--queue-timeout` is over |
 //! | `Draining` | `Standby` | it has no flow left, or all are idle, but `--keep-old` is not over |
 //! | `Standby` | `Draining` | `--keep-old` is over, or it is deaf |
 //! | `Draining` | `Parting` | as to `Standby`, and `--keep-old` is over; with flows at the deadline, or if the drain is graceful |

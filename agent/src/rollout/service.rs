@@ -82,7 +82,7 @@ impl Service {
             .iter()
             .filter_map(|generation| match generation.phase {
                 Phase::Starting { ready_by, .. } => Some(ready_by),
-                Phase::Settling { until, .. } | Phase::Standby { until, .. } => Some(until),
+                Phase::Clearing { until, .. } | Phase::Standby { until, .. } => Some(until),
                 Phase::Draining { keep_until, ref drain, .. } => {
                     (drain.policy == DrainPolicy::Graceful).then_some(keep_until)
                 }

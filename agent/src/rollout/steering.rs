@@ -48,7 +48,7 @@ impl Service {
             if generation.number == number {
                 generation.phase = Phase::Primary;
             } else if let (Phase::Primary, Some(drain)) = (&generation.phase, drain) {
-                generation.phase = Phase::Settling {
+                generation.phase = Phase::Clearing {
                     until: now.after(drain.queue_timeout),
                     keep_until: now.after(drain.keep_old),
                     drain: drain.clone(),

@@ -110,7 +110,7 @@ const fn paint(generation: &GenerationView) -> Option<Paint> {
         GenerationState::Dead => Some(Paint::Error),
         _ if generation.takes_new_connections => Some(Paint::Serving),
         GenerationState::Starting | GenerationState::Primary | GenerationState::Standby => None,
-        GenerationState::Settling
+        GenerationState::Clearing
         | GenerationState::Draining
         | GenerationState::Parting
         | GenerationState::Finishing

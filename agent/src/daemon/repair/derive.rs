@@ -277,7 +277,7 @@ fn phase(number: GenerationNumber, steering: &Steering, listens: bool, origin: &
         let ready_by = now.after(DrainPlan::READY_TIMEOUT);
         return Phase::Starting { ready_by, obstacle: None, drain };
     }
-    Phase::Settling {
+    Phase::Clearing {
         until: now.after(drain.queue_timeout),
         keep_until: Timestamp::default(),
         drain,

@@ -230,7 +230,7 @@ impl Simulation {
                 self.world.adopt(number);
                 self.feed(Event::Listens(number))
             }
-            Phase::Settling { .. } => self.feed(Event::Queues(number, queues)),
+            Phase::Clearing { .. } => self.feed(Event::Queues(number, queues)),
             Phase::Draining { .. } | Phase::Finishing { .. } => {
                 self.feed(Event::Flows(number, flows))
             }
@@ -249,7 +249,7 @@ impl Simulation {
         if busy && !hasty {
             return Ok(());
         }
-        if self.mutation != Some(Mutation::TrustsThePrimary) && !self.primary_is_settled()? {
+        if self.mutation != Some(Mutation::TrustsThePrimary) && !self.primary_is_certain()? {
             return Ok(());
         }
         let Some(Phase::Parting { until, deadline, drain }) = self.phase(number) else {
@@ -286,7 +286,7 @@ impl Simulation {
             && !primary.is_some_and(|primary| self.world.reachable(primary.number))
     }
 
-    fn primary_is_settled(&mut self) -> Result<bool, Halt> {
+    fn primary_is_certain(&mut self) -> Result<bool, Halt> {
         let primary = self.agent.as_ref().and_then(|it| it.service.primary());
         let Some((number, phase)) = primary.map(|it| (it.number, it.phase.clone())) else {
             return Ok(true);

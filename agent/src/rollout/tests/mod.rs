@@ -87,8 +87,8 @@ fn outcome(service: &Service, id: u64) -> Option<&Outcome> {
     }
 }
 
-/// Looks at the empty queues of a generation that settles.
-fn settle(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
+/// Looks at the empty queues of a generation that is clearing.
+fn clear(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
     apply(service, Event::Queues(number(one), Queues::Empty), now)
 }
 
@@ -119,7 +119,7 @@ fn upgraded_keeping(policy: DrainPolicy, seconds: u64) -> Service {
 fn an_upgrade_switches_then_drains_then_signals_then_forgets() {
     let mut service = upgraded(PATIENT);
     let one = number(1);
-    assert_eq!(settle(&mut service, 1, at(1)), []);
+    assert_eq!(clear(&mut service, 1, at(1)), []);
     assert!(matches!(phase(&service, 1), Phase::Draining { .. }));
     assert_eq!(count(&mut service, 1, 3, at(2)), []);
     assert_eq!(count(&mut service, 1, 0, at(3)), [targets(2, &[])], "steering first");
@@ -137,9 +137,9 @@ fn a_state_of_an_earlier_version_is_read() {
             assert!(generation.remove(field).is_some());
         }
     }
-    let settling = value["generations"][0]["phase"].as_object_mut().unwrap();
-    assert!(settling.remove("keep_until").is_some());
-    assert!(settling["drain"].as_object_mut().unwrap().remove("keep_old").is_some());
+    let clearing = value["generations"][0]["phase"].as_object_mut().unwrap();
+    assert!(clearing.remove("keep_until").is_some());
+    assert!(clearing["drain"].as_object_mut().unwrap().remove("keep_old").is_some());
     assert!(value["rollouts"][0].as_object_mut().unwrap().remove("waited").is_some());
     assert!(serde_json::from_value::<Service>(value).is_ok());
     let died = serde_json::from_str::<Outcome>(r#"{"outcome":"old_died"}"#).unwrap();
@@ -147,11 +147,11 @@ fn a_state_of_an_earlier_version_is_read() {
 }
 
 #[test]
-fn a_generation_settles_when_its_queues_are_empty_or_their_time_is_up() {
+fn a_generation_is_cleared_when_its_queues_are_empty_or_their_time_is_up() {
     let mut service = upgraded(PATIENT);
     for queues in [Queues::Waiting(1), Queues::Waiting(3), Queues::Waiting(2)] {
         apply(&mut service, Event::Queues(number(1), queues), at(1));
-        assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Settling { .. }));
+        assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Clearing { .. }));
     }
     apply(&mut service, Event::Tick, at(2));
     assert!(
@@ -250,7 +250,7 @@ fn a_drain_deadline_counts_what_was_left() {
 #[test]
 fn a_graceful_drain_signals_at_once_and_kills_at_its_deadline() {
     let mut service = upgraded(DrainPolicy::Graceful);
-    assert_eq!(settle(&mut service, 1, at(1)), [targets(2, &[])]);
+    assert_eq!(clear(&mut service, 1, at(1)), [targets(2, &[])]);
     assert_eq!(last_look(&mut service, 1, 4, at(1)), [Effect::Signal(number(1), 15)]);
     count(&mut service, 1, 1, at(5));
     assert_eq!(apply(&mut service, Event::Tick, at(61)), [Effect::Kill(number(1))]);
