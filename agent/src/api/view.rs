@@ -64,6 +64,9 @@ pub struct ServiceView {
     pub generations: Vec<GenerationView>,
     /// The rollouts under way, oldest first.
     pub rollouts: Vec<RolloutView>,
+    /// The last rollout, if the new generation did not stay.
+    #[serde(default)]
+    pub setback: Option<RolloutView>,
     /// What is wrong around the agent, and so with every service.
     #[serde(default)]
     pub troubles: Vec<String>,
@@ -189,6 +192,12 @@ pub struct RolloutView {
     pub switched_after_seconds: Option<f64>,
     /// Seconds from its begin to its end.
     pub ended_after_seconds: Option<f64>,
+    /// Whether the new generation, which is not ready yet, listens.
+    #[serde(default)]
+    pub listens: bool,
+    /// Seconds that the new generation has left to prove itself.
+    #[serde(default)]
+    pub settling_seconds: Option<f64>,
     /// Open flows of the replaced generation.
     pub flows_left: Option<u64>,
     /// How long all of them have been idle at least, in seconds.
@@ -210,7 +219,7 @@ impl RolloutView {
     pub const fn outcome(&self) -> Option<&Outcome> {
         match &self.status {
             Status::Ended(outcome) => Some(outcome),
-            Status::MakingReady | Status::Draining => None,
+            Status::MakingReady | Status::Settling | Status::Draining => None,
         }
     }
 }
@@ -364,6 +373,8 @@ pub enum EventKind {
     Launched,
     /// New connections go to another generation.
     Switched,
+    /// A new generation has proved itself.
+    Settled,
     /// A replaced generation's kernel queues are empty, or their time is up.
     Cleared,
     /// A replaced generation has drained, and is kept to fall back to.

@@ -60,6 +60,7 @@ impl Answer for EventView {
             | EventKind::Attached
             | EventKind::Detached
             | EventKind::Launched
+            | EventKind::Settled
             | EventKind::Cleared
             | EventKind::Kept
             | EventKind::Moved
@@ -77,6 +78,7 @@ const fn word(kind: EventKind) -> &'static str {
         EventKind::Detached => "detached",
         EventKind::Launched => "launched",
         EventKind::Switched => "switched",
+        EventKind::Settled => "settled",
         EventKind::Cleared => "cleared",
         EventKind::Kept => "kept",
         EventKind::Moved => "moved",

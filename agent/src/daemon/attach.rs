@@ -48,6 +48,7 @@ impl Agent {
             listeners: found::records(&server.listeners, |listener| listener.port),
             flows: 0,
             deaf: false,
+            stuck: false,
             told: false,
         };
         let context = Context::of(root)?;
@@ -172,6 +173,7 @@ impl Agent {
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
+        self.datapath.count_flows_of(generation)?;
         // A second look finds those that became established while the first one was made.
         for _look in 0..2 {
             self.attribute_flows(id)?;

@@ -63,7 +63,9 @@ impl Agent {
         }
         for generation in &record.service.generations {
             let key = GenerationId { service: id, number: generation.number };
-            self.datapath.count_flows_of(key)?;
+            if !matches!(generation.phase, Phase::Starting { .. }) {
+                self.datapath.count_flows_of(key)?;
+            }
             if let Some(cgroup) = self.cgroup_of(key)? {
                 let failed = |error: CgroupError| Problem::caused(ProblemKind::Failed, &error);
                 let rule = self.bind_rule(key, record.context.uid)?;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
-    rollout::{self, Effect, Origin, Phase, Service, Targets},
+    rollout::{self, Effect, Origin, Phase, Service, Status, Targets},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -68,8 +68,12 @@ impl Agent {
         match effect {
             Effect::Launch(number) => self.launch(of(*number)),
             Effect::Steer(targets) => {
-                change(Step::Steer, || Ok(self.datapath.steer(id, &steering(targets))?))
+                let (probe_generation, probe_port) = self.probe_of(id).unwrap_or_default();
+                let probe_port = u32::from(probe_port);
+                let steering = Steering { probe_generation, probe_port, ..steering(targets) };
+                change(Step::Steer, || Ok(self.datapath.steer(id, &steering)?))
             }
+            Effect::Probe(number) => self.probe(of(*number)),
             Effect::Signal(number, signal) => {
                 self.signal(of(*number), *signal)?;
                 // If this cannot be written down, repeating the signal would only make it worse.
@@ -98,6 +102,7 @@ impl Agent {
         self.half_open.remove(&generation);
         self.flows.remove(&generation);
         self.launches.remove(&generation);
+        self.end_probe(generation);
         self.moot(Trouble::Look(generation));
         let path = self.cgroup_path(generation);
         if let Ok(cgroup) = self.hierarchy.open(&path) {
@@ -151,6 +156,10 @@ impl Agent {
                 | Phase::Finishing { .. }
                 | Phase::Stopping { .. } => {}
             }
+            // Nobody asks one that was given up.
+            if generation.phase != Phase::Primary {
+                self.end_probe(key);
+            }
             if let Some((kind, message)) = transition(number, &generation.phase) {
                 self.journal.note(&name, Some(number), kind, message);
             }
@@ -163,8 +172,15 @@ impl Agent {
                 format!("generation {} is gone", gone.number),
             );
         }
-        for rollout in after.rollouts.iter().filter(|it| it.is_ended()) {
-            if before.rollout(rollout.id).is_none_or(|it| !it.is_ended()) {
+        for rollout in &after.rollouts {
+            let previous = before.rollout(rollout.id).map(|it| &it.status);
+            if previous == Some(&Status::Settling) && rollout.status == Status::Draining {
+                let number = rollout.to;
+                let message = format!("generation {number} has settled");
+                self.journal.note(&name, Some(number), EventKind::Settled, message);
+            }
+            // Also one that had ended: what was said of it then is corrected.
+            if rollout.is_ended() && previous != Some(&rollout.status) {
                 let message = format!(
                     "rollout {} to generation {}: {}",
                     rollout.id, rollout.to, rollout.status
@@ -216,6 +232,7 @@ pub(super) fn steering(targets: &Targets) -> Steering {
 fn describe(effect: &Effect) -> String {
     match effect {
         Effect::Launch(number) => format!("launch generation {number}"),
+        Effect::Probe(number) => format!("probe generation {number}"),
         Effect::Steer(targets) => format!("steer to generation {}", targets.primary),
         Effect::Signal(number, signal) => format!("send signal {signal} to generation {number}"),
         Effect::Kill(number) => format!("kill generation {number}"),

@@ -157,6 +157,7 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
+            Phase::Starting { .. } => self.look_at_found_candidate(generation),
             Phase::Primary if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_new_listeners(generation)
             }
@@ -164,10 +165,7 @@ impl Agent {
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
             Phase::Primary => self.still_unattributed(generation.service).map(drop),
             Phase::Parting { .. } => self.look_last(generation),
-            Phase::Starting { .. }
-            | Phase::Dead
-            | Phase::Standby { .. }
-            | Phase::Stopping { .. } => Ok(()),
+            Phase::Dead | Phase::Standby { .. } | Phase::Stopping { .. } => Ok(()),
         };
         self.note_look(generation, looked);
     }

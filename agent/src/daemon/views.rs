@@ -75,6 +75,10 @@ impl Agent {
                 .into_iter()
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
+            setback: match service.rollouts.last().filter(|it| it.is_setback()) {
+                Some(last) => Some(self.view_of_rollout(id, last)?),
+                None => None,
+            },
             troubles,
         })
     }
@@ -160,7 +164,7 @@ impl Agent {
         let now = clock::now();
         let waiting = match rollout.status {
             Status::MakingReady => service.generation(rollout.to),
-            Status::Draining | Status::Ended(_) => leaving,
+            Status::Settling | Status::Draining | Status::Ended(_) => leaving,
         };
         Ok(RolloutView {
             schema: api::SCHEMA,
@@ -175,6 +179,14 @@ impl Agent {
                 .switched
                 .map(|at| at.since(rollout.began).as_secs_f64()),
             ended_after_seconds: rollout.ended.map(|at| at.since(rollout.began).as_secs_f64()),
+            listens: matches!(
+                service.generation(rollout.to).map(|it| &it.phase),
+                Some(Phase::Starting { listens: true, .. })
+            ),
+            settling_seconds: rollout
+                .settled
+                .filter(|_| rollout.status == Status::Settling)
+                .map(|it| it.since(now).as_secs_f64()),
             flows_left,
             idle_seconds: self
                 .flows

@@ -6,6 +6,7 @@
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
+//! - [`probe`]: connections of our own that show whether a server accepts
 //! - [`syn_cookies`]: whether listeners overflow
 //! - [`mounts`]: what is mounted where
 //! - [`os_text`]: text of the operating system that survives JSON
@@ -19,6 +20,7 @@ pub mod holders;
 pub mod launch;
 pub mod mounts;
 pub mod os_text;
+pub mod probe;
 pub mod process;
 pub mod sock_diag;
 pub mod syn_cookies;

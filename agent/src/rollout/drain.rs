@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
+    DrainPlan, DrainPolicy, Effect, Event, Flows, Phase, Queues, Service, Timestamp,
     deaths::explained,
 };
 use crate::service::GenerationNumber;
@@ -32,13 +32,15 @@ impl Service {
         let Phase::Draining { deadline, keep_until, ref drain } = generation.phase else {
             return Vec::new();
         };
-        match left(drain, flows, deadline, now) {
+        match left(drain, generation.to_wait_for(flows), deadline, now) {
             None => Vec::new(),
-            Some(0) if now < keep_until && !generation.deaf => {
+            Some(0) if now < keep_until && !generation.deaf && !generation.stuck => {
                 generation.phase = Phase::Standby { until: keep_until, drain: drain.clone() };
-                self.end_rollouts_from(number, &Outcome::Completed, now);
+                self.complete_if_settled(number, now);
                 Vec::new()
             }
+            // What it has left may end with it, but not before the new one has proved itself.
+            Some(_) if self.is_kept_to_settle(number) => Vec::new(),
             Some(_) => self.part(number, now),
         }
     }
@@ -65,7 +67,7 @@ impl Service {
             generation.phase = Phase::Finishing { deadline, signal: drain.signal };
             return vec![Effect::Signal(number, drain.signal)];
         }
-        match left(&drain, flows, deadline, now) {
+        match left(&drain, generation.to_wait_for(flows), deadline, now) {
             Some(left) => self.stop(number, &drain, left, now),
             None => {
                 // The primary had no listener for a moment, and its connections came here.
@@ -89,6 +91,7 @@ impl Service {
 
     /// Deadlines. A passed drain deadline alone signals nobody: the next count of the flows does, and says how many were left.
     pub(super) fn note_time(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.settle(now);
         let numbers: Vec<_> = self.generations.iter().map(|generation| generation.number).collect();
         numbers.into_iter().flat_map(|number| self.note_time_of(number, now)).collect()
     }
@@ -96,9 +99,13 @@ impl Service {
     fn note_time_of(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase.clone() {
-            Phase::Starting { ready_by, obstacle, .. } if now >= ready_by => {
-                let waited = humantime::format_duration(now.since(generation.since));
-                let reason = format!("it did not listen on every endpoint within {waited}");
+            Phase::Starting { ready_by, listens, obstacle, .. } if now >= ready_by => {
+                let waited = humantime::format_duration(ready_by.since(generation.since));
+                let reason = match listens {
+                    true => format!("it listens, but has accepted nothing within {waited}"),
+                    false => format!("it did not listen on every endpoint within {waited}"),
+                };
+                let obstacle = obstacle.filter(|_| !listens);
                 let reason = explained(&reason, obstacle.as_deref());
                 self.apply(Event::Failed(number, reason), now).unwrap_or_default()
             }
@@ -168,7 +175,8 @@ impl Service {
         let Phase::Draining { deadline, ref drain, .. } = generation.phase else {
             return Vec::new();
         };
-        let (until, drain) = (now.after(drain.queue_timeout), drain.clone());
+        let patience = if generation.stuck { Duration::ZERO } else { drain.queue_timeout };
+        let (until, drain) = (now.after(patience), drain.clone());
         generation.phase = Phase::Parting { until, deadline, drain };
         self.steer()
     }

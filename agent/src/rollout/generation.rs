@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainPlan, Flows, Timestamp};
+use super::{DrainPlan, Flows, Readiness, Timestamp};
 use crate::{host::process::ProcessIdentity, service::GenerationNumber};
 
 /// One incarnation of the server: its processes and its listeners.
@@ -30,6 +30,9 @@ pub struct Generation {
     /// Whether it closed its last listener on some endpoint, though it lives.
     #[serde(default)]
     pub deaf: bool,
+    /// Whether it accepts nothing, though it lives and listens: new connections were taken from it for that.
+    #[serde(default)]
+    pub stuck: bool,
     /// Whether it was told to end, as far as that was written down; after a restart, also whether it will not be.
     #[serde(default)]
     pub told: bool,
@@ -41,8 +44,17 @@ pub struct Generation {
 pub enum Phase {
     /// Being made ready; gets no connection.
     Starting {
-        /// Until when it must listen.
+        /// Until when it must be ready.
         ready_by: Timestamp,
+        /// What shows that it is.
+        #[serde(default)]
+        ready: Readiness,
+        /// Whether it listens on every endpoint, and is to show that it accepts.
+        #[serde(default)]
+        listens: bool,
+        /// How long it has to prove itself after the switch.
+        #[serde(default)]
+        settle: Duration,
         /// Why it is not ready yet, as far as anybody knows.
         obstacle: Option<String>,
         /// How the one that it replaces will leave.
@@ -170,6 +182,12 @@ impl Phase {
 }
 
 impl Generation {
+    /// What its end has to wait for. One that accepts nothing will not do it later either: what waits for it is served once it
+    /// closes its listeners, and the kernel moves it.
+    pub(super) const fn to_wait_for(&self, flows: Flows) -> Flows {
+        if self.stuck { Flows { open: self.at_stake(flows), ..flows } } else { flows }
+    }
+
     /// How many of these would end with it. What waits to be accepted moves to another generation that shares the port.
     pub(super) const fn at_stake(&self, flows: Flows) -> u64 {
         match self.hold {
@@ -199,6 +217,6 @@ impl Generation {
                 | Phase::Standby { .. }
                 | Phase::Parting { .. }
         );
-        replaced && !self.deaf
+        replaced && !self.deaf && !self.stuck
     }
 }

@@ -58,7 +58,10 @@ impl Service {
         let effects = match event {
             Event::Upgrade(plan, origin) => self.begin_upgrade(&plan, origin, now)?,
             Event::Undo(drain) => self.undo(&drain, now)?,
-            Event::Ready(number, hold) => self.promote(number, hold, now),
+            Event::Covers(number, hold) => self.note_cover(number, hold, now),
+            Event::Accepted(number) => self.promote(number, now),
+            Event::Stuck(number) => self.note_stuck(number, now),
+            Event::Lacks(number, what) => self.note_lack(number, what),
             Event::NotYet(number, why) => self.note_obstacle(number, why),
             Event::Failed(number, reason) => self.give_up(number, &reason, now),
             Event::Exited(number) => self.note_exit(number, now),
@@ -95,6 +98,7 @@ impl Service {
                 | Phase::Primary
                 | Phase::Dead => None,
             })
+            .chain(self.next_settled())
             .min()
     }
 

@@ -8,7 +8,7 @@ use crate::{
         table::{Side, Table},
         words,
     },
-    rollout::PortHold,
+    rollout::{Outcome, PortHold},
 };
 
 /// The service on a line, its generations in a table, and what needs saying.
@@ -27,6 +27,12 @@ pub(in crate::cli) fn service(service: &ServiceView, look: Look) -> String {
             let waited = words::count(rollout.waited, "connection", "connections");
             text.push_str(&format!("  waited for {waited} that had not been accepted\n"));
         }
+    }
+    if let Some(setback) = &service.setback {
+        text.push_str(&format!("rollout {}: {}", setback.id, follow::summary(setback)));
+        let why = setback.outcome().and_then(Outcome::reason);
+        text.push_str(&why.map(|why| format!(" ({})", words::line(why))).unwrap_or_default());
+        text.push('\n');
     }
     for warning in warnings(service) {
         text.push_str(&format!("{} {warning}\n", Paint::Warning.on("warning:", look.colour)));

@@ -37,8 +37,8 @@ use crate::{
     },
     places::Places,
     rollout::{
-        DrainPlan, Generation, Kind, ListenerRecord, Origin, Phase, Rollout, RolloutId, Service,
-        Status, Timestamp,
+        DrainPlan, Generation, Kind, ListenerRecord, Origin, Phase, Readiness, Rollout, RolloutId,
+        Service, Status, Timestamp,
     },
     service::{Endpoint, GenerationNumber, ServiceId, ServiceName},
 };
@@ -205,6 +205,7 @@ impl World {
             listeners: records,
             flows: 0,
             deaf: false,
+            stuck: false,
             told: false,
         }))
     }
@@ -275,7 +276,8 @@ fn phase(number: GenerationNumber, steering: &Steering, listens: bool, origin: &
     }
     if number.0 > steering.primary && !listens && *origin != Origin::Found {
         let ready_by = now.after(DrainPlan::READY_TIMEOUT);
-        return Phase::Starting { ready_by, obstacle: None, drain };
+        let (ready, settle) = (Readiness::default(), DrainPlan::SETTLE);
+        return Phase::Starting { ready_by, ready, listens: false, settle, obstacle: None, drain };
     }
     Phase::Clearing {
         until: now.after(drain.queue_timeout),
@@ -304,6 +306,7 @@ fn rollouts(generations: &[Generation], primary: GenerationNumber) -> Vec<Rollou
             to,
             began,
             switched,
+            settled: None,
             ended: None,
             status,
             waited: 0,

@@ -95,6 +95,8 @@ pub(super) fn assemble(
         cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
         count_cost: std::time::Duration::ZERO,
+        probes: std::collections::HashMap::new(),
+        backlogs: std::collections::HashMap::new(),
         moves: std::collections::HashMap::new(),
         unattributed: std::collections::HashSet::new(),
         exit_when_detached: options.exit_when_detached || inherited,
@@ -141,6 +143,7 @@ impl Agent {
         for id in ids {
             let service = self.record(id).service.clone();
             tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
+            self.forget_probes_of(id);
             let seen = self.seen(id)?;
             let effects = self.record_mut(id).service.resume(&seen);
             self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
@@ -189,6 +192,10 @@ impl Agent {
     ) -> Result<(), Problem> {
         let alive = !self.pids_of(generation)?.is_empty();
         match (&known.origin, &known.phase) {
+            (Origin::Found, Phase::Starting { listens: true, .. }) if alive => {
+                self.watch_known(generation, known);
+                self.feed(generation.service, Event::Covers(generation.number, known.hold))?;
+            }
             (Origin::Found, Phase::Starting { .. }) => {
                 let why = "the agent was restarted before it was introduced".to_owned();
                 self.feed(generation.service, Event::Failed(generation.number, why))?;
@@ -207,16 +214,18 @@ impl Agent {
                 }
                 self.looks.insert(generation, std::time::Instant::now());
             }
-            (Origin::Found, _) => {
-                for process in &known.processes {
-                    // One that ended meanwhile is not waited for.
-                    if self.watch_process(generation, *process).is_err() {
-                        tracing::debug!(pid = process.pid.get(), "ended while no agent ran");
-                    }
-                }
-            }
+            (Origin::Found, _) => self.watch_known(generation, known),
         }
         Ok(())
+    }
+
+    fn watch_known(&mut self, generation: GenerationId, known: &Generation) {
+        for process in &known.processes {
+            // One that ended meanwhile is not waited for.
+            if self.watch_process(generation, *process).is_err() {
+                tracing::debug!(pid = process.pid.get(), "ended while no agent ran");
+            }
+        }
     }
 }
 

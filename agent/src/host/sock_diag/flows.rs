@@ -186,7 +186,7 @@ fn dump_once(
 }
 
 /// Nothing for what is no full socket.
-fn connection(socket: RawSocket) -> Option<Connection> {
+pub(super) fn connection(socket: RawSocket) -> Option<Connection> {
     if socket.timer == RawSocket::TIMER_TIME_WAIT {
         return None;
     }

@@ -1,6 +1,7 @@
 //! The histories that matter, one by one. The simulator has the others.
 
 mod leaving;
+mod readiness;
 
 use std::time::Duration;
 
@@ -21,7 +22,12 @@ fn drain(policy: DrainPolicy) -> DrainPlan {
 }
 
 fn plan(policy: DrainPolicy) -> Plan {
-    Plan { ready_timeout: 30 * SECOND, drain: drain(policy) }
+    Plan {
+        ready: Readiness::Listen,
+        ready_timeout: 30 * SECOND,
+        settle: Duration::ZERO,
+        drain: drain(policy),
+    }
 }
 
 const PATIENT: DrainPolicy = DrainPolicy::Patient { idle: None };
@@ -42,6 +48,7 @@ pub(super) fn attached() -> Service {
         listeners: Vec::new(),
         flows: 0,
         deaf: false,
+        stuck: false,
         told: false,
     };
     Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
@@ -74,7 +81,7 @@ fn upgraded(policy: DrainPolicy) -> Service {
         [Effect::Launch(number(2))]
     );
     assert_eq!(
-        apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1)),
+        apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1)),
         [targets(2, &[1])]
     );
     service
@@ -83,7 +90,7 @@ fn upgraded(policy: DrainPolicy) -> Service {
 fn outcome(service: &Service, id: u64) -> Option<&Outcome> {
     match &service.rollout(RolloutId(id))?.status {
         Status::Ended(outcome) => Some(outcome),
-        Status::MakingReady | Status::Draining => None,
+        Status::MakingReady | Status::Settling | Status::Draining => None,
     }
 }
 
@@ -111,7 +118,7 @@ fn upgraded_keeping(policy: DrainPolicy, seconds: u64) -> Service {
     let mut plan = plan(policy);
     plan.drain.keep_old = Duration::from_secs(seconds);
     apply(&mut service, Event::Upgrade(plan, launched()), at(0));
-    apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
     service
 }
 
@@ -133,14 +140,17 @@ fn a_state_of_an_earlier_version_is_read() {
     let mut value = serde_json::to_value(upgraded(PATIENT)).unwrap();
     for generation in value["generations"].as_array_mut().unwrap() {
         let generation = generation.as_object_mut().unwrap();
-        for field in ["flows", "deaf", "told"] {
+        for field in ["flows", "deaf", "stuck", "told"] {
             assert!(generation.remove(field).is_some());
         }
     }
     let clearing = value["generations"][0]["phase"].as_object_mut().unwrap();
+    assert_eq!(clearing.insert("name".into(), "settling".into()), Some("clearing".into()));
     assert!(clearing.remove("keep_until").is_some());
     assert!(clearing["drain"].as_object_mut().unwrap().remove("keep_old").is_some());
-    assert!(value["rollouts"][0].as_object_mut().unwrap().remove("waited").is_some());
+    for field in ["waited", "settled"] {
+        assert!(value["rollouts"][0].as_object_mut().unwrap().remove(field).is_some());
+    }
     assert!(serde_json::from_value::<Service>(value).is_ok());
     let died = serde_json::from_str::<Outcome>(r#"{"outcome":"old_died"}"#).unwrap();
     assert_eq!(died, Outcome::OldDied { flows: 0 });
@@ -196,9 +206,9 @@ fn a_second_upgrade_is_refused_only_while_the_first_is_made_ready() {
         Err(Refusal::RolloutUnderWay(number(2), RolloutId(1)))
     );
     assert_eq!(service, before);
-    apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
     assert_eq!(apply(&mut service, again, at(2)), [Effect::Launch(number(3))]);
-    let effects = apply(&mut service, Event::Ready(number(3), PortHold::Shared), at(3));
+    let effects = apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
     assert_eq!(
         effects,
         [targets(3, &[2, 1])],
@@ -231,7 +241,7 @@ fn a_dead_primary_is_forgotten_when_the_next_generation_takes_over() {
     let mut service = attached();
     apply(&mut service, Event::Exited(number(1)), at(1));
     apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(2));
-    let effects = apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(3));
+    let effects = apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(3));
     assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "nobody is left to drain");
 }
