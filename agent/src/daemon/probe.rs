@@ -167,7 +167,10 @@ impl Agent {
             (probing.stage, probing.begun, probing.next_look) =
                 (Stage::Accepted, now, now + CLOSING);
         }
-        self.switch(generation, Event::Accepted(generation.number))
+        self.switch(generation, Event::Accepted(generation.number))?;
+        // What the server closed already is told by nobody once more.
+        self.look_at_probe(generation);
+        Ok(())
     }
 
     /// Makes a candidate the primary by this event.

@@ -107,8 +107,8 @@ impl Watcher {
         generation: GenerationId,
         probe: Arc<Socket>,
     ) -> io::Result<()> {
-        // Each change once: a connection that was closed stays readable.
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        // Each change once, the end of the handshake too: what was closed stays readable.
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         self.watch(generation, Subject::Probe(probe), flags).map(drop)
     }
 

@@ -13,11 +13,11 @@ use super::{PORT, Scene, outcome};
 /// The new version listens, and accepts nothing: it is refused, and nobody was given to it.
 async fn is_refused(next: &[&str]) -> Result<()> {
     let scene = Scene::new(next)?;
-    let waiting = scene.begin(&["--timeout", "1s"])?;
+    let waiting = scene.begin(&["--timeout", "4s"])?;
     scene.until_second_is(GenerationState::Starting)?;
     let upgrade = waiting.finish()?;
     assert_eq!(upgrade.code, Some(5), "{upgrade:?}");
-    let reason = "it listens, but has accepted nothing within 1s".to_owned();
+    let reason = "it listens, but has accepted nothing within 4s".to_owned();
     assert_eq!(outcome(&upgrade)?, Outcome::NotReady { reason });
     let answers = scene.running.snapshot().generations();
     assert_eq!(answers.keys().collect::<Vec<_>>(), [&1]);
@@ -78,7 +78,15 @@ async fn one_that_accepts_only_who_says_something_is_ready() -> Result<()> {
 
 #[tokio::test]
 async fn one_on_a_port_of_its_own_is_asked_by_the_public_one() -> Result<()> {
-    is_taken(&["--accept-after", "0.3"], &["--user", "nobody"]).await
+    let scene = Scene::new(&["--accept-after", "0.3"])?;
+    let options = ["--user", "nobody", "--wait", "switched", "--drain-idle", "0s"];
+    // One that everybody may run.
+    let mut command = scene.next.command(2)?;
+    "/usr/bin/python3".clone_into(&mut command[0]);
+    scene.stage.agent.run(&tests::agent::upgrade(PORT, &options, &command))?.success()?;
+    let service = scene.stage.agent.service(PORT)?;
+    assert_eq!(stage::generations(&service)[&2].hold, PortHold::Moved);
+    scene.is_replaced().await
 }
 
 #[tokio::test]

@@ -70,6 +70,8 @@ pub(super) struct World {
     pub(super) forgotten: BTreeSet<GenerationNumber>,
     /// Those that steering led to at some time, until it was told to forget one that is to end.
     pub(super) promised: BTreeSet<GenerationNumber>,
+    /// Those that were the primary at some time.
+    pub(super) served: BTreeSet<GenerationNumber>,
     /// Until when a replaced generation is to be there to go back to, and for whom.
     pub(super) kept: BTreeMap<GenerationNumber, (GenerationNumber, Timestamp)>,
     /// What was seen by the last look at a generation.
@@ -167,6 +169,7 @@ impl World {
             return broken(format!("{} is steered to, though it was told to end", targets.primary));
         }
         self.judge_candidate(targets.primary)?;
+        self.served.insert(targets.primary);
         self.steering = Some(targets);
         let order: Vec<_> = self.order().collect();
         self.promised.retain(|number| order.contains(number) || !leaves(*number));
@@ -184,7 +187,7 @@ impl World {
 
     /// A generation that has shown nothing gets no new connection that another one could take.
     fn judge_candidate(&self, number: GenerationNumber) -> Result<(), Halt> {
-        let new = !self.promised.contains(&number);
+        let new = !self.served.contains(&number);
         let proved = self.servers.get(&number).is_none_or(|it| it.proved || it.need_not_prove);
         let serving = self.steering.as_ref().filter(|it| self.reachable(it.primary));
         match serving {
