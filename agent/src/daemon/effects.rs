@@ -73,7 +73,12 @@ impl Agent {
                 let steering = Steering { probe_generation, probe_port, ..steering(targets) };
                 change(Step::Steer, || Ok(self.datapath.steer(id, &steering)?))
             }
-            Effect::Probe(number) => self.probe(of(*number)),
+            // One that fails is looked at again, and keeps no other effect waiting.
+            Effect::Probe(number) => {
+                let probed = self.probe(of(*number));
+                self.note_look(of(*number), probed);
+                Ok(())
+            }
             Effect::Signal(number, signal) => {
                 self.signal(of(*number), *signal)?;
                 // If this cannot be written down, repeating the signal would only make it worse.
