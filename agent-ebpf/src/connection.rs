@@ -18,6 +18,9 @@ pub(crate) struct Connection {
     client: u32,
     /// Hash of address and port: spreads connections over the listeners of one generation.
     spread: u32,
+    remote_port: u16,
+    /// Whether both ends have the same address.
+    same_address: bool,
 }
 
 /// Who takes a connection.
@@ -28,6 +31,10 @@ pub(crate) enum Taker {
     Fallback { meant: GenerationKey, taker: GenerationKey },
     /// One that only the kernel's own lookup reaches.
     Plain,
+    /// The candidate: it is a probe.
+    Candidate,
+    /// Nobody may: it is a probe, and the candidate has no listener for it.
+    Refused,
     /// Nobody that we know.
     Nobody,
 }
@@ -41,12 +48,15 @@ impl Connection {
             local: EndpointKey::ipv4(protocol, local.0, local.1),
             client,
             spread: mix(client, u32::from(remote.1)),
+            remote_port: remote.1,
+            same_address: local.0 == remote.0,
         }
     }
 
     /// As [`Self::ipv4`]; an IPv4-mapped address is the IPv4 one.
     #[inline(always)]
     pub(crate) fn ipv6(protocol: u8, local: ([u32; 4], u16), remote: ([u32; 4], u16)) -> Self {
+        let same_address = local.0 == remote.0;
         let local = EndpointKey::ipv6(protocol, local.0, local.1);
         let address = remote.0;
         let client = if local.is_ipv4() {
@@ -54,7 +64,8 @@ impl Connection {
         } else {
             mix(mix(mix(address[0], address[1]), address[2]), address[3])
         };
-        Self { local, client, spread: mix(client, u32::from(remote.1)) }
+        let spread = mix(client, u32::from(remote.1));
+        Self { local, client, spread, remote_port: remote.1, same_address }
     }
 
     /// The endpoint that the client connected to, if it is ours.
@@ -79,6 +90,12 @@ impl Connection {
         let Some(steering) = (unsafe { SERVICES.get(endpoint.service) }) else {
             return Taker::Nobody;
         };
+        if steering.is_probe(self.remote_port, self.same_address) {
+            return match self.reach(endpoint, steering.probe_generation, &take) {
+                Reach::Taken => Taker::Candidate,
+                Reach::Plain | Reach::NoListener => Taker::Refused,
+            };
+        }
         let key = |generation| GenerationKey { service: endpoint.service, generation };
         // Nearly all connections end here. Where no listener is left, the walk says whose turn it is.
         if let Some(set) = steering.at_hand(endpoint.endpoint, self.client)

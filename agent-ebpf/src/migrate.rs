@@ -7,7 +7,11 @@ use agent_ebpf::{
 };
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, bpf_sock, sk_action::SK_PASS},
+    bindings::{
+        bpf_hdr_start_off::BPF_HDR_START_NET,
+        bpf_sock,
+        sk_action::{self, SK_DROP, SK_PASS},
+    },
     helpers::generated::{
         bpf_sk_select_reuseport, bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
     },
@@ -36,31 +40,44 @@ pub(crate) fn migrate(ctx: SkReuseportContext) -> u32 {
     // SAFETY: the kernel passes a valid context; the field is read once and as it is declared.
     let migrating =
         unsafe { core::ptr::read_volatile(&raw const (*ctx.md).__bindgen_anon_4.migrating_sk) };
-    if migrating.is_null() {
-        select(&ctx);
-    } else {
-        move_connection(&ctx, migrating);
-    }
-    SK_PASS
-}
-
-#[inline(always)]
-fn select(ctx: &SkReuseportContext) {
-    if let Some(connection) = of_packet(ctx)
-        && let Some(endpoint) = connection.endpoint()
-    {
-        connection.offer(endpoint, |slot| take(ctx, slot));
+    let connection = if migrating.is_null() { of_packet(&ctx) } else { of_socket(migrating) };
+    match connection {
+        Some(connection) if migrating.is_null() => select(&ctx, &connection),
+        Some(connection) => move_connection(&ctx, &connection),
+        None => SK_PASS,
     }
 }
 
 #[inline(always)]
-fn move_connection(ctx: &SkReuseportContext, migrating: *const bpf_sock) {
-    let Some(connection) = of_socket(migrating) else { return };
-    let Some(endpoint) = connection.endpoint() else { return };
-    let Some(counts) = counts_of_service(endpoint.service) else { return };
-    match connection.offer(endpoint, |slot| take(ctx, slot)) {
+fn select(ctx: &SkReuseportContext, connection: &Connection) -> sk_action::Type {
+    let Some(endpoint) = connection.endpoint() else { return SK_PASS };
+    verdict(&connection.offer(endpoint, |slot| take(ctx, slot)))
+}
+
+#[inline(always)]
+fn move_connection(ctx: &SkReuseportContext, connection: &Connection) -> sk_action::Type {
+    let Some(endpoint) = connection.endpoint() else { return SK_PASS };
+    let Some(counts) = counts_of_service(endpoint.service) else { return SK_PASS };
+    let taker = connection.offer(endpoint, |slot| take(ctx, slot));
+    match taker {
         Taker::Meant(taker) | Taker::Fallback { taker, .. } => note_move(taker, counts),
         Taker::Plain | Taker::Nobody => counts.stranded += 1,
+        Taker::Candidate | Taker::Refused => {}
+    }
+    verdict(&taker)
+}
+
+/// Where nothing was selected the kernel picks a listener of the group, which a probe must not get: it would be another
+/// generation's.
+#[inline(always)]
+const fn verdict(taker: &Taker) -> sk_action::Type {
+    match taker {
+        Taker::Refused => SK_DROP,
+        Taker::Meant(_)
+        | Taker::Fallback { .. }
+        | Taker::Plain
+        | Taker::Candidate
+        | Taker::Nobody => SK_PASS,
     }
 }
 

@@ -4,7 +4,10 @@ use agent_ebpf::{
     endpoint::Endpoint, event::FALLBACK_USED, flow::GenerationKey, steering::SteerCounts,
 };
 use aya_ebpf::{
-    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE, sk_action::SK_PASS},
+    bindings::{
+        BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_LOOKUP_F_REPLACE,
+        sk_action::{self, SK_DROP, SK_PASS},
+    },
     macros::sk_lookup,
     programs::SkLookupContext,
 };
@@ -18,13 +21,14 @@ use crate::{
 
 /// Runs for each packet that has no connection yet: a SYN, or the acknowledgement of a SYN cookie.
 ///
-/// Fails open: whatever is not ours, or cannot be assigned, goes on to the kernel's own lookup.
+/// Fails open: whatever is not ours, or cannot be assigned, goes on to the kernel's own lookup. But for a probe: it tells
+/// something of the candidate only if nobody else can answer it.
 #[sk_lookup]
 pub(crate) fn steer(ctx: SkLookupContext) -> u32 {
     if let Some(connection) = read(&ctx)
         && let Some(endpoint) = connection.endpoint()
     {
-        steer_to_endpoint(&ctx, &connection, endpoint);
+        return steer_to_endpoint(&ctx, &connection, endpoint);
     }
     SK_PASS
 }
@@ -64,8 +68,12 @@ fn read(ctx: &SkLookupContext) -> Option<Connection> {
 }
 
 #[inline(always)]
-fn steer_to_endpoint(ctx: &SkLookupContext, connection: &Connection, endpoint: &Endpoint) {
-    let Some(counts) = counts_of_service(endpoint.service) else { return };
+fn steer_to_endpoint(
+    ctx: &SkLookupContext,
+    connection: &Connection,
+    endpoint: &Endpoint,
+) -> sk_action::Type {
+    let Some(counts) = counts_of_service(endpoint.service) else { return SK_PASS };
     // Without the first the kernel would choose again among all generations that share the port; without the second it
     // refuses our choice (`EEXIST`) where another program of this network namespace has chosen before us.
     let flags = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT | BPF_SK_LOOKUP_F_REPLACE);
@@ -75,7 +83,10 @@ fn steer_to_endpoint(ctx: &SkLookupContext, connection: &Connection, endpoint: &
         Taker::Fallback { meant, .. } => fall_back(ctx, meant, counts),
         Taker::Plain => counts.plain += 1,
         Taker::Nobody => counts.unreached += 1,
+        Taker::Candidate => {}
+        Taker::Refused => return SK_DROP,
     }
+    SK_PASS
 }
 
 /// Counts a connection that went elsewhere, and tells the agent at most once a second.

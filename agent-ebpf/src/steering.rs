@@ -36,6 +36,10 @@ pub struct Steering {
     pub share: u32,
     /// Makes the set of clients that the candidate gets a different one in each rollout.
     pub salt: u32,
+    /// Gets the probes and nothing else, or [`NO_GENERATION`].
+    pub probe_generation: u32,
+    /// The port that probes come from; zero while there are none.
+    pub probe_port: u32,
     /// Live generations to fall back to, in this order.
     pub standbys: [u32; MAX_STANDBYS],
     /// A copy of the primary's entries in `LISTENER_SETS`, by the endpoint's number, which saves nearly every connection a
@@ -58,6 +62,13 @@ impl Steering {
             _ if rank < MAX_RANKS => self.standbys[rank - 2],
             _ => NO_GENERATION,
         }
+    }
+
+    /// Whether a connection is a probe: it comes from the port that the agent has to itself, and from the very address that it
+    /// goes to. From the wire no such packet arrives: the kernel drops those that claim to come from its own address.
+    #[inline(always)]
+    pub const fn is_probe(&self, remote_port: u16, same_address: bool) -> bool {
+        self.probe_port != 0 && self.probe_port == remote_port as u32 && same_address
     }
 
     /// The listeners of the generation that takes this client's connections, if they are at hand: without one in
@@ -142,7 +153,7 @@ pub const fn mix(value: u32, salt: u32) -> u32 {
     hash ^ (hash >> 16)
 }
 
-const _: () = assert!(size_of::<Steering>() == 80);
+const _: () = assert!(size_of::<Steering>() == 88);
 const _: () = assert!(size_of::<ListenerSetKey>() == 12);
 const _: () = assert!(size_of::<ListenerSet>() == 8);
 const _: () = assert!(size_of::<SteerCounts>() == 64);
@@ -156,6 +167,8 @@ mod tests {
         candidate: 2,
         share: FULL_SHARE / 4,
         salt: 7,
+        probe_generation: 4,
+        probe_port: 50_000,
         standbys: [3, 0, 0, 0, 0, 0, 0, 0],
         primary_sets: [
             ListenerSet { first: 5, count: 2 },
@@ -200,6 +213,15 @@ mod tests {
             // A plain one, one that is not there, and one that there is no place for.
             assert_eq!([1, 2, 99].map(|endpoint| STEERING.at_hand(endpoint, client)), [None; 3]);
         }
+    }
+
+    #[test]
+    fn only_the_agents_own_port_at_the_same_address_is_a_probe() {
+        assert!(STEERING.is_probe(50_000, true));
+        assert!(!STEERING.is_probe(50_000, false));
+        assert!(!STEERING.is_probe(50_001, true));
+        let none = Steering { probe_port: 0, ..STEERING };
+        assert!(!none.is_probe(0, true), "port 0 is nobody's");
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn what_is_queued_is_waited_for_and_counted_and_stays_where_it_is_when_the_new_o
     let service = stage.until("the queue to be waited for", PORT, |service| {
         service.rollouts.iter().any(|rollout| rollout.waited == 3)
     })?;
-    assert_eq!(service.generations[0].state, GenerationState::Settling);
+    assert_eq!(service.generations[0].state, GenerationState::Clearing);
     Handle::open(stage::generations(&service)[&2].pids[0])?.kill()?;
     queued.push(stage.connect(server.address())?);
     send(first.pid(), Signal::SIGCONT)?;

@@ -24,7 +24,7 @@ const LOCALHOSTS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// It is frozen, with connections in its queue.
-    Settling,
+    Clearing,
     /// It has an open connection.
     Draining,
     /// It is kept after that.
@@ -57,7 +57,7 @@ impl Switched {
         let to = SocketAddr::new(address, PORT);
         let mut open = None;
         let mut queue = Vec::new();
-        if phase == Phase::Settling {
+        if phase == Phase::Clearing {
             send(&[first.pid()], Signal::SIGSTOP)?;
             queue = connect(&stage, to)?;
         } else {
@@ -74,7 +74,7 @@ impl Switched {
             open = None;
         }
         let state = match phase {
-            Phase::Settling => GenerationState::Settling,
+            Phase::Clearing => GenerationState::Clearing,
             Phase::Draining => GenerationState::Draining,
             Phase::Standby => GenerationState::Standby,
         };
@@ -141,9 +141,9 @@ fn nobody_is_lost(address: IpAddr, phase: Phase, victim: Victim) -> Result<()> {
     drop((queued, switched.open.take()));
     let upgrade = switched.upgrade.finish()?;
     let expected = match (phase, victim) {
-        (Phase::Standby, _) | (Phase::Settling, Victim::Old) => 0,
+        (Phase::Standby, _) | (Phase::Clearing, Victim::Old) => 0,
         (Phase::Draining, Victim::Old) => 6,
-        (Phase::Settling | Phase::Draining, Victim::New) => 8,
+        (Phase::Clearing | Phase::Draining, Victim::New) => 8,
     };
     assert_eq!(upgrade.code, Some(expected), "{address} {phase:?} {victim:?}: {upgrade:?}");
     let service = switched.stage.until_steady(PORT)?;
@@ -155,7 +155,7 @@ fn nobody_is_lost(address: IpAddr, phase: Phase, victim: Victim) -> Result<()> {
 #[test]
 fn whoever_is_killed_in_whatever_phase_nobody_is_lost() -> Result<()> {
     for address in LOCALHOSTS {
-        for phase in [Phase::Settling, Phase::Draining, Phase::Standby] {
+        for phase in [Phase::Clearing, Phase::Draining, Phase::Standby] {
             for victim in [Victim::Old, Victim::New] {
                 nobody_is_lost(address, phase, victim)?;
             }
@@ -168,7 +168,7 @@ fn whoever_is_killed_in_whatever_phase_nobody_is_lost() -> Result<()> {
 fn without_the_program_that_moves_them_the_queue_of_whoever_is_killed_is_lost() -> Result<()> {
     for address in LOCALHOSTS {
         let cases = [
-            (Phase::Settling, Victim::Old),
+            (Phase::Clearing, Victim::Old),
             (Phase::Draining, Victim::New),
             (Phase::Standby, Victim::New),
         ];

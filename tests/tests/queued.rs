@@ -168,8 +168,8 @@ fn the_old_generation_is_not_told_to_end_while_a_handshake_with_it_is_half_open(
         let (stage, _first) = Stage::attached(&server)?;
         let (losing, mut client) = half_open(&stage, address)?;
         stage.switch(&server, 2, &[])?;
-        let settling = stage.agent.service(PORT)?;
-        assert_eq!(stage::generations(&settling)[&1].state, GenerationState::Settling);
+        let clearing = stage.agent.service(PORT)?;
+        assert_eq!(stage::generations(&clearing)[&1].state, GenerationState::Clearing);
         assert_eq!(complete(losing, &mut client)?, 1, "{address}");
         drop(client);
         stage.until_steady(PORT)?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     host::context::Limit,
-    rollout::DrainPolicy,
+    rollout::{DrainPlan, DrainPolicy, Readiness},
     service::{GenerationNumber, ServiceName},
 };
 
@@ -33,8 +33,14 @@ pub struct AttachRequest {
 pub struct UpgradeRequest {
     /// What it is.
     pub new: NewGeneration,
-    /// How long it may take until it listens.
+    /// What shows that it works.
+    #[serde(default)]
+    pub ready: Readiness,
+    /// How long it may take until then.
     pub ready_timeout: Duration,
+    /// How long after the switch it has to prove itself.
+    #[serde(default = "default_settle")]
+    pub settle: Duration,
     /// How the replaced generation leaves.
     pub drain: DrainRequest,
     /// Refuse if another generation is the primary.
@@ -49,6 +55,10 @@ pub struct UpgradeRequest {
     /// Asked again under the same number, it is not begun again.
     #[serde(default)]
     pub request: Option<RequestId>,
+}
+
+const fn default_settle() -> Duration {
+    DrainPlan::SETTLE
 }
 
 /// What the asker calls a request: whatever differs from all other requests.

@@ -65,6 +65,9 @@ pub struct ServiceView {
     pub generations: Vec<GenerationView>,
     /// The rollouts under way, oldest first.
     pub rollouts: Vec<RolloutView>,
+    /// The last rollout, if the new generation did not stay.
+    #[serde(default)]
+    pub setback: Option<RolloutView>,
     /// What is wrong around the agent, and so with every service.
     #[serde(default)]
     pub troubles: Vec<String>,
@@ -131,7 +134,7 @@ pub enum GenerationState {
     /// Died with nobody to take over.
     Dead,
     /// Replaced; its kernel queues are waited for.
-    Settling,
+    Clearing,
     /// Replaced; its flows are waited for.
     Draining,
     /// Drained; kept to fall back to.
@@ -151,7 +154,7 @@ impl GenerationState {
             Self::Starting => "starting",
             Self::Primary => "primary",
             Self::Dead => "dead",
-            Self::Settling => "settling",
+            Self::Clearing => "clearing",
             Self::Draining => "draining",
             Self::Standby => "standby",
             Self::Parting => "parting",
@@ -193,6 +196,12 @@ pub struct RolloutView {
     pub switched_after_seconds: Option<f64>,
     /// Seconds from its begin to its end.
     pub ended_after_seconds: Option<f64>,
+    /// Whether the new generation, which is not ready yet, listens.
+    #[serde(default)]
+    pub listens: bool,
+    /// Seconds that the new generation has left to prove itself.
+    #[serde(default)]
+    pub settling_seconds: Option<f64>,
     /// Open flows of the replaced generation.
     pub flows_left: Option<u64>,
     /// How long all of them have been idle at least, in seconds.
@@ -217,7 +226,7 @@ impl RolloutView {
     pub const fn outcome(&self) -> Option<&Outcome> {
         match &self.status {
             Status::Ended(outcome) => Some(outcome),
-            Status::MakingReady | Status::Draining => None,
+            Status::MakingReady | Status::Settling | Status::Draining => None,
         }
     }
 }
@@ -371,8 +380,10 @@ pub enum EventKind {
     Launched,
     /// New connections go to another generation.
     Switched,
-    /// A replaced generation's kernel queues are empty, or their time is up.
+    /// A new generation has proved itself.
     Settled,
+    /// A replaced generation's kernel queues are empty, or their time is up.
+    Cleared,
     /// A replaced generation has drained, and is kept to fall back to.
     Kept,
     /// Addresses were taken up that the primary serves too, or given up that it does not.

@@ -61,6 +61,7 @@ impl Answer for EventView {
             | EventKind::Detached
             | EventKind::Launched
             | EventKind::Settled
+            | EventKind::Cleared
             | EventKind::Kept
             | EventKind::EndpointsChanged
             | EventKind::Moved
@@ -79,6 +80,7 @@ const fn word(kind: EventKind) -> &'static str {
         EventKind::Launched => "launched",
         EventKind::Switched => "switched",
         EventKind::Settled => "settled",
+        EventKind::Cleared => "cleared",
         EventKind::Kept => "kept",
         EventKind::EndpointsChanged => "endpoints",
         EventKind::Moved => "moved",

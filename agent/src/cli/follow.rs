@@ -110,9 +110,12 @@ impl Drop for Connected<'_> {
 fn has_reached(view: &RolloutView, until: Wait) -> bool {
     match (&view.status, until) {
         (Status::Ended(_), _) => true,
-        (Status::MakingReady, _) | (Status::Draining, Wait::Drained) => false,
+        (Status::MakingReady, _)
+        | (Status::Settling, Wait::Settled | Wait::Drained)
+        | (Status::Draining, Wait::Drained) => false,
         // A generation that is ready gets the new connections at once.
-        (Status::Draining, Wait::Ready | Wait::Switched) => true,
+        (Status::Settling | Status::Draining, Wait::Ready | Wait::Switched)
+        | (Status::Draining, Wait::Settled) => true,
     }
 }
 
@@ -185,8 +188,19 @@ pub(super) fn summary(view: &RolloutView) -> String {
         Kind::Restart => "started anew by somebody else",
     };
     match &view.status {
+        Status::MakingReady if view.listens => {
+            format!("{service} is being {done}: generation {to} listens, and has not accepted yet")
+        }
         Status::MakingReady => {
             format!("{service} is being {done}: generation {to} does not listen yet")
+        }
+        Status::Settling => {
+            let left = view.settling_seconds.map(words::span);
+            let left = left.map(|left| format!(" for {left} more")).unwrap_or_default();
+            format!(
+                "{service} {done}: generation {to} takes all new connections, and has to prove itself{left}; \
+                 generation {from} is there to go back to"
+            )
         }
         Status::Draining => format!(
             "{service} {done}: generation {to} takes all new connections, generation {from} drains"
@@ -290,7 +304,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_rollout_is_followed_across_a_restart_of_the_agent() {
-        let [ready, draining, completed, ..] = &samples::rollouts()[..] else { panic!("too few") };
+        let [ready, _, draining, completed, ..] = &samples::rollouts()[..] else {
+            panic!("too few")
+        };
         let same = |view: &RolloutView| RolloutView { id: ready.id, ..view.clone() };
         let (draining, completed) = (same(draining), same(completed));
         let agent = Stub::with(vec![
@@ -307,7 +323,9 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_is_read_than_was_waited_for() {
-        let [ready, draining, completed, ..] = &samples::rollouts()[..] else { panic!("too few") };
+        let [ready, _, draining, completed, ..] = &samples::rollouts()[..] else {
+            panic!("too few")
+        };
         let agent = Stub::with(vec![events(&[ready.clone(), draining.clone(), completed.clone()])]);
         let mut progress = Progress::Lines { last: String::new() };
         let end = watch(&agent.client, ready.clone(), Wait::Switched, &mut progress).await.unwrap();
@@ -329,7 +347,9 @@ mod tests {
         for view in samples::rollouts() {
             let ended = view.outcome().is_some();
             assert_eq!(has_reached(&view, Wait::Drained), ended);
-            let switched = ended || view.status == Status::Draining;
+            let settled = ended || view.status == Status::Draining;
+            let switched = settled || view.status == Status::Settling;
+            assert_eq!(has_reached(&view, Wait::Settled), settled);
             assert_eq!(has_reached(&view, Wait::Switched), switched);
             assert_eq!(has_reached(&view, Wait::Ready), switched);
         }

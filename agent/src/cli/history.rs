@@ -85,6 +85,7 @@ const fn kind(rollout: &RolloutView) -> &'static str {
 fn outcome(rollout: &RolloutView) -> String {
     match &rollout.status {
         Status::MakingReady => "(making ready)".to_owned(),
+        Status::Settling => "(settling)".to_owned(),
         Status::Draining => "(draining)".to_owned(),
         Status::Ended(Outcome::Completed) => "completed".to_owned(),
         Status::Ended(Outcome::DeadlinePassed { flows_left }) => {

@@ -64,6 +64,9 @@ impl Drop for Progress {
 /// With all that moves.
 fn moving(view: &RolloutView) -> String {
     let mut text = standing(view);
+    if let Some(left) = view.settling_seconds {
+        text.push_str(&format!(" for {}", words::span(left)));
+    }
     if view.status == Status::Draining {
         if let Some(idle) = view.idle_seconds {
             text.push_str(&format!(", idle {}", words::span(idle)));
@@ -79,7 +82,11 @@ fn moving(view: &RolloutView) -> String {
 fn standing(view: &RolloutView) -> String {
     let RolloutView { from, to, flows_left, .. } = view;
     let doing = match &view.status {
+        Status::MakingReady if view.listens => "waiting until it accepts".to_owned(),
         Status::MakingReady => "waiting until it listens".to_owned(),
+        Status::Settling => {
+            format!("takes all new connections, generation {from} is there to go back to")
+        }
         Status::Draining => match flows_left {
             Some(flows) => {
                 format!(
@@ -116,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_line_is_told_once_however_often_its_times_change() {
-        let mut draining = samples::rollouts().remove(1);
+        let mut draining = samples::rollouts().remove(2);
         let before = standing(&draining);
         draining.idle_seconds = Some(99.0);
         draining.deadline_seconds = Some(1.0);

@@ -47,6 +47,7 @@ pub(super) fn rollouts() -> Vec<RolloutView> {
     let ended = |outcome| Status::Ended(outcome);
     [
         Status::MakingReady,
+        Status::Settling,
         Status::Draining,
         ended(Outcome::Completed),
         ended(Outcome::DeadlinePassed { flows_left: 3 }),
@@ -64,6 +65,7 @@ pub(super) fn rollouts() -> Vec<RolloutView> {
 }
 
 fn rollout(id: u64, status: Status) -> RolloutView {
+    let settling = status == Status::Settling;
     let draining = status == Status::Draining;
     let is_over = matches!(status, Status::Ended(_));
     let failed = matches!(status, Status::Ended(Outcome::NotReady { .. }));
@@ -71,18 +73,20 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         schema: SCHEMA,
         service: name("web"),
         id: RolloutId(id),
-        kind: if id == 5 { Kind::Undo } else { Kind::Upgrade },
+        kind: if id == 6 { Kind::Undo } else { Kind::Upgrade },
         from: GenerationNumber(1),
         to: GenerationNumber(2),
         began_unix_ms: 1_700_000_000_000,
-        switched_after_seconds: (draining || is_over && !failed).then_some(0.75),
+        switched_after_seconds: (settling || draining || is_over && !failed).then_some(0.75),
         ended_after_seconds: is_over.then_some(95.0),
+        listens: status == Status::MakingReady,
+        settling_seconds: settling.then_some(2.0),
         flows_left: draining.then_some(37),
         idle_seconds: draining.then_some(4.0),
         deadline_seconds: draining.then_some(3590.0),
         waited: if draining { 12 } else { 0 },
         // The last one: the others let the old generation go.
-        standby_seconds: (id == 10).then_some(600.0),
+        standby_seconds: (id == 11).then_some(600.0),
         serving: None,
         output: if failed { vec!["cannot open config".into()] } else { Vec::new() },
         status,
@@ -103,6 +107,7 @@ pub(super) fn services() -> Services {
         stranded: 0,
         generations,
         rollouts: Vec::new(),
+        setback: None,
         troubles: Vec::new(),
         serving: (state == ServiceState::Degraded).then_some(Serving::Nobody),
     };

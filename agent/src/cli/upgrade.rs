@@ -4,7 +4,7 @@ use std::{env, path::Path};
 
 use super::{
     Context,
-    arguments::{LaunchOptions, Namespaces, NewServer, UpgradeArguments},
+    arguments::{LaunchOptions, Namespaces, NewServer, Ready, UpgradeArguments},
     drain, follow,
     output::{Answer, Look},
     persist, program, words,
@@ -15,6 +15,7 @@ use crate::{
         UpgradeRequest,
     },
     exit::ExitCode,
+    rollout::Readiness,
     service::GenerationNumber,
 };
 
@@ -44,7 +45,9 @@ fn request(arguments: &UpgradeArguments, here: &Path) -> Result<UpgradeRequest, 
         service: _,
         new,
         wait: _,
+        ready,
         timeout,
+        settle,
         if_generation,
         also,
         dry_run,
@@ -53,7 +56,12 @@ fn request(arguments: &UpgradeArguments, here: &Path) -> Result<UpgradeRequest, 
     } = arguments;
     Ok(UpgradeRequest {
         new: new_generation(new, launch, here)?,
+        ready: match ready {
+            Ready::Listen => Readiness::Listen,
+            Ready::Accept => Readiness::Accept,
+        },
         ready_timeout: *timeout,
+        settle: *settle,
         drain: drain::request(drain),
         if_generation: if_generation.map(GenerationNumber),
         also: *also,
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_typed_is_what_is_asked_for() {
-        let typed = "--timeout 5s --drain graceful --drain-signal QUIT --drain-timeout 30m --if-generation 3 \
+        let typed = "--ready listen --timeout 5s --settle 1s --drain graceful --drain-signal QUIT --drain-timeout 30m --if-generation 3 \
                      --user www --group 33 --cwd data --env A=1 --env B=2 --clear-env --limit nofile=4096 --namespaces agent \
                      -- ./sh -c exit";
         let request = asked(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();

@@ -18,7 +18,9 @@ use super::{
     journal::Journal,
     message::{Inbox, LastAnswer, Message, Reply, Request},
     presence::Presence,
+    probe::Probing,
     queued::Moves,
+    settling::Backlog,
     state_file::Record,
     step::{Step, change},
     troubles::{Trouble, Troubles},
@@ -80,6 +82,10 @@ pub(super) struct Agent {
     pub(super) flows: HashMap<GenerationId, Flows>,
     /// How long the last count of flows took.
     pub(super) count_cost: Duration,
+    /// Candidates that are asked to accept.
+    pub(super) probes: HashMap<GenerationId, Probing>,
+    /// What waits for primaries that have to prove themselves.
+    pub(super) backlogs: HashMap<GenerationId, Backlog>,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
     /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
@@ -135,6 +141,7 @@ impl Agent {
             Message::ProcessEnded(generation, ending) => {
                 self.note_process_ended(generation, ending);
             }
+            Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
             Message::Removed => self.mend(),
             Message::Stop => {}
@@ -309,7 +316,14 @@ impl Agent {
         let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
         let trouble = self.troubles.retry();
         let looks = self.looks.values().chain(self.strangers.values()).copied();
-        deadlines.chain(looks).chain(self.next_nudge()).chain(retry).chain(trouble).min()
+        let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
+        deadlines
+            .chain(looks)
+            .chain(asked)
+            .chain(self.next_nudge())
+            .chain(retry)
+            .chain(trouble)
+            .min()
     }
 
     fn keep_time(&mut self) {
@@ -324,6 +338,8 @@ impl Agent {
         }
         self.look_where_due();
         self.look_for_successors_where_due();
+        self.look_at_probes_where_due();
+        self.look_at_backlogs_where_due();
         self.nudge_where_due();
         self.retry_where_due();
         self.finish_effects();

@@ -1,6 +1,6 @@
 //! Takes charge of a port that a server serves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     agent::{Agent, unchanged},
@@ -42,17 +42,10 @@ impl Agent {
         self.refuse_other_agent(&endpoints)?;
         let hold = found::hold(&server.listeners, |listener| listener.port);
         let first = Generation {
-            number: GenerationNumber(1),
-            phase: Phase::Primary,
-            origin: Origin::Found,
             hold,
-            since: clock::now(),
             processes: server.processes.clone(),
             listeners: found::records(&server.listeners, |listener| listener.port),
-            former_ports: BTreeSet::new(),
-            flows: 0,
-            deaf: false,
-            told: false,
+            ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
         };
         let context = Context::of(root)?;
         let origin_cgroup = self
@@ -191,6 +184,7 @@ impl Agent {
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
+        self.datapath.count_flows_of(generation)?;
         // A second look finds those that became established while the first one was made.
         for _look in 0..2 {
             self.attribute_flows(id)?;
@@ -200,7 +194,7 @@ impl Agent {
             self.execute(id, &Effect::Steer(targets))?;
         }
         self.set_endpoints()?;
-        self.remember_mark(generation, &server.listeners);
+        self.remember_mark(generation);
         self.guard_queues(id);
         self.record_mut(id).unfinished = None;
         self.save_or_owe();

@@ -34,7 +34,7 @@ impl Agent {
                     format!("the pins were not usable ({what}): built anew from the state");
                 self.journal.note(&name, None, EventKind::Warning, message);
             }
-            settle_again(&mut self.record_mut(*id).service, clock::now());
+            clear_again(&mut self.record_mut(*id).service, clock::now());
         }
         self.set_endpoints()?;
         for id in &ids {
@@ -75,7 +75,9 @@ impl Agent {
         }
         for generation in &record.service.generations {
             let key = GenerationId { service: id, number: generation.number };
-            self.datapath.count_flows_of(key)?;
+            if !matches!(generation.phase, Phase::Starting { .. }) {
+                self.datapath.count_flows_of(key)?;
+            }
             if matches!(generation.origin, Origin::Launched { .. }) {
                 let rule = self.bind_rule(key, record.context.uid)?;
                 change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(key, rule)?))?;
@@ -134,10 +136,10 @@ fn public_port(service: &Service, generation: &Generation, cookie: u64, bound: u
 
 /// While nothing steered, a replaced generation may have got new connections again: its queues are waited for once more, and
 /// its flows as long as was asked for.
-fn settle_again(service: &mut Service, now: Timestamp) {
+fn clear_again(service: &mut Service, now: Timestamp) {
     for generation in &mut service.generations {
         let (drain, keep_until) = match &generation.phase {
-            Phase::Settling { drain, keep_until, .. }
+            Phase::Clearing { drain, keep_until, .. }
             | Phase::Draining { drain, keep_until, .. } => (drain.clone(), *keep_until),
             Phase::Standby { drain, until } => (drain.clone(), *until),
             Phase::Parting { drain, .. } => (drain.clone(), Timestamp::default()),
@@ -148,6 +150,6 @@ fn settle_again(service: &mut Service, now: Timestamp) {
             | Phase::Stopping { .. } => continue,
         };
         let until = now.after(drain.queue_timeout);
-        generation.phase = Phase::Settling { until, keep_until, drain };
+        generation.phase = Phase::Clearing { until, keep_until, drain };
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
-    rollout::{self, Effect, Origin, Phase, Service, Targets},
+    rollout::{self, Effect, Origin, Phase, Service, Status, Targets},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -68,7 +68,16 @@ impl Agent {
         match effect {
             Effect::Launch(number) => self.launch(of(*number)),
             Effect::Steer(targets) => {
-                change(Step::Steer, || Ok(self.datapath.steer(id, &steering(targets))?))
+                let (probe_generation, probe_port) = self.probe_of(id).unwrap_or_default();
+                let probe_port = u32::from(probe_port);
+                let steering = Steering { probe_generation, probe_port, ..steering(targets) };
+                change(Step::Steer, || Ok(self.datapath.steer(id, &steering)?))
+            }
+            // One that fails is looked at again, and keeps no other effect waiting.
+            Effect::Probe(number) => {
+                let probed = self.probe(of(*number));
+                self.note_look(of(*number), probed);
+                Ok(())
             }
             Effect::Signal(number, signal) => {
                 self.signal(of(*number), *signal)?;
@@ -99,6 +108,7 @@ impl Agent {
         self.flows.remove(&generation);
         self.told.remove(&generation);
         self.launches.remove(&generation);
+        self.end_probe(generation);
         self.moot(Trouble::Look(generation));
         self.moot(Trouble::Flows(generation));
         let former = self.former_groups.get(&generation).cloned();
@@ -155,11 +165,15 @@ impl Agent {
                 }
                 Phase::Starting { .. }
                 | Phase::Dead
-                | Phase::Settling { .. }
+                | Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
                 | Phase::Finishing { .. }
                 | Phase::Stopping { .. } => {}
+            }
+            // Nobody asks one that was given up.
+            if generation.phase != Phase::Primary {
+                self.end_probe(key);
             }
             if let Some((kind, message)) = transition(number, &generation.phase) {
                 self.journal.note(&name, Some(number), kind, message);
@@ -173,8 +187,15 @@ impl Agent {
                 format!("generation {} is gone", gone.number),
             );
         }
-        for rollout in after.rollouts.iter().filter(|it| it.is_ended()) {
-            if before.rollout(rollout.id).is_none_or(|it| !it.is_ended()) {
+        for rollout in &after.rollouts {
+            let previous = before.rollout(rollout.id).map(|it| &it.status);
+            if previous == Some(&Status::Settling) && rollout.status == Status::Draining {
+                let number = rollout.to;
+                let message = format!("generation {number} has settled");
+                self.journal.note(&name, Some(number), EventKind::Settled, message);
+            }
+            // Also one that had ended: what was said of it then is corrected.
+            if rollout.is_ended() && previous != Some(&rollout.status) {
                 let message = format!(
                     "rollout {} to generation {}: {}",
                     rollout.id, rollout.to, rollout.status
@@ -195,8 +216,8 @@ fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, Str
             EventKind::Warning,
             format!("generation {number} died, and no other one can take over"),
         ),
-        Phase::Settling { .. } | Phase::Parting { .. } => return None,
-        Phase::Draining { .. } => (EventKind::Settled, format!("generation {number} drains")),
+        Phase::Clearing { .. } | Phase::Parting { .. } => return None,
+        Phase::Draining { .. } => (EventKind::Cleared, format!("generation {number} drains")),
         Phase::Standby { .. } => (
             EventKind::Kept,
             format!("generation {number} has drained, and is kept to fall back to"),
@@ -226,6 +247,7 @@ pub(super) fn steering(targets: &Targets) -> Steering {
 fn describe(effect: &Effect) -> String {
     match effect {
         Effect::Launch(number) => format!("launch generation {number}"),
+        Effect::Probe(number) => format!("probe generation {number}"),
         Effect::Steer(targets) => format!("steer to generation {}", targets.primary),
         Effect::Signal(number, signal) => format!("send signal {signal} to generation {number}"),
         Effect::Kill(number) => format!("kill generation {number}"),

@@ -15,7 +15,7 @@ use crate::{
         holders,
         sock_diag::{self, Listener},
     },
-    rollout::{Event, ListenerRecord, Origin, PortHold},
+    rollout::{Event, ListenerRecord, Origin, Phase, PortHold, Readiness},
     service::{Endpoint, GenerationId},
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Offer {
 }
 
 impl Agent {
-    /// Ready is: the candidate's processes listen on every endpoint, and its listeners are in the kernel maps.
+    /// Whether the candidate's processes listen on every endpoint: then its listeners are put into the kernel maps.
     pub(super) fn look_for_listeners(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let listeners = self.listeners_held_by(generation)?;
         self.introduce(generation, &listeners)
@@ -74,7 +74,7 @@ impl Agent {
         }
     }
 
-    /// Makes a candidate with these listeners the primary, or remembers what it lacks.
+    /// Makes a candidate with these listeners the primary if that is enough, has it asked to accept, or remembers what it lacks.
     pub(super) fn introduce(
         &mut self,
         generation: GenerationId,
@@ -97,7 +97,13 @@ impl Agent {
         }
         if let Some(missing) = found::uncovered(&endpoints, &to_adopt) {
             let obstacle = obstacle(missing, listeners);
-            return self.feed(generation.service, Event::NotYet(generation.number, obstacle));
+            self.end_probe(generation);
+            return self.feed(generation.service, Event::Lacks(generation.number, obstacle));
+        }
+        let known = self.generation(generation);
+        if known.is_some_and(|it| it.listeners == records) && self.probes.contains_key(&generation)
+        {
+            return Ok(());
         }
         let adopted = change(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
@@ -114,14 +120,13 @@ impl Agent {
         {
             candidate.listeners = records;
         }
-        self.remember_half_open(generation.service)?;
-        self.remember_mark(generation, &serving);
-        self.feed(generation.service, Event::Ready(generation.number, hold))?;
-        if hold == PortHold::Moved {
-            self.warn_of_cookies(generation);
+        let covers = Event::Covers(generation.number, hold);
+        match self.generation(generation).map(|it| &it.phase) {
+            Some(Phase::Starting { ready: Readiness::Accept, .. }) => {
+                self.feed(generation.service, covers)
+            }
+            _ => self.switch(generation, covers),
         }
-        self.guard_queues(generation.service);
-        Ok(())
     }
 
     /// Which of a generation's listeners serve the service, and how.

@@ -103,7 +103,7 @@ impl Agent {
         // While the state cannot be saved, nobody could be told to end: until then it can still become the primary again.
         if self.troubles.lasts(Trouble::Unsaved)
             || self.unfinished.iter().any(|(service, _)| *service == id)
-            || !self.primary_is_settled(id)?
+            || !self.primary_is_certain(id)?
             || self.still_unattributed(id)?
         {
             return Ok(());

@@ -29,6 +29,8 @@ pub(super) enum Message {
     ReportsLost(u64),
     /// A process of a generation has ended: of one that was found running, or the first one of a launched one.
     ProcessEnded(GenerationId, Option<Ending>),
+    /// A candidate has answered a probe: it said something, closed, or is gone.
+    ProbeAnswered(GenerationId),
     /// The last process of a launched generation has ended.
     CgroupEmptied(GenerationId),
     /// Something was removed from a directory that the agent lives in.

@@ -8,7 +8,6 @@ use super::{
     agent::{Agent, RETRY},
     clock,
     troubles::Trouble,
-    who,
 };
 use crate::{
     api::{EventKind, Problem},
@@ -167,14 +166,12 @@ impl Agent {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
+            Phase::Starting { .. } => self.look_at_found_candidate(generation),
             Phase::Primary => self.look_at_primary(generation),
-            Phase::Settling { .. } => self.look_at_queues(generation),
+            Phase::Clearing { .. } => self.look_at_queues(generation),
             Phase::Draining { .. } | Phase::Finishing { .. } => self.look_at_flows(generation),
             Phase::Parting { .. } => self.look_last(generation),
-            Phase::Starting { .. }
-            | Phase::Dead
-            | Phase::Standby { .. }
-            | Phase::Stopping { .. } => Ok(()),
+            Phase::Dead | Phase::Standby { .. } | Phase::Stopping { .. } => Ok(()),
         };
         self.note_look(generation, looked);
     }
@@ -237,7 +234,7 @@ pub(super) fn until_drained(phase: &Phase) -> Option<Duration> {
         Phase::Starting { .. }
         | Phase::Primary
         | Phase::Dead
-        | Phase::Settling { .. }
+        | Phase::Clearing { .. }
         | Phase::Standby { .. }
         | Phase::Parting { .. }
         | Phase::Stopping { .. } => None,
@@ -252,7 +249,7 @@ pub(super) fn flow_look(cost: Duration, until_deadline: Duration) -> Duration {
 /// Until the next look that nothing calls for: the looks just now took so long, and those at all flows cost so much.
 fn interval(phase: &Phase, looked: Duration, cost: Duration) -> Option<Duration> {
     match phase {
-        Phase::Settling { .. } | Phase::Parting { .. } => {
+        Phase::Clearing { .. } | Phase::Parting { .. } => {
             Some(looked.saturating_mul(QUEUE_SHARE).max(QUEUE_LOOK))
         }
         Phase::Draining { .. } | Phase::Finishing { .. } => {

@@ -40,7 +40,11 @@ impl Agent {
 
     /// A listener of a generation was closed. What counts is whether one is left for each endpoint.
     pub(super) fn note_listener_gone(&mut self, generation: GenerationId) {
-        let looked = self.look_for_deafness(generation);
+        let phase = self.generation(generation).map(|it| &it.phase);
+        let looked = match phase {
+            Some(Phase::Starting { .. }) => self.note_candidate_closed(generation),
+            Some(_) | None => self.look_for_deafness(generation),
+        };
         self.note_look(generation, looked);
     }
 
@@ -100,7 +104,7 @@ impl Agent {
         Ok(self.pids_of(generation)?.into_iter().any(|pid| !process::is_ending(pid)))
     }
 
-    fn first_without_listener(
+    pub(super) fn first_without_listener(
         &self,
         generation: GenerationId,
     ) -> Result<Option<Endpoint>, Problem> {
@@ -121,7 +125,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not say.
-    pub(super) fn primary_is_settled(&mut self, id: ServiceId) -> Result<bool, Problem> {
+    pub(super) fn primary_is_certain(&mut self, id: ServiceId) -> Result<bool, Problem> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(true) };
         let (key, phase) =
             (GenerationId { service: id, number: primary.number }, primary.phase.clone());

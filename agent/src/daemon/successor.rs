@@ -120,14 +120,20 @@ impl Agent {
     }
 
     /// Remembers who serves, to know it again when somebody else starts it anew.
-    pub(super) fn remember_mark(&mut self, generation: GenerationId, serving: &[Listener]) {
-        let marked = self.pids_of(generation).and_then(|pids| mark_of(pids, serving));
-        match marked {
+    pub(super) fn remember_mark(&mut self, generation: GenerationId) {
+        match self.find_mark(generation) {
             Ok(Some(mark)) => self.record_mut(generation.service).mark = Some(mark),
             // It has just ended.
             Ok(None) => {}
             Err(problem) => tracing::warn!(%problem, "cannot tell what program serves"),
         }
+    }
+
+    fn find_mark(&self, generation: GenerationId) -> Result<Option<Mark>, Problem> {
+        let Some(known) = self.generation(generation) else { return Ok(None) };
+        let mut listeners = sock_diag::listeners()?;
+        listeners.retain(|it| known.listeners.iter().any(|known| known.cookie == it.cookie.0));
+        mark_of(self.pids_of(generation)?, &listeners)
     }
 }
 

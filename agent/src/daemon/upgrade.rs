@@ -11,7 +11,7 @@ use crate::{
         process::Pid,
         sock_diag::{self, Listener},
     },
-    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, RolloutId},
+    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, RolloutId},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -53,7 +53,12 @@ impl Agent {
         if request.dry_run {
             return Ok(UpgradeAnswer::WouldDo(self.preview(generation, request, &candidate)));
         }
-        let plan = Plan { ready_timeout: request.ready_timeout, drain: drain_plan(&request.drain) };
+        let plan = Plan {
+            ready: request.ready,
+            ready_timeout: request.ready_timeout,
+            settle: request.settle,
+            drain: drain_plan(&request.drain),
+        };
         self.remember(id, self.record(id).service.last_rollout.next(), request.request.as_ref());
         match candidate {
             Candidate::Launch(spec, origin) => {
@@ -289,7 +294,7 @@ impl Agent {
         }
     }
 
-    /// A server that was found is ready at once.
+    /// A server that was found listens already.
     fn introduce_found(&mut self, generation: GenerationId, server: &found::Found) {
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
@@ -341,17 +346,31 @@ impl Agent {
                 ));
                 let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
                 steps.push(format!(
-                    "wait up to {} until it listens on {}",
+                    "wait up to {} until it {} on {}",
                     humantime::format_duration(request.ready_timeout),
+                    match request.ready {
+                        Readiness::Listen => "listens",
+                        Readiness::Accept => "accepts a connection",
+                    },
                     endpoints.join(", "),
                 ));
             }
             Candidate::Found(server) => {
                 let pids: Vec<_> = server.processes.iter().map(|it| it.pid.to_string()).collect();
                 steps.push(format!("take over the listeners of the processes {}", pids.join(", ")));
+                if request.ready == Readiness::Accept {
+                    let timeout = humantime::format_duration(request.ready_timeout);
+                    steps.push(format!("wait up to {timeout} until it accepts a connection"));
+                }
             }
         }
         steps.push(format!("give every new connection to generation {to}"));
+        if !request.settle.is_zero() {
+            steps.push(format!(
+                "go back to generation {from} if generation {to} dies, closes a listener or accepts nothing within {}",
+                humantime::format_duration(request.settle)
+            ));
+        }
         let drain = &request.drain;
         steps.push(format!(
             "wait up to {} until generation {from}'s queues are empty",

@@ -79,6 +79,10 @@ impl Agent {
                 .into_iter()
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
+            setback: match service.rollouts.last().filter(|it| it.is_setback()) {
+                Some(last) => Some(self.view_of_rollout(id, last)?),
+                None => None,
+            },
             troubles,
             serving: Some(self.serving(id)?),
         })
@@ -167,7 +171,7 @@ impl Agent {
         let now = clock::now();
         let waiting = match rollout.status {
             Status::MakingReady => service.generation(rollout.to),
-            Status::Draining | Status::Ended(_) => leaving,
+            Status::Settling | Status::Draining | Status::Ended(_) => leaving,
         };
         Ok(RolloutView {
             schema: api::SCHEMA,
@@ -182,6 +186,14 @@ impl Agent {
                 .switched
                 .map(|at| at.since(rollout.began).as_secs_f64()),
             ended_after_seconds: rollout.ended.map(|at| at.since(rollout.began).as_secs_f64()),
+            listens: matches!(
+                service.generation(rollout.to).map(|it| &it.phase),
+                Some(Phase::Starting { listens: true, .. })
+            ),
+            settling_seconds: rollout
+                .settled
+                .filter(|_| rollout.status == Status::Settling)
+                .map(|it| it.since(now).as_secs_f64()),
             flows_left,
             idle_seconds: self
                 .flows
@@ -382,7 +394,7 @@ const fn state_of(phase: &Phase) -> GenerationState {
         Phase::Starting { .. } => GenerationState::Starting,
         Phase::Primary => GenerationState::Primary,
         Phase::Dead => GenerationState::Dead,
-        Phase::Settling { .. } => GenerationState::Settling,
+        Phase::Clearing { .. } => GenerationState::Clearing,
         Phase::Draining { .. } => GenerationState::Draining,
         Phase::Standby { .. } => GenerationState::Standby,
         Phase::Parting { .. } => GenerationState::Parting,
@@ -394,7 +406,7 @@ const fn state_of(phase: &Phase) -> GenerationState {
 const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
     match phase {
         Phase::Starting { ready_by, .. } => Some(*ready_by),
-        Phase::Settling { until, .. }
+        Phase::Clearing { until, .. }
         | Phase::Standby { until, .. }
         | Phase::Parting { until, .. } => Some(*until),
         Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(*deadline),

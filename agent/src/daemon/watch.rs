@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use socket2::Socket;
 
 use super::{message::Message, removals::Removals};
 use crate::{
@@ -43,6 +44,7 @@ struct Watched {
 enum Subject {
     Process(Process),
     Cgroup(PopulatedWatch),
+    Probe(Arc<Socket>),
 }
 
 /// How long a process may take from leaving its cgroup to being reapable.
@@ -111,6 +113,23 @@ impl Watcher {
         Ok(())
     }
 
+    /// Tells the agent when a probe is answered.
+    pub(super) fn watch_probe(
+        &self,
+        generation: GenerationId,
+        probe: Arc<Socket>,
+    ) -> io::Result<()> {
+        // Each change once, the end of the handshake too: what was closed stays readable.
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        self.watch(generation, Subject::Probe(probe), flags).map(drop)
+    }
+
+    /// Stops waiting for answers to a generation's probes.
+    pub(super) fn forget_probe(&self, generation: GenerationId) {
+        let is_probe = |subject: &Subject| matches!(subject, Subject::Probe(_));
+        self.watched().by_key.retain(|_, (of, it)| *of != generation || !is_probe(it));
+    }
+
     /// Tells the agent when something is removed from this directory.
     pub(super) fn watch_directory(&self, directory: &Path) -> io::Result<()> {
         self.removals.watch(directory)
@@ -174,6 +193,7 @@ impl Watcher {
         let generation = *generation;
         match subject {
             Subject::Process(_) => watched.ended(key).into_iter().collect(),
+            Subject::Probe(_) => vec![Message::ProbeAnswered(generation)],
             Subject::Cgroup(cgroup) => match cgroup.is_populated() {
                 Ok(true) => Vec::new(),
                 // If it cannot be read, the directory is gone, and the processes with it.
@@ -229,6 +249,7 @@ impl Subject {
         match self {
             Self::Process(process) => process.as_fd(),
             Self::Cgroup(cgroup) => cgroup.as_fd(),
+            Self::Probe(probe) => probe.as_fd(),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Datapath {
         Ok(sets)
     }
 
-    fn put_steering(
+    pub(super) fn put_steering(
         &mut self,
         service: ServiceId,
         steering: Steering,

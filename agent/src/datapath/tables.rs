@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agent_ebpf::{
     bind::BindRule,
     flow::{FlowCounts, GenerationKey},
-    steering::{ListenerSet, ListenerSetKey, PLAIN, Steering},
+    steering::{ListenerSet, ListenerSetKey, NO_GENERATION, PLAIN, Steering},
 };
 use aya::maps::{HashMap, MapData, MapError};
 
@@ -42,11 +42,34 @@ impl Datapath {
 
     /// Switches a service: from the next packet on, on every CPU and all its ports at once.
     ///
+    /// What the primary gets is counted from now on, and not before: probes of a candidate are no flows of anybody's.
+    ///
     /// # Errors
     ///
     /// When the kernel refuses; steering is then as it was.
     pub fn steer(&mut self, service: ServiceId, steering: &Steering) -> Result<(), DatapathError> {
+        let number = GenerationNumber(steering.primary);
+        self.count_flows_of(GenerationId { service, number })?;
         self.write_steering(service, *steering)
+    }
+
+    /// Says which connections are probes, and of which generation.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses; nothing has changed then.
+    pub fn set_probe(
+        &mut self,
+        service: ServiceId,
+        probe: Option<(GenerationNumber, u16)>,
+    ) -> Result<(), DatapathError> {
+        let Some(steering) = self.steering(service)? else { return Ok(()) };
+        let (probe_generation, probe_port) =
+            probe.map_or((NO_GENERATION, 0), |(number, port)| (number.0, u32::from(port)));
+        if (steering.probe_generation, steering.probe_port) == (probe_generation, probe_port) {
+            return Ok(());
+        }
+        self.put_steering(service, Steering { probe_generation, probe_port, ..steering })
     }
 
     /// Where a service's new connections go, if it has any steering.
@@ -70,7 +93,6 @@ impl Datapath {
         endpoints: &[Endpoint],
         listeners: &[ListenerToAdopt],
     ) -> Result<Vec<AdoptedListener>, DatapathError> {
-        self.count_flows_of(generation)?;
         self.withdraw_primary_sets(generation.key())?;
         let mut adopted = Vec::new();
         // Read once: of a service with a thousand ports it takes thousands of system calls.

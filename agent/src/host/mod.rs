@@ -11,6 +11,7 @@
 //! - [`bpf_links`]: who holds the attachment of a BPF program
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
+//! - [`probe`]: connections of our own that show whether a server accepts
 //! - [`syn_cookies`]: whether listeners overflow
 //! - [`mounts`]: what is mounted where
 //! - [`os_text`]: text of the operating system that survives JSON
@@ -28,6 +29,7 @@ pub mod kin;
 pub mod launch;
 pub mod mounts;
 pub mod os_text;
+pub mod probe;
 pub mod process;
 pub mod servers;
 pub mod sock_diag;

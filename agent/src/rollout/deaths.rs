@@ -8,19 +8,21 @@ impl Service {
         let Some(generation) = self.generation(number) else { return Vec::new() };
         let flows = generation.flows;
         match generation.phase.clone() {
-            Phase::Starting { obstacle, .. } => {
-                let reason = explained("it exited before it was ready", obstacle.as_deref());
+            Phase::Starting { obstacle, listens, .. } => {
+                let reason = match listens {
+                    true => "it listened, but exited before it accepted a connection",
+                    false => "it exited before it was ready",
+                };
+                let reason = explained(reason, obstacle.as_deref());
                 self.end_rollouts_to(number, &Outcome::NotReady { reason }, now);
                 self.remove(number)
             }
             Phase::Primary => self.replace_dead_primary(number, now),
             Phase::Dead => Vec::new(),
-            Phase::Settling { .. } | Phase::Draining { .. } => {
-                self.end_rollouts_from(number, &Outcome::OldDied { flows }, now);
+            Phase::Clearing { .. } | Phase::Draining { .. } | Phase::Standby { .. } => {
+                self.note_old_died(number, flows, now);
                 self.steer_without(number)
             }
-            // Its rollout has ended.
-            Phase::Standby { .. } => self.steer_without(number),
             Phase::Parting { .. } if flows > 0 => {
                 self.end_rollouts_from(number, &Outcome::OldDied { flows }, now);
                 self.remove(number)
@@ -48,10 +50,9 @@ impl Service {
                 dead.phase = Phase::Dead;
             }
             self.end_rollouts_to(number, &Outcome::NewDied, now);
-            return Vec::new();
+            return self.promote_if_nobody_serves(now);
         };
-        let reason = format!("generation {number} died");
-        self.end_rollouts_to(number, &Outcome::RolledBack { reason }, now);
+        self.take_back(number, format!("generation {number} died"), now);
         self.hand_over(previous, None, now);
         self.steer_without(number)
     }
@@ -67,7 +68,7 @@ impl Service {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase {
             Phase::Starting { .. } | Phase::Dead => return Vec::new(),
-            Phase::Settling { .. }
+            Phase::Clearing { .. }
             | Phase::Draining { .. }
             | Phase::Parting { .. }
             | Phase::Finishing { .. }
@@ -81,12 +82,7 @@ impl Service {
             }
             Phase::Primary => generation.deaf = true,
         }
-        let Some(previous) = self.previous() else { return Vec::new() };
-        let drain = self.generation(previous).and_then(|it| it.phase.drain()).cloned();
-        let reason = format!("generation {number} closed its listener");
-        self.end_rollouts_to(number, &Outcome::RolledBack { reason }, now);
-        self.hand_over(previous, drain.as_ref(), now);
-        self.steer()
+        self.go_back(number, format!("generation {number} closed its listener"), now)
     }
 
     pub(super) fn note_listening(&mut self, number: GenerationNumber) -> Vec<Effect> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
+    DrainPlan, DrainPolicy, Effect, Event, Flows, Phase, Queues, Service, Timestamp,
     deaths::explained, plan::rounded,
 };
 use crate::service::GenerationNumber;
@@ -17,7 +17,7 @@ impl Service {
         now: Timestamp,
     ) -> Vec<Effect> {
         self.note_waited(number, queues.count());
-        if queues == Queues::Empty { self.settle(number, now) } else { Vec::new() }
+        if queues == Queues::Empty { self.clear(number, now) } else { Vec::new() }
     }
 
     /// What the flows say, counted from the sockets themselves and not from the counters: a signal cannot be taken back.
@@ -32,13 +32,15 @@ impl Service {
         let Phase::Draining { deadline, keep_until, ref drain } = generation.phase else {
             return Vec::new();
         };
-        match left(drain, flows, deadline, now) {
+        match left(drain, generation.to_wait_for(flows), deadline, now) {
             None => Vec::new(),
-            Some(0) if now < keep_until && !generation.deaf => {
+            Some(0) if now < keep_until && !generation.deaf && !generation.stuck => {
                 generation.phase = Phase::Standby { until: keep_until, drain: drain.clone() };
-                self.end_rollouts_from(number, &Outcome::Completed, now);
+                self.complete_if_settled(number, now);
                 Vec::new()
             }
+            // What it has left may end with it, but not before the new one has proved itself.
+            Some(_) if self.is_kept_to_settle(number) => Vec::new(),
             Some(_) => self.part(number, now),
         }
     }
@@ -65,7 +67,7 @@ impl Service {
             generation.phase = Phase::Finishing { deadline, signal: drain.signal };
             return vec![Effect::Signal(number, drain.signal)];
         }
-        match left(&drain, flows, deadline, now) {
+        match left(&drain, generation.to_wait_for(flows), deadline, now) {
             Some(left) => self.stop(number, &drain, left, now),
             None => {
                 // The primary had no listener for a moment, and its connections came here.
@@ -89,6 +91,7 @@ impl Service {
 
     /// Deadlines. A passed drain deadline alone signals nobody: the next count of the flows does, and says how many were left.
     pub(super) fn note_time(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.settle(now);
         let numbers: Vec<_> = self.generations.iter().map(|generation| generation.number).collect();
         numbers.into_iter().flat_map(|number| self.note_time_of(number, now)).collect()
     }
@@ -96,13 +99,17 @@ impl Service {
     fn note_time_of(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase.clone() {
-            Phase::Starting { ready_by, obstacle, .. } if now >= ready_by => {
-                let waited = humantime::format_duration(rounded(now.since(generation.since)));
-                let reason = format!("it did not listen on every endpoint within {waited}");
+            Phase::Starting { ready_by, listens, obstacle, .. } if now >= ready_by => {
+                let waited = humantime::format_duration(rounded(ready_by.since(generation.since)));
+                let reason = match listens {
+                    true => format!("it listens, but has accepted nothing within {waited}"),
+                    false => format!("it did not listen on every endpoint within {waited}"),
+                };
+                let obstacle = obstacle.filter(|_| !listens);
                 let reason = explained(&reason, obstacle.as_deref());
                 self.apply(Event::Failed(number, reason), now).unwrap_or_default()
             }
-            Phase::Settling { until, .. } if now >= until => self.settle(number, now),
+            Phase::Clearing { until, .. } if now >= until => self.clear(number, now),
             Phase::Draining { .. } => self.drain_gracefully(number, now),
             Phase::Standby { until, .. } if now >= until => self.end_standby(number, now),
             Phase::Stopping { kill_at, patience, killed: false, signal, flows_left }
@@ -121,7 +128,7 @@ impl Service {
             Phase::Starting { .. }
             | Phase::Primary
             | Phase::Dead
-            | Phase::Settling { .. }
+            | Phase::Clearing { .. }
             | Phase::Standby { .. }
             | Phase::Parting { .. }
             | Phase::Finishing { .. }
@@ -130,9 +137,9 @@ impl Service {
     }
 
     /// The queues are empty, or their time is up.
-    fn settle(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+    fn clear(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
-        let Phase::Settling { keep_until, ref drain, .. } = generation.phase else {
+        let Phase::Clearing { keep_until, ref drain, .. } = generation.phase else {
             return Vec::new();
         };
         let (deadline, drain) = (now.after(drain.timeout), drain.clone());
@@ -168,7 +175,8 @@ impl Service {
         let Phase::Draining { deadline, ref drain, .. } = generation.phase else {
             return Vec::new();
         };
-        let (until, drain) = (now.after(drain.queue_timeout), drain.clone());
+        let patience = if generation.stuck { Duration::ZERO } else { drain.queue_timeout };
+        let (until, drain) = (now.after(patience), drain.clone());
         generation.phase = Phase::Parting { until, deadline, drain };
         self.steer()
     }

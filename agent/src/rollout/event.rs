@@ -13,7 +13,11 @@ pub enum Event {
     /// Somebody wants the previous generation back.
     Undo(DrainPlan),
     /// The candidate listens on every endpoint, and its listeners are in the kernel maps.
-    Ready(GenerationNumber, PortHold),
+    Covers(GenerationNumber, PortHold),
+    /// The candidate has accepted a connection on every endpoint.
+    Accepted(GenerationNumber),
+    /// The candidate does not listen on every endpoint, or does no more; what it lacks.
+    Lacks(GenerationNumber, String),
     /// The candidate is not ready, for this reason; it may become so.
     NotYet(GenerationNumber, String),
     /// The candidate cannot become ready.
@@ -24,6 +28,8 @@ pub enum Event {
     Exited(GenerationNumber),
     /// The generation lives, but has closed its last listener on some endpoint.
     Deaf(GenerationNumber),
+    /// The primary accepts nothing, and more and more connections wait for it.
+    Stuck(GenerationNumber),
     /// The generation has a listener on every endpoint again.
     Listens(GenerationNumber),
     /// The kernel queues of a replaced generation were looked at.
@@ -44,7 +50,10 @@ impl Event {
     pub const fn is_request(&self) -> bool {
         match self {
             Self::Upgrade(..) | Self::Undo(..) => true,
-            Self::Ready(..)
+            Self::Covers(..)
+            | Self::Accepted(..)
+            | Self::Lacks(..)
+            | Self::Stuck(..)
             | Self::NotYet(..)
             | Self::Failed(..)
             | Self::Restarted(..)
@@ -95,6 +104,8 @@ pub struct Flows {
 pub enum Effect {
     /// Start the candidate's processes.
     Launch(GenerationNumber),
+    /// Connect to the candidate, where nobody else can.
+    Probe(GenerationNumber),
     /// Give new connections to these.
     Steer(Targets),
     /// Tell the root processes of a generation to end.
@@ -112,7 +123,11 @@ impl Effect {
     pub fn cannot_wait(&self, primary: Option<GenerationNumber>) -> bool {
         match self {
             Self::Steer(targets) => primary != Some(targets.primary),
-            Self::Launch(_) | Self::Signal(..) | Self::Kill(_) | Self::Forget(_) => false,
+            Self::Launch(_)
+            | Self::Probe(_)
+            | Self::Signal(..)
+            | Self::Kill(_)
+            | Self::Forget(_) => false,
         }
     }
 }

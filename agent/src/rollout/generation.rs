@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainPlan, Flows, Timestamp};
+use super::{DrainPlan, Flows, Readiness, Timestamp};
 use crate::{host::process::ProcessIdentity, service::GenerationNumber};
 
 /// One incarnation of the server: its processes and its listeners.
@@ -33,6 +33,9 @@ pub struct Generation {
     /// Whether it closed its last listener on some endpoint, though it lives.
     #[serde(default)]
     pub deaf: bool,
+    /// Whether it accepts nothing, though it lives and listens: new connections were taken from it for that.
+    #[serde(default)]
+    pub stuck: bool,
     /// Whether it was told to end, as far as that was written down; after a restart, also whether it will not be.
     #[serde(default)]
     pub told: bool,
@@ -44,8 +47,17 @@ pub struct Generation {
 pub enum Phase {
     /// Being made ready; gets no connection.
     Starting {
-        /// Until when it must listen.
+        /// Until when it must be ready.
         ready_by: Timestamp,
+        /// What shows that it is.
+        #[serde(default)]
+        ready: Readiness,
+        /// Whether it listens on every endpoint, and is to show that it accepts.
+        #[serde(default)]
+        listens: bool,
+        /// How long it has to prove itself after the switch.
+        #[serde(default)]
+        settle: Duration,
         /// Why it is not ready yet, as far as anybody knows.
         obstacle: Option<String>,
         /// How the one that it replaces will leave.
@@ -56,7 +68,8 @@ pub enum Phase {
     /// Was the primary and died with nobody to take over; the kernel's own lookup decides.
     Dead,
     /// Replaced; what its kernel queues hold is being waited for.
-    Settling {
+    #[serde(alias = "settling")]
+    Clearing {
         /// Until when.
         until: Timestamp,
         /// Until when it is kept to fall back to.
@@ -162,7 +175,7 @@ impl Phase {
     pub const fn drain(&self) -> Option<&DrainPlan> {
         match self {
             Self::Starting { drain, .. }
-            | Self::Settling { drain, .. }
+            | Self::Clearing { drain, .. }
             | Self::Draining { drain, .. }
             | Self::Standby { drain, .. }
             | Self::Parting { drain, .. } => Some(drain),
@@ -173,7 +186,7 @@ impl Phase {
     /// Since when what its queues hold is waited for, if it is.
     pub const fn queues_since(&self) -> Option<Timestamp> {
         match self {
-            Self::Settling { until, drain, .. } | Self::Parting { until, drain, .. } => {
+            Self::Clearing { until, drain, .. } | Self::Parting { until, drain, .. } => {
                 Some(until.before(drain.queue_timeout))
             }
             Self::Starting { .. }
@@ -188,6 +201,35 @@ impl Phase {
 }
 
 impl Generation {
+    /// One of which nothing is known yet but how it comes to be.
+    pub const fn new(
+        number: GenerationNumber,
+        phase: Phase,
+        origin: Origin,
+        since: Timestamp,
+    ) -> Self {
+        Self {
+            number,
+            phase,
+            origin,
+            hold: PortHold::Unbound,
+            since,
+            processes: Vec::new(),
+            listeners: Vec::new(),
+            former_ports: BTreeSet::new(),
+            flows: 0,
+            deaf: false,
+            stuck: false,
+            told: false,
+        }
+    }
+
+    /// What its end has to wait for. One that accepts nothing will not do it later either: what waits for it is served once it
+    /// closes its listeners, and the kernel moves it.
+    pub(super) const fn to_wait_for(&self, flows: Flows) -> Flows {
+        if self.stuck { Flows { open: self.at_stake(flows), ..flows } } else { flows }
+    }
+
     /// How many of these would end with it. What waits to be accepted moves to another generation that shares the port.
     pub(super) const fn at_stake(&self, flows: Flows) -> u64 {
         match self.hold {
@@ -214,7 +256,7 @@ impl Generation {
         matches!(
             self.phase,
             Phase::Primary
-                | Phase::Settling { .. }
+                | Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
         )
@@ -224,11 +266,11 @@ impl Generation {
     pub const fn can_take_over(&self) -> bool {
         let replaced = matches!(
             self.phase,
-            Phase::Settling { .. }
+            Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
                 | Phase::Parting { .. }
         );
-        replaced && !self.deaf
+        replaced && !self.deaf && !self.stuck
     }
 }

@@ -24,6 +24,7 @@ impl Service {
             to,
             began,
             switched: None,
+            settled: None,
             ended: None,
             waited: 0,
             status,
@@ -37,9 +38,7 @@ impl Service {
         outcome: &Outcome,
         now: Timestamp,
     ) {
-        for rollout in
-            self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining)
-        {
+        for rollout in self.rollouts.iter_mut().filter(|it| it.from == from && it.has_switched()) {
             rollout.end(outcome.clone(), now);
         }
     }
@@ -57,9 +56,7 @@ impl Service {
 
     /// Of those that were seen at once, the most.
     pub(super) fn note_waited(&mut self, from: GenerationNumber, count: u64) {
-        for rollout in
-            self.rollouts.iter_mut().filter(|it| it.from == from && it.status == Status::Draining)
-        {
+        for rollout in self.rollouts.iter_mut().filter(|it| it.from == from && it.has_switched()) {
             rollout.waited = rollout.waited.max(count);
         }
     }

@@ -5,26 +5,29 @@
 //! was decided with what the world shows. A `Launch` is never resumed, its outcome is looked up.
 //!
 //! ```text
-//!  Starting ──▶ Primary ──▶ Settling ──▶ Draining ──▶ Parting ──▶ Finishing, Stopping ──▶ gone
+//!  Starting ──▶ Primary ──▶ Clearing ──▶ Draining ──▶ Parting ──▶ Finishing, Stopping ──▶ gone
 //!                │  ▲           │         │ ▲  ▲         │
 //!                ▼  │           │         ▼ │  └─────────┤ flows have come
 //!              Dead │           │       Standby          │
 //!                   │           │         │              │
-//!                   └───────────┴─────────┴──────────────┘ undo, or the primary died or is deaf
+//!                   └───────────┴─────────┴──────────────┘ undo, or the primary died, is deaf or stuck
 //! ```
 //!
 //! | from | to | when |
 //! | --- | --- | --- |
-//! | `Starting` | `Primary` | it listens on every endpoint |
+//! | `Starting` | `Primary` | it has accepted a connection on every endpoint, or listens there, if that is to be enough |
 //! | `Starting` | gone, or `Stopping` if it lives | it failed, exited, was undone, or `--timeout` is over |
-//! | `Primary` | `Settling` | another one takes over |
+//! | `Primary` | `Clearing` | another one takes over |
 //! | `Primary` | `Dead` | it exited, and nobody can take over |
-//! | `Settling` | `Draining` | its queues are empty, or `--queue-timeout` is over |
-//! | `Draining` | `Standby` | it has no flow left, or all are idle, but `--keep-old` is not over |
-//! | `Standby` | `Draining` | `--keep-old` is over, or it is deaf |
-//! | `Draining` | `Parting` | as to `Standby`, and `--keep-old` is over; with flows at the deadline, or if the drain is graceful |
+//! | `Clearing` | `Draining` | its queues are empty, or `--queue-timeout` is over |
+//! | `Draining` | `Standby` | it has no flow left, or all are idle, but `--settle` or `--keep-old` is not over |
+//! | `Standby` | `Draining` | both are over, or it is deaf |
+//! | `Draining` | `Parting` | as to `Standby`, and both are over; with flows at the deadline, or if the drain is graceful |
 //! | `Parting` | `Finishing` (graceful), `Stopping` | the last look found nothing that is waited for |
 //! | `Finishing` | `Stopping` | it has not ended at the deadline, and is killed |
+//!
+//! A rollout is `MakingReady`, `Settling`, `Draining` and ended. While it settles the replaced generation is told nothing,
+//! whatever else was asked for: the new one has answered nobody yet but the agent.
 //!
 //! INVARIANT: steering changes before anything is taken away. A generation that served is signalled only after `Parting`:
 //! steering had forgotten it, and then its queues were seen empty, or their time was up. Until the signal is decided it can
@@ -40,6 +43,7 @@ mod record;
 mod restart;
 mod resume;
 mod service;
+mod settling;
 #[cfg(test)]
 mod simulator;
 mod steering;
@@ -50,7 +54,7 @@ mod upgrade;
 pub use self::{
     event::{Effect, Event, Flows, Queues, Refusal},
     generation::{Generation, ListenerRecord, Origin, Phase, PortHold},
-    plan::{DrainPlan, DrainPolicy, Plan, Timestamp},
+    plan::{DrainPlan, DrainPolicy, Plan, Readiness, Timestamp},
     record::{Kind, Outcome, Rollout, RolloutId, Status},
     resume::Seen,
     service::Service,

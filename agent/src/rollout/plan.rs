@@ -42,10 +42,25 @@ pub(super) fn rounded(time: Duration) -> Duration {
 /// The bounds of one upgrade, and how the generation it replaces is to leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// How long the new generation may take until it listens.
+    /// What shows that the new generation works.
+    pub ready: Readiness,
+    /// How long it may take until then.
     pub ready_timeout: Duration,
+    /// How long after the switch it has to prove itself, with the replaced one there to go back to.
+    pub settle: Duration,
     /// How the replaced generation drains.
     pub drain: DrainPlan,
+}
+
+/// What shows that a new generation works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readiness {
+    /// It listens on every endpoint. A server may do so long before it can answer, or without ever being able to.
+    Listen,
+    /// It has accepted a connection on every endpoint.
+    #[default]
+    Accept,
 }
 
 /// How a replaced generation leaves.
@@ -67,8 +82,10 @@ pub struct DrainPlan {
 }
 
 impl DrainPlan {
-    /// How long a new generation may take until it listens, where nobody said.
+    /// How long a new generation may take until it is ready, where nobody said.
     pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+    /// How long it has to prove itself, where nobody said.
+    pub const SETTLE: Duration = Duration::from_millis(2_500);
 }
 
 impl Default for DrainPlan {

@@ -33,6 +33,9 @@ pub struct Rollout {
     pub began: Timestamp,
     /// When new connections were given to `to`.
     pub switched: Option<Timestamp>,
+    /// Until when `to` has to prove itself.
+    #[serde(default)]
+    pub settled: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// Queued and half-open connections that were waited for: the most that were seen at once.
@@ -58,8 +61,10 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub enum Status {
-    /// The new generation does not listen yet.
+    /// The new generation is not ready yet.
     MakingReady,
+    /// New connections go to the new generation, which has to prove itself; the old one is there to go back to.
+    Settling,
     /// New connections go to the new generation; the old one has flows.
     Draining,
     /// It is over.
@@ -90,7 +95,7 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-    /// New connections went back to the old generation after the switch.
+    /// New connections went back to the old generation after the switch; also where that was after the rollout had completed.
     RolledBack {
         /// Why.
         reason: String,
@@ -103,9 +108,41 @@ impl Rollout {
         matches!(self.status, Status::Ended(_))
     }
 
+    /// Whether the new generation has the new connections and has to prove itself.
+    pub(super) const fn is_settling(&self) -> bool {
+        matches!(self.status, Status::Settling)
+    }
+
+    /// Whether it is under way, and the new generation has the new connections.
+    pub(super) const fn has_switched(&self) -> bool {
+        matches!(self.status, Status::Settling | Status::Draining)
+    }
+
+    /// Whether the new generation did not stay, or did not even come to serve.
+    pub const fn is_setback(&self) -> bool {
+        let setback = matches!(
+            self.status,
+            Status::Ended(Outcome::NotReady { .. } | Outcome::RolledBack { .. } | Outcome::NewDied)
+        );
+        setback && matches!(self.kind, Kind::Upgrade)
+    }
+
     pub(super) fn end(&mut self, outcome: Outcome, now: Timestamp) {
         self.status = Status::Ended(outcome);
         self.ended = Some(now);
+    }
+}
+
+impl Outcome {
+    /// Why it was not as meant, where the new generation did not stay.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::NotReady { reason } | Self::RolledBack { reason } => Some(reason),
+            Self::Completed
+            | Self::DeadlinePassed { .. }
+            | Self::OldDied { .. }
+            | Self::NewDied => None,
+        }
     }
 }
 
@@ -119,6 +156,7 @@ impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::MakingReady => f.write_str("making ready"),
+            Self::Settling => f.write_str("settling"),
             Self::Draining => f.write_str("draining"),
             Self::Ended(outcome) => outcome.fmt(f),
         }

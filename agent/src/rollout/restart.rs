@@ -1,7 +1,10 @@
 //! A server that somebody else has started anew.
 
+use std::time::Duration;
+
 use super::{
-    DrainPlan, Effect, Event, Generation, Kind, Origin, Phase, PortHold, Service, Status, Timestamp,
+    DrainPlan, Effect, Event, Generation, Kind, Origin, Phase, PortHold, Readiness, Service,
+    Status, Timestamp,
 };
 use crate::service::GenerationNumber;
 
@@ -27,21 +30,16 @@ impl Service {
         let number = self.next_number();
         let from = self.primary().map_or(self.last_generation, |primary| primary.number);
         self.last_generation = number;
-        let drain = DrainPlan::default();
-        self.generations.push(Generation {
-            number,
-            phase: Phase::Starting { ready_by: now, obstacle: None, drain },
-            origin: Origin::Found,
-            hold,
-            since: now,
-            processes: Vec::new(),
-            listeners: Vec::new(),
-            former_ports: Default::default(),
-            flows: 0,
-            deaf: false,
-            told: false,
-        });
+        let phase = Phase::Starting {
+            ready_by: now,
+            ready: Readiness::Listen,
+            listens: true,
+            settle: Duration::ZERO,
+            obstacle: None,
+            drain: DrainPlan::default(),
+        };
+        self.generations.push(Generation::new(number, phase, Origin::Found, now));
         self.record(Kind::Restart, from, number, Status::MakingReady, now);
-        self.apply(Event::Ready(number, hold), now).unwrap_or_default()
+        self.apply(Event::Covers(number, hold), now).unwrap_or_default()
     }
 }

@@ -52,7 +52,7 @@ impl Service {
                 Phase::Starting { .. }
                 | Phase::Primary
                 | Phase::Dead
-                | Phase::Settling { .. }
+                | Phase::Clearing { .. }
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
                 | Phase::Parting { .. } => {}

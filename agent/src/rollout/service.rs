@@ -58,7 +58,10 @@ impl Service {
         let effects = match event {
             Event::Upgrade(plan, origin) => self.begin_upgrade(&plan, origin, now)?,
             Event::Undo(drain) => self.undo(&drain, now)?,
-            Event::Ready(number, hold) => self.promote(number, hold, now),
+            Event::Covers(number, hold) => self.note_cover(number, hold, now),
+            Event::Accepted(number) => self.promote(number, now),
+            Event::Stuck(number) => self.note_stuck(number, now),
+            Event::Lacks(number, what) => self.note_lack(number, what),
             Event::NotYet(number, why) => self.note_obstacle(number, why),
             Event::Failed(number, reason) => self.give_up(number, &reason, now),
             Event::Restarted(hold) => self.succeed(hold, now),
@@ -83,7 +86,7 @@ impl Service {
             .iter()
             .filter_map(|generation| match generation.phase {
                 Phase::Starting { ready_by, .. } => Some(ready_by),
-                Phase::Settling { until, .. } | Phase::Standby { until, .. } => Some(until),
+                Phase::Clearing { until, .. } | Phase::Standby { until, .. } => Some(until),
                 Phase::Draining { keep_until, ref drain, .. } => {
                     (drain.policy == DrainPolicy::Graceful).then_some(keep_until)
                 }
@@ -96,6 +99,7 @@ impl Service {
                 | Phase::Primary
                 | Phase::Dead => None,
             })
+            .chain(self.next_settled())
             .min()
     }
 

@@ -1,5 +1,7 @@
 //! Where new connections go, and who takes over.
 
+use std::time::Duration;
+
 use agent_ebpf::steering::MAX_STANDBYS;
 
 use super::{DrainPlan, Effect, Outcome, Phase, Service, Timestamp};
@@ -36,21 +38,24 @@ impl Service {
         self.targets().map(Effect::Steer).into_iter().collect()
     }
 
-    /// Makes `number` the primary and, with a plan, starts the drain of the live one before, which it returns.
+    /// Makes `number` the primary and, with a plan, starts the drain of the live one before, which it returns: until then it
+    /// is at least kept.
     pub(super) fn hand_over(
         &mut self,
         number: GenerationNumber,
-        drain: Option<&DrainPlan>,
+        drain: Option<(&DrainPlan, Timestamp)>,
         now: Timestamp,
     ) -> Option<GenerationNumber> {
+        self.stop_settling(now);
         let mut replaced = None;
         for generation in &mut self.generations {
             if generation.number == number {
                 generation.phase = Phase::Primary;
-            } else if let (Phase::Primary, Some(drain)) = (&generation.phase, drain) {
-                generation.phase = Phase::Settling {
-                    until: now.after(drain.queue_timeout),
-                    keep_until: now.after(drain.keep_old),
+            } else if let (Phase::Primary, Some((drain, kept))) = (&generation.phase, drain) {
+                let patience = if generation.stuck { Duration::ZERO } else { drain.queue_timeout };
+                generation.phase = Phase::Clearing {
+                    until: now.after(patience),
+                    keep_until: now.after(drain.keep_old).max(kept),
                     drain: drain.clone(),
                 };
                 replaced = Some(generation.number);

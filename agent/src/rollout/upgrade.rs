@@ -1,10 +1,8 @@
 //! The operator's part: an upgrade begins, its candidate becomes ready or not, somebody wants the previous one back.
 
-use std::collections::BTreeSet;
-
 use super::{
-    DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Refusal, Service,
-    Status, Timestamp,
+    DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Readiness,
+    Refusal, Service, Status, Timestamp,
 };
 use crate::service::GenerationNumber;
 
@@ -20,23 +18,15 @@ impl Service {
         let from = self.primary().map_or(self.last_generation, |primary| primary.number);
         self.last_generation = number;
         let launch = matches!(origin, Origin::Launched { .. });
-        self.generations.push(Generation {
-            number,
-            phase: Phase::Starting {
-                ready_by: now.after(plan.ready_timeout),
-                obstacle: None,
-                drain: plan.drain.clone(),
-            },
-            origin,
-            hold: PortHold::Unbound,
-            since: now,
-            processes: Vec::new(),
-            listeners: Vec::new(),
-            former_ports: BTreeSet::new(),
-            flows: 0,
-            deaf: false,
-            told: false,
-        });
+        let phase = Phase::Starting {
+            ready_by: now.after(plan.ready_timeout),
+            ready: plan.ready,
+            listens: false,
+            settle: plan.settle,
+            obstacle: None,
+            drain: plan.drain.clone(),
+        };
+        self.generations.push(Generation::new(number, phase, origin, now));
         self.record(Kind::Upgrade, from, number, Status::MakingReady, now);
         Ok(if launch { vec![Effect::Launch(number)] } else { Vec::new() })
     }
@@ -52,7 +42,7 @@ impl Service {
         let previous = self.previous().ok_or(Refusal::NothingToUndo)?;
         let current = self.primary().ok_or(Refusal::NothingToUndo)?.number;
         self.end_rollouts_to(current, &Outcome::RolledBack { reason: "undone".to_owned() }, now);
-        self.hand_over(previous, Some(drain), now);
+        self.hand_over(previous, Some((drain, now)), now);
         let id = self.record(Kind::Undo, current, previous, Status::Draining, now);
         if let Some(rollout) = self.rollouts.iter_mut().find(|rollout| rollout.id == id) {
             rollout.switched = Some(now);
@@ -60,34 +50,63 @@ impl Service {
         Ok(self.steer())
     }
 
-    pub(super) fn promote(
+    /// One that listens is asked to accept. Where nobody serves it gets the new connections at once: they wait for it instead
+    /// of being refused.
+    pub(super) fn note_cover(
         &mut self,
         number: GenerationNumber,
         hold: PortHold,
         now: Timestamp,
     ) -> Vec<Effect> {
+        let nobody_serves = !self.generations.iter().any(|it| it.phase == Phase::Primary);
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
-        let Phase::Starting { drain, .. } = candidate.phase.clone() else { return Vec::new() };
         candidate.hold = hold;
+        let Phase::Starting { ready, listens, .. } = &mut candidate.phase else {
+            return Vec::new();
+        };
+        *listens = true;
+        match ready {
+            Readiness::Accept if !nobody_serves => vec![Effect::Probe(number)],
+            Readiness::Accept | Readiness::Listen => self.promote(number, now),
+        }
+    }
+
+    pub(super) fn promote(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
+        let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
+        let Phase::Starting { drain, settle, .. } = candidate.phase.clone() else {
+            return Vec::new();
+        };
         let dead: Vec<_> = self
             .generations
             .iter()
             .filter(|it| it.phase == Phase::Dead)
             .map(|it| it.number)
             .collect();
-        let replaced = self.hand_over(number, Some(&drain), now);
+        let settled = now.after(settle);
+        let replaced = self.hand_over(number, Some((&drain, settled)), now);
         for rollout in self.rollouts.iter_mut().filter(|it| it.to == number && !it.is_ended()) {
             rollout.switched = Some(now);
-            rollout.status = Status::Draining;
+            rollout.settled = Some(settled);
+            rollout.status = if settled > now { Status::Settling } else { Status::Draining };
             // Not always the one that was the primary when the rollout began: that one may have died meanwhile.
             match replaced {
                 Some(replaced) => rollout.from = replaced,
+                None if rollout.is_settling() => {}
                 None => rollout.end(Outcome::Completed, now),
             }
         }
         let mut effects = self.steer();
         effects.extend(dead.into_iter().map(Effect::Forget));
         effects
+    }
+
+    pub(super) fn note_lack(&mut self, number: GenerationNumber, why: String) -> Vec<Effect> {
+        if let Some(Phase::Starting { listens, .. }) =
+            self.generation_mut(number).map(|it| &mut it.phase)
+        {
+            *listens = false;
+        }
+        self.note_obstacle(number, why)
     }
 
     pub(super) fn note_obstacle(&mut self, number: GenerationNumber, why: String) -> Vec<Effect> {

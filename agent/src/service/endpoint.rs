@@ -135,6 +135,14 @@ impl LocalAddress {
         self.serves(other) || other.serves(self)
     }
 
+    /// One address of each family that this one takes connections of, as [`Self::reachable`].
+    pub fn reachable_by_family(self) -> Vec<IpAddr> {
+        match self {
+            Self::DualStack => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Self::Ipv4(_) | Self::Ipv6(_) => vec![self.reachable()],
+        }
+    }
+
     /// Whether a connection with this local address came in through here.
     pub fn contains(self, local: IpAddr) -> bool {
         match (self, local.to_canonical()) {

@@ -26,6 +26,13 @@ parser.add_argument("--exec-at-hup", action="store_true", help="start anew in pl
 parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
+parser.add_argument("--accept-after", type=float, default=0, help="accept so many seconds after listening")
+parser.add_argument("--rehearse", type=int, default=0, help="listen so often for a moment first, as a check of the configuration")
+parser.add_argument("--defer", action="store_true", help="TCP_DEFER_ACCEPT")
+parser.add_argument("--silent", action="store_true", help="accept, and say nothing ever")
+parser.add_argument("--hang-up", action="store_true", help="accept, and close at once")
+parser.add_argument("--die-after", type=float, help="die so many seconds after the first connection, between two answers")
+parser.add_argument("--prefork", action="store_true", help="a master that listens, and workers that die and are started again")
 parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
 parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
@@ -90,6 +97,8 @@ def listen(address, alone):
     if ":" in address:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not alone)
     listener.bind((address, options.port))
+    if options.defer:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
     listener.listen(512)
     listener.setblocking(False)
     return listener
@@ -108,6 +117,10 @@ if options.listeners > 1:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 addresses = (options.address or ["0.0.0.0"]) * options.listeners
 alone = len(set(addresses)) == 1
+for _ in range(options.rehearse):
+    for listener in [listen(address, alone) for address in addresses]:
+        listener.close()
+    time.sleep(0.05)
 if options.inherited is not None:
     listeners = [socket.socket(fileno=options.inherited)]
     listeners[0].setblocking(False)
@@ -118,6 +131,12 @@ if options.beside:
 if options.child:
     child = [sys.executable, __file__, str(options.child), str(options.generation)]
     subprocess.Popen(child)
+while options.prefork:
+    worker = os.fork()
+    if worker == 0:
+        time.sleep(0.05)
+        os._exit(3)
+    os.waitpid(worker, 0)
 ready = selectors.DefaultSelector()
 for listener in listeners:
     ready.register(listener, selectors.EVENT_READ)
@@ -129,8 +148,16 @@ if options.deaf:
     for listener in listeners:
         listener.close()
     signal.pause()
+time.sleep(options.accept_after)
+held = []
+end = None
 while True:
-    for key, _ in ready.select():
+    found = ready.select(0.01 if options.die_after else None)
+    if end and time.monotonic() >= end:
+        while threading.active_count() > 1:
+            time.sleep(0.001)
+        os._exit(1)
+    for key, _ in found:
         try:
             connection, client = key.fileobj.accept()
         except BlockingIOError:
@@ -139,4 +166,12 @@ while True:
         if len(clients) == options.crash_at:
             crash()
         connection.setblocking(True)
+        if options.die_after and end is None:
+            end = time.monotonic() + options.die_after
+        if options.silent:
+            held.append(connection)
+            continue
+        if options.hang_up:
+            connection.close()
+            continue
         threading.Thread(target=serve, args=(connection,), daemon=True).start()

@@ -168,6 +168,8 @@ impl Agent {
         let mut command = Command::new(&self.binary);
         command.arg("--runtime-dir").arg(self.runtime.path());
         command.arg("--pin-dir").arg(&self.pins).arg("--cgroup").arg(&self.cgroup);
+        // Most tests are about something else; those about it say `--settle`.
+        command.env("AGENT_SETTLE", "0s");
         command.args(arguments);
         command
     }

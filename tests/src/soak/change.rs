@@ -159,8 +159,10 @@ fn is_unanswered(output: &Output) -> bool {
 /// How a command ends that waits for this rollout, if it is so far.
 fn code(rollout: &RolloutView, until: Until) -> Option<i32> {
     let code = match (&rollout.status, until) {
-        (Status::MakingReady, _) | (Status::Draining, Until::Drained) => return None,
-        (Status::Draining, Until::Switched)
+        (Status::MakingReady, _) | (Status::Settling | Status::Draining, Until::Drained) => {
+            return None;
+        }
+        (Status::Settling | Status::Draining, Until::Switched)
         | (Status::Ended(Outcome::Completed | Outcome::OldDied { flows: 0 }), _) => ExitCode::Done,
         (Status::Ended(Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. }), _) => {
             ExitCode::FlowsCut

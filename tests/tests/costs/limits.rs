@@ -39,7 +39,7 @@ pub(crate) fn hold(costs: &[Cost]) -> Result<()> {
 pub(crate) const PROGRAMS: [(&str, f64, f64); 8] = [
     ("adopt_flow", 580.0, 3_500.0),
     ("adopt_listeners", 240.0, 1_600.0),
-    ("migrate", 44_000.0, 6_800.0),
+    ("migrate", 44_000.0, 8_200.0),
     ("refuse_multipath", 10.0, 65.0),
     ("share_bind4", 9_700.0, 9_300.0),
     ("share_bind6", 9_700.0, 9_300.0),

@@ -14,7 +14,7 @@ pub(super) use self::{
     bench::{BenchArguments, ClientOptions, ExchangeOptions, ProtocolChoice, SourceChoice},
     operation::{
         AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer,
-        OneService, UndoArguments, UpgradeArguments, Wait,
+        OneService, Ready, UndoArguments, UpgradeArguments, Wait,
     },
     values::{Selected, Signal, Variable},
 };

@@ -39,8 +39,9 @@ pub(in crate::cli) struct AttachArguments {
 /// Bring in a new generation of a server, and let the old one finish
 ///
 /// Starts the command with what the running generation was started with: its user, directory, environment and limits.
-/// Once it listens, all new connections go to it. The old generation keeps the connections it has; when they have ended
-/// it is told to end. If the new generation does not become ready, the old one serves on and nothing else has happened.
+/// Once it accepts, all new connections go to it. The old generation keeps the connections it has; when they have ended, and
+/// the new one has proved itself, it is told to end. If the new generation does not become ready, or fails soon after, the
+/// old one serves on.
 ///
 /// The command waits and shows how it goes. Interrupting it does not stop the rollout.
 #[derive(Debug, Args)]
@@ -63,10 +64,21 @@ pub(in crate::cli) struct UpgradeArguments {
     #[arg(long, env = "AGENT_WAIT", value_enum, default_value_t = Wait::Drained)]
     pub(in crate::cli) wait: Wait,
 
-    /// How long the new generation may take until it listens
+    /// What shows that the new generation works
+    #[arg(long, env = "AGENT_READY", value_name = "WHEN", value_enum)]
+    #[arg(default_value_t = Ready::Accept)]
+    pub(in crate::cli) ready: Ready,
+
+    /// How long the new generation may take until it is ready
     #[arg(long, env = "AGENT_TIMEOUT", value_name = "TIME", default_value = "60s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) timeout: Duration,
+
+    /// How long after the switch the new generation has to prove itself: if it dies, closes a listener or accepts nothing,
+    /// new connections go back to the old one, which is told nothing until then; 0s to go without
+    #[arg(long, env = "AGENT_SETTLE", value_name = "TIME", default_value = "2500ms")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub(in crate::cli) settle: Duration,
 
     /// Refuse if another generation takes the new connections now
     #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
@@ -266,12 +278,23 @@ pub(in crate::cli) enum DrainWhen {
 /// The point of a rollout that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Wait {
-    /// The new generation listens
+    /// The new generation is ready
     Ready,
     /// It gets all new connections
     Switched,
+    /// It has proved itself
+    Settled,
     /// The old generation has drained, and is gone unless it is kept
     Drained,
+}
+
+/// What shows that a new generation works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Ready {
+    /// It listens on every port
+    Listen,
+    /// It has accepted a connection of the agent on every port
+    Accept,
 }
 
 /// The point of an undo that is waited for.

@@ -9,7 +9,7 @@ use crate::{
         table::{Side, Table},
         words,
     },
-    rollout::PortHold,
+    rollout::{Outcome, PortHold},
 };
 
 /// The service on a line, its generations in a table, and what needs saying.
@@ -28,6 +28,12 @@ pub(in crate::cli) fn service(service: &ServiceView, look: Look) -> String {
             let waited = words::count(rollout.waited, "connection", "connections");
             text.push_str(&format!("  waited for {waited} that had not been accepted\n"));
         }
+    }
+    if let Some(setback) = &service.setback {
+        text.push_str(&format!("rollout {}: {}", setback.id, follow::summary(setback)));
+        let why = setback.outcome().and_then(Outcome::reason);
+        text.push_str(&why.map(|why| format!(" ({})", words::line(why))).unwrap_or_default());
+        text.push('\n');
     }
     for warning in warnings(service) {
         text.push_str(&format!("{} {warning}\n", Paint::Warning.on("warning:", look.colour)));
@@ -111,7 +117,7 @@ const fn paint(generation: &GenerationView) -> Option<Paint> {
         GenerationState::Dead => Some(Paint::Error),
         _ if generation.takes_new_connections => Some(Paint::Serving),
         GenerationState::Starting | GenerationState::Primary | GenerationState::Standby => None,
-        GenerationState::Settling
+        GenerationState::Clearing
         | GenerationState::Draining
         | GenerationState::Parting
         | GenerationState::Finishing

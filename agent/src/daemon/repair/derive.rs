@@ -38,8 +38,8 @@ use crate::{
     },
     places::Places,
     rollout::{
-        DrainPlan, Generation, Kind, ListenerRecord, Origin, Phase, Rollout, RolloutId, Service,
-        Status, Timestamp,
+        DrainPlan, Generation, Kind, ListenerRecord, Origin, Phase, Readiness, Rollout, RolloutId,
+        Service, Status, Timestamp,
     },
     service::{Endpoint, GenerationNumber, ServiceId, ServiceName},
 };
@@ -196,18 +196,13 @@ impl World {
         };
         let began = processes.iter().filter_map(|it| Process::reopen(*it).ok()?.age().ok()).max();
         let records: Vec<ListenerRecord> = found::records(&listeners, public);
+        let phase = phase(number, steering, !records.is_empty(), &origin);
+        let since = clock::now().since(after(began)).as_millis().try_into().unwrap_or(0);
         Ok(Some(Generation {
-            number,
-            phase: phase(number, steering, !records.is_empty(), &origin),
-            origin,
             hold: found::hold(&listeners, public),
-            since: Timestamp(clock::now().since(after(began)).as_millis().try_into().unwrap_or(0)),
             processes,
             listeners: records,
-            former_ports: BTreeSet::new(),
-            flows: 0,
-            deaf: false,
-            told: false,
+            ..Generation::new(number, phase, origin, Timestamp(since))
         }))
     }
 
@@ -285,9 +280,10 @@ fn phase(number: GenerationNumber, steering: &Steering, listens: bool, origin: &
     }
     if number.0 > steering.primary && !listens && *origin != Origin::Found {
         let ready_by = now.after(DrainPlan::READY_TIMEOUT);
-        return Phase::Starting { ready_by, obstacle: None, drain };
+        let (ready, settle) = (Readiness::default(), DrainPlan::SETTLE);
+        return Phase::Starting { ready_by, ready, listens: false, settle, obstacle: None, drain };
     }
-    Phase::Settling {
+    Phase::Clearing {
         until: now.after(drain.queue_timeout),
         keep_until: Timestamp::default(),
         drain,
@@ -314,6 +310,7 @@ fn rollouts(generations: &[Generation], primary: GenerationNumber) -> Vec<Rollou
             to,
             began,
             switched,
+            settled: None,
             ended: None,
             status,
             waited: 0,

@@ -101,6 +101,8 @@ pub(super) fn assemble(
         cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
         count_cost: std::time::Duration::ZERO,
+        probes: std::collections::HashMap::new(),
+        backlogs: std::collections::HashMap::new(),
         moves: std::collections::HashMap::new(),
         unattributed: std::collections::HashSet::new(),
         exit_when_detached: options.exit_when_detached || inherited,
@@ -147,6 +149,7 @@ impl Agent {
         for id in ids {
             let service = self.record(id).service.clone();
             tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
+            self.forget_probes_of(id);
             let seen = self.seen(id)?;
             let effects = self.record_mut(id).service.resume(&seen);
             self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
@@ -195,6 +198,10 @@ impl Agent {
     ) -> Result<(), Problem> {
         let alive = !self.pids_of(generation)?.is_empty();
         match (&known.origin, &known.phase) {
+            (Origin::Found, Phase::Starting { listens: true, .. }) if alive => {
+                self.follow_again(generation)?;
+                self.feed(generation.service, Event::Covers(generation.number, known.hold))?;
+            }
             (Origin::Found, Phase::Starting { .. }) => {
                 let why = "the agent was restarted before it was introduced".to_owned();
                 self.feed(generation.service, Event::Failed(generation.number, why))?;
@@ -211,19 +218,22 @@ impl Agent {
                 if let Some(cgroup) = self.cgroup_of(generation)? {
                     self.watch_cgroup(generation, &cgroup)?;
                 }
-                let pids = self.pids_of(generation)?;
-                self.enlist(generation, pids)?;
+                self.follow_again(generation)?;
                 self.looks.insert(generation, std::time::Instant::now());
             }
             (Origin::Found, _) => {
-                // Those that we found once, where the maps that knew them are gone.
-                let pids = self.pids_of(generation)?;
-                self.enlist(generation, pids)?;
-                self.watch_roots(generation)?;
+                self.follow_again(generation)?;
                 self.looks.insert(generation, std::time::Instant::now());
             }
         }
         Ok(())
+    }
+
+    /// Those that we found once, or launched, where the maps that knew them are gone.
+    fn follow_again(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let pids = self.pids_of(generation)?;
+        self.enlist(generation, pids)?;
+        self.watch_roots(generation).map(drop)
     }
 }
 

@@ -46,6 +46,8 @@ steps! {
     TakeOverListeners = "take-over-listeners",
     /// Connections that were open before get their tag.
     TakeOverFlows = "take-over-flows",
+    /// A candidate is connected to.
+    Probe = "probe",
     /// New connections go to another generation.
     Steer = "steer",
     /// The kernel asks us for these ports, or for one less.

@@ -64,7 +64,7 @@ fn receive(socket: &Socket, request: &Request<'_>, sequence: u32) -> Result<Answ
     }
 }
 
-fn parse(what: &'static str, bytes: &[u8]) -> Result<RawSocket, SockDiagError> {
+pub(super) fn parse(what: &'static str, bytes: &[u8]) -> Result<RawSocket, SockDiagError> {
     let malformed = || SockDiagError::Malformed {
         what,
         part: "a socket",
@@ -74,7 +74,7 @@ fn parse(what: &'static str, bytes: &[u8]) -> Result<RawSocket, SockDiagError> {
     RawSocket::parse(bytes).ok_or_else(malformed)
 }
 
-fn retry_on_signal<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry_on_signal<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -213,7 +213,7 @@ fn dump_once(request: &Request<'_>) -> Result<impl Iterator<Item = RawSocket>, S
 }
 
 /// Nothing for what is no full socket.
-fn connection(socket: RawSocket) -> Option<Connection> {
+pub(super) fn connection(socket: RawSocket) -> Option<Connection> {
     if socket.timer == RawSocket::TIMER_TIME_WAIT {
         return None;
     }

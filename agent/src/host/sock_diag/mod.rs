@@ -8,6 +8,7 @@
 //! `net/ipv4/tcp_diag.c`, `net/mptcp/mptcp_diag.c` and `net/core/bpf_sk_storage.c` of Linux 6.12.
 
 mod dump;
+mod exact;
 mod flows;
 mod listeners;
 mod request;
@@ -18,6 +19,7 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use exact::connection_between;
 pub use flows::{
     Connection, HalfOpen, PATIENCE, Stage, TcpState, connections, half_open, tagged_connections,
 };

@@ -1,6 +1,9 @@
 //! Builds the netlink message that asks for a dump.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use super::wire::{Family, NLMSG_HEADER_LENGTH, SOCK_DIAG_BY_FAMILY, StateSet, TCPDIAG_GETSOCK};
 
@@ -124,7 +127,7 @@ impl Request<'_> {
             );
             put_attribute(&mut message, INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED, &nested);
         }
-        put_header(&mut message, kind, sequence);
+        put_header(&mut message, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence);
         message
     }
 
@@ -156,12 +159,34 @@ impl Request<'_> {
     }
 }
 
+/// The message that asks for the one TCP socket with these two ends (`inet_diag_find_one_icsk`): nothing is walked.
+pub(super) fn encode_exact(local: SocketAddr, remote: SocketAddr, sequence: u32) -> Vec<u8> {
+    let family = if local.is_ipv4() { Family::V4 } else { Family::V6 };
+    let mut message = vec![0; NLMSG_HEADER_LENGTH];
+    message.extend_from_slice(&[family.number(), IPPROTO_TCP, 0, 0]);
+    message.extend_from_slice(&StateSet::CONNECTED.bits().to_ne_bytes());
+    message.extend_from_slice(&local.port().to_be_bytes());
+    message.extend_from_slice(&remote.port().to_be_bytes());
+    for end in [local, remote] {
+        let mut address = [0; 16];
+        match end.ip() {
+            IpAddr::V4(ip) => address[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => address.copy_from_slice(&ip.octets()),
+        }
+        message.extend_from_slice(&address);
+    }
+    message.extend_from_slice(&[0; 4]);
+    message.extend_from_slice(&[0xff; 8]); // INET_DIAG_NOCOOKIE
+    put_header(&mut message, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, sequence);
+    message
+}
+
 /// Fills in `struct nlmsghdr`, once the length is known.
-fn put_header(message: &mut [u8], kind: u16, sequence: u32) {
+fn put_header(message: &mut [u8], kind: u16, flags: u16, sequence: u32) {
     let length = u32::try_from(message.len()).expect("a request has some hundred bytes");
     message[0..4].copy_from_slice(&length.to_ne_bytes());
     message[4..6].copy_from_slice(&kind.to_ne_bytes());
-    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    message[6..8].copy_from_slice(&flags.to_ne_bytes());
     message[8..12].copy_from_slice(&sequence.to_ne_bytes());
 }
 

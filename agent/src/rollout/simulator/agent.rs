@@ -8,7 +8,7 @@ use std::{
 use super::{Halt, Mutation, Report, Simulation, broken, world::Allowed};
 use crate::{
     rollout::{
-        DrainPolicy, Effect, Event, Flows, Generation, Origin, Phase, PortHold, Queues, Seen,
+        DrainPolicy, Effect, Event, Flows, Generation, Kind, Origin, Phase, PortHold, Queues, Seen,
         Service,
     },
     service::GenerationNumber,
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) service: Service,
+    /// Who is being asked to accept.
+    asked: Option<GenerationNumber>,
     unfinished: VecDeque<Effect>,
 }
 
@@ -114,7 +116,14 @@ impl Simulation {
             }
             Effect::Launch(number) => {
                 let slow = self.one_in(3);
-                self.world.launch(number, slow)
+                let lenient = self.lenient;
+                self.world.launch(number, slow, lenient)
+            }
+            Effect::Probe(number) => {
+                if let Some(agent) = &mut self.agent {
+                    agent.asked = Some(number);
+                }
+                Ok(())
             }
             Effect::Steer(mut targets) => {
                 if self.mutation == Some(Mutation::ForgetsStandbys) {
@@ -124,10 +133,18 @@ impl Simulation {
                 let in_memory = self.agent.as_ref().filter(|_| self.disk_full);
                 let decided = in_memory.map_or(&self.disk, |agent| &agent.service);
                 let leaves = |number| decided.generation(number).is_none_or(|it| !it.can_serve());
+                let settling = decided.rollouts.iter().find(|it| {
+                    let switches = it.to == targets.primary && it.switched == Some(self.now);
+                    it.kind == Kind::Upgrade && switches && !it.is_ended()
+                });
+                if let Some(settling) = settling {
+                    let until = self.now.after(self.settle);
+                    self.world.kept.insert(settling.from, (settling.to, until));
+                }
                 self.world.steer(targets, leaves)
             }
             Effect::Signal(number, _) => {
-                self.world.signal(number)?;
+                self.world.signal(number, self.now)?;
                 let slow = self.world.servers.get(&number).is_some_and(|it| it.slow && it.alive);
                 if !slow {
                     // Of one that goes on listening nobody could tell that it was told, if this is not written down.
@@ -162,7 +179,7 @@ impl Simulation {
             }
         }
         let numbers: Vec<_> = service.generations.iter().map(|it| it.number).collect();
-        self.agent = Some(Agent { service, unfinished: effects.into() });
+        self.agent = Some(Agent { service, asked: None, unfinished: effects.into() });
         self.finish_effects()?;
         for number in numbers {
             self.adopt(number)?;
@@ -190,6 +207,9 @@ impl Simulation {
         let Some(known) = self.generation(number) else { return Ok(()) };
         let (phase, found) = (known.phase.clone(), known.origin == Origin::Found);
         match phase {
+            Phase::Starting { listens: true, .. } if found && self.lives(number) => {
+                self.look(number)
+            }
             Phase::Starting { .. } if found => self.feed(Event::Failed(number, String::new())),
             Phase::Dead => Ok(()),
             _ if !self.lives(number) => self.feed(Event::Exited(number)),
@@ -221,16 +241,14 @@ impl Simulation {
         let flows = Flows { open: server.flows(), queued: server.queued, idle };
         let queues = queues(server.half_open + server.queued);
         match phase {
-            Phase::Starting { .. } if server.hears() => {
-                self.world.adopt(number);
-                self.may_crash()?;
-                self.feed(Event::Ready(number, PortHold::Shared))
-            }
+            Phase::Starting { listens: false, .. } if server.hears() => self.cover(number),
+            Phase::Starting { listens: true, .. } => self.ask(number),
+            Phase::Primary if self.is_stuck(number) => self.feed(Event::Stuck(number)),
             Phase::Primary if server.hears() && !self.world.reachable(number) => {
                 self.world.adopt(number);
                 self.feed(Event::Listens(number))
             }
-            Phase::Settling { .. } => self.feed(Event::Queues(number, queues)),
+            Phase::Clearing { .. } => self.feed(Event::Queues(number, queues)),
             Phase::Draining { .. } | Phase::Finishing { .. } => {
                 self.feed(Event::Flows(number, flows))
             }
@@ -243,13 +261,49 @@ impl Simulation {
         }
     }
 
+    fn cover(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        self.world.adopt(number);
+        self.may_crash()?;
+        self.feed(Event::Covers(number, PortHold::Shared))
+    }
+
+    /// Looks at a candidate that listens, as far as was known.
+    fn ask(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        let server = self.world.server(number)?.clone();
+        let asked = self.agent.as_ref().is_some_and(|it| it.asked == Some(number));
+        if !server.hears() || !self.world.adopted.contains(&number) {
+            if let Some(agent) = &mut self.agent {
+                agent.asked = None;
+            }
+            return match server.started_by_others {
+                true => self.feed(Event::Failed(number, String::new())),
+                false if server.hears() => self.cover(number),
+                false => self.feed(Event::Lacks(number, String::new())),
+            };
+        }
+        if !asked {
+            return self.cover(number);
+        }
+        if self.world.probe(number) || self.mutation == Some(Mutation::TakesListeningForAccepting) {
+            self.may_crash()?;
+            return self.feed(Event::Accepted(number));
+        }
+        Ok(())
+    }
+
+    fn is_stuck(&self, number: GenerationNumber) -> bool {
+        let stuck = |it: &super::world::Server| it.hears() && !it.accepts && it.queued > 2;
+        let settles = self.agent.as_ref().and_then(|it| it.service.settling()) == Some(number);
+        settles && self.world.servers.get(&number).is_some_and(stuck)
+    }
+
     fn look_last(&mut self, number: GenerationNumber, idle: Duration) -> Result<(), Halt> {
         let hasty = self.mutation == Some(Mutation::LooksBeforeItSteers);
         let busy = self.is_unsaved() || self.agent.as_ref().is_some_and(|it| !it.is_idle());
         if busy && !hasty {
             return Ok(());
         }
-        if self.mutation != Some(Mutation::TrustsThePrimary) && !self.primary_is_settled()? {
+        if self.mutation != Some(Mutation::TrustsThePrimary) && !self.primary_is_certain()? {
             return Ok(());
         }
         let Some(Phase::Parting { until, deadline, drain }) = self.phase(number) else {
@@ -265,8 +319,12 @@ impl Simulation {
             (queues, flows.open) = (Queues::Empty, 0);
         }
         let patient = drain.policy == DrainPolicy::Patient { idle: None };
-        let allowed =
-            Allowed { waiting: self.now >= until, flows: !patient || self.now >= deadline };
+        // What one that accepts nothing has is served as soon as it ends.
+        let stuck = self.generation(number).is_some_and(|it| it.stuck);
+        let allowed = Allowed {
+            waiting: stuck || self.now >= until,
+            flows: !patient || self.now >= deadline,
+        };
         self.world.allowed.insert(number, allowed);
         let needed = self.is_needed(number);
         self.feed(Event::LastLook(number, queues, flows))?;
@@ -286,7 +344,7 @@ impl Simulation {
             && !primary.is_some_and(|primary| self.world.reachable(primary.number))
     }
 
-    fn primary_is_settled(&mut self) -> Result<bool, Halt> {
+    fn primary_is_certain(&mut self) -> Result<bool, Halt> {
         let primary = self.agent.as_ref().and_then(|it| it.service.primary());
         let Some((number, phase)) = primary.map(|it| (it.number, it.phase.clone())) else {
             return Ok(true);

@@ -9,6 +9,8 @@
 //!
 //! - no connection is refused while a generation lives that can serve;
 //! - when all reports are taken, steering leads to a live generation if there is one;
+//! - a generation that has accepted nothing takes the place of none that serves;
+//! - none is told to end before the one that replaced it has proved itself;
 //! - a generation is told to end once, when steering leads to it no more, with nothing in its queues and no flow that is
 //!   waited for, and while somebody else can serve;
 //! - no effect is executed twice, whenever the agent crashed;
@@ -23,6 +25,7 @@ mod world;
 use std::{
     collections::{HashSet, VecDeque},
     mem::{Discriminant, discriminant},
+    time::Duration,
 };
 
 use self::{agent::Agent, world::World};
@@ -44,6 +47,10 @@ struct Simulation {
     agent: Option<Agent>,
     reports: VecDeque<Report>,
     now: Timestamp,
+    /// How long new primaries have to prove themselves in this schedule.
+    settle: Duration,
+    /// Whether it is enough that the next server listens.
+    lenient: bool,
     /// Whether nothing fails or crashes any more.
     calm: bool,
     failing: bool,
@@ -99,6 +106,8 @@ enum Mutation {
     ForgetsSignals,
     LeavesTraces,
     EndsUnsaved,
+    TakesListeningForAccepting,
+    DoesNotSettle,
 }
 
 impl Simulation {
@@ -112,12 +121,17 @@ impl Simulation {
             agent: None,
             reports: VecDeque::new(),
             now: Timestamp(0),
+            settle: Duration::ZERO,
+            lenient: true,
             calm: true,
             failing: false,
             mutation,
             steps: None,
             reached: None,
         };
+        if simulation.one_in(2) {
+            simulation.settle = Duration::from_secs(3);
+        }
         simulation.appear(GenerationNumber(1));
         simulation.world.adopt(GenerationNumber(1));
         simulation
@@ -228,8 +242,9 @@ fn the_schedules_reach_every_phase_and_every_outcome() {
 #[test]
 fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
     use Mutation::{
-        ActsBeforeItWrites, EndsUnsaved, ForgetsSignals, ForgetsStandbys, LastEffectFirst,
-        LeavesTraces, LooksAway, LooksBeforeItSteers, ResumesBlindly, TrustsThePrimary,
+        ActsBeforeItWrites, DoesNotSettle, EndsUnsaved, ForgetsSignals, ForgetsStandbys,
+        LastEffectFirst, LeavesTraces, LooksAway, LooksBeforeItSteers, ResumesBlindly,
+        TakesListeningForAccepting, TrustsThePrimary,
     };
     for mutation in [
         ActsBeforeItWrites,
@@ -242,6 +257,8 @@ fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
         ForgetsSignals,
         LeavesTraces,
         EndsUnsaved,
+        TakesListeningForAccepting,
+        DoesNotSettle,
     ] {
         let found = first_broken(SCHEDULES, Some(mutation));
         let (seed, promise) = found.unwrap_or_else(|| panic!("{mutation:?} is not found out"));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Halt, Report, Simulation, broken, world::Server};
+use super::{Halt, Mutation, Report, Simulation, broken, world::Server};
 use crate::{
-    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Rollout},
+    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, Rollout},
     service::GenerationNumber,
 };
 
@@ -17,7 +17,12 @@ impl Simulation {
             0..5 => self.upgrade(),
             5..7 => self.undo(),
             7..14 => self.with_server("listens", Self::listen),
-            14..30 => self.connect(),
+            14..16 => self.with_server("begins to accept, or stops", |it, number| {
+                let server = it.world.server(number)?;
+                server.accepts = !server.accepts;
+                Ok(())
+            }),
+            16..30 => self.connect(),
             30..40 => self.with_server("goes on with its connections", |it, number| {
                 it.advance(number);
                 Ok(())
@@ -80,7 +85,13 @@ impl Simulation {
     }
 
     fn upgrade(&mut self) -> Result<(), Halt> {
-        let plan = Plan { ready_timeout: 30 * SECOND, drain: self.drain() };
+        let ready = if self.one_in(4) { Readiness::Listen } else { Readiness::Accept };
+        let settle = if self.mutation == Some(Mutation::DoesNotSettle) {
+            Duration::ZERO
+        } else {
+            self.settle
+        };
+        let plan = Plan { ready, ready_timeout: 30 * SECOND, settle, drain: self.drain() };
         let found = self.one_in(6);
         let Some(agent) = &self.agent else { return Ok(()) };
         let number = GenerationNumber(agent.service.last_generation.0 + 1);
@@ -89,6 +100,7 @@ impl Simulation {
         if refused {
             return self.feed(Event::Upgrade(plan, Origin::Found));
         }
+        self.lenient = ready == Readiness::Listen;
         if !found {
             let (cgroup, log) = Default::default();
             let origin = Origin::Launched { command: Vec::new(), cgroup, log };
@@ -127,8 +139,14 @@ impl Simulation {
 
     /// A server that somebody started.
     pub(super) fn appear(&mut self, number: GenerationNumber) {
-        let server =
-            Server { alive: true, listens: true, started_by_others: true, ..Server::default() };
+        let server = Server {
+            alive: true,
+            listens: true,
+            accepts: !self.one_in(3),
+            started_by_others: true,
+            need_not_prove: self.lenient,
+            ..Server::default()
+        };
         self.world.servers.insert(number, server);
     }
 
@@ -146,9 +164,10 @@ impl Simulation {
 
     fn listen(&mut self, number: GenerationNumber) -> Result<(), Halt> {
         let adopted = self.world.adopted.contains(&number);
+        let accepts = !self.one_in(3);
         let server = self.world.server(number)?;
         if !adopted && server.signals == 0 && !server.listens {
-            server.listens = true;
+            (server.listens, server.accepts) = (true, accepts);
             self.report(Report::Appeared(number));
         }
         Ok(())

@@ -3,16 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Halt, broken};
-use crate::{rollout::Targets, service::GenerationNumber};
+use crate::{
+    rollout::{Targets, Timestamp},
+    service::GenerationNumber,
+};
 
 /// One server, and the connections that the kernel gave it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Server {
     pub(super) alive: bool,
     pub(super) listens: bool,
+    /// Whether it takes what waits for it.
+    pub(super) accepts: bool,
+    /// Whether it has accepted a probe.
+    pub(super) proved: bool,
     /// Whether it goes on listening when it is told to end.
     pub(super) slow: bool,
     pub(super) started_by_others: bool,
+    /// Whether it is enough that it listens.
+    pub(super) need_not_prove: bool,
     /// How often it was told.
     pub(super) signals: u32,
     pub(super) half_open: u64,
@@ -61,6 +70,10 @@ pub(super) struct World {
     pub(super) forgotten: BTreeSet<GenerationNumber>,
     /// Those that steering led to at some time, until it was told to forget one that is to end.
     pub(super) promised: BTreeSet<GenerationNumber>,
+    /// Those that were the primary at some time.
+    pub(super) served: BTreeSet<GenerationNumber>,
+    /// Until when a replaced generation is to be there to go back to, and for whom.
+    pub(super) kept: BTreeMap<GenerationNumber, (GenerationNumber, Timestamp)>,
     /// What was seen by the last look at a generation.
     pub(super) allowed: BTreeMap<GenerationNumber, Allowed>,
 }
@@ -85,7 +98,7 @@ impl World {
         let Some(server) = self.servers.get_mut(&number) else { return };
         server.queued += std::mem::take(&mut server.between);
         let [between, queued, accepted] = moved;
-        let accepted = accepted.min(server.queued);
+        let accepted = if server.accepts { accepted.min(server.queued) } else { 0 };
         (server.queued, server.accepted) = (server.queued - accepted, server.accepted + accepted);
         let queued = queued.min(server.half_open);
         (server.half_open, server.queued) = (server.half_open - queued, server.queued + queued);
@@ -126,11 +139,17 @@ impl World {
         }
     }
 
-    pub(super) fn launch(&mut self, number: GenerationNumber, slow: bool) -> Result<(), Halt> {
+    pub(super) fn launch(
+        &mut self,
+        number: GenerationNumber,
+        slow: bool,
+        need_not_prove: bool,
+    ) -> Result<(), Halt> {
         if self.servers.contains_key(&number) {
             return broken(format!("{number} is launched twice"));
         }
-        self.servers.insert(number, Server { alive: true, slow, ..Server::default() });
+        let server = Server { alive: true, slow, need_not_prove, ..Server::default() };
+        self.servers.insert(number, server);
         self.mapped.insert(number);
         Ok(())
     }
@@ -149,6 +168,8 @@ impl World {
         if self.servers.get(&targets.primary).is_some_and(|it| it.signals > 0) {
             return broken(format!("{} is steered to, though it was told to end", targets.primary));
         }
+        self.judge_candidate(targets.primary)?;
+        self.served.insert(targets.primary);
         self.steering = Some(targets);
         let order: Vec<_> = self.order().collect();
         self.promised.retain(|number| order.contains(number) || !leaves(*number));
@@ -156,10 +177,39 @@ impl World {
         Ok(())
     }
 
+    /// A connection that nobody but the candidate can get.
+    pub(super) fn probe(&mut self, number: GenerationNumber) -> bool {
+        let reachable = self.reachable(number);
+        let Some(server) = self.servers.get_mut(&number) else { return false };
+        server.proved |= reachable && server.accepts;
+        server.proved
+    }
+
+    /// A generation that has shown nothing gets no new connection that another one could take.
+    fn judge_candidate(&self, number: GenerationNumber) -> Result<(), Halt> {
+        let new = !self.served.contains(&number);
+        let proved = self.servers.get(&number).is_none_or(|it| it.proved || it.need_not_prove);
+        let serving = self.steering.as_ref().filter(|it| self.reachable(it.primary));
+        match serving {
+            Some(serving) if new && !proved => broken(format!(
+                "{number} has accepted nothing, and takes the place of {}",
+                serving.primary
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// A generation is told to end only once, when steering leads to it no more, and with nothing left that is waited for.
-    pub(super) fn signal(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+    pub(super) fn signal(&mut self, number: GenerationNumber, now: Timestamp) -> Result<(), Halt> {
         if self.steers_to(number) {
             return broken(format!("{number} is told to end while it is steered to"));
+        }
+        let primary = self.steering.as_ref().map(|it| it.primary);
+        if let Some((by, until)) = self.kept.get(&number)
+            && primary == Some(*by)
+            && now < *until
+        {
+            return broken(format!("{number} is told to end before {by} has proved itself"));
         }
         let allowed = self.allowed.get(&number).copied();
         let Some(server) = self.servers.get_mut(&number) else { return Ok(()) };

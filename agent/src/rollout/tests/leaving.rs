@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn what_the_kernel_gave_to_a_standby_is_found_by_the_last_look() {
     let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
     let waiting =
         Event::LastLook(number(1), Queues::Waiting(2), Flows { open: 0, queued: 0, idle: SECOND });
@@ -20,7 +20,7 @@ fn what_the_kernel_gave_to_a_standby_is_found_by_the_last_look() {
 #[test]
 fn a_primary_that_dies_before_the_last_look_is_replaced_by_the_parting_one() {
     let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
     let effects = apply(&mut service, Event::Exited(number(2)), at(2));
     assert_eq!(effects, [targets(1, &[]), Effect::Forget(number(2))]);
@@ -30,7 +30,7 @@ fn a_primary_that_dies_before_the_last_look_is_replaced_by_the_parting_one() {
 #[test]
 fn a_generation_is_kept_as_standby_after_its_drain() {
     let mut service = upgraded_keeping(PATIENT, 60);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     assert_eq!(count(&mut service, 1, 0, at(2)), [], "steering still falls back to it");
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
     assert_eq!(service.next_deadline(), Some(at(61)));
@@ -46,7 +46,7 @@ fn a_generation_is_kept_as_standby_after_its_drain() {
 #[test]
 fn undo_goes_back_to_a_standby() {
     let mut service = upgraded_keeping(PATIENT, 60);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
     assert_eq!(apply(&mut service, Event::Undo(drain(PATIENT)), at(30)), [targets(1, &[2])]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "what has ended stays ended");
@@ -55,7 +55,7 @@ fn undo_goes_back_to_a_standby() {
 #[test]
 fn a_graceful_standby_is_told_when_its_time_is_over() {
     let mut service = upgraded_keeping(DrainPolicy::Graceful, 30);
-    assert_eq!(settle(&mut service, 1, at(1)), []);
+    assert_eq!(clear(&mut service, 1, at(1)), []);
     assert_eq!(count(&mut service, 1, 2, at(2)), []);
     assert_eq!(service.next_deadline(), Some(at(31)));
     assert_eq!(apply(&mut service, Event::Tick, at(31)), [targets(2, &[])]);
@@ -66,7 +66,7 @@ fn a_graceful_standby_is_told_when_its_time_is_over() {
 #[test]
 fn the_drain_deadline_ends_flows_although_the_generation_was_to_be_kept() {
     let mut service = upgraded_keeping(PATIENT, 3600);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     assert_eq!(count(&mut service, 1, 2, at(61)), [targets(2, &[])]);
     assert_eq!(last_look(&mut service, 1, 2, at(61)), [Effect::Signal(number(1), 15)]);
     apply(&mut service, Event::Exited(number(1)), at(62));
@@ -80,7 +80,7 @@ fn a_deaf_primary_is_replaced_and_drains() {
     assert_eq!(effects, [targets(1, &[2])]);
     let reason = "generation 2 closed its listener".to_owned();
     assert_eq!(outcome(&service, 1), Some(&Outcome::RolledBack { reason }));
-    settle(&mut service, 2, at(3));
+    clear(&mut service, 2, at(3));
     assert_eq!(count(&mut service, 2, 0, at(4)), [targets(1, &[])]);
     assert_eq!(last_look(&mut service, 2, 0, at(4)), [Effect::Signal(number(2), 15)]);
 }
@@ -98,7 +98,7 @@ fn nobody_falls_back_to_a_deaf_generation() {
 #[test]
 fn an_old_generation_that_dies_takes_its_flows_with_it() {
     let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     count(&mut service, 1, 7, at(2));
     let effects = apply(&mut service, Event::Exited(number(1)), at(3));
     assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
@@ -108,7 +108,7 @@ fn an_old_generation_that_dies_takes_its_flows_with_it() {
 #[test]
 fn a_new_generation_that_dies_when_the_old_one_was_told_to_end_fails_the_rollout() {
     let mut service = upgraded(PATIENT);
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
     last_look(&mut service, 1, 0, at(2));
     assert_eq!(apply(&mut service, Event::Exited(number(2)), at(3)), []);
@@ -131,7 +131,7 @@ fn all_done(service: &Service) -> Seen {
 fn after_a_restart_only_what_was_not_done_is_done() {
     let mut service = upgraded(PATIENT);
     let before = service.targets();
-    settle(&mut service, 1, at(1));
+    clear(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
     let seen = Seen { steering: before, ..all_done(&service) };
     assert_eq!(service.resume(&seen), [targets(2, &[])]);

@@ -1,6 +1,7 @@
 //! The histories that matter, one by one. The simulator has the others.
 
 mod leaving;
+mod readiness;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,7 +22,12 @@ fn drain(policy: DrainPolicy) -> DrainPlan {
 }
 
 fn plan(policy: DrainPolicy) -> Plan {
-    Plan { ready_timeout: 30 * SECOND, drain: drain(policy) }
+    Plan {
+        ready: Readiness::Listen,
+        ready_timeout: 30 * SECOND,
+        settle: Duration::ZERO,
+        drain: drain(policy),
+    }
 }
 
 const PATIENT: DrainPolicy = DrainPolicy::Patient { idle: None };
@@ -43,6 +49,7 @@ pub(super) fn attached() -> Service {
         former_ports: BTreeSet::new(),
         flows: 0,
         deaf: false,
+        stuck: false,
         told: false,
     };
     Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
@@ -75,7 +82,7 @@ fn upgraded(policy: DrainPolicy) -> Service {
         [Effect::Launch(number(2))]
     );
     assert_eq!(
-        apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1)),
+        apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1)),
         [targets(2, &[1])]
     );
     service
@@ -84,12 +91,12 @@ fn upgraded(policy: DrainPolicy) -> Service {
 fn outcome(service: &Service, id: u64) -> Option<&Outcome> {
     match &service.rollout(RolloutId(id))?.status {
         Status::Ended(outcome) => Some(outcome),
-        Status::MakingReady | Status::Draining => None,
+        Status::MakingReady | Status::Settling | Status::Draining => None,
     }
 }
 
-/// Looks at the empty queues of a generation that settles.
-fn settle(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
+/// Looks at the empty queues of a generation that is clearing.
+fn clear(service: &mut Service, one: u32, now: Timestamp) -> Vec<Effect> {
     apply(service, Event::Queues(number(one), Queues::Empty), now)
 }
 
@@ -112,7 +119,7 @@ fn upgraded_keeping(policy: DrainPolicy, seconds: u64) -> Service {
     let mut plan = plan(policy);
     plan.drain.keep_old = Duration::from_secs(seconds);
     apply(&mut service, Event::Upgrade(plan, launched()), at(0));
-    apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
     service
 }
 
@@ -120,7 +127,7 @@ fn upgraded_keeping(policy: DrainPolicy, seconds: u64) -> Service {
 fn an_upgrade_switches_then_drains_then_signals_then_forgets() {
     let mut service = upgraded(PATIENT);
     let one = number(1);
-    assert_eq!(settle(&mut service, 1, at(1)), []);
+    assert_eq!(clear(&mut service, 1, at(1)), []);
     assert!(matches!(phase(&service, 1), Phase::Draining { .. }));
     assert_eq!(count(&mut service, 1, 3, at(2)), []);
     assert_eq!(count(&mut service, 1, 0, at(3)), [targets(2, &[])], "steering first");
@@ -134,25 +141,28 @@ fn a_state_of_an_earlier_version_is_read() {
     let mut value = serde_json::to_value(upgraded(PATIENT)).unwrap();
     for generation in value["generations"].as_array_mut().unwrap() {
         let generation = generation.as_object_mut().unwrap();
-        for field in ["flows", "deaf", "told"] {
+        for field in ["flows", "deaf", "stuck", "told"] {
             assert!(generation.remove(field).is_some());
         }
     }
-    let settling = value["generations"][0]["phase"].as_object_mut().unwrap();
-    assert!(settling.remove("keep_until").is_some());
-    assert!(settling["drain"].as_object_mut().unwrap().remove("keep_old").is_some());
-    assert!(value["rollouts"][0].as_object_mut().unwrap().remove("waited").is_some());
+    let clearing = value["generations"][0]["phase"].as_object_mut().unwrap();
+    assert_eq!(clearing.insert("name".into(), "settling".into()), Some("clearing".into()));
+    assert!(clearing.remove("keep_until").is_some());
+    assert!(clearing["drain"].as_object_mut().unwrap().remove("keep_old").is_some());
+    for field in ["waited", "settled"] {
+        assert!(value["rollouts"][0].as_object_mut().unwrap().remove(field).is_some());
+    }
     assert!(serde_json::from_value::<Service>(value).is_ok());
     let died = serde_json::from_str::<Outcome>(r#"{"outcome":"old_died"}"#).unwrap();
     assert_eq!(died, Outcome::OldDied { flows: 0 });
 }
 
 #[test]
-fn a_generation_settles_when_its_queues_are_empty_or_their_time_is_up() {
+fn a_generation_is_cleared_when_its_queues_are_empty_or_their_time_is_up() {
     let mut service = upgraded(PATIENT);
     for queues in [Queues::Waiting(1), Queues::Waiting(3), Queues::Waiting(2)] {
         apply(&mut service, Event::Queues(number(1), queues), at(1));
-        assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Settling { .. }));
+        assert!(matches!(service.generation(number(1)).unwrap().phase, Phase::Clearing { .. }));
     }
     apply(&mut service, Event::Tick, at(2));
     assert!(
@@ -197,9 +207,9 @@ fn a_second_upgrade_is_refused_only_while_the_first_is_made_ready() {
         Err(Refusal::RolloutUnderWay(number(2), RolloutId(1)))
     );
     assert_eq!(service, before);
-    apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
     assert_eq!(apply(&mut service, again, at(2)), [Effect::Launch(number(3))]);
-    let effects = apply(&mut service, Event::Ready(number(3), PortHold::Shared), at(3));
+    let effects = apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
     assert_eq!(
         effects,
         [targets(3, &[2, 1])],
@@ -232,7 +242,7 @@ fn a_dead_primary_is_forgotten_when_the_next_generation_takes_over() {
     let mut service = attached();
     apply(&mut service, Event::Exited(number(1)), at(1));
     apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(2));
-    let effects = apply(&mut service, Event::Ready(number(2), PortHold::Shared), at(3));
+    let effects = apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(3));
     assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "nobody is left to drain");
 }
@@ -251,7 +261,7 @@ fn a_drain_deadline_counts_what_was_left() {
 #[test]
 fn a_graceful_drain_signals_at_once_and_kills_at_its_deadline() {
     let mut service = upgraded(DrainPolicy::Graceful);
-    assert_eq!(settle(&mut service, 1, at(1)), [targets(2, &[])]);
+    assert_eq!(clear(&mut service, 1, at(1)), [targets(2, &[])]);
     assert_eq!(last_look(&mut service, 1, 4, at(1)), [Effect::Signal(number(1), 15)]);
     count(&mut service, 1, 1, at(5));
     assert_eq!(apply(&mut service, Event::Tick, at(61)), [Effect::Kill(number(1))]);

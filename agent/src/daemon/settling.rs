@@ -1,0 +1,132 @@
+//! Watches what waits for a primary that has to prove itself.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use super::agent::Agent;
+use crate::{
+    api::Problem,
+    host::sock_diag,
+    rollout::Event,
+    service::{GenerationId, GenerationNumber},
+};
+
+/// The accept queues of one generation, and since when none of them has moved.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    queues: HashMap<u64, Queue>,
+    next_look: Instant,
+}
+
+/// One listener's queue since it was last seen empty or shorter than before.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    waiting: u32,
+    stands_since: Instant,
+    grown_at: Instant,
+}
+
+/// Between two looks at most, and what they may take of the time: one part in so many.
+const LOOK: Duration = Duration::from_millis(50);
+const SHARE: u32 = 10;
+/// How long a server may let connections wait while more and more come.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Backlog {
+    fn new(now: Instant) -> Self {
+        Self { queues: HashMap::new(), next_look: now }
+    }
+
+    /// Takes note of a listener's queue. Whether nobody accepts there: it was never empty nor shorter for too long, and has
+    /// gone on growing or is full. A burst that one busy thread works off does not grow.
+    fn is_stuck(&mut self, listener: u64, waiting: u32, full: bool, now: Instant) -> bool {
+        let fresh = Queue { waiting, stands_since: now, grown_at: now };
+        let queue = self.queues.entry(listener).or_insert(fresh);
+        if waiting == 0 || waiting < queue.waiting {
+            *queue = fresh;
+            return false;
+        }
+        if waiting > queue.waiting {
+            (queue.waiting, queue.grown_at) = (waiting, now);
+        }
+        let grows = full || queue.grown_at >= queue.stands_since + PATIENCE / 2;
+        grows && now >= queue.stands_since + PATIENCE
+    }
+}
+
+impl Agent {
+    /// When queues are looked at next.
+    pub(super) fn next_backlog_look(&self) -> Option<Instant> {
+        self.backlogs.values().map(|it| it.next_look).min()
+    }
+
+    /// Looks at the queues of every primary that has to prove itself.
+    pub(super) fn look_at_backlogs_where_due(&mut self) {
+        let now = Instant::now();
+        let settling: Vec<_> = self
+            .records
+            .iter()
+            .filter_map(|(id, record)| {
+                record.service.settling().map(|number| GenerationId { service: *id, number })
+            })
+            .collect();
+        self.backlogs.retain(|generation, _| settling.contains(generation));
+        for generation in settling {
+            let backlog = self.backlogs.entry(generation).or_insert_with(|| Backlog::new(now));
+            if backlog.next_look <= now {
+                let looked = self.look_at_backlog(generation);
+                self.note_look(generation, looked);
+            }
+        }
+    }
+
+    fn look_at_backlog(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let begun = Instant::now();
+        let Some(known) = self.generation(generation) else { return Ok(()) };
+        let known: Vec<_> = known.listeners.iter().map(|it| it.cookie).collect();
+        let all = sock_diag::listeners();
+        let now = Instant::now();
+        let Some(backlog) = self.backlogs.get_mut(&generation) else { return Ok(()) };
+        backlog.next_look = now + LOOK.max((now - begun) * SHARE);
+        let mut stuck = false;
+        for listener in all?.iter().filter(|it| known.contains(&it.cookie.0)) {
+            let full = listener.accept_queue > listener.backlog;
+            stuck |= backlog.is_stuck(listener.cookie.0, listener.accept_queue, full, now);
+        }
+        let number: GenerationNumber = generation.number;
+        if stuck { self.feed(generation.service, Event::Stuck(number)) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks at a queue every 50 ms: how long it is, and whether its listener is found stuck.
+    fn is_found_stuck(queue: impl Fn(u32) -> u32, full_at: u32) -> bool {
+        let begun = Instant::now();
+        let mut backlog = Backlog::new(begun);
+        (0..60).any(|look| {
+            let waiting = queue(look);
+            backlog.is_stuck(7, waiting, waiting >= full_at, begun + LOOK * look)
+        })
+    }
+
+    #[test]
+    fn a_queue_that_only_grows_or_stays_full_is_stuck() {
+        assert!(is_found_stuck(|look| look, u32::MAX));
+        assert!(is_found_stuck(|look| look / 5, u32::MAX));
+        assert!(is_found_stuck(|look| look.min(6), 6));
+    }
+
+    #[test]
+    fn a_queue_that_is_worked_off_is_not() {
+        assert!(!is_found_stuck(|_| 0, u32::MAX));
+        assert!(!is_found_stuck(|look| 100 - look, u32::MAX), "a burst");
+        assert!(!is_found_stuck(|_| 2, u32::MAX), "one thread, and a request that takes its time");
+        assert!(!is_found_stuck(|look| look % 15, u32::MAX), "empty at times");
+        assert!(!is_found_stuck(|look| 20 + look - look / 10 * 11, u32::MAX), "shorter at times");
+    }
+}
