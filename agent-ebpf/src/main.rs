@@ -18,6 +18,7 @@ mod adopt_listeners;
 mod connection;
 mod maps;
 mod migrate;
+mod public_port;
 mod refuse_multipath;
 mod report;
 mod share_bind;

@@ -35,6 +35,10 @@ pub enum Feature {
     ShareBind6,
     /// The program that keeps listeners of launched generations off Multipath TCP.
     RefuseMultipath,
+    /// The program that tells a server its public port, for IPv4; comfort.
+    PublicPort4,
+    /// The same for IPv6.
+    PublicPort6,
     /// The program that counts flows.
     TrackFlows,
     /// The program that walks the sockets.
@@ -52,7 +56,7 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Seclusion,
         Self::FileSystem,
         Self::Types,
@@ -64,6 +68,8 @@ impl Feature {
         Self::ShareBind4,
         Self::ShareBind6,
         Self::RefuseMultipath,
+        Self::PublicPort4,
+        Self::PublicPort6,
         Self::TrackFlows,
         Self::AdoptListeners,
         Self::AdoptFlow,
@@ -90,6 +96,8 @@ impl Feature {
             "share_bind4" => Self::ShareBind4,
             "share_bind6" => Self::ShareBind6,
             "refuse_multipath" => Self::RefuseMultipath,
+            "public_port4" => Self::PublicPort4,
+            "public_port6" => Self::PublicPort6,
             "track_flows" => Self::TrackFlows,
             MIGRATE => Self::Migrate,
             ADOPT_FLOW => Self::AdoptFlow,
@@ -99,6 +107,12 @@ impl Feature {
 
     pub(super) const fn needs_cgroup(self) -> bool {
         matches!(self, Self::ShareBind4 | Self::ShareBind6 | Self::RefuseMultipath)
+            || self.is_comfort()
+    }
+
+    /// Whether the agent works without it.
+    pub const fn is_comfort(self) -> bool {
+        matches!(self, Self::PublicPort4 | Self::PublicPort6)
     }
 }
 
@@ -116,6 +130,8 @@ impl fmt::Display for Feature {
             Self::ShareBind4 => "program share_bind (IPv4)",
             Self::ShareBind6 => "program share_bind (IPv6)",
             Self::RefuseMultipath => "program refuse_multipath",
+            Self::PublicPort4 => "program public_port (IPv4)",
+            Self::PublicPort6 => "program public_port (IPv6)",
             Self::TrackFlows => "program track_flows",
             Self::AdoptListeners => "program adopt_listeners",
             Self::AdoptFlow => "program adopt_flow",
