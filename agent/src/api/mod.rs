@@ -28,9 +28,9 @@ pub use request::{
     UpgradeRequest,
 };
 pub use view::{
-    AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
-    GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, ServiceState,
-    ServiceView, Services, UpgradeAnswer, UpgradePreview,
+    AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,
+    Flows, GenerationState, GenerationView, History, ListenerView, Offer, RolloutView,
+    ServiceState, ServiceView, Services, UpgradeAnswer, UpgradePreview,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.

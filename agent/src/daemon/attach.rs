@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use super::{
     agent::{Agent, unchanged},
-    clock, found, observe,
+    clock, found, inherit, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
 };
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     host::{
-        context::Context,
         process,
         sock_diag::{self, Listener},
     },
@@ -50,7 +49,8 @@ impl Agent {
             deaf: false,
             told: false,
         };
-        let context = Context::of(root)?;
+        let pids: Vec<_> = server.processes.iter().map(|process| process.pid).collect();
+        let context = inherit::passed_on(root, &first, &pids)?;
         let origin_cgroup = self
             .hierarchy
             .of(root)
@@ -61,6 +61,7 @@ impl Agent {
             origin_cgroup: origin_cgroup.directory().to_owned(),
             unfinished: Some(Unfinished::Attach),
             requests: BTreeMap::new(),
+            launched_with: BTreeMap::new(),
         };
         self.records.insert(id, record);
         if let Err(problem) = self.save() {

@@ -20,6 +20,7 @@ mod descriptors;
 mod detach;
 mod effects;
 mod found;
+mod inherit;
 mod introduce;
 mod journal;
 mod launch;
@@ -28,6 +29,7 @@ mod logs;
 mod message;
 mod observe;
 mod overrun;
+mod pid_namespace;
 mod presence;
 mod problems;
 mod processes;
@@ -44,6 +46,7 @@ mod troubles;
 mod upgrade;
 mod views;
 mod watch;
+mod working_directory;
 
 pub use self::{
     start::{Lock, Options, Other, run},

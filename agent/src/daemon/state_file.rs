@@ -51,6 +51,9 @@ pub struct Record {
     /// Which requests began the rollouts that are remembered: one that is asked again is answered, and not begun again.
     #[serde(default)]
     pub requests: BTreeMap<u64, RequestId>,
+    /// What each launched generation that lives was launched with, by its number: its successor gets the same.
+    #[serde(default)]
+    pub launched_with: BTreeMap<u32, Context>,
 }
 
 /// A change of many steps, written down before the first of them.

@@ -75,7 +75,7 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// The numbers of all processes that `/proc` shows, rising.
-fn all_pids() -> Result<Vec<Pid>, ProcessError> {
+pub(super) fn all_pids() -> Result<Vec<Pid>, ProcessError> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").map_err(ProcessError::List)? {
         let name = entry.map_err(ProcessError::List)?.file_name();

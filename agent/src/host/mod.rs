@@ -4,6 +4,7 @@
 //! - [`process`]: one process, held so that it can never be mistaken for another
 //! - [`holders`]: which processes have a listener, and which of them belong together
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
+//! - [`init`]: which PID namespace ends with a process
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
 //! - [`syn_cookies`]: whether listeners overflow
@@ -16,6 +17,7 @@
 pub mod cgroup;
 pub mod context;
 pub mod holders;
+pub mod init;
 pub mod launch;
 pub mod mounts;
 pub mod os_text;

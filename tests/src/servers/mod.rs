@@ -4,6 +4,7 @@
 //! talk to, and `/stream` with four megabytes of lines that say the same.
 
 mod go;
+mod inline;
 pub(crate) mod nginx;
 mod node;
 mod python;
@@ -29,6 +30,7 @@ use crate::process::{Group, Handle};
 use crate::wait;
 
 pub use self::go::Go;
+pub use self::inline::Inline;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
 pub use self::python::Python;

@@ -155,6 +155,7 @@ impl World {
             origin_cgroup,
             unfinished: None,
             requests: BTreeMap::new(),
+            launched_with: BTreeMap::new(),
         }))
     }
 
