@@ -62,6 +62,7 @@ impl Agent {
             unfinished: Some(Unfinished::Attach),
             requests: BTreeMap::new(),
             launched_with: BTreeMap::new(),
+            kept_names: Vec::new(),
         };
         self.records.insert(id, record);
         if let Err(problem) = self.save() {

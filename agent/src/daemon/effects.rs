@@ -71,6 +71,7 @@ impl Agent {
                 change(Step::Steer, || Ok(self.datapath.steer(id, &steering(targets))?))
             }
             Effect::Signal(number, signal) => {
+                self.keep_names(of(*number))?;
                 self.signal(of(*number), *signal)?;
                 // If this cannot be written down, repeating the signal would only make it worse.
                 self.feed_quietly(id, rollout::Event::Told(*number));
@@ -93,6 +94,7 @@ impl Agent {
     }
 
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        self.give_names_back(generation)?;
         self.watcher.forget(generation);
         self.looks.remove(&generation);
         self.half_open.remove(&generation);

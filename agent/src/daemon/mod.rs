@@ -38,6 +38,7 @@ mod removals;
 pub mod repair;
 mod seen;
 mod server;
+mod shared_names;
 mod sharing;
 mod start;
 mod state_file;

@@ -10,6 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::shared_names::KeptName;
 use crate::{
     api::{Problem, ProblemKind, RequestId},
     host::context::Context,
@@ -54,6 +55,9 @@ pub struct Record {
     /// What each launched generation that lives was launched with, by its number: its successor gets the same.
     #[serde(default)]
     pub launched_with: BTreeMap<u32, Context>,
+    /// Names that have a second one while a generation ends.
+    #[serde(default)]
+    pub kept_names: Vec<KeptName>,
 }
 
 /// A change of many steps, written down before the first of them.

@@ -4,6 +4,7 @@
 //! - [`process`]: one process, held so that it can never be mistaken for another
 //! - [`holders`]: which processes have a listener, and which of them belong together
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
+//! - [`names`]: PID files and Unix sockets, and how a name outlives its removal
 //! - [`init`]: which PID namespace ends with a process
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
@@ -20,6 +21,7 @@ pub mod holders;
 pub mod init;
 pub mod launch;
 pub mod mounts;
+pub mod names;
 pub mod os_text;
 pub mod process;
 pub mod sock_diag;

@@ -156,6 +156,7 @@ impl World {
             unfinished: None,
             requests: BTreeMap::new(),
             launched_with: BTreeMap::new(),
+            kept_names: Vec::new(),
         }))
     }
 
