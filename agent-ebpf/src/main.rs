@@ -20,6 +20,7 @@ mod follow_processes;
 mod kernel;
 mod maps;
 mod migrate;
+mod public_port;
 mod refuse_multipath;
 mod report;
 mod share_bind;

@@ -30,9 +30,9 @@ pub use request::{
 };
 pub use serving::{Serving, Stranger};
 pub use view::{
-    AgentView, Attached, Detached, EventKind, EventView, Events, Explanation, FlowView, Flows,
-    GenerationState, GenerationView, History, ListenerView, Offer, RolloutView, ServiceState,
-    ServiceView, Services, UpgradeAnswer, UpgradePreview,
+    AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,
+    Flows, GenerationState, GenerationView, History, ListenerView, Offer, RolloutView,
+    ServiceState, ServiceView, Services, UpgradeAnswer, UpgradePreview,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.

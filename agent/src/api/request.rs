@@ -79,7 +79,7 @@ pub enum NewGeneration {
 }
 
 /// What to launch. What is not given is as it is for the generation that is replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// Absolute path: the caller knows where it was called from.
@@ -98,6 +98,9 @@ pub struct Command {
     /// Variables to set besides the replaced generation's.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Variables of the replaced generation's to leave out.
+    #[serde(default)]
+    pub without: Vec<String>,
     /// Start from an empty environment.
     #[serde(default)]
     pub clear_environment: bool,
@@ -107,6 +110,9 @@ pub struct Command {
     /// Where it lives.
     #[serde(default)]
     pub namespaces: NamespacesOf,
+    /// Where it was asked for, by one who may have meant that directory.
+    #[serde(default)]
+    pub called_from: Option<PathBuf>,
 }
 
 /// Whose mount, PID, UTS, IPC and user namespaces a launched generation gets.

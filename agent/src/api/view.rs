@@ -262,9 +262,20 @@ pub struct Detached {
 #[serde(rename_all = "snake_case")]
 pub enum UpgradeAnswer {
     /// It has begun.
-    Begun(Box<RolloutView>),
+    Begun(Box<Begun>),
     /// What would be done.
     WouldDo(UpgradePreview),
+}
+
+/// An upgrade that has begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub rollout: RolloutView,
+    /// What the operator should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Exactly what an upgrade would do.
@@ -278,6 +289,9 @@ pub struct UpgradePreview {
     pub to: GenerationNumber,
     /// One line per step, in order.
     pub steps: Vec<String>,
+    /// What the operator should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The flows of a service.

@@ -156,7 +156,11 @@ fn failure(view: &RolloutView) -> Problem {
     let message = summary(view);
     match view.outcome() {
         Some(Outcome::NotReady { reason } | Outcome::RolledBack { reason }) => {
-            let fix = if view.output.is_empty() {
+            let fix = if view.output.iter().any(|line| tells_of_a_lack_of_processes(line)) {
+                format!(
+                    "generation {to} could start no process or thread (EAGAIN), see below: raise RLIMIT_NPROC with `--limit nproc=…`"
+                )
+            } else if view.output.is_empty() {
                 format!("see `agent events`, and the log of generation {to}")
             } else {
                 format!("see the last output of generation {to}, below")
@@ -177,6 +181,13 @@ fn failure(view: &RolloutView) -> Problem {
         }),
         None | Some(Outcome::Completed) => Problem::new(NotReady, message),
     }
+}
+
+/// As the C library, Python and Go have it, and those that a library words for them.
+fn tells_of_a_lack_of_processes(line: &str) -> bool {
+    ["Resource temporarily unavailable", "EAGAIN", "errno=11", "[Errno 11]"]
+        .iter()
+        .any(|words| line.contains(words))
 }
 
 /// Where a rollout stands, in one sentence.

@@ -161,6 +161,7 @@ pub(super) fn preview() -> UpgradePreview {
         from: GenerationNumber(1),
         to: GenerationNumber(2),
         steps: vec!["launch `/opt/web/server`".into(), "wait until it listens".into()],
+        warnings: vec!["the limit nproc=0:0 is not inherited".into()],
     }
 }
 

@@ -1,10 +1,14 @@
 //! `agent upgrade`.
 
-use std::{env, path::Path};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Context,
-    arguments::{LaunchOptions, Namespaces, NewServer, Ready, UpgradeArguments},
+    arguments::{LaunchOptions, Namespaces, NewServer, Ready, UpgradeArguments, Variable},
     drain, follow,
     output::{Answer, Look},
     persist, program, words,
@@ -32,10 +36,20 @@ pub(super) async fn run(
         .await?
     {
         UpgradeAnswer::WouldDo(preview) => {
+            warn_of(context, &preview.warnings);
             context.console.answer(&preview)?;
             Ok(ExitCode::Done)
         }
-        UpgradeAnswer::Begun(begun) => follow::to_the_end(context, *begun, arguments.wait).await,
+        UpgradeAnswer::Begun(begun) => {
+            warn_of(context, &begun.warnings);
+            follow::to_the_end(context, begun.rollout, arguments.wait).await
+        }
+    }
+}
+
+fn warn_of(context: &Context, warnings: &[String]) {
+    for warning in warnings {
+        context.console.warn(&words::line(warning));
     }
 }
 
@@ -97,26 +111,40 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
         limits,
         namespaces,
     } = launch;
-    let pairs = environment.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
+    let mut set = BTreeMap::new();
+    let mut without = Vec::new();
+    for variable in environment.iter().cloned() {
+        match variable {
+            Variable::Set { name, value } => drop(set.insert(name, value)),
+            Variable::Unset { name } => without.push(name),
+        }
+    }
     Command {
         program: here.to_owned(),
         arguments: command.to_vec(),
-        working_directory: working_directory.as_ref().map(|directory| here.join(directory)),
+        working_directory: working_directory.as_ref().map(|directory| tidy(&here.join(directory))),
         user: user.clone(),
         group: group.clone(),
-        environment: pairs.collect(),
+        environment: set,
+        without,
         clear_environment: *clear_environment,
         limits: limits.clone(),
         namespaces: match namespaces {
             None | Some(Namespaces::Replaced) => NamespacesOf::Replaced,
             Some(Namespaces::Agent) => NamespacesOf::Agent,
         },
+        called_from: Some(here.to_owned()),
     }
+}
+
+/// Without the `.` that stands for where it is typed.
+fn tidy(directory: &Path) -> PathBuf {
+    directory.components().collect()
 }
 
 impl Answer for UpgradePreview {
     fn text(&self, _look: Look) -> String {
-        let Self { schema: _, from, to, steps } = self;
+        let Self { schema: _, from, to, steps, warnings: _ } = self;
         let mut text = format!("generation {to} would replace generation {from}:\n");
         for (number, step) in (1..).zip(steps) {
             text.push_str(&format!("  {number}. {}\n", words::line(step)));
@@ -142,7 +170,7 @@ mod tests {
     #[test]
     fn what_is_typed_is_what_is_asked_for() {
         let typed = "--ready listen --timeout 5s --settle 1s --drain graceful --drain-signal QUIT --drain-timeout 30m --if-generation 3 \
-                     --user www --group 33 --cwd data --env A=1 --env B=2 --clear-env --limit nofile=4096 --namespaces agent \
+                     --user www --group 33 --cwd ./data --env A=1 --env B=2 --env C- --clear-env --limit nofile=4096 --namespaces agent \
                      -- ./sh -c exit";
         let request = asked(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         insta::assert_json_snapshot!(request);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     agent::{Agent, unchanged},
-    clock, found, observe,
+    clock, found, inherit, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
     who,
@@ -12,7 +12,6 @@ use super::{
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     host::{
-        context::Context,
         process,
         sock_diag::{self, Listener},
     },
@@ -47,7 +46,8 @@ impl Agent {
             listeners: found::records(&server.listeners, |listener| listener.port),
             ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
         };
-        let context = Context::of(root)?;
+        let pids: Vec<_> = server.processes.iter().map(|process| process.pid).collect();
+        let context = inherit::passed_on(root, &first, &pids)?;
         let origin_cgroup = self
             .hierarchy
             .of(root)
@@ -59,6 +59,8 @@ impl Agent {
             origin_cgroup: origin_cgroup.directory().to_owned(),
             unfinished: Some(Unfinished::Attach),
             requests: BTreeMap::new(),
+            launched_with: BTreeMap::new(),
+            kept_names: Vec::new(),
         };
         self.records.insert(id, record);
         if let Err(problem) = self.save() {

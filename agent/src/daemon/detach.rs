@@ -99,6 +99,7 @@ impl Agent {
             self.record_mut(id).unfinished = before;
             return Err(unchanged(problem));
         }
+        self.give_all_names_back(id)?;
         self.leave_queues(id)?;
         let others = self.records.iter().filter(|(other, _)| **other != id);
         let others = others.map(|(id, record)| (*id, &record.service.endpoints[..]));

@@ -80,6 +80,7 @@ impl Agent {
                 Ok(())
             }
             Effect::Signal(number, signal) => {
+                self.keep_names(of(*number))?;
                 self.signal(of(*number), *signal)?;
                 // If this cannot be written down, repeating the signal would only make it worse.
                 self.feed_quietly(id, rollout::Event::Told(*number));
@@ -102,6 +103,7 @@ impl Agent {
     }
 
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        self.give_names_back(generation)?;
         self.watcher.forget(generation);
         self.looks.remove(&generation);
         self.half_open.remove(&generation);

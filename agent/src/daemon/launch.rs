@@ -6,7 +6,9 @@ use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
 use super::{
     agent::Agent,
+    inherit::Inherited,
     step::{Step, change},
+    working_directory,
 };
 use crate::{
     api::{Command, NamespacesOf, Problem, ProblemKind},
@@ -15,15 +17,15 @@ use crate::{
         context::Context,
         launch::{self, LaunchSpec},
         os_text::OsText,
-        process::ProcessIdentity,
         sock_diag,
     },
     rollout::{Origin, Phase, PortHold},
-    service::{GenerationId, ServiceId},
+    service::GenerationId,
 };
 
 impl Agent {
-    /// What to launch as the next generation, checked as far as it can be before anything is done.
+    /// What to launch as the next generation, checked as far as it can be before anything is done; and what the operator
+    /// should know of it.
     ///
     /// # Errors
     ///
@@ -32,48 +34,34 @@ impl Agent {
         &self,
         generation: GenerationId,
         command: &Command,
-    ) -> Result<LaunchSpec, Problem> {
+    ) -> Result<(LaunchSpec, Vec<String>), Problem> {
         let record = self.record(generation.service);
-        let (mut model, mut source) = self.model(generation.service)?;
+        let Inherited { mut context, mut namespaces_of, mut warnings } =
+            self.inherited(generation.service, command)?;
         if command.namespaces == NamespacesOf::Agent {
-            model.namespaces.clear();
-            source = None;
+            context.namespaces.clear();
+            namespaces_of = None;
         }
-        let context = overridden(model, command)?;
-        if source.is_none() {
+        let context = overridden(context, command)?;
+        if namespaces_of.is_none() {
             require_directory(&context)?;
         }
+        warnings.extend(working_directory::check(command, &context, namespaces_of)?);
         let (argument_zero, arguments) = command
             .arguments
             .split_first()
             .ok_or_else(|| Problem::new(ProblemKind::Usage, "the command is empty"))?;
-        Ok(LaunchSpec {
+        let spec = LaunchSpec {
             program: text(&command.program),
             argument_zero: Some(text(argument_zero)),
             arguments: arguments.iter().map(text).collect(),
             context,
-            namespaces_of: source,
+            namespaces_of,
             cgroup: text(self.cgroup_path(generation)),
             log: text(self.log_path(&record.service.name, generation.number)),
             socket_names: Vec::new(),
-        })
-    }
-
-    /// The context of the generation that is replaced, and the process to take its namespaces from; with none alive, the
-    /// context that it had.
-    fn model(&self, id: ServiceId) -> Result<(Context, Option<ProcessIdentity>), Problem> {
-        let record = self.record(id);
-        let Some(primary) = record.service.primary() else {
-            return Ok((record.context.clone(), None));
         };
-        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
-        let Some(root) = crate::host::holders::roots(&pids)?.first().copied() else {
-            return Ok((record.context.clone(), None));
-        };
-        let context = Context::of(root)?;
-        let process = crate::host::process::Process::open(root)?;
-        let source = (!context.namespaces.is_empty()).then(|| process.identity());
-        Ok((context, source))
+        Ok((spec, warnings))
     }
 
     /// Starts the candidate's processes in a cgroup of their own.
@@ -193,9 +181,11 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         user,
         group,
         environment,
+        without,
         clear_environment,
         limits,
         namespaces: _,
+        called_from: _,
     } = command;
     if let Some(directory) = working_directory {
         context.working_directory = text(directory);
@@ -212,6 +202,9 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
     if *clear_environment {
         context.environment.clear();
     }
+    context
+        .environment
+        .retain(|(known, _)| !without.iter().any(|it| known.as_os_str() == it.as_str()));
     for (name, value) in environment {
         context.environment.retain(|(known, _)| known.as_os_str() != name.as_str());
         context.environment.push((text(name), text(value)));

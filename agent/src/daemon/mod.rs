@@ -25,6 +25,7 @@ mod family;
 mod flows;
 mod found;
 mod groups;
+mod inherit;
 mod introduce;
 mod journal;
 mod launch;
@@ -34,6 +35,7 @@ mod message;
 mod observe;
 mod others;
 mod overrun;
+mod pid_namespace;
 mod presence;
 mod probe;
 mod problems;
@@ -45,6 +47,7 @@ mod seen;
 mod server;
 mod serving;
 mod settling;
+mod shared_names;
 mod sharing;
 mod start;
 mod state_file;
@@ -55,6 +58,7 @@ mod upgrade;
 mod views;
 mod watch;
 mod who;
+mod working_directory;
 
 pub use self::{
     start::{Lock, Options, Other, run},

@@ -223,6 +223,13 @@ fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, Problem> {
 
 /// A process that has ended meanwhile needs no signal.
 fn send(process: &Process, signal: rustix::process::Signal) -> Result<(), Problem> {
+    if process.pid().get() == 1 {
+        tracing::warn!(
+            ?signal,
+            "process 1 is not signalled: with it the kernel would end everything here, the agent too"
+        );
+        return Ok(());
+    }
     match process.signal(signal) {
         Ok(()) => {
             tracing::info!(pid = process.pid().get(), ?signal, "signalled");

@@ -3,8 +3,8 @@
 use super::{agent::Agent, also, found, who};
 use crate::{
     api::{
-        self, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
-        UndoRequest, UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        self, Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId,
+        RolloutView, UndoRequest, UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     host::{
         context,
@@ -34,7 +34,7 @@ impl Agent {
     ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
-            return self.rollout_view(id, begun).map(Box::new).map(UpgradeAnswer::Begun);
+            return self.begun(id, begun, Vec::new());
         }
         self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
@@ -46,12 +46,14 @@ impl Agent {
         }
         let number = GenerationNumber(self.record(id).service.last_generation.0 + 1);
         let generation = GenerationId { service: id, number };
-        let candidate = self.check_candidate(generation, &request.new)?;
+        let mut warnings = Vec::new();
+        let candidate = self.check_candidate(generation, &request.new, &mut warnings)?;
         if !request.also {
             self.refuse_what_else_ends(id)?;
         }
         if request.dry_run {
-            return Ok(UpgradeAnswer::WouldDo(self.preview(generation, request, &candidate)));
+            let preview = self.preview(generation, request, &candidate);
+            return Ok(UpgradeAnswer::WouldDo(UpgradePreview { warnings, ..preview }));
         }
         let plan = Plan {
             ready: request.ready,
@@ -63,6 +65,7 @@ impl Agent {
         match candidate {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
+                self.remember_context(generation, &spec.context);
                 self.launches.insert(generation, *spec);
                 if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
                     self.launches.remove(&generation);
@@ -77,8 +80,17 @@ impl Agent {
                 self.introduce_found(generation, &server);
             }
         }
-        let rollout = self.record(id).service.last_rollout;
-        self.rollout_view(id, rollout).map(Box::new).map(UpgradeAnswer::Begun)
+        self.begun(id, self.record(id).service.last_rollout, warnings)
+    }
+
+    fn begun(
+        &self,
+        id: ServiceId,
+        rollout: RolloutId,
+        warnings: Vec<String>,
+    ) -> Result<UpgradeAnswer, Problem> {
+        let rollout = self.rollout_view(id, rollout)?;
+        Ok(UpgradeAnswer::Begun(Box::new(Begun { rollout, warnings })))
     }
 
     /// Puts new connections back to the previous generation: the switch comes first, everything else after it.
@@ -162,25 +174,30 @@ impl Agent {
         &self,
         generation: GenerationId,
         new: &NewGeneration,
+        warnings: &mut Vec<String>,
     ) -> Result<Candidate, Problem> {
-        match new {
-            NewGeneration::Launch(command) => self.check_launch(generation, command),
-            NewGeneration::Process(pid) => {
-                self.check_process(generation.service, *pid).map(Candidate::Found)
+        let id = generation.service;
+        let server = match new {
+            NewGeneration::Launch(command) => {
+                return self.check_launch(generation, command, warnings);
             }
-            NewGeneration::Listening(port) => {
-                self.check_listening(generation.service, *port).map(Candidate::Found)
-            }
-        }
+            NewGeneration::Process(pid) => self.check_process(id, *pid)?,
+            NewGeneration::Listening(port) => self.check_listening(id, *port)?,
+        };
+        warnings.extend(self.survives_beside(id, server.root()?)?);
+        Ok(Candidate::Found(server))
     }
 
     fn check_launch(
         &self,
         generation: GenerationId,
         command: &Command,
+        warnings: &mut Vec<String>,
     ) -> Result<Candidate, Problem> {
         self.refuse_used_group(generation)?;
-        let spec = self.launch_spec(generation, command)?;
+        warnings.extend(self.survives_in(generation.service, command.namespaces)?);
+        let (spec, more) = self.launch_spec(generation, command)?;
+        warnings.extend(more);
         let origin = Origin::Launched {
             command: command.arguments.clone(),
             cgroup: self.cgroup_path(generation),
@@ -398,7 +415,7 @@ impl Agent {
             "kill generation {from} if it has not ended {} later",
             humantime::format_duration(drain.stop_timeout)
         ));
-        UpgradePreview { schema: api::SCHEMA, from, to, steps }
+        UpgradePreview { schema: api::SCHEMA, from, to, steps, warnings: Vec::new() }
     }
 }
 

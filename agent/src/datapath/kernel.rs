@@ -20,7 +20,10 @@ use super::{
     error::{Named as _, program_error},
     held::Held,
     pins::Pins,
-    programs::{self, ADOPT_FLOW, ATTACHED, ENLIST, ITERATOR, MIGRATE, ON_DEMAND},
+    programs::{
+        self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, MIGRATE, ON_DEMAND,
+        WITHOUT_COMFORTS,
+    },
     types,
 };
 use crate::service::ServiceId;
@@ -59,6 +62,8 @@ pub(super) struct Kernel {
     ebpf: Ebpf,
     pins: Pins,
     held: Held,
+    /// Those that are loaded and yet to be attached.
+    comforts: Vec<&'static str>,
 }
 
 /// The kernel programs' own log lines, forwarded to `log`.
@@ -74,6 +79,7 @@ impl Kernel {
         for program in ATTACHED {
             kernel.put_in_place(program, cgroup)?;
         }
+        kernel.offer_comforts(cgroup);
         kernel.hold()?;
         Ok(kernel)
     }
@@ -96,13 +102,22 @@ impl Kernel {
             .into_iter()
             .chain(ON_DEMAND)
             .chain([MIGRATE])
-            .try_for_each(|program| self.load(program, btf))
+            .try_for_each(|program| self.load(program, btf))?;
+        for program in COMFORTS {
+            match self.load(program, btf) {
+                Ok(()) => self.comforts.push(program),
+                Err(error) => tracing::warn!(%error, program, "not loaded: {WITHOUT_COMFORTS}"),
+            }
+        }
+        Ok(())
     }
 
     /// All maps are there, and no program is loaded.
     pub(super) fn create_maps(pins: Pins) -> Result<(Self, Btf), DatapathError> {
         match Self::maps_in(&pins) {
-            Ok((ebpf, btf)) => Ok((Self { ebpf, pins, held: Held::default() }, btf)),
+            Ok((ebpf, btf)) => {
+                Ok((Self { ebpf, pins, held: Held::default(), comforts: Vec::new() }, btf))
+            }
             Err(error) => {
                 pins.abandon();
                 Err(error)
@@ -229,7 +244,7 @@ impl Kernel {
 
     /// Detaches first: a program that is still attached must find its maps whole.
     pub(super) fn remove(self) -> Result<(), DatapathError> {
-        let Self { ebpf, pins, held } = self;
+        let Self { ebpf, pins, held, comforts: _ } = self;
         drop(held);
         drop(ebpf);
         pins.remove()
@@ -254,6 +269,15 @@ impl Kernel {
         programs::put_in_place(&mut self.ebpf, program, &self.pins, cgroup)
     }
 
+    /// Attaches the programs that are comfort. A kernel that refuses one is no reason not to serve.
+    pub(super) fn offer_comforts(&mut self, cgroup: &File) {
+        for program in std::mem::take(&mut self.comforts) {
+            if let Err(error) = self.put_in_place(program, cgroup) {
+                tracing::warn!(%error, program, "not attached: {WITHOUT_COMFORTS}");
+            }
+        }
+    }
+
     /// Has what was built take the place of what was pinned before.
     pub(super) fn finish(&mut self) -> Result<(), DatapathError> {
         self.pins.finish()?;
@@ -275,7 +299,7 @@ impl Kernel {
 
     /// Takes back, after a failure, what was made in vain.
     pub(super) fn abandon(self) {
-        let Self { ebpf, pins, held: _ } = self;
+        let Self { ebpf, pins, held: _, comforts: _ } = self;
         drop(ebpf);
         pins.abandon();
     }

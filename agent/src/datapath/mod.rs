@@ -116,6 +116,7 @@ impl Datapath {
         for program in assistants {
             self.kernel.put_in_place(program, cgroup)?;
         }
+        self.kernel.offer_comforts(cgroup);
         Ok(())
     }
 

@@ -43,6 +43,12 @@ const FOLLOW_EXIT: &str = "follow_exit";
 /// The one that counts.
 pub(super) const TRACK_FLOWS: &str = "track_flows";
 
+/// Comfort: attached where the kernel takes them, and done without where it does not.
+pub(super) const COMFORTS: [&str; 2] = ["public_port4", "public_port6"];
+
+/// What is lost without them.
+pub const WITHOUT_COMFORTS: &str = "a server whose listener was moved sees that other port, not the public one, when it asks for its own address";
+
 /// The one that gives connections to generations.
 pub(super) const STEER: &str = "steer";
 

@@ -8,10 +8,15 @@ use std::{
 
 use super::Check;
 use crate::{
-    datapath::probe::{self, Feature, Outcome},
+    datapath::probe::{self, Feature, Outcome, WITHOUT_COMFORTS},
     host::{cgroup::Hierarchy, sock_diag},
     places::Places,
 };
+
+/// Whether a check is of something that the agent works without.
+pub(super) fn is_of_comfort(check: &Check) -> bool {
+    Feature::ALL.iter().any(|feature| feature.is_comfort() && feature.to_string() == check.name)
+}
 
 /// The rehearsal, and the socket diagnosis that reads the storage it makes.
 pub(super) fn checks(places: &Places) -> Vec<Check> {
@@ -37,6 +42,11 @@ fn check(feature: Feature, outcome: Outcome) -> Check {
         Outcome::Works => Check::ok(name, shown_by(feature)),
         // Only the rehearsal needs them.
         Outcome::Refused(why) if feature == Feature::Seclusion => Check::unknown(name, why),
+        Outcome::Refused(why) if feature.is_comfort() => {
+            let fix = Some(needed_for(feature).to_owned());
+            let detail = format!("done without, so that {WITHOUT_COMFORTS}: {why}");
+            Check { fix, ..Check::unknown(name, detail) }
+        }
         Outcome::Refused(why) => Check::missing(name, why, needed_for(feature)),
         Outcome::Untried(why) => Check::unknown(name, format!("not tried: {why}")),
     }
@@ -53,6 +63,8 @@ const fn shown_by(feature: Feature) -> &'static str {
         Feature::ShareBind4 => "loaded and attached (cgroup/bind4)",
         Feature::ShareBind6 => "loaded and attached (cgroup/bind6)",
         Feature::RefuseMultipath => "loaded and attached (cgroup/sock_create)",
+        Feature::PublicPort4 => "loaded and attached (cgroup/getsockname4)",
+        Feature::PublicPort6 => "loaded and attached (cgroup/getsockname6)",
         Feature::TrackFlows => "loaded and attached (tp_btf/inet_sock_set_state)",
         Feature::FollowFork => "loaded and attached (tp_btf/sched_process_fork)",
         Feature::FollowExit => "loaded and attached (tp_btf/sched_process_exit)",
@@ -80,6 +92,9 @@ const fn needed_for(feature: Feature) -> &'static str {
         Feature::ShareBind4 | Feature::ShareBind6 | Feature::RefuseMultipath => {
             "boot a kernel with CONFIG_CGROUP_BPF=y; where another program holds the control group alone, give the agent one \
              elsewhere with --cgroup"
+        }
+        Feature::PublicPort4 | Feature::PublicPort6 => {
+            "boot a kernel with CONFIG_CGROUP_BPF=y (Linux 5.8 or later)"
         }
         Feature::TrackFlows | Feature::FollowFork | Feature::FollowExit | Feature::Enlist => {
             "boot a kernel with CONFIG_BPF_EVENTS=y and CONFIG_DEBUG_INFO_BTF=y"

@@ -9,6 +9,8 @@
 //! - [`supervisor`]: who starts a server again when it ends
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`bpf_links`]: who holds the attachment of a BPF program
+//! - [`names`]: PID files and Unix sockets, and how a name outlives its removal
+//! - [`init`]: which PID namespace ends with a process
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
 //! - [`probe`]: connections of our own that show whether a server accepts
@@ -24,10 +26,12 @@ pub mod bpf_links;
 pub mod cgroup;
 pub mod context;
 pub mod holders;
+pub mod init;
 mod io_uring;
 pub mod kin;
 pub mod launch;
 pub mod mounts;
+pub mod names;
 pub mod os_text;
 pub mod probe;
 pub mod process;

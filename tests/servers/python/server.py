@@ -39,6 +39,9 @@ parser.add_argument("--listeners", type=int, default=1, help="listen so often (w
 parser.add_argument("--inherited", type=int, metavar="FD", help="listen on nothing: somebody passed this listener on")
 parser.add_argument("--beside", type=int, metavar="PORT", help="listen there too")
 parser.add_argument("--child", type=int, metavar="PORT", help="start another server there")
+parser.add_argument("--pid-file", metavar="FILE", help="write the number there; removed at SIGTERM, whoever is named in it")
+parser.add_argument("--empty-pid-file", action="store_true", help="empty it at SIGTERM, as who may not remove it")
+parser.add_argument("--control", metavar="PATH", help="listen on this Unix socket too; removed at SIGTERM")
 options = parser.parse_args()
 
 
@@ -140,6 +143,27 @@ while options.prefork:
 ready = selectors.DefaultSelector()
 for listener in listeners:
     ready.register(listener, selectors.EVENT_READ)
+if options.control:
+    if os.path.exists(options.control):
+        os.unlink(options.control)
+    control = socket.socket(socket.AF_UNIX)
+    control.bind(options.control)
+    control.listen()
+if options.pid_file:
+    written = open(options.pid_file, "w")
+    print(os.getpid(), file=written, flush=True)
+if options.pid_file or options.control:
+
+    def leave(*_):
+        if options.empty_pid_file:
+            os.ftruncate(written.fileno(), 0)
+            os._exit(0)
+        for path in filter(None, (options.pid_file, options.control)):
+            if os.path.exists(path):
+                os.unlink(path)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
 clients = []
 if options.stray:
     subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno() for listener in listeners])

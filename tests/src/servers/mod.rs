@@ -5,6 +5,7 @@
 
 mod commanded;
 mod go;
+mod inline;
 pub(crate) mod nginx;
 mod node;
 mod prefork;
@@ -32,6 +33,7 @@ use crate::wait;
 
 pub use self::commanded::Commanded;
 pub use self::go::Go;
+pub use self::inline::Inline;
 pub use self::nginx::Nginx;
 pub use self::node::Node;
 pub use self::prefork::Prefork;

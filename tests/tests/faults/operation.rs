@@ -96,6 +96,9 @@ impl Scene {
             Operation::Death => Script::with(PORT, &["--deaf"])?,
             _ => scene.old,
         };
+        // A name that the old one might take along.
+        let pid_file = scene.old.directory().join("server.pid").display().to_string();
+        scene.server = Script::with(PORT, &["--pid-file", &pid_file])?;
         scene.first = Some(scene.stage.start(&scene.old, 1)?);
         start_agent(&scene.stage)?;
         if operation != Operation::Attach {

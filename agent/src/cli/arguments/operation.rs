@@ -195,11 +195,11 @@ pub(in crate::cli) struct LaunchOptions {
     #[arg(long, env = "AGENT_GROUP", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) group: Option<String>,
 
-    /// Working directory
+    /// Working directory; `.` is where this command is run
     #[arg(long = "cwd", env = "AGENT_CWD", value_name = "DIR", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) working_directory: Option<PathBuf>,
 
-    /// Set a variable; can be given again
+    /// Set a variable, or unset it (`NAME-`); can be given again
     #[arg(long = "env", env = "AGENT_ENV", value_name = "NAME=VALUE", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) environment: Vec<Variable>,
 

@@ -156,6 +156,8 @@ impl World {
             origin_cgroup,
             unfinished: None,
             requests: BTreeMap::new(),
+            launched_with: BTreeMap::new(),
+            kept_names: Vec::new(),
         }))
     }
 

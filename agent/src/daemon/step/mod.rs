@@ -70,6 +70,10 @@ steps! {
     SetBindRule = "set-bind-rule",
     /// A generation's first process is started.
     Launch = "launch",
+    /// Names that a generation may take along as it ends get second ones.
+    KeepNames = "keep-names",
+    /// Those that it took along are given back.
+    GiveNamesBack = "give-names-back",
     /// A generation is told to end.
     Signal = "signal",
     /// A generation is ended.

@@ -35,6 +35,10 @@ pub enum Feature {
     ShareBind6,
     /// The program that keeps listeners of launched generations off Multipath TCP.
     RefuseMultipath,
+    /// The program that tells a server its public port, for IPv4; comfort.
+    PublicPort4,
+    /// The same for IPv6.
+    PublicPort6,
     /// The program that counts flows.
     TrackFlows,
     /// The program that follows processes that are born.
@@ -58,7 +62,7 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Seclusion,
         Self::FileSystem,
         Self::Types,
@@ -70,6 +74,8 @@ impl Feature {
         Self::ShareBind4,
         Self::ShareBind6,
         Self::RefuseMultipath,
+        Self::PublicPort4,
+        Self::PublicPort6,
         Self::TrackFlows,
         Self::FollowFork,
         Self::FollowExit,
@@ -99,6 +105,8 @@ impl Feature {
             "share_bind4" => Self::ShareBind4,
             "share_bind6" => Self::ShareBind6,
             "refuse_multipath" => Self::RefuseMultipath,
+            "public_port4" => Self::PublicPort4,
+            "public_port6" => Self::PublicPort6,
             "track_flows" => Self::TrackFlows,
             "follow_fork" => Self::FollowFork,
             "follow_exit" => Self::FollowExit,
@@ -111,6 +119,12 @@ impl Feature {
 
     pub(super) const fn needs_cgroup(self) -> bool {
         matches!(self, Self::ShareBind4 | Self::ShareBind6 | Self::RefuseMultipath)
+            || self.is_comfort()
+    }
+
+    /// Whether the agent works without it.
+    pub const fn is_comfort(self) -> bool {
+        matches!(self, Self::PublicPort4 | Self::PublicPort6)
     }
 }
 
@@ -128,6 +142,8 @@ impl fmt::Display for Feature {
             Self::ShareBind4 => "program share_bind (IPv4)",
             Self::ShareBind6 => "program share_bind (IPv6)",
             Self::RefuseMultipath => "program refuse_multipath",
+            Self::PublicPort4 => "program public_port (IPv4)",
+            Self::PublicPort6 => "program public_port (IPv6)",
             Self::TrackFlows => "program track_flows",
             Self::FollowFork => "program follow_fork",
             Self::FollowExit => "program follow_exit",

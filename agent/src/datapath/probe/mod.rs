@@ -26,11 +26,12 @@ use rustix::{
 };
 
 pub use self::feature::Feature;
+pub use super::programs::WITHOUT_COMFORTS;
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
     pins::Pins,
-    programs::{ATTACHED, MIGRATE, ON_DEMAND},
+    programs::{ATTACHED, COMFORTS, MIGRATE, ON_DEMAND},
 };
 use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
@@ -95,11 +96,11 @@ impl Rehearsal {
             let loaded = kernel.load(program, &btf);
             refused.extend(self.outcome_of(Feature::of_program(program), loaded));
         }
-        for program in ATTACHED {
+        for program in COMFORTS.into_iter().chain(ATTACHED) {
             let feature = Feature::of_program(program);
             match (cgroup, feature.needs_cgroup()) {
                 (Err(why), true) => {
-                    refused.push(feature.to_string());
+                    refused.extend((!feature.is_comfort()).then(|| feature.to_string()));
                     self.outcomes.push((feature, Outcome::Untried(why.to_owned())));
                 }
                 (Err(_), false) => {
@@ -208,7 +209,7 @@ impl Rehearsal {
         let outcome =
             refused.as_ref().map_or(Outcome::Works, |error| Outcome::Refused(all_causes(error)));
         self.outcomes.push((feature, outcome));
-        refused.map(|_| feature.to_string())
+        refused.filter(|_| !feature.is_comfort()).map(|_| feature.to_string())
     }
 
     fn not_reached(mut self, why: &str) -> Vec<(Feature, Outcome)> {

@@ -28,6 +28,20 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The user has too many processes to run one more (`execve` and `setresuid` say EAGAIN then).
+    #[error(
+        "user `{uid}` has as many processes and threads as its limit (RLIMIT_NPROC) of {} allows: raise it with `--limit nproc=…`",
+        limit.map_or("the agent".to_owned(), |limit| limit.to_string())
+    )]
+    TooManyProcesses {
+        /// The user.
+        uid: u32,
+        /// The limit that the server was to have, if not the agent's own.
+        limit: Option<u64>,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Another step, or an odd failure of the last one.
     #[error("{step} `{subject}` for the new generation")]
     Failed {

@@ -11,6 +11,8 @@
 //! anything of the server has run.
 
 mod error;
+mod fitting;
+mod handover;
 mod program;
 mod report;
 mod spawn;
@@ -41,12 +43,14 @@ use self::{
     spawn::{Descriptors, spawn, spawn_in_pid_namespace},
 };
 use super::{
-    context::{Context, Namespace},
+    context::{Context, Namespace, Resource},
     os_text::OsText,
     process::{Ending, Process, ProcessError, ProcessIdentity, readable_within},
 };
 
 pub use error::LaunchError;
+pub use fitting::{Unfit, Usage, fitting, tasks_of_user, with_tasks};
+pub use handover::mechanism_of;
 pub use program::{ResolveError, resolve_program};
 pub use report::Step;
 pub use trampoline::trampoline;
@@ -140,7 +144,7 @@ pub fn launch_with(
     };
     drop(report_writer);
     let process = Process::of_child(pid).map_err(LaunchError::Process)?;
-    await_execution(process, &File::from(report))
+    await_execution(process, &File::from(report), &spec.context)
 }
 
 /// The specification in memory, as the trampoline reads it: with the user numbered as in the
@@ -160,7 +164,11 @@ fn written(spec: &LaunchSpec, source: Option<&Process>) -> Result<File, LaunchEr
 }
 
 /// Listens until the trampoline has become the server or said why not.
-fn await_execution(process: Process, report: &File) -> Result<Launched, LaunchError> {
+fn await_execution(
+    process: Process,
+    report: &File,
+    context: &Context,
+) -> Result<Launched, LaunchError> {
     let told = match read_report(report) {
         Ok(Some(told)) => told,
         Ok(None) => {
@@ -174,9 +182,9 @@ fn await_execution(process: Process, report: &File) -> Result<Launched, LaunchEr
     };
     match told.split_first() {
         Some((&BEGUN, [])) => Ok(Launched { process }),
-        Some((&BEGUN, failure)) => Err(failed_step(end(&process)?, failure)),
+        Some((&BEGUN, failure)) => Err(failed_step(end(&process)?, failure, context)),
         // It failed before it could say that it runs, or it is no trampoline at all.
-        Some((_, _)) => Err(failed_step(end(&process)?, &told)),
+        Some((_, _)) => Err(failed_step(end(&process)?, &told, context)),
         None => Err(LaunchError::Silent { ending: end(&process)? }),
     }
 }
@@ -214,7 +222,7 @@ fn end(process: &Process) -> Result<Option<Ending>, LaunchError> {
     process.reap().map_err(LaunchError::Process)
 }
 
-fn failed_step(ending: Option<Ending>, report: &[u8]) -> LaunchError {
+fn failed_step(ending: Option<Ending>, report: &[u8], context: &Context) -> LaunchError {
     let Ok(failure) = serde_json::from_slice::<Failure>(report) else {
         return LaunchError::Silent { ending };
     };
@@ -226,6 +234,11 @@ fn failed_step(ending: Option<Ending>, report: &[u8]) -> LaunchError {
         }
         (Step::Execute, io::ErrorKind::PermissionDenied) => {
             LaunchError::ProgramNotPermitted { program: subject.into(), source }
+        }
+        (Step::Execute | Step::ChangeUser, io::ErrorKind::WouldBlock) => {
+            let Context { uid, limits, .. } = context;
+            let limit = limits.iter().find(|limit| limit.resource == Resource::Nproc);
+            LaunchError::TooManyProcesses { uid: *uid, limit: limit.and_then(|it| it.soft), source }
         }
         _ => LaunchError::Failed { step, subject, source },
     }

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use procfs::{Current, ProcError, process::Stat};
+use procfs::{
+    Current, ProcError,
+    process::{Stat, Status},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -247,6 +250,23 @@ pub(super) fn stat(pid: Pid) -> Result<Stat, ProcessError> {
     procfs::process::Process::new(pid.get())
         .and_then(|process| process.stat())
         .map_err(|source| ProcessError::reading(pid, "the state", source))
+}
+
+/// `/proc/PID/status`.
+pub(super) fn status(pid: Pid) -> Result<Status, ProcessError> {
+    procfs::process::Process::new(pid.get())
+        .and_then(|process| process.status())
+        .map_err(|source| ProcessError::reading(pid, "the status", source))
+}
+
+/// The name of a process, as the kernel keeps it: the first 15 bytes of its program's, unless it gave itself another.
+pub(super) fn name(pid: Pid) -> Result<String, ProcessError> {
+    stat(pid).map(|stat| stat.comm)
+}
+
+/// How many tasks a process is for the kernel: its threads; none if it is gone.
+pub fn tasks(pid: Pid) -> u64 {
+    status(pid).map_or(0, |status| status.threads)
 }
 
 /// Whether a process has ended or is about to: the kernel marks it (`PF_EXITING`) before it closes its descriptors, and lets

@@ -1,0 +1,267 @@
+//! What the next generation is given of the one that it replaces.
+//!
+//! A generation that we launched passes on what it was launched with: a process that executes itself anew shows in `/proc`
+//! what it gave to itself, with handover variables and lowered limits. Of one that was found nobody knows more than `/proc`
+//! shows, so that what can only be its own doing is left out.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use super::agent::Agent;
+use crate::{
+    api::{Command, Problem},
+    host::{
+        context::{Context, Namespace},
+        holders,
+        launch::{self, Unfit, Usage},
+        os_text::OsText,
+        process::{self, Pid, Process, ProcessIdentity},
+        sock_diag,
+    },
+    rollout::Generation,
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+/// What a successor is given, before the operator's own options.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    pub(super) context: Context,
+    /// The process to take the context's namespaces from.
+    pub(super) namespaces_of: Option<ProcessIdentity>,
+    /// What is not as it is for the running server, for the operator to know.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Agent {
+    /// What the primary passes on; with none alive, what it had.
+    ///
+    /// # Errors
+    ///
+    /// When its processes cannot be looked at.
+    pub(super) fn inherited(&self, id: ServiceId, command: &Command) -> Result<Inherited, Problem> {
+        let record = self.record(id);
+        let Some(primary) = record.service.primary() else {
+            return Ok(Inherited::remembered(&record.context));
+        };
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+        let launched_with = record.launched_with.get(&primary.number.0);
+        let Some(root) = holders::roots(&pids)?.first().copied() else {
+            return Ok(Inherited::remembered(launched_with.unwrap_or(&record.context)));
+        };
+        let mut inherited = match launched_with {
+            Some(context) => Inherited::remembered(context),
+            None => found(root, primary, &pids, command.user.is_some())?,
+        };
+        if !inherited.context.namespaces.is_empty() {
+            inherited.namespaces_of = Some(Process::open(root)?.identity());
+        }
+        inherited.make_room_beside(&pids)?;
+        Ok(inherited)
+    }
+
+    /// Remembers what a generation is to be launched with, for its successor, instead of those that are gone. One of a size that no server has is not: it would be
+    /// written down at every step.
+    pub(super) fn remember_context(&mut self, generation: GenerationId, context: &Context) {
+        let bytes =
+            |(name, value): &(OsText, OsText)| name.as_bytes().len() + value.as_bytes().len();
+        let record = self.record_mut(generation.service);
+        let lives = |number: u32| record.service.generation(GenerationNumber(number)).is_some();
+        record.launched_with.retain(|number, _| lives(*number));
+        if context.environment.iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
+            record.launched_with.insert(generation.number.0, context.clone());
+        }
+    }
+}
+
+/// Bytes of an environment that is remembered.
+const MOST_REMEMBERED: usize = 256 << 10;
+
+impl Inherited {
+    fn remembered(context: &Context) -> Self {
+        Self { context: context.clone(), namespaces_of: None, warnings: Vec::new() }
+    }
+
+    /// The kernel counts the processes of a user, whatever server they are of (`is_rlimit_overlimit`), and root's not at all.
+    fn make_room_beside(&mut self, pids: &[Pid]) -> Result<(), Problem> {
+        use crate::host::context::Resource::Nproc;
+        let Context { uid, limits, .. } = &self.context;
+        let soft = limits.iter().find(|it| it.resource == Nproc).and_then(|it| it.soft);
+        let Some(soft) = soft.filter(|_| *uid != ROOT) else { return Ok(()) };
+        let own: u64 = pids.iter().map(|pid| process::tasks(*pid)).sum();
+        let others = launch::tasks_of_user(*uid, soft.saturating_sub(own))?;
+        let (limits, changed) = launch::with_tasks(limits, others + own);
+        self.context.limits = limits;
+        self.warnings.extend(changed.iter().map(|unfit| {
+            let why = "two generations of its processes would not fit beside each other";
+            limit_warning(unfit, why)
+        }));
+        Ok(())
+    }
+}
+
+/// What a server that was found passes on, to be remembered for the time when it is dead.
+///
+/// # Errors
+///
+/// When its process cannot be looked at.
+pub(super) fn passed_on(
+    root: Pid,
+    generation: &Generation,
+    pids: &[Pid],
+) -> Result<Context, Problem> {
+    found(root, generation, pids, false).map(|inherited| inherited.context)
+}
+
+/// What a server that somebody started passes on.
+fn found(
+    root: Pid,
+    generation: &Generation,
+    pids: &[Pid],
+    user_is_given: bool,
+) -> Result<Inherited, Problem> {
+    let mut inherited = Inherited::remembered(&Context::of(root)?);
+    let Inherited { context, warnings, .. } = &mut inherited;
+    let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
+    context.limits = limits;
+    warnings.extend(changed.iter().map(|unfit| {
+        limit_warning(
+            unfit,
+            "the running server lowered it for itself, and could not start with it",
+        )
+    }));
+    warnings.extend(drop_handovers(&mut context.environment));
+    if !user_is_given && was_started_as_root(root, context, generation, pids)? {
+        warnings.push(become_root(context));
+    }
+    Ok(inherited)
+}
+
+/// Removes the variables that were meant for the running process alone, and says which.
+fn drop_handovers(environment: &mut Vec<(OsText, OsText)>) -> Option<String> {
+    let mut dropped = Vec::new();
+    environment.retain(|(name, _)| match launch::mechanism_of(name.as_bytes()) {
+        Some(mechanism) => {
+            dropped.push(format!("{} ({mechanism})", name.as_os_str().display()));
+            false
+        }
+        None => true,
+    });
+    (!dropped.is_empty()).then(|| {
+        format!(
+            "not inherited, because it was handed to the running process alone: {}",
+            dropped.join(", ")
+        )
+    })
+}
+
+fn limit_warning(unfit: &Unfit, why: &str) -> String {
+    let Unfit { limit, needed, instead } = unfit;
+    let name = format!("{:?}", limit.resource).to_ascii_lowercase();
+    let value = |value: Option<u64>| value.map_or("unlimited".to_owned(), |it| it.to_string());
+    let gets = match instead {
+        Some(instead) => format!("{name}={}", value(instead.soft)),
+        None => "the agent's own".to_owned(),
+    };
+    format!(
+        "the limit {name}={}:{} is not inherited: {why} (at least {needed}); the new generation gets {gets}, or what `--limit {name}=…` says",
+        value(limit.soft),
+        value(limit.hard),
+    )
+}
+
+/// Whether a server was started as root, and gave that up when it had its listener.
+///
+/// Nothing that the process says is believed: its listeners are root's (`sk_uid`, set when a socket is made); it changed its
+/// user since it was executed, by which the kernel gives its files in `/proc` to root (`commit_creds`, `set_dumpable`; a user
+/// that it was executed with leaves them to that user); and nobody else has the listener, from whom it could have been
+/// inherited, as from a super-server.
+fn was_started_as_root(
+    root: Pid,
+    context: &Context,
+    generation: &Generation,
+    pids: &[Pid],
+) -> Result<bool, Problem> {
+    if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
+        return Ok(false);
+    }
+    let owner = fs::metadata(format!("/proc/{root}/environ")).map(|file| file.uid());
+    if !owner.is_ok_and(|owner| owner == ROOT) {
+        return Ok(false);
+    }
+    let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
+    let mut listeners = sock_diag::listeners()?;
+    listeners.retain(|listener| known(listener.cookie.0));
+    if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {
+        return Ok(false);
+    }
+    let inodes = listeners.iter().map(|listener| listener.inode).collect();
+    let holders = holders::holders(&inodes)?;
+    Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
+}
+
+/// Lets the successor start as root, and takes nothing over that an unprivileged process can give to itself: with such an
+/// environment or directory it would lead root to code of its own. Limits it can only lower.
+fn become_root(context: &mut Context) -> String {
+    let uid = std::mem::replace(&mut context.uid, ROOT);
+    context.gid = ROOT;
+    context.groups.clear();
+    context.environment = vec![("PATH".into(), ROOTS_PATH.into())];
+    context.umask |= 0o022;
+    if !only_root_can_write(Path::new(context.working_directory.as_os_str())) {
+        context.working_directory = "/".into();
+    }
+    format!(
+        "the listener was made by root, and the server became user {uid} afterwards: the new generation is started as root as well, in {}, without the environment of the running one; see --user, --cwd, --env",
+        context.working_directory.as_os_str().display()
+    )
+}
+
+fn only_root_can_write(directory: &Path) -> bool {
+    const OTHERS_MAY_WRITE: u32 = 0o022;
+    directory.is_absolute()
+        && directory.ancestors().all(|above| {
+            fs::symlink_metadata(above).is_ok_and(|it| {
+                it.is_dir() && it.uid() == ROOT && it.mode() & OTHERS_MAY_WRITE == 0
+            })
+        })
+}
+
+const ROOT: u32 = 0;
+
+/// As login gives it to root.
+const ROOTS_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handovers_are_dropped_and_named_once() {
+        let mut environment = vec![
+            ("PATH".into(), "/bin".into()),
+            ("GUNICORN_FD".into(), "5".into()),
+            ("LISTEN_PID".into(), "7".into()),
+        ];
+        let said = drop_handovers(&mut environment).unwrap();
+        assert_eq!(environment, [("PATH".into(), "/bin".into())]);
+        assert!(said.ends_with("GUNICORN_FD (gunicorn), LISTEN_PID (socket activation)"), "{said}");
+        assert_eq!(drop_handovers(&mut environment), None);
+    }
+
+    #[test]
+    fn root_is_led_nowhere_by_one_who_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut context = Context::of(Pid::ours()).unwrap();
+        context.uid = 33;
+        context.umask = 0;
+        context.working_directory = directory.path().into();
+        context.environment = vec![("LD_PRELOAD".into(), "/tmp/own.so".into())];
+        become_root(&mut context);
+        assert_eq!((context.uid, context.gid, context.umask), (0, 0, 0o022));
+        // Everybody may write to what is above it.
+        assert_eq!(context.working_directory, "/".into());
+        assert_eq!(context.environment.len(), 1);
+        assert_eq!(context.environment[0].0, "PATH".into());
+        assert!(only_root_can_write(Path::new("/usr/bin")) || !Path::new("/usr/bin").is_dir());
+        assert!(!only_root_can_write(Path::new("relative")));
+    }
+}

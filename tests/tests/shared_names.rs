@@ -1,0 +1,145 @@
+//! Names that both generations go by: the old one does not take them along.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use agent::load::Plan;
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tests::servers::{Script, Server};
+use tests::stage::{LIMIT, Stage};
+use tests::wait;
+
+const PORT: u16 = 8080;
+
+/// nginx in all generations with one configuration file, as a package installs it.
+#[derive(Debug)]
+struct OneConfiguration {
+    directory: TempDir,
+}
+
+impl OneConfiguration {
+    fn new() -> Result<Self> {
+        Ok(Self { directory: tempfile::tempdir()? })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command_with(&self, more: &[&str]) -> Vec<String> {
+        let text = |path: PathBuf| path.display().to_string();
+        let own =
+            ["nginx", "-e", &text(self.file("error.log")), "-c", &text(self.file("nginx.conf"))];
+        own.iter().chain(more).map(|word| (*word).to_owned()).collect()
+    }
+}
+
+impl Server for OneConfiguration {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn command(&self, generation: u32) -> Result<Vec<String>> {
+        let path = self.directory().display();
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {path}/{name};"))
+            .join(" ");
+        let configuration = format!(
+            "worker_processes 1; daemon off; pid {path}/nginx.pid; error_log {path}/error.log;
+events {{ worker_connections 64; }}
+http {{ access_log {path}/access.log; {temporary}
+server {{ listen {PORT}; location / {{ return 200 \"{generation}\\n\"; }} }} }}
+"
+        );
+        fs::write(self.file("nginx.conf"), configuration)?;
+        Ok(self.command_with(&[]))
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::http(self.address()).one_shot(50)
+    }
+}
+
+fn number(file: &Path) -> Result<i32> {
+    Ok(fs::read_to_string(file).with_context(|| file.display().to_string())?.trim().parse()?)
+}
+
+#[test]
+fn nginx_with_one_configuration_is_reloaded_and_its_log_rotated_after_an_upgrade() -> Result<()> {
+    let server = OneConfiguration::new()?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let graceful = ["--drain", "graceful", "--drain-signal", "QUIT"];
+    for generation in 2..=3 {
+        stage.switch(&server, generation, &graceful)?;
+        let service = stage.until_steady(PORT)?;
+        assert_eq!(number(&server.file("nginx.pid"))?, service.generations[0].pids[0]);
+    }
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    assert!(events.contains("nginx.pid` as it ended: given back to generation 3"), "{events}");
+
+    fs::rename(server.file("access.log"), server.file("access.log.1"))?;
+    kill(Pid::from_raw(number(&server.file("nginx.pid"))?), Signal::SIGUSR1)?;
+    wait::until("a new log", LIMIT, || Ok(server.file("access.log").exists().then_some(())))?;
+    let words = server.command_with(&["-s", "reload"]);
+    let reload = Command::new(&words[0]).args(&words[1..]).output()?;
+    assert!(reload.status.success(), "{reload:?}");
+    assert_eq!(stage.generation(server.address())?, 3);
+    let left = fs::read_dir(server.directory())?.filter_map(Result::ok);
+    let seconds = left.filter(|it| it.file_name().to_string_lossy().contains(".of-generation-"));
+    assert_eq!(seconds.count(), 0, "no second name stays");
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_the_old_one_unlinks_is_given_back_also_by_the_next_agent() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let [control, pid_file] = ["control.sock", "server.pid"].map(|it| directory.path().join(it));
+    let text = |path: &Path| path.display().to_string();
+    let options = ["--control", &text(&control), "--pid-file", &text(&pid_file)];
+    let server = Script::with(PORT, &options)?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    // The agent is gone when the old one ends.
+    let faults = stage.agent.runtime().join("faults");
+    fs::create_dir(&faults)?;
+    fs::write(faults.join("armed"), "kill-after signal 0\n")?;
+    let words = tests::agent::upgrade(PORT, &[], &server.command(2)?);
+    let upgrade = stage.agent.start(&mut stage.agent.command(&words))?;
+    wait::until("the old one to end", LIMIT, || Ok((!first.lives()?).then_some(())))?;
+    fs::remove_dir_all(faults)?;
+    assert!(!control.exists() && !pid_file.exists(), "it took them along");
+    stage.agent.start_daemon()?;
+    upgrade.finish()?.success()?;
+    let second = stage.until_steady(PORT)?.generations[0].pids[0];
+    assert_eq!(number(&pid_file)?, second);
+    UnixStream::connect(&control)?;
+    assert_eq!(fs::read_dir(directory.path())?.count(), 2, "no second name stays");
+    Ok(())
+}
+
+#[test]
+fn a_pid_file_that_the_old_one_empties_names_the_new_one_again() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pid_file = directory.path().join("server.pid");
+    let options = ["--empty-pid-file", "--pid-file", &pid_file.display().to_string()];
+    let server = Script::with(PORT, &options)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    for generation in 2..=3 {
+        stage.switch(&server, generation, &[])?;
+        let service = stage.until_steady(PORT)?;
+        assert_eq!(number(&pid_file)?, service.generations[0].pids[0]);
+    }
+    Ok(())
+}
