@@ -1,12 +1,19 @@
 //! A network namespace that has no name and lives as long as somebody holds its descriptor.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::fstat;
+
+use crate::process::{self, Handle};
+use crate::wait;
 
 /// A network namespace of its own, with loopback and [`ADDRESS`].
 ///
@@ -95,6 +102,40 @@ impl Namespace {
         setns(&self.descriptor, CloneFlags::CLONE_NEWNET).context("enter the network namespace")
     }
 
+    /// The processes that live in the namespace now, without those that ended and were not waited for.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not list them.
+    pub fn processes(&self) -> Result<BTreeSet<i32>> {
+        let own = fstat(&*self.descriptor)?;
+        let mut found = BTreeSet::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            // It may end meanwhile.
+            let Ok(file) = std::fs::metadata(format!("/proc/{pid}/ns/net")) else { continue };
+            if (file.dev(), file.ino()) == (own.st_dev, own.st_ino) && process::runs(pid) {
+                found.insert(pid);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Kills every process in the namespace, and waits for their end.
+    ///
+    /// # Errors
+    ///
+    /// If one does not end.
+    pub fn clear(&self) -> Result<()> {
+        wait::until("the namespace to be empty", CLEARING, || {
+            let left = self.processes()?;
+            // What has ended meanwhile is as good; what is born meanwhile is found in the next round.
+            left.iter().filter_map(|pid| Handle::open(*pid).ok()).try_for_each(|it| it.kill())?;
+            Ok(left.is_empty().then_some(()))
+        })
+    }
+
     /// Starts a command inside the namespace: a child belongs to the namespaces of the thread that makes it.
     ///
     /// # Errors
@@ -167,6 +208,7 @@ fn on_a_thread<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 
 /// The state `TCP_LISTEN` in the kernel's table.
 const LISTEN: &str = "0A";
+const CLEARING: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

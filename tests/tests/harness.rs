@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use agent::load::{Class, FailureKind, Load, Plan};
 use anyhow::Result;
 use tests::namespace::Namespace;
 use tests::servers::{self, Go, Nginx, Node, Python, Redis, Server};
+use tests::stage::LIMIT;
+use tests::wait;
 
 const PORT: u16 = 8080;
 
@@ -115,5 +118,27 @@ fn a_server_that_does_not_start_says_why() -> Result<()> {
     let _first = servers::start(&redis, &namespace, 1)?;
     let second = format!("{:#}", servers::start(&Nginx::new(PORT)?, &namespace, 2).unwrap_err());
     assert!(second.contains("Address already in use"), "{second}");
+    Ok(())
+}
+
+/// Servers make daemons that are nobody's children.
+#[test]
+fn a_namespace_is_cleared_of_its_processes_and_no_others() -> Result<()> {
+    let (namespace, other) = (Namespace::new()?, Namespace::new()?);
+    let mut command = Command::new("setsid");
+    command.args(["sh", "-c", "sleep 1000 & sleep 1000"]);
+    let mut inside = namespace.spawn(&mut command)?;
+    let mut beside = other.spawn(Command::new("sleep").arg("1000"))?;
+    wait::until(
+        "three processes",
+        LIMIT,
+        || Ok((namespace.processes()?.len() == 3).then_some(())),
+    )?;
+    namespace.clear()?;
+    assert!(namespace.processes()?.is_empty());
+    assert_eq!(other.processes()?.len(), 1);
+    other.clear()?;
+    inside.wait()?;
+    beside.wait()?;
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! build script looks for the eBPF object there, and a user's `CARGO_TARGET_DIR` must not move it.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -54,11 +54,25 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     programs_on_path(program).next()
 }
 
+/// Finds a program behind whose name Debian puts its version, as in `php-fpm8.2`.
+pub(crate) fn with_version_on_path(program: &str) -> Option<PathBuf> {
+    let files = folders().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    files.map(|file| file.path()).find(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let version = name.strip_prefix(program).unwrap_or_default();
+        version.starts_with(|first: char| first.is_ascii_digit()) && path.is_file()
+    })
+}
+
 /// Every program of that name, in the order of the search.
 pub(crate) fn programs_on_path(program: &str) -> impl Iterator<Item = PathBuf> {
+    folders().map(move |folder| folder.join(program)).filter(|file| file.is_file())
+}
+
+fn folders() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = env::split_paths(&path)
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .collect();
-    folders.into_iter().map(move |folder| folder.join(program)).filter(|file| file.is_file())
+    folders.into_iter()
 }

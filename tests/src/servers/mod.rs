@@ -11,6 +11,7 @@ mod node;
 mod prefork;
 mod python;
 mod redis;
+mod released;
 mod script;
 
 use std::fmt;
@@ -39,6 +40,7 @@ pub use self::node::Node;
 pub use self::prefork::Prefork;
 pub use self::python::Python;
 pub use self::redis::Redis;
+pub use self::released::{Keeps, Kind, Release, Released, Version};
 pub use self::script::Script;
 
 /// A server program, in any number of generations.

@@ -89,15 +89,32 @@ fn apt_install(packages: &[&str]) -> Command {
 
 /// The policy keeps services from being started now; this keeps them from being started at the next boot.
 fn disable_services(packages: &[&str]) -> Result<()> {
-    let units: Vec<&str> = SERVICES
-        .iter()
-        .filter(|(package, _)| packages.contains(package))
-        .map(|&(_, unit)| unit)
-        .collect();
-    if units.is_empty() || layout::on_path("systemctl").is_none() {
+    if layout::on_path("systemctl").is_none() {
+        return Ok(());
+    }
+    let installed = fs::read_dir(UNITS).with_context(|| format!("read `{UNITS}`"))?;
+    let mut units = Vec::new();
+    for file in installed {
+        let name = file?.file_name().to_string_lossy().into_owned();
+        if SERVICES.iter().any(|(package, unit)| packages.contains(package) && is(&name, unit)) {
+            units.push(name);
+        }
+    }
+    if units.is_empty() {
         return Ok(());
     }
     command::run(Command::new("systemctl").args(["--quiet", "disable"]).args(units))
+}
+
+/// Whether a unit is the one that is meant, in which `*` stands for a version.
+fn is(unit: &str, meant: &str) -> bool {
+    match meant.split_once('*') {
+        None => unit == meant,
+        Some((before, after)) => {
+            let version = unit.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+        }
+    }
 }
 
 fn private_apt(place: &Path) -> Command {
@@ -184,15 +201,29 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// The units that come enabled with a package.
-const SERVICES: [(&str, &str); 3] = [
+const SERVICES: [(&str, &str); 6] = [
     ("nginx-light", "nginx.service"),
     ("redis-server", "redis-server.service"),
     ("haproxy", "haproxy.service"),
+    ("lighttpd", "lighttpd.service"),
+    ("caddy", "caddy.service"),
+    ("php-fpm", "php*-fpm.service"),
 ];
+
+/// Where packages have their units.
+const UNITS: &str = "/usr/lib/systemd/system";
 
 #[cfg(test)]
 mod tests {
-    use super::main_archive;
+    use super::{is, main_archive};
+
+    #[test]
+    fn a_unit_is_known_whatever_its_version() {
+        assert!(is("php8.2-fpm.service", "php*-fpm.service"));
+        assert!(!is("php-fpm.service", "php*-fpm.service"));
+        assert!(is("caddy.service", "caddy.service"));
+        assert!(!is("caddy-api.service", "caddy.service"));
+    }
 
     #[test]
     fn the_mirror_is_the_main_archive() {

@@ -8,6 +8,7 @@ mod core_source;
 mod debian;
 mod go;
 mod linker;
+mod pm2;
 mod servers;
 mod tableflip;
 
@@ -68,6 +69,7 @@ pub(crate) fn for_bench(root: &Path) -> Result<()> {
 pub(crate) fn for_tests(root: &Path) -> Result<()> {
     for_build(root)?;
     servers::ensure()?;
+    pm2::ensure(root)?;
     go::ensure(root)
 }
 

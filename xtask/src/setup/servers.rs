@@ -42,7 +42,7 @@ pub(super) fn ensure_for_bench() -> Result<()> {
 }
 
 fn is_there(program: &str) -> bool {
-    layout::on_path(program).is_some()
+    layout::on_path(program).is_some() || layout::with_version_on_path(program).is_some()
 }
 
 fn install(missing: &[&str]) -> Result<()> {
@@ -56,21 +56,49 @@ fn missing(wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Vec<&'static str
 }
 
 /// Each program, and the package that has it. `ip` makes the namespaces, `nft` loses packets in them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("python3", "python3"),
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
     ("nft", "nftables"),
     ("haproxy", "haproxy"),
     ("gunicorn", "gunicorn"),
+    ("uvicorn", "uvicorn"),
+    ("puma", "puma"),
+    ("php-fpm", "php-fpm"),
+    ("lighttpd", "lighttpd"),
+    ("apache2", "apache2-bin"),
+    ("caddy", "caddy"),
+    ("runsv", "runit"),
+    ("javac", "default-jdk-headless"),
     ("socat", "socat"),
 ];
 
 /// What the tests need of them.
-const TESTS: [&str; 7] = ["nginx", "redis-server", "node", "python3", "ip", "nft", "bpftool"];
+const TESTS: [&str; 18] = [
+    "nginx",
+    "redis-server",
+    "node",
+    "npm",
+    "python3",
+    "ip",
+    "nft",
+    "bpftool",
+    "haproxy",
+    "gunicorn",
+    "uvicorn",
+    "puma",
+    "php-fpm",
+    "lighttpd",
+    "apache2",
+    "caddy",
+    "runsv",
+    "javac",
+];
 
 /// What the demo needs.
 const DEMO: [&str; 2] = ["nginx", "ip"];
