@@ -78,6 +78,9 @@ impl Service {
             }
             Phase::Standby { .. } => {
                 generation.deaf = true;
+                if self.is_kept_to_settle(number) {
+                    return Vec::new();
+                }
                 return self.end_standby(number, now);
             }
             Phase::Primary => generation.deaf = true,

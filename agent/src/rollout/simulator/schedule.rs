@@ -117,6 +117,8 @@ impl Simulation {
     fn undo(&mut self) -> Result<(), Halt> {
         let drain = self.drain();
         self.note(|| format!("undo, {drain:?}"));
+        // From here on it is the operator who decides.
+        self.world.kept.clear();
         self.feed(Event::Undo(drain))
     }
 

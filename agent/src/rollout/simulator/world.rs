@@ -207,6 +207,7 @@ impl World {
         let primary = self.steering.as_ref().map(|it| it.primary);
         if let Some((by, until)) = self.kept.get(&number)
             && primary == Some(*by)
+            && self.servers.get(by).is_some_and(|it| it.alive)
             && now < *until
         {
             return broken(format!("{number} is told to end before {by} has proved itself"));
