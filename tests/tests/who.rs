@@ -16,8 +16,8 @@ const NOBODY: u32 = 65_534;
 /// The one that every user may run: the first on the path may be somebody's own.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// A super-server of root's on these ports, with a server of a user's on each, which all answer.
-fn super_server(stage: &Stage, user: u32, ports: &[u16]) -> Result<(Started, Vec<i32>)> {
+/// A super-server of root's on these ports, with a server of a user's on each, which all answer; with its files.
+fn super_server(stage: &Stage, user: u32, ports: &[u16]) -> Result<(Commanded, Started, Vec<i32>)> {
     let numbers: Vec<_> = ports.iter().map(ToString::to_string).collect();
     let user = user.to_string();
     let mut command = vec![PYTHON, "{}/super.py", &user];
@@ -29,7 +29,7 @@ fn super_server(stage: &Stage, user: u32, ports: &[u16]) -> Result<(Started, Vec
     }
     let children = children(started.pid())?;
     assert_eq!(children.len(), ports.len());
-    Ok((started, children))
+    Ok((server, started, children))
 }
 
 fn answer(stage: &Stage, port: u16) -> Result<u32> {
@@ -39,7 +39,7 @@ fn answer(stage: &Stage, port: u16) -> Result<u32> {
 #[tokio::test]
 async fn a_super_server_is_neither_copied_nor_told_to_end() -> Result<()> {
     let stage = Stage::new()?;
-    let (mut parent, children) = super_server(&stage, NOBODY, &[PORT, OTHER])?;
+    let (_files, mut parent, children) = super_server(&stage, NOBODY, &[PORT, OTHER])?;
     let (parent_pid, child) = (parent.pid().to_string(), children[0].to_string());
 
     let said = stage.refused(&["attach", "--port", "8080"], 4)?;
@@ -74,7 +74,7 @@ async fn a_super_server_is_neither_copied_nor_told_to_end() -> Result<()> {
 #[test]
 fn a_super_server_of_the_same_user_is_known_by_its_other_port() -> Result<()> {
     let stage = Stage::new()?;
-    let (parent, children) = super_server(&stage, 0, &[PORT, OTHER])?;
+    let (_files, parent, children) = super_server(&stage, 0, &[PORT, OTHER])?;
     let said = stage.refused(&["attach", "--port", "8080"], 4)?;
     assert!(said.contains("also on port 8081"), "{said}");
 
@@ -92,7 +92,7 @@ fn a_super_server_of_the_same_user_is_known_by_its_other_port() -> Result<()> {
 #[test]
 fn a_master_and_workers_that_were_executed_anew_are_one_server() -> Result<()> {
     let stage = Stage::new()?;
-    let (parent, children) = super_server(&stage, 0, &[PORT])?;
+    let (_files, parent, children) = super_server(&stage, 0, &[PORT])?;
     let attached = stage.attach(PORT, &[])?;
     assert_eq!(attached.service.generations[0].pids, [parent.pid(), children[0]]);
     assert_eq!(attached.warnings, Vec::<String>::new());

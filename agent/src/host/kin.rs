@@ -137,11 +137,18 @@ mod tests {
             ("sleep 63 & sleep 63 & sleep 64 &", 2, false),
         ] {
             let (mut shell, pid) = family(script);
-            let mut of_shell = with_descendants(&[pid]).unwrap();
-            of_shell.retain(|it| {
-                command_line(*it).is_ok_and(|words| words.last() == Some(&"63".into()))
-            });
-            assert_eq!(of_shell.len(), workers, "{script}");
+            let is_worker =
+                |it: &Pid| command_line(*it).is_ok_and(|words| words.last() == Some(&"63".into()));
+            // They are shells until they execute their program.
+            let of_shell = loop {
+                let mut of_shell = with_descendants(&[pid]).unwrap();
+                let others = of_shell.len() - 1 - workers;
+                of_shell.retain(is_worker);
+                if of_shell.len() == workers && others == usize::from(script.contains("64")) {
+                    break of_shell;
+                }
+                std::thread::yield_now();
+            };
             assert_eq!(master_of(&of_shell).unwrap(), expected.then_some(pid), "{script}");
             drop(shell.stdin.take());
             shell.wait().unwrap();

@@ -349,8 +349,12 @@ mod tests {
         assert!(restore(&name, &held, &ours).unwrap());
         assert_eq!(content(&name, Pid::ours()).unwrap(), held);
         fs::write(name.path(), "1\n").unwrap();
-        let other = Pid::new(1).unwrap();
-        assert!(!restore(&name, &held, &[other]).unwrap(), "whom it named is not served any more");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let other = Pid::new(child.id().try_into().unwrap()).unwrap();
+        let restored = restore(&name, &held, &[other]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!restored.unwrap(), "whom it named is not served any more");
         fs::write(name.path(), "").unwrap();
         let moved = Content { inode: held.inode + 1, ..held };
         assert!(!restore(&name, &moved, &ours).unwrap(), "another file");
