@@ -71,7 +71,7 @@ pub struct RequestId(pub String);
 #[serde(rename_all = "snake_case")]
 pub enum NewGeneration {
     /// The agent launches it.
-    Launch(Command),
+    Launch(Box<Command>),
     /// This process, which somebody started, on whatever port it listens.
     Process(i32),
     /// The processes that listen on this port, which somebody started.

@@ -93,10 +93,10 @@ fn new_generation(
     match (pid, listen, command.first()) {
         (Some(pid), _, _) => Ok(NewGeneration::Process(*pid)),
         (None, Some(port), _) => Ok(NewGeneration::Listening(*port)),
-        (None, None, Some(name)) => Ok(NewGeneration::Launch(Command {
+        (None, None, Some(name)) => Ok(NewGeneration::Launch(Box::new(Command {
             program: program::resolve(name, here, env::var_os("PATH").as_deref())?,
             ..launched(command, launch, here)
-        })),
+        }))),
         (None, None, None) => Err(Problem::new(ProblemKind::Usage, "there is no command to start")),
     }
 }

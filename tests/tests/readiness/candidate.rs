@@ -21,7 +21,7 @@ async fn is_refused(next: &[&str]) -> Result<()> {
     assert_eq!(outcome(&upgrade)?, Outcome::NotReady { reason });
     let answers = scene.running.snapshot().generations();
     assert_eq!(answers.keys().collect::<Vec<_>>(), [&1]);
-    scene.is_as_before().await
+    scene.ends_as_before().await
 }
 
 #[tokio::test]
@@ -51,14 +51,14 @@ async fn a_stranger_never_reaches_one_that_is_asked() -> Result<()> {
     assert_eq!((second.new_connections, second.open_flows), (0, 0), "a probe is no flow");
     assert_eq!((service.fallback, service.unreached), (0, 0));
     assert_eq!(waiting.finish()?.code, Some(5));
-    scene.is_as_before().await
+    scene.ends_as_before().await
 }
 
 /// The new version is up to it in the end.
 async fn is_taken(next: &[&str], options: &[&str]) -> Result<()> {
     let scene = Scene::new(next)?;
     scene.upgrade(options)?.success()?;
-    scene.is_replaced().await
+    scene.ends_replaced().await
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn one_on_a_port_of_its_own_is_asked_by_the_public_one() -> Result<()> {
     scene.stage.agent.run(&tests::agent::upgrade(PORT, &options, &command))?.success()?;
     let service = scene.stage.agent.service(PORT)?;
     assert_eq!(stage::generations(&service)[&2].hold, PortHold::Moved);
-    scene.is_replaced().await
+    scene.ends_replaced().await
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn one_that_somebody_started_is_asked_too() -> Result<()> {
     let upgrade = scene.stage.agent.run(&options)?;
     assert_eq!(upgrade.code, Some(5), "{upgrade:?}");
     assert!(upgrade.stderr.contains("has accepted nothing"), "{upgrade:?}");
-    scene.is_as_before().await
+    scene.ends_as_before().await
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn an_agent_that_was_killed_asks_again() -> Result<()> {
     scene.stage.agent.start_daemon()?;
     waiting.finish()?.success()?;
     assert!(scene.was_told(EventKind::Switched)?);
-    scene.is_replaced().await
+    scene.ends_replaced().await
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ impl Scene {
     }
 
     /// Generation 1 serves alone, nobody was failed, and history and status say that the rollout failed.
-    async fn is_as_before(mut self) -> Result<()> {
+    async fn ends_as_before(mut self) -> Result<()> {
         let service = self.stage.until_steady(PORT)?;
         assert_eq!(service.generations[0].number.0, 1);
         let last = self.last_rollout()?;
@@ -79,7 +79,7 @@ impl Scene {
     }
 
     /// Generation 2 serves alone, and nobody was failed.
-    async fn is_replaced(self) -> Result<()> {
+    async fn ends_replaced(self) -> Result<()> {
         stage::until_answers(&self.running, 2, 10)?;
         let service = self.stage.until_steady(PORT)?;
         assert_eq!((service.generations[0].number.0, service.setback), (2, None));

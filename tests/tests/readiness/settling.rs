@@ -18,7 +18,7 @@ async fn goes_back(next: &[&str], options: &[&str], reason: &str) -> Result<()> 
     assert_eq!(outcome(&upgrade)?, rolled_back);
     assert_eq!(scene.last_rollout()?.status, Status::Ended(rolled_back));
     assert!(!scene.was_told(EventKind::Settled)?);
-    scene.is_as_before().await
+    scene.ends_as_before().await
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn one_that_settles_is_followed_as_far_as_wanted() -> Result<()> {
     let view: agent::api::RolloutView = serde_json::from_str(&upgrade.stdout)?;
     assert_ne!(view.status, Status::Settling);
     assert!(scene.was_told(EventKind::Settled)?);
-    scene.is_replaced().await
+    scene.ends_replaced().await
 }
 
 #[tokio::test]
