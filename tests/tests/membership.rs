@@ -240,3 +240,20 @@ fn programs_that_follow_are_what_makes_workers_members() -> Result<()> {
     assert_eq!(by_number[&1].listeners.len(), 2, "it was followed by something else");
     Ok(())
 }
+
+#[test]
+fn a_server_that_comes_beside_one_that_serves_is_told_of() -> Result<()> {
+    let server = Script::with(PORT, &["--reuse-port"])?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let _second = stage.start(&server, 2)?;
+    wait::until("a warning", tests::stage::LIMIT, || {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok(events.contains("get no new connection").then_some(()))
+    })?;
+    let service = stage.agent.service(PORT)?;
+    assert_eq!(service.generations.len(), 1, "{service:#?}");
+    for _ in 0..20 {
+        assert_eq!(stage.generation(server.address())?, 1);
+    }
+    Ok(())
+}

@@ -23,6 +23,7 @@ use super::{
     settling::Backlog,
     state_file::Record,
     step::{Step, change},
+    successor::Strangers,
     troubles::{Trouble, Troubles},
     watch::Watcher,
 };
@@ -68,8 +69,8 @@ pub(super) struct Agent {
     pub(super) unfinished: VecDeque<(ServiceId, Effect)>,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
-    /// When to look again at listeners of strangers on a service's ports.
-    pub(super) strangers: HashMap<ServiceId, Instant>,
+    /// Listeners on our ports that are nobody's.
+    pub(super) strangers: Strangers,
     /// Who of a generation was told to end.
     pub(super) told: HashMap<GenerationId, HashSet<ProcessIdentity>>,
     /// Until when a listener that appears is not looked at.
@@ -315,7 +316,7 @@ impl Agent {
             self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
         let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
         let trouble = self.troubles.retry();
-        let looks = self.looks.values().chain(self.strangers.values()).copied();
+        let looks = self.looks.values().copied().chain(self.strangers.next_look());
         let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
         deadlines
             .chain(looks)

@@ -58,7 +58,7 @@ impl Agent {
         Ok(self.pids_of_service(id)?.iter().any(|it| it.get() == pid))
     }
 
-    fn pids_of_service(&self, id: ServiceId) -> Result<HashSet<Pid>, Problem> {
+    pub(super) fn pids_of_service(&self, id: ServiceId) -> Result<HashSet<Pid>, Problem> {
         let mut pids = HashSet::new();
         for generation in &self.record(id).service.generations {
             pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);

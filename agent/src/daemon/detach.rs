@@ -119,7 +119,7 @@ impl Agent {
         self.records.remove(&id);
         self.looks.retain(|generation, _| generation.service != id);
         self.told.retain(|generation, _| generation.service != id);
-        self.strangers.remove(&id);
+        self.strangers.forget(id);
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
         let removed = change(Step::RemoveLogs, || {

@@ -1,11 +1,14 @@
 //! Servers that somebody else starts on our ports: the one that takes the place of a generation that died becomes the next
 //! generation by itself.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use super::{
     agent::Agent,
-    found,
+    also, found,
     observe::LISTENER_LOOK,
     state_file::Mark,
     step::{Step, change},
@@ -23,6 +26,27 @@ use crate::{
     service::{GenerationId, ServiceId},
 };
 
+/// Listeners on our ports that are nobody's.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    /// When to look at those of a service again.
+    due: HashMap<ServiceId, Instant>,
+    /// The cookies of those that people were told of.
+    told: HashMap<ServiceId, HashSet<u64>>,
+}
+
+impl Strangers {
+    /// When the next look is due.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    pub(super) fn forget(&mut self, service: ServiceId) {
+        self.due.remove(&service);
+        self.told.remove(&service);
+    }
+}
+
 impl Agent {
     /// A process that is nobody's listens on a port of ours, or of any service if none is named. It is looked at now and once
     /// more when a dump can surely find the socket.
@@ -32,7 +56,7 @@ impl Agent {
             false => self.records.keys().copied().collect(),
         };
         for id in meant {
-            self.strangers.insert(id, Instant::now() + LISTENER_LOOK);
+            self.strangers.due.insert(id, Instant::now() + LISTENER_LOOK);
             self.look_for_successor(id);
         }
     }
@@ -40,11 +64,50 @@ impl Agent {
     pub(super) fn look_for_successors_where_due(&mut self) {
         let now = Instant::now();
         let due: Vec<_> =
-            self.strangers.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+            self.strangers.due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
         for id in due {
-            self.strangers.remove(&id);
+            self.strangers.due.remove(&id);
             self.look_for_successor(id);
+            if let Err(problem) = self.warn_of_rivals(id) {
+                tracing::warn!(%problem, "cannot tell who else listens on a service's ports");
+            }
         }
+    }
+
+    /// Who listens beside a generation that serves gets nothing from steering, and is told of once.
+    fn warn_of_rivals(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let Some(record) = self.records.get(&id) else { return Ok(()) };
+        let name = record.service.name.clone();
+        let told = self.strangers.told.entry(id).or_default().clone();
+        let mut rivals = self.strange_listeners(id)?;
+        rivals.retain(|it| !told.contains(&it.cookie.0));
+        let inodes = rivals.iter().map(|it| it.inode).collect();
+        let pids: Vec<Pid> = holders::holders(&inodes)?.found.iter().map(|it| it.pid).collect();
+        let mut ports: Vec<u16> = rivals.iter().map(|it| it.port).collect();
+        ports.dedup();
+        if let Some(message) = also::rivals(&pids, &ports) {
+            let cookies = rivals.iter().map(|it| it.cookie.0);
+            self.strangers.told.entry(id).or_default().extend(cookies);
+            self.journal.note(&name, None, EventKind::Warning, message);
+        }
+        Ok(())
+    }
+
+    /// Listeners on the service's ports that are no generation's.
+    fn strange_listeners(&self, id: ServiceId) -> Result<Vec<Listener>, Problem> {
+        let service = &self.record(id).service;
+        let known: HashSet<u64> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let mut listeners = sock_diag::listeners()?;
+        listeners.retain(|it| {
+            service.endpoints.iter().any(|endpoint| endpoint.port == it.port)
+                && !known.contains(&it.cookie.0)
+        });
+        let inodes = listeners.iter().map(|it| it.inode).collect();
+        let members = self.pids_of_service(id)?;
+        let own = holders::holders_among(members, &inodes)?.found;
+        listeners.retain(|it| !own.iter().any(|holder| holder.inodes.contains(&it.inode)));
+        Ok(listeners)
     }
 
     /// Where a service is vacant, looks whether its server was started anew. What cannot be found out is told, and tried again
@@ -101,14 +164,7 @@ impl Agent {
 
     /// A server on the service's ports that is no generation's, of the same user and program as the one before.
     fn successor(&self, id: ServiceId) -> Result<Option<(found::Found, Mark)>, Problem> {
-        let service = &self.record(id).service;
-        let known: HashSet<u64> =
-            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
-        let mut listeners = sock_diag::listeners()?;
-        listeners.retain(|it| {
-            service.endpoints.iter().any(|endpoint| endpoint.port == it.port)
-                && !known.contains(&it.cookie.0)
-        });
+        let listeners = self.strange_listeners(id)?;
         if listeners.is_empty() {
             return Ok(None);
         }
