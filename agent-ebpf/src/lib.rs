@@ -32,4 +32,4 @@ pub const MAX_SERVICES: u32 = 1024;
 pub const MAX_ENDPOINTS: u32 = 4096;
 
 /// Processes of all generations of all services together.
-pub const MAX_MEMBERS: u32 = 1 << 16;
+pub const MAX_MEMBERS: u32 = 1 << 14;
