@@ -142,9 +142,10 @@ mod tests {
             // They are shells until they execute their program.
             let of_shell = loop {
                 let mut of_shell = with_descendants(&[pid]).unwrap();
-                let others = of_shell.len() - 1 - workers;
+                let all = 1 + workers + usize::from(script.contains("64"));
+                let complete = of_shell.len() == all;
                 of_shell.retain(is_worker);
-                if of_shell.len() == workers && others == usize::from(script.contains("64")) {
+                if complete && of_shell.len() == workers {
                     break of_shell;
                 }
                 std::thread::yield_now();
