@@ -44,8 +44,10 @@ fn world(stage: &Stage) -> Result<World> {
     Ok(World { status, traces, listeners })
 }
 
+/// Nor what it says of the last rollout that failed.
 fn without_age(status: &mut Value) {
     for service in status["services"].as_array_mut().into_iter().flatten() {
+        service["setback"] = Value::Null;
         for generation in service["generations"].as_array_mut().into_iter().flatten() {
             generation["age_seconds"] = Value::Null;
         }
@@ -184,7 +186,7 @@ fn a_service_that_is_unknown() -> Result<()> {
     refused(&stage, &["detach", "--port", "99"], 3, &["99", "node-8080"])?;
     refused(&stage, &["undo", "web"], 3, &["`web`"])?;
     refused(&stage, &["upgrade", "web", "--", "node"], 3, &["`web`"])?;
-    refused(&stage, &["undo", "--port", "8080"], 7, &["no previous generation"])?;
+    refused(&stage, &["undo", "--port", "8080"], 4, &["no previous generation"])?;
     Ok(())
 }
 
