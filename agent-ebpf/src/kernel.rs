@@ -21,6 +21,8 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     upid_size: 0,
     upid_nr: 0,
     sock_port: 0,
+    sock_namespace: 0,
+    namespace_number: 0,
     sock_group: 0,
     group_program: 0,
     program_aux: 0,
@@ -93,6 +95,19 @@ impl Task {
 #[inline(always)]
 pub(crate) fn port_of(socket: *const c_void) -> Option<u16> {
     read(socket, place_of!(sock_port))
+}
+
+/// The number of the network namespace that the agent serves. Set by the loader.
+#[unsafe(no_mangle)]
+pub(crate) static NETWORK_NAMESPACE: u32 = 0;
+
+/// Whether a socket is in the network namespace that the agent serves: a tracing program sees those of all.
+#[inline(always)]
+pub(crate) fn is_in_our_namespace(socket: *const c_void) -> bool {
+    // SAFETY: a static of this object, which lives in a read-only map.
+    let ours = unsafe { core::ptr::read_volatile(&raw const NETWORK_NAMESPACE) };
+    let namespace: Option<*const c_void> = read(socket, place_of!(sock_namespace));
+    namespace.and_then(|it| read(it, place_of!(namespace_number))) == Some(ours)
 }
 
 /// The number of the program that chooses among the listeners of a socket's reuseport group, if the group has one.

@@ -47,6 +47,10 @@ pub struct KernelLayout {
     pub upid_nr: u32,
     /// `sock_common.skc_num`: the local port, with which `sock` begins.
     pub sock_port: u32,
+    /// `sock_common.skc_net`: the network namespace that a socket is in.
+    pub sock_namespace: u32,
+    /// `net.ns.inum`: the number of a network namespace.
+    pub namespace_number: u32,
     /// `sock.sk_reuseport_cb`: the group of the listeners that share its port.
     pub sock_group: u32,
     /// `sock_reuseport.prog`: the program that chooses among them.
@@ -62,4 +66,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 56);
+const _: () = assert!(size_of::<KernelLayout>() == 64);

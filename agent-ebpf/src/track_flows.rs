@@ -16,7 +16,7 @@ use aya_ebpf::{
 
 use crate::{
     follow_processes::current_member,
-    kernel::port_of,
+    kernel::{is_in_our_namespace, port_of},
     maps::{ENDPOINTS, FLOWS, TAGS},
     report::report,
 };
@@ -85,7 +85,9 @@ fn note_listener(socket: *mut c_void) {
     let cookie = || unsafe { bpf_get_socket_cookie(socket) };
     if let Some(member) = current_member() {
         report(LISTENER_APPEARED, member.generation, cookie());
-    } else if let Some(service) = port_of(socket).and_then(service_at) {
+    } else if let Some(service) = port_of(socket).and_then(service_at)
+        && is_in_our_namespace(socket)
+    {
         report(STRANGER_LISTENS, GenerationKey { service, generation: 0 }, cookie());
     }
 }

@@ -8,9 +8,13 @@
 //! A process keeps its network namespace alive: while one is in such a group, its number is given to no other namespace.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     host::cgroup::{Cgroup, CgroupError, Hierarchy},
@@ -25,6 +29,8 @@ pub(super) struct Groups {
     above: PathBuf,
     /// Of the agent's network namespace.
     inode: u64,
+    /// Locked for as long as an agent lives: another one of this namespace that ends leaves the group alone then.
+    held: Option<Arc<File>>,
 }
 
 impl Groups {
@@ -32,7 +38,7 @@ impl Groups {
     pub(super) fn of(places: &Places, hierarchy: &Hierarchy, network_namespace: u64) -> Self {
         let usual = || hierarchy.root().directory().join(Places::CGROUP);
         let above = places.cgroup.clone().unwrap_or_else(usual);
-        Self { above, inode: network_namespace }
+        Self { above, inode: network_namespace, held: None }
     }
 
     /// The group above, which may be others' too.
@@ -43,6 +49,27 @@ impl Groups {
     /// What keeps the group above.
     pub(super) fn keeper(&self) -> PathBuf {
         self.above.join(format!("@{}", self.inode))
+    }
+
+    /// Lets other agents of this network namespace know that this one needs the group above.
+    ///
+    /// # Errors
+    ///
+    /// When the keeper is not there, or cannot be locked.
+    pub(super) fn hold(&mut self) -> io::Result<()> {
+        let keeper = File::open(self.keeper())?;
+        flock(&keeper, FlockOperation::NonBlockingLockShared)?;
+        self.held = Some(Arc::new(keeper));
+        Ok(())
+    }
+
+    /// Whether another agent of this network namespace lives that needs the group above.
+    fn is_needed(&self) -> bool {
+        let keeper = match &self.held {
+            Some(held) => Ok(Arc::clone(held)),
+            None => File::open(self.keeper()).map(Arc::new),
+        };
+        keeper.is_ok_and(|it| flock(&it, FlockOperation::NonBlockingLockExclusive).is_err())
     }
 
     /// Where a generation is launched.
@@ -68,7 +95,10 @@ impl Groups {
             .present(hierarchy)
             .into_iter()
             .partition(|group| group.is_populated().unwrap_or(false));
-        unused.iter().try_for_each(Cgroup::remove)?;
+        let keeper = self.keeper();
+        let needed = self.is_needed();
+        let goes = |group: &&Cgroup| !(needed && group.directory() == keeper);
+        unused.iter().filter(goes).try_for_each(Cgroup::remove)?;
         if let Ok(above) = hierarchy.open(&self.above) {
             above.remove_unless_used()?;
         }
@@ -89,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_name_says_whose_the_group_is() {
-        let groups = Groups { above: "/sys/fs/cgroup/agent".into(), inode: 42 };
+        let groups = Groups { above: "/sys/fs/cgroup/agent".into(), inode: 42, held: None };
         let path = groups.of_generation("web.eu", GenerationNumber(7));
         assert_eq!(path, Path::new("/sys/fs/cgroup/agent/web.eu.7@42"));
         assert_eq!(service_of(&path), "web.eu".parse().ok());

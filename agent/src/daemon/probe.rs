@@ -71,7 +71,9 @@ impl Agent {
         }
         self.end_probe(generation);
         let endpoints = self.record(generation.service).service.endpoints.clone();
-        let to: Vec<_> = endpoints.iter().flat_map(addresses).collect();
+        // Two endpoints can be reached by one address, as IPv4 and all addresses are.
+        let to: BTreeSet<_> = endpoints.iter().flat_map(addresses).collect();
+        let to: Vec<_> = to.into_iter().collect();
         let probe = Probe::to(&to).map_err(|error| {
             Problem::new(ProblemKind::Failed, "take a port to probe from").because(&error)
         })?;

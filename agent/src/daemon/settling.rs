@@ -1,14 +1,15 @@
 //! Watches what waits for a primary that has to prove itself.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use super::agent::Agent;
+use super::{agent::Agent, observe::owner};
 use crate::{
     api::Problem,
-    host::sock_diag,
+    host::sock_diag::{self, Stage},
     rollout::Event,
     service::{GenerationId, GenerationNumber},
 };
@@ -17,7 +18,15 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Backlog {
     queues: HashMap<u64, Queue>,
+    standing: HashMap<u16, Standing>,
     next_look: Instant,
+}
+
+/// Who waits at a port, as long as nobody of them is accepted.
+#[derive(Clone, Debug)]
+struct Standing {
+    since: Instant,
+    clients: HashSet<SocketAddr>,
 }
 
 /// One listener's queue since it was last seen empty or shorter than before.
@@ -33,10 +42,13 @@ const LOOK: Duration = Duration::from_millis(50);
 const SHARE: u32 = 10;
 /// How long a server may let connections wait while more and more come.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server may accept nobody while anybody waits: longer, since one that serves one client after the other does so
+/// for as long as a request takes.
+const STANDSTILL: Duration = Duration::from_millis(1_500);
 
 impl Backlog {
     fn new(now: Instant) -> Self {
-        Self { queues: HashMap::new(), next_look: now }
+        Self { queues: HashMap::new(), standing: HashMap::new(), next_look: now }
     }
 
     /// Takes note of a listener's queue. Whether nobody accepts there: it was never empty nor shorter for too long, and has
@@ -53,6 +65,24 @@ impl Backlog {
         }
         let grows = full || queue.grown_at >= queue.stands_since + PATIENCE / 2;
         grows && now >= queue.stands_since + PATIENCE
+    }
+}
+
+impl Backlog {
+    /// Takes note of who waits at each port. Whether nobody was accepted at one for too long: a queue that clients fill once,
+    /// and do not make longer because each waits for its answer, neither grows nor is full.
+    fn stands_still(&mut self, waiting: HashMap<u16, HashSet<SocketAddr>>, now: Instant) -> bool {
+        self.standing.retain(|port, _| waiting.contains_key(port));
+        let mut still = false;
+        for (port, clients) in waiting {
+            let fresh = Standing { since: now, clients };
+            let known = self.standing.entry(port).or_insert_with(|| fresh.clone());
+            if !known.clients.is_subset(&fresh.clients) {
+                *known = fresh;
+            }
+            still |= now >= known.since + STANDSTILL;
+        }
+        still
     }
 }
 
@@ -86,17 +116,36 @@ impl Agent {
         let begun = Instant::now();
         let Some(known) = self.generation(generation) else { return Ok(()) };
         let known: Vec<_> = known.listeners.iter().map(|it| it.cookie).collect();
-        let all = sock_diag::listeners();
+        let mut listeners = sock_diag::listeners()?;
+        listeners.retain(|it| known.contains(&it.cookie.0));
+        let waiting = match listeners.iter().any(|it| it.accept_queue > 0) {
+            true => self.clients_waiting_for(generation)?,
+            false => HashMap::new(),
+        };
         let now = Instant::now();
         let Some(backlog) = self.backlogs.get_mut(&generation) else { return Ok(()) };
         backlog.next_look = now + LOOK.max((now - begun) * SHARE);
-        let mut stuck = false;
-        for listener in all?.iter().filter(|it| known.contains(&it.cookie.0)) {
+        let mut stuck = backlog.stands_still(waiting, now);
+        for listener in &listeners {
             let full = listener.accept_queue > listener.backlog;
             stuck |= backlog.is_stuck(listener.cookie.0, listener.accept_queue, full, now);
         }
         let number: GenerationNumber = generation.number;
         if stuck { self.feed(generation.service, Event::Stuck(number)) } else { Ok(()) }
+    }
+
+    /// Those whose connections nobody has accepted, by the port that they connected to.
+    fn clients_waiting_for(
+        &self,
+        generation: GenerationId,
+    ) -> Result<HashMap<u16, HashSet<SocketAddr>>, Problem> {
+        let mut waiting: HashMap<u16, HashSet<SocketAddr>> = HashMap::new();
+        for flow in self.flows_of(generation.service)? {
+            if flow.stage() == Stage::Queued && owner(&flow) == Some(generation.key()) {
+                waiting.entry(flow.local.port()).or_default().insert(flow.remote);
+            }
+        }
+        Ok(waiting)
     }
 }
 
@@ -119,6 +168,27 @@ mod tests {
         assert!(is_found_stuck(|look| look, u32::MAX));
         assert!(is_found_stuck(|look| look / 5, u32::MAX));
         assert!(is_found_stuck(|look| look.min(6), 6));
+    }
+
+    /// Looks every 50 ms at who waits at a port.
+    fn is_found_still(clients: impl Fn(u16) -> Vec<u16>) -> bool {
+        let begun = Instant::now();
+        let mut backlog = Backlog::new(begun);
+        (0..60).any(|look| {
+            let client = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            let waiting: HashSet<_> = clients(look).into_iter().map(client).collect();
+            let at_port = (!waiting.is_empty()).then_some((80, waiting));
+            backlog.stands_still(at_port.into_iter().collect(), begun + LOOK * u32::from(look))
+        })
+    }
+
+    #[test]
+    fn a_queue_that_nobody_leaves_stands_still_however_short_it_is() {
+        assert!(is_found_still(|_| vec![1]));
+        assert!(is_found_still(|look| (0..10 + look / 20).collect()));
+        assert!(!is_found_still(|_| Vec::new()));
+        assert!(!is_found_still(|look| vec![look, look + 1]), "one after the other");
+        assert!(!is_found_still(|look| vec![look / 20, 100]), "a second for each");
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     fs::{self, File},
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -128,12 +131,17 @@ impl Kernel {
     fn maps_in(pins: &Pins) -> Result<(Ebpf, Btf), DatapathError> {
         let btf = Btf::from_sys_fs().map_err(DatapathError::KernelTypes)?;
         let layout = types::kernel_layout().map_err(DatapathError::KernelLayout)?;
+        // Of the thread, which may have left the process's; the kernel's own number has as many bits.
+        let namespace = fs::metadata("/proc/thread-self/ns/net")
+            .map_err(program_error("find the network namespace for", "track_flows"))?
+            .ino() as u32;
         let ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .default_map_pin_directory(pins.maps())
             // The log ring is pinned too, so that a later agent still reads what adopted programs write.
             .map_pin_path("AYA_LOGS", pins.maps().join("AYA_LOGS"))
             .override_global("KERNEL_LAYOUT", &layout, true)
+            .override_global("NETWORK_NAMESPACE", &namespace, true)
             .load(OBJECT)
             .map_err(|source| DatapathError::Object(Box::new(source)))?;
         let mut pinned: Vec<_> =

@@ -33,6 +33,8 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
         upid_size: types.structure("upid")?.size,
         upid_nr: place("upid", "nr")?,
         sock_port: place("sock_common", "skc_num")?,
+        sock_namespace: place("sock_common", "skc_net")?,
+        namespace_number: place("net", "ns")? + place("ns_common", "inum")?,
         sock_group: place("sock", "sk_reuseport_cb")?,
         group_program: place("sock_reuseport", "prog")?,
         program_aux: place("bpf_prog", "aux")?,

@@ -59,8 +59,8 @@ pub(super) fn assemble(
         Problem::caused(ProblemKind::Preflight, &error)
             .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
     })?;
-    let groups = Groups::of(&places, &hierarchy, network_namespace);
-    let cgroup = create_cgroup(&hierarchy, &groups, made)?;
+    let mut groups = Groups::of(&places, &hierarchy, network_namespace);
+    let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
     made.expect_pins(&places.pin_dir);
     let attach_to = open(&cgroup)?;
     let mut datapath = change(Step::OpenDatapath, || {
@@ -124,13 +124,17 @@ pub(super) fn assemble(
 
 fn create_cgroup(
     hierarchy: &Hierarchy,
-    groups: &Groups,
+    groups: &mut Groups,
     made: &mut Made,
 ) -> Result<Cgroup, Problem> {
     made.expect(&groups.keeper());
     let failed = |error| Problem::caused(ProblemKind::Preflight, &error);
     change(Step::MakeCgroup, || {
         hierarchy.create(&groups.keeper()).map_err(failed)?;
+        groups.hold().map_err(|error| {
+            let path = groups.keeper();
+            Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()))
+        })?;
         hierarchy.open(groups.above()).map_err(failed)
     })
 }
