@@ -140,7 +140,7 @@ fn a_server_on_a_moved_port_sees_the_public_one() -> Result<()> {
     stage.until_steady(PORT)?;
 
     stage.agent.kill_daemon()?;
-    stage.agent.start_daemon_without(&["public_port6"])?;
+    stage.agent.start_daemon_without(&["public_port4", "public_port6"])?;
     stage.switch(&server, 3, &["--user", "1"])?;
     assert_ne!(stage.generation(server.address())?, u32::from(PORT), "nobody tells it");
     Ok(())

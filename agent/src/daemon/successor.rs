@@ -81,6 +81,10 @@ impl Agent {
         let told = self.strangers.told.entry(id).or_default().clone();
         let mut rivals = self.strange_listeners(id)?;
         rivals.retain(|it| !told.contains(&it.cookie.0));
+        // Ourselves, most of the time: a member that joins a group for a moment.
+        if rivals.is_empty() {
+            return Ok(());
+        }
         let inodes = rivals.iter().map(|it| it.inode).collect();
         let pids: Vec<Pid> = holders::holders(&inodes)?.found.iter().map(|it| it.pid).collect();
         let mut ports: Vec<u16> = rivals.iter().map(|it| it.port).collect();
@@ -103,6 +107,9 @@ impl Agent {
             service.endpoints.iter().any(|endpoint| endpoint.port == it.port)
                 && !known.contains(&it.cookie.0)
         });
+        if listeners.is_empty() {
+            return Ok(listeners);
+        }
         let inodes = listeners.iter().map(|it| it.inode).collect();
         let members = self.pids_of_service(id)?;
         let own = holders::holders_among(members, &inodes)?.found;

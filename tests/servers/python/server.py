@@ -23,7 +23,7 @@ parser.add_argument("--exit", type=int, help="end at once with this code")
 parser.add_argument("--after", type=float, default=0, help="listen so many seconds later")
 parser.add_argument("--note-term", metavar="FILE", help="write down each SIGTERM, and go on")
 parser.add_argument("--exec-at-hup", action="store_true", help="start anew in place at SIGHUP")
-parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener")
+parser.add_argument("--stray", action="store_true", help="start a child that inherits the listener, and lives on at SIGTERM")
 parser.add_argument("--deaf", action="store_true", help="accept nothing; close the listener at SIGUSR1 and live on")
 parser.add_argument("--listen-before", type=int, default=0, help="listen so often elsewhere first")
 parser.add_argument("--accept-after", type=float, default=0, help="accept so many seconds after listening")
@@ -166,7 +166,9 @@ if options.pid_file or options.control:
     signal.signal(signal.SIGTERM, leave)
 clients = []
 if options.stray:
-    subprocess.Popen(["sleep", "600"], pass_fds=[listener.fileno() for listener in listeners])
+    deaf = lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    passed = [listener.fileno() for listener in listeners]
+    subprocess.Popen(["sleep", "600"], pass_fds=passed, preexec_fn=deaf)
 if options.deaf:
     signal.sigwait({signal.SIGUSR1})
     for listener in listeners:

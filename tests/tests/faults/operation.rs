@@ -72,6 +72,8 @@ pub(crate) struct Scene {
     starting: Option<Child>,
     /// Of the server that a detach hands back: nobody knows it then.
     handed_back: Vec<Handle>,
+    /// Where servers write down what they are told.
+    notes: tempfile::TempDir,
 }
 
 impl Scene {
@@ -89,8 +91,9 @@ impl Scene {
             waiting: None,
             starting: None,
             handed_back: Vec::new(),
+            notes: tempfile::tempdir()?,
         };
-        let told = scene.server.directory().join("told").display().to_string();
+        let told = scene.notes.path().join("told").display().to_string();
         scene.old = match operation {
             Operation::Kill => Script::with(PORT, &["--note-term", &told])?,
             Operation::Death => Script::with(PORT, &["--deaf"])?,
