@@ -12,6 +12,8 @@
 //!   left it no flow.
 //! - `Kill` is for processes that live.
 //! - `Forget` shows in the maps: they know a generation that the service does not.
+//! - A number that the maps know and the service does not was given to a server that somebody else had started anew, and that
+//!   was not written down. It is not given again: what is to be forgotten would be the next one's.
 //! - `Launch` is never repeated; its outcome is looked up as of any candidate.
 
 use std::collections::BTreeSet;
@@ -60,6 +62,8 @@ impl Service {
         }
         let forgotten = seen.mapped.iter().filter(|number| self.generation(**number).is_none());
         effects.extend(forgotten.copied().map(Effect::Forget));
+        self.last_generation =
+            seen.mapped.last().map_or(self.last_generation, |last| self.last_generation.max(*last));
         effects
     }
 }

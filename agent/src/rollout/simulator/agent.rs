@@ -44,9 +44,11 @@ impl Agent {
 impl Simulation {
     /// As `Agent::feed`: apply, write down, execute.
     pub(super) fn feed(&mut self, event: Event) -> Result<(), Halt> {
+        self.note(|| format!("    {event:?}"));
         let (now, disk_full) = (self.now, self.disk_full);
         let Some(agent) = &mut self.agent else { return Ok(()) };
         let before = event.is_request().then(|| agent.service.clone());
+        let served = !agent.service.is_vacant();
         let applied = agent.service.apply(event, now);
         match (applied, before) {
             // Nothing can be written down: whoever asks is told no.
@@ -54,6 +56,9 @@ impl Simulation {
             (Ok(effects), _) => agent.enqueue(effects),
             (Err(_), Some(before)) if agent.service == before => {}
             (Err(refusal), _) => return broken(format!("{refusal} has changed the state")),
+        }
+        if served && agent.service.is_vacant() {
+            self.report(Report::Stranger);
         }
         if self.mutation == Some(Mutation::ActsBeforeItWrites) {
             self.finish_effects()?;
@@ -108,6 +113,7 @@ impl Simulation {
     }
 
     fn execute(&mut self, effect: Effect) -> Result<(), Halt> {
+        self.note(|| format!("        {effect:?}"));
         match effect {
             Effect::Launch(number) if self.one_in(10) => {
                 self.world.mapped.insert(number);
@@ -137,7 +143,8 @@ impl Simulation {
                     let switches = it.to == targets.primary && it.switched == Some(self.now);
                     it.kind == Kind::Upgrade && switches && !it.is_ended()
                 });
-                if let Some(settling) = settling {
+                // Only one that listens is worth to be kept.
+                if let Some(settling) = settling.filter(|it| self.world.reachable(it.from)) {
                     let until = self.now.after(self.settle);
                     self.world.kept.insert(settling.from, (settling.to, until));
                 }
@@ -150,12 +157,12 @@ impl Simulation {
                     // Of one that goes on listening nobody could tell that it was told, if this is not written down.
                     self.may_crash()?;
                 }
-                let calm = self.calm;
-                self.calm = calm || slow;
+                let (calm, disk_full) = (self.calm, self.disk_full);
+                (self.calm, self.disk_full) = (calm || slow, disk_full && !slow);
                 if self.mutation != Some(Mutation::ForgetsSignals) {
                     self.feed(Event::Told(number))?;
                 }
-                self.calm = calm;
+                (self.calm, self.disk_full) = (calm, disk_full);
                 Ok(())
             }
             Effect::Kill(number) => {
@@ -179,7 +186,11 @@ impl Simulation {
             }
         }
         let numbers: Vec<_> = service.generations.iter().map(|it| it.number).collect();
+        self.world.disown(|number| numbers.contains(&number));
         self.agent = Some(Agent { service, asked: None, unfinished: effects.into() });
+        if self.mutation != Some(Mutation::ForgetsStrangers) {
+            self.report(Report::Stranger);
+        }
         self.finish_effects()?;
         for number in numbers {
             self.adopt(number)?;
@@ -213,6 +224,10 @@ impl Simulation {
             Phase::Starting { .. } if found => self.feed(Event::Failed(number, String::new())),
             Phase::Dead => Ok(()),
             _ if !self.lives(number) => self.feed(Event::Exited(number)),
+            Phase::Primary => {
+                self.take(Report::Closed(number))?;
+                self.look(number)
+            }
             _ => self.take(Report::Closed(number)),
         }
     }
@@ -229,6 +244,7 @@ impl Simulation {
                 self.feed(Event::Deaf(number))
             }
             Report::Appeared(number) => self.look(number),
+            Report::Stranger => self.look_for_successor(),
             Report::Exited(_) | Report::Closed(_) => Ok(()),
         }
     }
@@ -244,7 +260,7 @@ impl Simulation {
             Phase::Starting { listens: false, .. } if server.hears() => self.cover(number),
             Phase::Starting { listens: true, .. } => self.ask(number),
             Phase::Primary if self.is_stuck(number) => self.feed(Event::Stuck(number)),
-            Phase::Primary if server.hears() && !self.world.reachable(number) => {
+            Phase::Primary if server.hears() && self.is_deaf_to_the_agent(number) => {
                 self.world.adopt(number);
                 self.feed(Event::Listens(number))
             }
@@ -289,6 +305,11 @@ impl Simulation {
             return self.feed(Event::Accepted(number));
         }
         Ok(())
+    }
+
+    /// Whether it hears, for all that the agent knows, nobody.
+    fn is_deaf_to_the_agent(&self, number: GenerationNumber) -> bool {
+        !self.world.reachable(number) || self.generation(number).is_some_and(|it| it.deaf)
     }
 
     fn is_stuck(&self, number: GenerationNumber) -> bool {

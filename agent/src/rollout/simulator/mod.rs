@@ -3,13 +3,15 @@
 //! A schedule is what a seed makes of it: upgrades and undos of every kind, connections that come, are queued, accepted and
 //! ended, servers that die or close their listeners, effects that fail, and an agent that crashes before or after any effect
 //! and any writing down. `world` has the servers and the kernel, and judges what is done to them; `agent` is the daemon in
-//! miniature around the real [`Service`]; `schedule` makes things happen.
+//! miniature around the real [`Service`]; `restart` starts servers behind its back; `schedule` makes things happen.
 //!
 //! What is checked at every step:
 //!
 //! - no connection is refused while a generation lives that can serve;
 //! - when all reports are taken, steering leads to a live generation if there is one;
 //! - a generation that has accepted nothing takes the place of none that serves;
+//! - where nobody serves, a server that somebody started anew is the primary as soon as all reports are taken, also if the agent
+//!   crashed on the way, and nowhere else;
 //! - none is told to end before the one that replaced it has proved itself;
 //! - a generation is told to end once, when steering leads to it no more, with nothing in its queues and no flow that is
 //!   waited for, and while somebody else can serve;
@@ -19,6 +21,7 @@
 //! `AGENT_SIMULATOR_SEED=N cargo test -p agent simulator` replays one schedule and prints its steps.
 
 mod agent;
+mod restart;
 mod schedule;
 mod world;
 
@@ -83,6 +86,8 @@ enum Report {
     Exited(GenerationNumber),
     Closed(GenerationNumber),
     Appeared(GenerationNumber),
+    /// There may be a server that is nobody's.
+    Stranger,
 }
 
 /// Why a step was not made to its end.
@@ -108,6 +113,8 @@ enum Mutation {
     EndsUnsaved,
     TakesListeningForAccepting,
     DoesNotSettle,
+    TakesStrangersWhereOneServes,
+    ForgetsStrangers,
 }
 
 impl Simulation {
@@ -243,8 +250,8 @@ fn the_schedules_reach_every_phase_and_every_outcome() {
 fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
     use Mutation::{
         ActsBeforeItWrites, DoesNotSettle, EndsUnsaved, ForgetsSignals, ForgetsStandbys,
-        LastEffectFirst, LeavesTraces, LooksAway, LooksBeforeItSteers, ResumesBlindly,
-        TakesListeningForAccepting, TrustsThePrimary,
+        ForgetsStrangers, LastEffectFirst, LeavesTraces, LooksAway, LooksBeforeItSteers,
+        ResumesBlindly, TakesListeningForAccepting, TakesStrangersWhereOneServes, TrustsThePrimary,
     };
     for mutation in [
         ActsBeforeItWrites,
@@ -259,6 +266,8 @@ fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
         EndsUnsaved,
         TakesListeningForAccepting,
         DoesNotSettle,
+        TakesStrangersWhereOneServes,
+        ForgetsStrangers,
     ] {
         let found = first_broken(SCHEDULES, Some(mutation));
         let (seed, promise) = found.unwrap_or_else(|| panic!("{mutation:?} is not found out"));

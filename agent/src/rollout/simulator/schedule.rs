@@ -34,7 +34,8 @@ impl Simulation {
             }),
             48..52 => self.with_server("dies", Self::die),
             52..54 => self.with_server("closes its listener", Self::deafen),
-            54..68 => self.deliver(),
+            54..57 => self.start_anew(),
+            57..68 => self.deliver(),
             68..86 => self.with_server("is looked at", Self::look),
             86..93 => self.wait(),
             93..97 => {
@@ -69,6 +70,7 @@ impl Simulation {
         if !self.reports.is_empty() || !agent.is_idle() {
             return Ok(());
         }
+        self.check_successor()?;
         let targets = agent.service.targets();
         if targets != self.world.steering {
             return broken(format!("the kernel has {:?}, not {targets:?}", self.world.steering));
@@ -117,8 +119,10 @@ impl Simulation {
     fn undo(&mut self) -> Result<(), Halt> {
         let drain = self.drain();
         self.note(|| format!("undo, {drain:?}"));
-        // From here on it is the operator who decides.
+        // From here on it is the operator who decides, also for one that was replaced before steering ever led to it.
         self.world.kept.clear();
+        let previous = self.agent.as_ref().and_then(|it| it.service.previous());
+        self.world.served.extend(previous);
         self.feed(Event::Undo(drain))
     }
 
@@ -231,7 +235,7 @@ impl Simulation {
             self.start()?;
         }
         self.disk_full = false;
-        for _ in 0..100 {
+        for round in 0..100 {
             self.save()?;
             self.finish_effects()?;
             while let Some(report) = self.reports.pop_front() {
@@ -246,7 +250,8 @@ impl Simulation {
             if self.is_over() {
                 return self.check_remains();
             }
-            self.let_pass(3 * SECOND)?;
+            // One that was replaced without a plan has an hour to drain.
+            self.let_pass(if round < 60 { 3 * SECOND } else { 100 * SECOND })?;
         }
         broken(format!("it does not end: {:#?}", self.disk))
     }

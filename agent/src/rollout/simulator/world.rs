@@ -20,6 +20,8 @@ pub(super) struct Server {
     /// Whether it goes on listening when it is told to end.
     pub(super) slow: bool,
     pub(super) started_by_others: bool,
+    /// Whether it was to take the place of one that serves no more, and nobody asked the agent.
+    pub(super) started_anew: bool,
     /// Whether it is enough that it listens.
     pub(super) need_not_prove: bool,
     /// How often it was told.
@@ -62,6 +64,8 @@ pub(super) struct Allowed {
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) servers: BTreeMap<GenerationNumber, Server>,
+    /// One that somebody has started anew, and that is nobody's.
+    pub(super) stranger: Option<Server>,
     pub(super) steering: Option<Targets>,
     /// Of which generations the maps know.
     pub(super) mapped: BTreeSet<GenerationNumber>,
@@ -110,10 +114,14 @@ impl World {
     pub(super) fn connect(&mut self) -> Result<(), Halt> {
         let steered = self.order().find(|number| self.reachable(*number));
         let Some(number) = steered else {
-            return match self.promised.iter().find(|number| self.reachable(**number)) {
-                Some(number) => broken(format!("a client is refused, and {number} could serve")),
-                None => Ok(()),
-            };
+            if let Some(number) = self.promised.iter().find(|number| self.reachable(**number)) {
+                return broken(format!("a client is refused, and {number} could serve"));
+            }
+            // By the kernel's own lookup.
+            if let Some(stranger) = self.stranger.as_mut().filter(|it| it.hears()) {
+                stranger.half_open += 1;
+            }
+            return Ok(());
         };
         self.server(number)?.half_open += 1;
         Ok(())
@@ -152,6 +160,32 @@ impl World {
         self.servers.insert(number, server);
         self.mapped.insert(number);
         Ok(())
+    }
+
+    pub(super) fn has_stranger(&self) -> bool {
+        self.stranger.as_ref().is_some_and(Server::hears)
+    }
+
+    /// The stranger becomes a generation.
+    pub(super) fn take_in(&mut self, number: GenerationNumber) {
+        self.servers.extend(self.stranger.take().map(|server| (number, server)));
+        self.adopt(number);
+    }
+
+    /// One that was taken in becomes a stranger again, unless that was written down.
+    pub(super) fn disown(&mut self, is_known: impl Fn(GenerationNumber) -> bool) {
+        let taken_in = |number: &GenerationNumber, server: &Server| {
+            server.started_anew && server.signals == 0 && !is_known(*number)
+        };
+        let disowned: Vec<_> =
+            self.servers.extract_if(.., |it, server| taken_in(it, server)).collect();
+        for (number, server) in disowned {
+            self.promised.remove(&number);
+            self.served.remove(&number);
+            if self.stranger.is_none() && server.hears() {
+                self.stranger = Some(server);
+            }
+        }
     }
 
     pub(super) fn adopt(&mut self, number: GenerationNumber) {

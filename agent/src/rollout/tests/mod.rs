@@ -2,6 +2,7 @@
 
 mod leaving;
 mod readiness;
+mod restart;
 
 use std::{collections::BTreeSet, time::Duration};
 

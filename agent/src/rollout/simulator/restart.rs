@@ -1,0 +1,69 @@
+//! Somebody else starts the server anew: it is nobody's until the agent takes it for the next generation.
+
+use std::time::Duration;
+
+use super::{Halt, Mutation, Report, Simulation, broken, world::Server};
+use crate::{
+    rollout::{DrainPlan, Event, Origin, Plan, PortHold, Readiness},
+    service::GenerationNumber,
+};
+
+impl Simulation {
+    /// A server of the same program listens on the port. There may be one already: it then takes the place of that.
+    pub(super) fn start_anew(&mut self) -> Result<(), Halt> {
+        self.note(|| "somebody starts the server anew".to_owned());
+        let server = Server {
+            alive: true,
+            listens: true,
+            accepts: !self.one_in(3),
+            started_by_others: true,
+            started_anew: true,
+            ..Server::default()
+        };
+        self.world.stranger = Some(server);
+        self.report(Report::Stranger);
+        Ok(())
+    }
+
+    /// As `Agent::look_for_successor`: what cannot be done is tried again.
+    pub(super) fn look_for_successor(&mut self) -> Result<(), Halt> {
+        let Some(agent) = &self.agent else { return Ok(()) };
+        let (vacant, number) = (agent.service.is_vacant(), agent.service.next_number());
+        let greedy = self.mutation == Some(Mutation::TakesStrangersWhereOneServes);
+        if !self.world.has_stranger() || !(vacant || greedy) {
+            return Ok(());
+        }
+        if self.fails() {
+            self.report(Report::Stranger);
+            return Ok(());
+        }
+        self.may_crash()?;
+        self.world.take_in(number);
+        self.may_crash()?;
+        match vacant {
+            true => self.feed(Event::Restarted(PortHold::Shared)),
+            false => self.take_unasked(number),
+        }
+    }
+
+    /// What an agent does that is wrong.
+    fn take_unasked(&mut self, number: GenerationNumber) -> Result<(), Halt> {
+        let plan = Plan {
+            ready: Readiness::Listen,
+            ready_timeout: Duration::ZERO,
+            settle: Duration::ZERO,
+            drain: DrainPlan::default(),
+        };
+        self.feed(Event::Upgrade(plan, Origin::Found))?;
+        self.feed(Event::Covers(number, PortHold::Shared))
+    }
+
+    /// Where nobody serves, who was started anew is the primary as soon as all is taken that was reported.
+    pub(super) fn check_successor(&self) -> Result<(), Halt> {
+        let vacant = self.agent.as_ref().is_some_and(|it| it.service.is_vacant());
+        match vacant && self.world.has_stranger() {
+            true => broken("nobody serves, and a server that was started anew is left out".into()),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A server that somebody else has started anew.
+
+use super::*;
+
+const RESTARTED: Event = Event::Restarted(PortHold::Shared);
+
+#[test]
+fn where_nobody_serves_who_was_started_anew_is_the_next_generation() {
+    let mut service = attached();
+    apply(&mut service, Event::Exited(number(1)), at(1));
+    assert!(service.is_vacant());
+    let effects = apply(&mut service, RESTARTED, at(2));
+    assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
+    assert_eq!(phase(&service, 2), &Phase::Primary);
+    let rollout = service.rollout(RolloutId(1)).unwrap();
+    assert_eq!((rollout.kind, rollout.from, rollout.to), (Kind::Restart, number(1), number(2)));
+    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "nobody is left to drain");
+}
+
+#[test]
+fn a_deaf_primary_that_lives_drains() {
+    let mut service = attached();
+    apply(&mut service, Event::Deaf(number(1)), at(1));
+    assert_eq!(apply(&mut service, RESTARTED, at(2)), [targets(2, &[])], "nobody to fall back to");
+    assert_eq!(clear(&mut service, 1, at(2)), []);
+    assert_eq!(count(&mut service, 1, 1, at(3)), []);
+    assert_eq!(count(&mut service, 1, 0, at(4)), [targets(2, &[])]);
+    assert_eq!(last_look(&mut service, 1, 0, at(4)), [Effect::Signal(number(1), 15)]);
+    apply(&mut service, Event::Exited(number(1)), at(5));
+    assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
+}
+
+#[test]
+fn while_somebody_serves_or_is_about_to_nothing_changes() {
+    let mut about_to = attached();
+    apply(&mut about_to, Event::Exited(number(1)), at(1));
+    apply(&mut about_to, Event::Upgrade(plan(PATIENT), launched()), at(2));
+    let mut taken_back = upgraded(PATIENT);
+    apply(&mut taken_back, Event::Deaf(number(2)), at(2));
+    for mut service in [attached(), upgraded(PATIENT), about_to, taken_back] {
+        let before = service.clone();
+        assert_eq!(apply(&mut service, RESTARTED, at(3)), []);
+        assert_eq!(service, before);
+    }
+}
+
+#[test]
+fn a_candidate_that_is_given_up_leaves_the_place_free() {
+    let mut service = attached();
+    apply(&mut service, Event::Exited(number(1)), at(1));
+    apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(2));
+    apply(&mut service, Event::Failed(number(2), "it exited".into()), at(3));
+    let effects = apply(&mut service, RESTARTED, at(4));
+    assert_eq!(effects, [targets(3, &[]), Effect::Forget(number(1))]);
+}
+
+#[test]
+fn after_a_crash_on_the_way_the_number_is_not_given_again() {
+    let mut service = attached();
+    apply(&mut service, Event::Exited(number(1)), at(1));
+    let kernel = service.targets();
+    let mapped = [number(1), number(2)].into();
+    let seen = Seen { steering: kernel, mapped, ..Seen::default() };
+    assert_eq!(service.resume(&seen), [Effect::Forget(number(2))]);
+    let effects = apply(&mut service, RESTARTED, at(2));
+    assert_eq!(effects, [targets(3, &[]), Effect::Forget(number(1))]);
+    assert_eq!(
+        service.resume(&Seen { mapped: [number(1), number(3)].into(), ..seen }),
+        [targets(3, &[]), Effect::Forget(number(1))]
+    );
+}
