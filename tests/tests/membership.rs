@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use agent::api::{GenerationState, ServiceView};
+use agent::api::{GenerationState, ServiceState, ServiceView};
 use agent::load::Plan;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -126,6 +126,40 @@ fn a_server_that_is_restarted_while_no_agent_runs_is_the_next_generation_too() -
     stage.agent.start_daemon()?;
     let service = stage.until("the next generation", PORT, |service| {
         service.generations.iter().any(|it| it.number.0 == 2 && it.takes_new_connections)
+    })?;
+    assert_eq!(service.generations[0].pids, [second.pid()]);
+    Ok(())
+}
+
+/// The first agent knew that nobody served, and the next one is told of nothing that came meanwhile.
+#[test]
+fn a_server_that_is_started_beside_a_deaf_one_while_no_agent_runs_is_the_next_generation()
+-> Result<()> {
+    let (deaf, server) = (Script::with(PORT, &["--deaf"])?, Script::new(PORT)?);
+    let (stage, first) = Stage::attached(&deaf)?;
+    kill(Pid::from_raw(first.pid()), Signal::SIGUSR1)?;
+    stage.until("nobody to listen", PORT, |it| it.state == ServiceState::Degraded)?;
+    stage.agent.kill_daemon()?;
+    let second = stage.start(&server, 2)?;
+    stage.agent.start_daemon()?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations[0].number.0, 2);
+    assert_eq!(service.generations[0].pids, [second.pid()]);
+    Ok(())
+}
+
+/// What it is known by is not what served for a moment.
+#[test]
+fn a_server_that_serves_again_after_another_program_is_known_again() -> Result<()> {
+    let (server, other) = (Script::new(PORT)?, Node::new(PORT)?);
+    let (stage, mut first) = Stage::attached(&server)?;
+    stage.agent.switch(PORT, &["--keep-old", "60s"], &other.command(2)?)?.success()?;
+    stage.agent.undo(PORT)?.success()?;
+    stage.until_steady(PORT)?;
+    first.kill()?;
+    let second = stage.start(&server, 3)?;
+    let service = stage.until("the next generation", PORT, |service| {
+        service.generations.iter().any(|it| it.number.0 == 3 && it.takes_new_connections)
     })?;
     assert_eq!(service.generations[0].pids, [second.pid()]);
     Ok(())

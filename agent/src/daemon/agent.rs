@@ -255,7 +255,7 @@ impl Agent {
     pub(super) fn feed(&mut self, id: ServiceId, event: rollout::Event) -> Result<(), Problem> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
-        let is_request = event.is_request();
+        let (is_request, served) = (event.is_request(), !before.is_vacant());
         let effects = record.service.apply(event, clock::now())?;
         if record.service != before {
             if !is_request {
@@ -266,8 +266,12 @@ impl Agent {
             }
             self.note_changes(id, &before);
         }
+        if served && self.record(id).service.is_vacant() {
+            self.strangers.insert(id, Instant::now());
+        }
         self.enqueue(id, effects);
         self.finish_effects();
+        self.remember_mark_of_another(id, &before);
         self.changes.send_modify(|count| *count += 1);
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::{
     observe,
     state_file::Unfinished,
     step::{Step, change},
+    troubles::Trouble,
 };
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
@@ -120,6 +121,7 @@ impl Agent {
         self.looks.retain(|generation, _| generation.service != id);
         self.told.retain(|generation, _| generation.service != id);
         self.strangers.forget(id);
+        self.moot(Trouble::Successor(id));
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);
         let removed = change(Step::RemoveLogs, || {

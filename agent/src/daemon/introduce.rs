@@ -53,7 +53,8 @@ impl Agent {
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(()) };
         let plain = serving.iter().any(|listener| listener.multipath);
-        if plain || known.listeners == records || records.is_empty() {
+        let known_already = known.listeners == records && !known.deaf;
+        if plain || known_already || records.is_empty() {
             return Ok(());
         }
         let endpoints = service.endpoints.clone();

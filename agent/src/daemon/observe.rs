@@ -118,7 +118,6 @@ impl Agent {
         }
         if self.records.contains_key(&generation.service) {
             self.feed_quietly(generation.service, Event::Exited(generation.number));
-            self.look_for_successor(generation.service);
         }
     }
 

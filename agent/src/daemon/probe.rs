@@ -183,7 +183,6 @@ impl Agent {
     pub(super) fn switch(&mut self, generation: GenerationId, by: Event) -> Result<(), Problem> {
         self.remember_half_open(generation.service)?;
         self.feed(generation.service, by)?;
-        self.remember_mark(generation);
         if self.generation(generation).is_some_and(|it| it.hold == PortHold::Moved) {
             self.warn_of_cookies(generation);
         }

@@ -87,9 +87,7 @@ impl Agent {
                 format!("generation {number} lives, but closed its last listener on {endpoint}");
             self.warn_of(generation, message);
         }
-        self.feed(generation.service, Event::Deaf(number))?;
-        self.look_for_successor(generation.service);
-        Ok(())
+        self.feed(generation.service, Event::Deaf(number))
     }
 
     /// A generation that was ready once.

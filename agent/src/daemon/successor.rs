@@ -7,11 +7,12 @@ use std::{
 };
 
 use super::{
-    agent::Agent,
+    agent::{Agent, RETRY},
     also, found,
     observe::LISTENER_LOOK,
     state_file::Mark,
     step::{Step, change},
+    troubles::Trouble,
     who,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         process::{self, Pid},
         sock_diag::{self, Listener},
     },
-    rollout::Event,
+    rollout::{Event, Service},
     service::{GenerationId, ServiceId},
 };
 
@@ -117,18 +118,21 @@ impl Agent {
         Ok(listeners)
     }
 
-    /// Where a service is vacant, looks whether its server was started anew. What cannot be found out is told, and tried again
-    /// with the next listener.
-    pub(super) fn look_for_successor(&mut self, id: ServiceId) {
+    /// Where a service is vacant, looks whether its server was started anew. What cannot be found out is told, and tried again.
+    fn look_for_successor(&mut self, id: ServiceId) {
         let Some(record) = self.records.get(&id) else { return };
+        let (name, trouble) = (record.service.name.clone(), Trouble::Successor(id));
         if record.unfinished.is_some() || !record.service.is_vacant() {
-            return;
+            return self.moot(trouble);
         }
-        let name = record.service.name.clone();
-        if let Err(problem) = self.adopt_successor(id) {
-            let message =
-                format!("cannot tell whether the server was started anew: {}", problem.in_full());
-            self.journal.note(&name, None, EventKind::Warning, message);
+        match self.adopt_successor(id) {
+            Ok(()) => self.over(trouble, &format!("{name}: whether it was started anew is known")),
+            Err(problem) => {
+                let problem = problem.in_full();
+                let message = format!("{name}: cannot take up a server started anew: {problem}");
+                self.trouble(trouble, message);
+                self.strangers.due.insert(id, Instant::now() + RETRY);
+            }
         }
     }
 
@@ -182,10 +186,24 @@ impl Agent {
         Ok(mark.filter(|_| same).map(|mark| (server, mark)))
     }
 
+    /// Another one serves than before, however it came to that: it need not be the same program.
+    pub(super) fn remember_mark_of_another(&mut self, id: ServiceId, before: &Service) {
+        let primary = |service: &Service| service.primary().map(|it| it.number);
+        let now = self.record_if_any(id).and_then(|record| primary(&record.service));
+        if let Some(number) = now.filter(|_| now != primary(before)) {
+            self.remember_mark(GenerationId { service: id, number });
+        }
+    }
+
     /// Remembers who serves, to know it again when somebody else starts it anew.
     pub(super) fn remember_mark(&mut self, generation: GenerationId) {
         match self.find_mark(generation) {
-            Ok(Some(mark)) => self.record_mut(generation.service).mark = Some(mark),
+            Ok(Some(mark)) => {
+                let known = self.record_mut(generation.service).mark.replace(mark.clone());
+                if known != Some(mark) {
+                    self.save_or_owe();
+                }
+            }
             // It has just ended.
             Ok(None) => {}
             Err(problem) => tracing::warn!(%problem, "cannot tell what program serves"),

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::agent::{Agent, RETRY};
-use crate::{api::EventKind, service::GenerationId};
+use crate::{
+    api::EventKind,
+    service::{GenerationId, ServiceId},
+};
 
 /// A kind of trouble, of which there is one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +19,8 @@ pub(super) enum Trouble {
     Effect,
     /// A generation cannot be looked at.
     Look(GenerationId),
+    /// A server that somebody has started anew cannot be taken up.
+    Successor(ServiceId),
     /// The kernel counts flows of a generation that nobody finds.
     Flows(GenerationId),
 }

@@ -1,6 +1,6 @@
 //! Puts the agent together: state, kernel side, and what has to be done again.
 
-use std::{fs::File, path::Path, sync::mpsc};
+use std::{fs::File, path::Path, sync::mpsc, time::Instant};
 
 use tokio::sync::watch;
 
@@ -97,7 +97,7 @@ pub(super) fn assemble(
         looks: std::collections::HashMap::new(),
         strangers: Strangers::default(),
         told: std::collections::HashMap::new(),
-        listeners_rest: std::time::Instant::now(),
+        listeners_rest: Instant::now(),
         half_open: std::collections::HashMap::new(),
         cookies_sent: syn_cookies::sent().unwrap_or_default(),
         flows: std::collections::HashMap::new(),
@@ -178,6 +178,13 @@ impl Agent {
             self.hand_on_after_restart(id);
         }
         self.look_where_due();
+        for id in self.records.keys().copied().collect::<Vec<_>>() {
+            if let Some(number) = self.record(id).service.primary().map(|it| it.number) {
+                self.remember_mark(GenerationId { service: id, number });
+            }
+        }
+        // Only now: a server that serves again must not be taken for one that does not.
+        self.strangers.extend(self.records.keys().map(|id| (*id, Instant::now())));
         Ok(())
     }
 
@@ -217,18 +224,18 @@ impl Agent {
                 self.feed(generation.service, Event::NotYet(generation.number, why))?;
                 self.feed(generation.service, Event::Exited(generation.number))?;
             }
-            (_, Phase::Dead) => self.look_for_successor(generation.service),
+            (_, Phase::Dead) => {}
             _ if !alive => self.note_exit(generation),
             (Origin::Launched { .. }, _) => {
                 if let Some(cgroup) = self.cgroup_of(generation)? {
                     self.watch_cgroup(generation, &cgroup)?;
                 }
                 self.follow_again(generation)?;
-                self.looks.insert(generation, std::time::Instant::now());
+                self.looks.insert(generation, Instant::now());
             }
             (Origin::Found, _) => {
                 self.follow_again(generation)?;
-                self.looks.insert(generation, std::time::Instant::now());
+                self.looks.insert(generation, Instant::now());
             }
         }
         Ok(())
