@@ -158,6 +158,7 @@ impl Agent {
             match generation.phase {
                 // What was seen when it was replaced before is of no meaning when it is replaced again.
                 Phase::Primary => {
+                    self.moot(Trouble::Flows(key));
                     self.flows.remove(&key);
                     self.half_open.remove(&key);
                 }
