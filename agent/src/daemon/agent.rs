@@ -267,7 +267,7 @@ impl Agent {
             self.note_changes(id, &before);
         }
         if served && self.record(id).service.is_vacant() {
-            self.strangers.insert(id, Instant::now());
+            self.strangers.look_at(id, Instant::now());
         }
         self.enqueue(id, effects);
         self.finish_effects();

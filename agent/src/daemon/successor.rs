@@ -42,6 +42,12 @@ impl Strangers {
         self.due.values().min().copied()
     }
 
+    /// Has those of a service looked at then.
+    pub(super) fn look_at(&mut self, service: ServiceId, when: Instant) {
+        self.due.insert(service, when);
+    }
+
+    /// Forgets those of a service that is detached.
     pub(super) fn forget(&mut self, service: ServiceId) {
         self.due.remove(&service);
         self.told.remove(&service);
@@ -57,7 +63,7 @@ impl Agent {
             false => self.records.keys().copied().collect(),
         };
         for id in meant {
-            self.strangers.due.insert(id, Instant::now() + LISTENER_LOOK);
+            self.strangers.look_at(id, Instant::now() + LISTENER_LOOK);
             self.look_for_successor(id);
         }
     }
@@ -131,7 +137,7 @@ impl Agent {
                 let problem = problem.in_full();
                 let message = format!("{name}: cannot take up a server started anew: {problem}");
                 self.trouble(trouble, message);
-                self.strangers.due.insert(id, Instant::now() + RETRY);
+                self.strangers.look_at(id, Instant::now() + RETRY);
             }
         }
     }

@@ -184,7 +184,9 @@ impl Agent {
             }
         }
         // Only now: a server that serves again must not be taken for one that does not.
-        self.strangers.extend(self.records.keys().map(|id| (*id, Instant::now())));
+        for id in self.records.keys() {
+            self.strangers.look_at(*id, Instant::now());
+        }
         Ok(())
     }
 
