@@ -245,8 +245,9 @@ fn a_syn_cookie_is_lost_on_a_listener_with_a_port_of_its_own_and_status_says_so(
     let _second = stage.start(&new, 2)?;
     let (losing, mut client) = half_open(&stage, LOCALHOSTS[0])?;
     let listen = (PORT + 1).to_string();
-    let to_new = ["upgrade", "--port", "8080", "--listen", &listen, "--wait", "switched"];
-    stage.agent.run(&to_new)?.success()?;
+    // Without a probe: it would be sent a cookie too, and a listener that has sent one takes those of others.
+    let to_new = ["upgrade", "--port", "8080", "--listen", &listen, "--ready", "listen"];
+    stage.agent.run(&[&to_new[..], &["--wait", "switched"]].concat())?.success()?;
     assert!(is_reset(&complete(losing, &mut client).unwrap_err()));
     let events = stage.agent.run(&["events"])?.success()?;
     assert!(events.stdout.contains("SYN cookies are in use"), "{}", events.stdout);

@@ -123,11 +123,9 @@ impl Effect {
     pub fn cannot_wait(&self, primary: Option<GenerationNumber>) -> bool {
         match self {
             Self::Steer(targets) => primary != Some(targets.primary),
-            Self::Launch(_)
-            | Self::Probe(_)
-            | Self::Signal(..)
-            | Self::Kill(_)
-            | Self::Forget(_) => false,
+            // It changes nothing that lasts.
+            Self::Probe(_) => true,
+            Self::Launch(_) | Self::Signal(..) | Self::Kill(_) | Self::Forget(_) => false,
         }
     }
 }

@@ -100,7 +100,9 @@ impl Ground {
     pub(super) fn upgrade(&self, server: &Wide, generation: u32) -> Result<Duration> {
         let port = servers::Server::port(server).to_string();
         let command = servers::Server::command(server, generation)?;
-        let mut words = vec!["upgrade", "--port", &port, "--wait", "switched", "-o", "json", "--"];
+        // Of a service with few of the server's ports the others end with the old generation.
+        let mut words = vec!["upgrade", "--port", &port, "--also", "--wait", "switched"];
+        words.extend(["-o", "json", "--"]);
         words.extend(command.iter().map(String::as_str));
         self.check()?;
         let (took, _): (_, RolloutView) = answer(&mut self.stage.agent.command(&words))
