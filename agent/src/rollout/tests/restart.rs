@@ -21,7 +21,7 @@ fn where_nobody_serves_who_was_started_anew_is_the_next_generation() {
 fn a_deaf_primary_that_lives_drains() {
     let mut service = attached();
     apply(&mut service, Event::Deaf(number(1)), at(1));
-    assert_eq!(apply(&mut service, RESTARTED, at(2)), [targets(2, &[])], "nobody to fall back to");
+    assert_eq!(apply(&mut service, RESTARTED, at(2)), [targets(2, &[1])], "the kernel skips it");
     assert_eq!(clear(&mut service, 1, at(2)), []);
     assert_eq!(count(&mut service, 1, 1, at(3)), []);
     assert_eq!(count(&mut service, 1, 0, at(4)), [targets(2, &[])]);
