@@ -266,7 +266,7 @@ impl Scene {
         if self.operation != Operation::Kill {
             return Ok(());
         }
-        let told = fs::read_to_string(self.server.directory().join("told"))?.lines().count();
+        let told = fs::read_to_string(self.notes.path().join("told"))?.lines().count();
         let may_be_unknown = matches!(
             (cell.fault, cell.place.step),
             (Fault::KillAfter, Step::Signal) | (Fault::KillBefore, Step::WriteState)
