@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::agent::load::{Load, Observation, Report, Running};
+use ::agent::rollout::PortHold;
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 
@@ -92,7 +93,12 @@ impl<'world> Service<'world> {
 
     /// Detaches, and says which processes go on serving.
     fn hand_back(&mut self) -> Result<Vec<Handle>> {
-        let service = self.actor.control.until_steady()?;
+        let mut service = self.actor.control.until_steady()?;
+        // One that came after a server that cannot share its port is on a port of its own, and the next one is not.
+        if service.generations.iter().any(|it| it.hold == PortHold::Moved) {
+            self.event(Event::Upgrade)?;
+            service = self.actor.control.until_steady()?;
+        }
         let pids = service.generations.iter().flat_map(|generation| &generation.pids);
         // One of them may end by itself.
         let processes = pids.filter_map(|pid| Handle::open(*pid).ok()).collect();
