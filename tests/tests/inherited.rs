@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::agent::upgrade;
 use tests::servers::{Inline, Server};
-use tests::stage::Stage;
+use tests::stage::{LIMIT, Stage};
+use tests::wait;
 
 const PORT: u16 = 8080;
 
@@ -101,6 +104,28 @@ fn the_environment_is_that_of_the_launch() -> Result<()> {
     stage.until_steady(PORT)?;
     said(&stage, &server, 5, &[])?;
     assert_eq!(stage.generation(server.address())?, 504);
+    Ok(())
+}
+
+/// It executes itself anew when it is told, with less than it was given.
+const FORGETS: &str = "
+import signal
+answer = int(os.environ.get('NUMBER', 0))
+again = lambda *_: os.execve(sys.executable, [sys.executable, *sys.argv], {'PATH': os.environ['PATH']})
+signal.signal(signal.SIGHUP, again)
+";
+
+#[test]
+fn the_environment_of_one_that_was_found_is_that_of_the_moment_when_it_was() -> Result<()> {
+    let server =
+        Inline::new(PORT, &format!("{FORGETS}{LISTEN}"))?.first_through(&["env", "NUMBER=7"]);
+    let (stage, first) = Stage::attached(&server)?;
+    kill(Pid::from_raw(first.pid()), Signal::SIGHUP)?;
+    wait::until("it to have forgotten", LIMIT, || {
+        Ok(stage.generation(server.address()).is_ok_and(|it| it == 0).then_some(()))
+    })?;
+    stage.switch(&server, 2, &[])?;
+    assert_eq!(stage.generation(server.address())?, 7);
     Ok(())
 }
 

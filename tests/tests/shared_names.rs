@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent::load::Plan;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -88,7 +88,10 @@ fn nginx_with_one_configuration_is_reloaded_and_its_log_rotated_after_an_upgrade
         assert_eq!(number(&server.file("nginx.pid"))?, service.generations[0].pids[0]);
     }
     let events = stage.agent.run(&["events"])?.success()?.stdout;
-    assert!(events.contains("nginx.pid` as it ended: given back to generation 3"), "{events}");
+    assert!(
+        events.contains("nginx.pid` along as it ended: given back to generation 3"),
+        "{events}"
+    );
 
     fs::rename(server.file("access.log"), server.file("access.log.1"))?;
     kill(Pid::from_raw(number(&server.file("nginx.pid"))?), Signal::SIGUSR1)?;
@@ -98,8 +101,9 @@ fn nginx_with_one_configuration_is_reloaded_and_its_log_rotated_after_an_upgrade
     assert!(reload.status.success(), "{reload:?}");
     assert_eq!(stage.generation(server.address())?, 3);
     let left = fs::read_dir(server.directory())?.filter_map(Result::ok);
-    let seconds = left.filter(|it| it.file_name().to_string_lossy().contains(".of-generation-"));
-    assert_eq!(seconds.count(), 0, "no second name stays");
+    let names = left.map(|it| it.file_name().to_string_lossy().into_owned());
+    let seconds: Vec<_> = names.filter(|it| it.contains(".of-generation-")).collect();
+    assert_eq!(seconds, [""; 0], "no second name stays: {}", stage.agent.run(&["events"])?.stdout);
     Ok(())
 }
 
@@ -141,5 +145,47 @@ fn a_pid_file_that_the_old_one_empties_names_the_new_one_again() -> Result<()> {
         let service = stage.until_steady(PORT)?;
         assert_eq!(number(&pid_file)?, service.generations[0].pids[0]);
     }
+    Ok(())
+}
+
+/// Version 2 takes the names over and is taken back: by its own death, by an undo, and killed before it could remove anything.
+#[test]
+fn what_a_version_took_that_is_taken_back_is_given_back() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let [control, pid_file] = ["control.sock", "server.pid"].map(|it| directory.path().join(it));
+    let names = [
+        "--control",
+        &control.display().to_string(),
+        "--pid-file",
+        &pid_file.display().to_string(),
+    ];
+    let (server, dies) = (Script::with(PORT, &names)?, ["--die-after", "0.2"]);
+    let (stage, first) = Stage::attached(&server)?;
+    let serves_again = |how: &str| {
+        wait::until(how, LIMIT, || {
+            let named = number(&pid_file).is_ok_and(|it| it == first.pid());
+            Ok((named && UnixStream::connect(&control).is_ok()).then_some(()))
+        })?;
+        let left = fs::read_dir(directory.path())?.count();
+        ensure!(left == 2, "{how}: a second name stays");
+        Ok(())
+    };
+    let words = server.command(2)?.into_iter().chain(dies.map(str::to_owned)).collect::<Vec<_>>();
+    let upgrade = tests::agent::upgrade(PORT, &["--settle", "2s"], &words);
+    let failed = stage.agent.run(&upgrade)?;
+    assert_eq!(failed.code, Some(8), "{failed:?}");
+    assert!(failed.stderr.contains("server.pid"), "nobody was told before: {failed:?}");
+    serves_again("after it died")?;
+
+    stage.agent.switch(PORT, &["--keep-old", "60s"], &server.command(3)?)?.success()?;
+    assert_ne!(number(&pid_file)?, first.pid());
+    stage.agent.undo(PORT)?.success()?;
+    stage.until_steady(PORT)?;
+    serves_again("after an undo")?;
+
+    stage.switch(&server, 4, &[])?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(number(&pid_file)?, service.generations[0].pids[0]);
+    assert_eq!(fs::read_dir(directory.path())?.count(), 2, "no second name stays");
     Ok(())
 }

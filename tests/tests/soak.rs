@@ -90,12 +90,12 @@ impl Ended {
 
 #[test]
 fn a_short_soak_with_everything_in_it_loses_nothing() -> Result<()> {
-    let ended = Soak::start("25s", "1")?.finish()?;
+    let ended = Soak::start("35s", "1")?.finish()?;
     let Ended { code, said, report } = &ended;
     assert_eq!(*code, Some(0), "{said}");
     assert_eq!(report["verdict"], "kept", "{said}");
     let counts = report["counts"].as_object().context("no counts")?;
-    assert_eq!(counts.len(), 9, "each kind of event: {said}");
+    assert_eq!(counts.len(), 14, "each kind of event: {said}");
     assert!(report["agent_kills"].as_u64() >= Some(1), "{said}");
     let classes = report["classes"].as_object().context("no classes")?;
     assert_eq!(classes.len(), 4, "{said}");

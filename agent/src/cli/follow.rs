@@ -236,7 +236,7 @@ pub(super) fn summary(view: &RolloutView) -> String {
             words::count(*flows, "flow", "flows"),
         ),
         Status::Ended(Outcome::NewDied) => format!(
-            "{service} {done}, but generation {to} died, when generation {from} had been told to end already"
+            "{service} {done}, but generation {to} died, when generation {from} could not take over any more"
         ),
         Status::Ended(Outcome::DeadlinePassed { flows_left }) => format!(
             "{service} {done}, but {} of generation {from} ended by force when the time to drain was up",

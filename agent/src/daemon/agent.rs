@@ -151,7 +151,7 @@ impl Agent {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Attach(request, reply) => match self.attach(&request) {
+            Request::Attach(request, asked, reply) => match self.attach(&request, asked) {
                 // Started for this alone, and in vain.
                 Err(refusal) if self.exit_when_detached && self.records.is_empty() => {
                     self.detached_last = true;
@@ -165,8 +165,8 @@ impl Agent {
                 }
                 answer => send(reply, answer),
             },
-            Request::Upgrade(selector, request, reply) => {
-                send(reply, self.upgrade(&selector, &request));
+            Request::Upgrade(selector, request, asked, reply) => {
+                send(reply, self.upgrade(&selector, &request, asked));
             }
             Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
             Request::Agent(reply) => send(reply, Ok(self.agent_view())),

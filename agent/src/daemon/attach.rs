@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{
     agent::{Agent, unchanged},
-    clock, found, inherit, observe,
+    asked::Asked,
+    clock, found,
+    inherit::Given,
+    observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
     who,
@@ -28,11 +31,15 @@ impl Agent {
     /// # Errors
     ///
     /// When there is nothing to take charge of, or it cannot be. Nothing has changed then.
-    pub(super) fn attach(&mut self, request: &AttachRequest) -> Result<Attached, Problem> {
+    pub(super) fn attach(
+        &mut self,
+        request: &AttachRequest,
+        asked: Asked,
+    ) -> Result<Attached, Problem> {
         if let Some(attached) = self.already_attached(request)? {
             return Ok(attached);
         }
-        let server = self.find_server(request)?;
+        let server = self.find_server(request, asked)?;
         let root = server.root()?;
         let name = self.name_for(request, root)?;
         let id = self.free_id()?;
@@ -47,22 +54,23 @@ impl Agent {
             ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
         };
         let pids: Vec<_> = server.processes.iter().map(|process| process.pid).collect();
-        let context = inherit::passed_on(root, &first, &pids)?;
+        let given = Given::found(root, &first, &pids)?;
         let origin_cgroup = self
             .hierarchy
             .of(root)
             .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         let record = Record {
             service: Service::attached(id, name.clone(), endpoints, first),
-            context,
+            context: given.passed_on().context,
             mark: None,
             origin_cgroup: origin_cgroup.directory().to_owned(),
             unfinished: Some(Unfinished::Attach),
             requests: BTreeMap::new(),
-            launched_with: BTreeMap::new(),
+            given: BTreeMap::new(),
             kept_names: Vec::new(),
         };
         self.records.insert(id, record);
+        self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
         if let Err(problem) = self.save() {
             self.records.remove(&id);
             return Err(unchanged(problem));
@@ -124,7 +132,7 @@ impl Agent {
         Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
     }
 
-    fn find_server(&self, request: &AttachRequest) -> Result<found::Found, Problem> {
+    fn find_server(&self, request: &AttachRequest, asked: Asked) -> Result<found::Found, Problem> {
         let mut listeners = Vec::new();
         let all = sock_diag::listeners()?;
         for port in &request.ports {
@@ -152,7 +160,7 @@ impl Agent {
                 ),
             ));
         }
-        let server = who::server_of(listeners, request.pid)?;
+        let server = who::server_of(listeners, request.pid, asked)?;
         self.refuse_other_namespace(&server)?;
         Ok(server)
     }

@@ -11,6 +11,7 @@ use crate::{
     host::{
         holders, kin,
         process::{Pid, Process, ProcessError, ProcessIdentity},
+        sock_diag,
     },
     rollout::Origin,
     service::GenerationId,
@@ -33,7 +34,8 @@ impl Agent {
             Ok(self.datapath.enlist(generation, taken.iter().copied())?)
         })?;
         loop {
-            let family = kin::with_descendants(&taken)?;
+            let mut family = kin::with_descendants(&taken)?;
+            family.extend(orphans_that_serve_nothing(&family)?);
             let known: HashSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
             let new: Vec<Pid> = family
                 .iter()
@@ -118,6 +120,17 @@ impl Agent {
             )
         })
     }
+}
+
+/// What a server has left behind, except other servers.
+fn orphans_that_serve_nothing(family: &[Pid]) -> Result<Vec<Pid>, Problem> {
+    let mut orphans = kin::orphans_of(family)?;
+    if !orphans.is_empty() {
+        let listeners = sock_diag::listeners()?.iter().map(|it| it.inode).collect();
+        let servers = holders::holders_among(orphans.iter().copied(), &listeners)?.found;
+        orphans.retain(|pid| servers.iter().all(|server| server.pid != *pid));
+    }
+    Ok(orphans)
 }
 
 /// Of a server with thousands of processes the state file has the first ones.

@@ -1,10 +1,12 @@
 //! What the next generation is given of the one that it replaces.
 //!
-//! A generation that we launched passes on what it was launched with: a process that executes itself anew shows in `/proc`
-//! what it gave to itself, with handover variables and lowered limits. Of one that was found nobody knows more than `/proc`
-//! shows, so that what can only be its own doing is left out.
+//! A generation passes on what it was given itself, and not what it has when it is replaced: a process that executes itself
+//! anew shows in `/proc` what it gave to itself, with handover variables and lowered limits. Of one that was found nobody knows
+//! more than `/proc` showed then, so that what can only be its own doing is left out.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
 use crate::{
@@ -43,13 +45,14 @@ impl Agent {
             return Ok(Inherited::remembered(&record.context));
         };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
-        let launched_with = record.launched_with.get(&primary.number.0);
+        let given = record.given.get(&primary.number.0);
+        let passed_on = |given: &Given| given.pass_on(command.user.is_some());
         let Some(root) = holders::roots(&pids)?.first().copied() else {
-            return Ok(Inherited::remembered(launched_with.unwrap_or(&record.context)));
+            return Ok(given.map_or_else(|| Inherited::remembered(&record.context), passed_on));
         };
-        let mut inherited = match launched_with {
-            Some(context) => Inherited::remembered(context),
-            None => found(root, primary, &pids, command.user.is_some())?,
+        let mut inherited = match given {
+            Some(given) => passed_on(given),
+            None => passed_on(&Given::found(root, primary, &pids)?),
         };
         if !inherited.context.namespaces.is_empty() {
             inherited.namespaces_of = Some(Process::open(root)?.identity());
@@ -58,22 +61,86 @@ impl Agent {
         Ok(inherited)
     }
 
-    /// Remembers what a generation is to be launched with, for its successor, instead of those that are gone. One of a size that no server has is not: it would be
-    /// written down at every step.
-    pub(super) fn remember_context(&mut self, generation: GenerationId, context: &Context) {
+    /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
+    /// server has is not: it would be written down at every step.
+    pub(super) fn remember_given(&mut self, generation: GenerationId, given: Given) {
         let bytes =
             |(name, value): &(OsText, OsText)| name.as_bytes().len() + value.as_bytes().len();
         let record = self.record_mut(generation.service);
         let lives = |number: u32| record.service.generation(GenerationNumber(number)).is_some();
-        record.launched_with.retain(|number, _| lives(*number));
-        if context.environment.iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
-            record.launched_with.insert(generation.number.0, context.clone());
+        record.given.retain(|number, _| lives(*number));
+        if given.context.environment.iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
+            record.given.insert(generation.number.0, given);
         }
+    }
+
+    /// Remembers what one that was found shows.
+    ///
+    /// # Errors
+    ///
+    /// When its processes cannot be looked at.
+    pub(super) fn remember_found(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let pids = self.pids_of(generation)?;
+        let Some(known) = self.generation(generation) else { return Ok(()) };
+        // One that has just ended has given all that it had.
+        let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
+        let given = Given::found(root, known, &pids)?;
+        self.record_mut(generation.service).context = given.passed_on().context;
+        self.remember_given(generation, given);
+        Ok(())
     }
 }
 
 /// Bytes of an environment that is remembered.
 const MOST_REMEMBERED: usize = 256 << 10;
+
+/// What a generation was given: what it was launched with, or, where it was found, what its process showed then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Given {
+    context: Context,
+    /// Whether it was started as root, and gave that up when it had its listener.
+    started_as_root: bool,
+    /// What its successor is not given of it, in words.
+    left_out: Vec<String>,
+}
+
+impl Given {
+    /// That of one that we launch.
+    pub(super) const fn launched_with(context: Context) -> Self {
+        Self { context, started_as_root: false, left_out: Vec::new() }
+    }
+
+    /// That of a server that somebody started, without what was meant for the running process alone.
+    ///
+    /// # Errors
+    ///
+    /// When its process cannot be looked at.
+    pub(super) fn found(root: Pid, generation: &Generation, pids: &[Pid]) -> Result<Self, Problem> {
+        let mut context = Context::of(root)?;
+        let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
+        context.limits = limits;
+        let why = "the running server lowered it for itself, and could not start with it";
+        let mut left_out: Vec<_> = changed.iter().map(|unfit| limit_warning(unfit, why)).collect();
+        left_out.extend(drop_handovers(&mut context.environment));
+        let started_as_root = was_started_as_root(root, &context, generation, pids)?;
+        Ok(Self { context, started_as_root, left_out })
+    }
+
+    /// What its successor gets if nobody says otherwise.
+    pub(super) fn passed_on(&self) -> Inherited {
+        self.pass_on(false)
+    }
+
+    /// What its successor gets. As root it is only started where no user is given.
+    fn pass_on(&self, user_is_given: bool) -> Inherited {
+        let mut inherited = Inherited::remembered(&self.context);
+        inherited.warnings.clone_from(&self.left_out);
+        if self.started_as_root && !user_is_given {
+            inherited.warnings.push(become_root(&mut inherited.context));
+        }
+        inherited
+    }
+}
 
 impl Inherited {
     fn remembered(context: &Context) -> Self {
@@ -96,43 +163,6 @@ impl Inherited {
         }));
         Ok(())
     }
-}
-
-/// What a server that was found passes on, to be remembered for the time when it is dead.
-///
-/// # Errors
-///
-/// When its process cannot be looked at.
-pub(super) fn passed_on(
-    root: Pid,
-    generation: &Generation,
-    pids: &[Pid],
-) -> Result<Context, Problem> {
-    found(root, generation, pids, false).map(|inherited| inherited.context)
-}
-
-/// What a server that somebody started passes on.
-fn found(
-    root: Pid,
-    generation: &Generation,
-    pids: &[Pid],
-    user_is_given: bool,
-) -> Result<Inherited, Problem> {
-    let mut inherited = Inherited::remembered(&Context::of(root)?);
-    let Inherited { context, warnings, .. } = &mut inherited;
-    let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
-    context.limits = limits;
-    warnings.extend(changed.iter().map(|unfit| {
-        limit_warning(
-            unfit,
-            "the running server lowered it for itself, and could not start with it",
-        )
-    }));
-    warnings.extend(drop_handovers(&mut context.environment));
-    if !user_is_given && was_started_as_root(root, context, generation, pids)? {
-        warnings.push(become_root(context));
-    }
-    Ok(inherited)
 }
 
 /// Removes the variables that were meant for the running process alone, and says which.

@@ -187,5 +187,9 @@ fn obstacle(missing: &Endpoint, listeners: &[Listener]) -> String {
     }
     let places: Vec<_> =
         listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
-    format!("it listens on {}, not on {missing}", places.join(", "))
+    format!(
+        "it listens on {}, not on {missing}: let it listen there as well, or, if the service is to be served there no longer, \
+         detach it and attach the rest (`--address`)",
+        places.join(", ")
+    )
 }

@@ -83,6 +83,7 @@ impl Agent {
             rule.action = MOVE;
         }
         change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(generation, rule)?))?;
+        self.keep_names_from(generation)?;
         let launched = self.born_into(generation, |_| {
             change(Step::Launch, || {
                 launch::launch(&spec, &[])

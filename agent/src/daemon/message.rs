@@ -8,6 +8,7 @@ use std::{
 
 use tokio::sync::{broadcast, oneshot};
 
+use super::asked::Asked;
 use crate::{
     api::{self, Problem},
     datapath,
@@ -41,9 +42,9 @@ pub(super) enum Message {
 
 /// What can be asked for. Services are selected by name or port.
 pub(super) enum Request {
-    Attach(api::AttachRequest, Reply<api::Attached>),
+    Attach(api::AttachRequest, Asked, Reply<api::Attached>),
     Detach(String, Reply<api::Detached>),
-    Upgrade(String, Box<api::UpgradeRequest>, Reply<api::UpgradeAnswer>),
+    Upgrade(String, Box<api::UpgradeRequest>, Asked, Reply<api::UpgradeAnswer>),
     Undo(String, api::UndoRequest, Reply<api::RolloutView>),
     Agent(Reply<api::AgentView>),
     Services(Reply<api::Services>),

@@ -12,6 +12,7 @@
 
 mod agent;
 mod also;
+mod asked;
 mod attach;
 mod attribute;
 mod build;

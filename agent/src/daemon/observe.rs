@@ -10,7 +10,7 @@ use super::{
     troubles::Trouble,
 };
 use crate::{
-    api::{EventKind, Problem},
+    api::{EventKind, Problem, ProblemKind},
     datapath::{self, Datapath},
     host::process::Ending,
     host::sock_diag::Connection,
@@ -91,13 +91,16 @@ impl Agent {
         self.note_look(generation, counted);
     }
 
-    /// Of a launched one the cgroup tells the end, unless its last processes have left it.
+    /// Of a launched one the cgroup tells the end, unless its last processes have left it, and it has been empty before.
     fn count_processes(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let Some(known) = self.generation(generation) else { return Ok(()) };
-        let is_found = known.origin == Origin::Found;
-        if self.watch_roots(generation)? == 0 && (is_found || self.cgroup_of(generation)?.is_none())
-        {
-            self.note_exit(generation);
+        if self.generation(generation).is_none() || self.watch_roots(generation)? > 0 {
+            return Ok(());
+        }
+        let populated = self.cgroup_of(generation)?.map(|it| it.is_populated()).transpose();
+        match populated {
+            Ok(Some(true)) => {}
+            Ok(Some(false) | None) => self.note_exit(generation),
+            Err(error) => return Err(Problem::caused(ProblemKind::Failed, &error)),
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ use tokio::{
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
+    asked::Asked,
     control_socket::ControlSocket,
     message::{Message, Reply, Request},
 };
@@ -83,6 +84,12 @@ pub(super) async fn serve(
 /// Who is at the other end, as the kernel says (`SO_PEERCRED`).
 #[derive(Clone, Debug)]
 struct Peer(Option<UCred>);
+
+impl Peer {
+    fn asked(&self) -> Asked {
+        Asked::By(self.0.and_then(|it| it.pid()).and_then(Pid::new))
+    }
+}
 
 impl Connected<IncomingStream<'_, ControlSocket>> for Peer {
     fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
@@ -168,9 +175,10 @@ async fn services(State(door): State<Door>) -> Answer<api::Services> {
 
 async fn attach(
     State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Body(body): Body<api::AttachRequest>,
 ) -> Answer<api::Attached> {
-    door.ask(|reply| Request::Attach(body, reply)).await.map(Json)
+    door.ask(|reply| Request::Attach(body, peer.asked(), reply)).await.map(Json)
 }
 
 async fn service(
@@ -186,10 +194,13 @@ async fn detach(State(door): State<Door>, Path(selector): Path<String>) -> Answe
 
 async fn upgrade(
     State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Path(selector): Path<String>,
     Body(body): Body<api::UpgradeRequest>,
 ) -> Answer<api::UpgradeAnswer> {
-    door.ask(|reply| Request::Upgrade(selector, Box::new(body), reply)).await.map(Json)
+    door.ask(|reply| Request::Upgrade(selector, Box::new(body), peer.asked(), reply))
+        .await
+        .map(Json)
 }
 
 async fn undo(

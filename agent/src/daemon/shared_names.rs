@@ -1,7 +1,9 @@
-//! Names that two generations go by, and that the old one takes along as it ends: PID files and Unix sockets.
+//! Names that two generations go by, and that one of them takes from the other: PID files and Unix sockets.
 //!
-//! Before the old one is told to end, each such name of the generation that serves gets a second one; when the old one is
-//! gone, it is given back. What is kept is written down first, so that an agent that starts meanwhile goes on.
+//! A candidate may take them as it starts, and remove them as it ends; the old one removes them as it ends. So each such name
+//! of the generation that serves gets a second one, before a candidate is launched and again before the old one is told to
+//! end. When the other one is gone, the name is given back; when its own generation is gone, the second name goes too. What is
+//! kept is written down first, so that an agent that starts meanwhile goes on.
 
 use std::io;
 
@@ -21,10 +23,12 @@ use crate::{
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
-/// A name that has a second one while a generation ends.
+/// A name that has a second one as long as another generation may remove it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptName {
-    /// Which generation may remove it.
+    /// Which generation goes by it.
+    pub of: GenerationNumber,
+    /// Which one may remove it.
     pub leaving: GenerationNumber,
     /// The name.
     pub name: Name,
@@ -36,11 +40,35 @@ pub struct KeptName {
 }
 
 impl Agent {
-    /// Keeps the names of the primary that this generation may take along.
+    /// The names that the primary goes by, in words, for whoever is about to launch another one.
+    pub(super) fn own_names(&self, candidate: GenerationId) -> Option<String> {
+        let (number, serving) = self.serving_beside(candidate)?;
+        let found = names::all_of(&serving);
+        let paths: Vec<_> =
+            found.iter().map(|name| format!("`{}`", name.path().display())).collect();
+        (!paths.is_empty()).then(|| {
+            format!(
+                "generation {number} goes by {}: if the new one takes that over, and is taken back, it is given back",
+                paths.join(", ")
+            )
+        })
+    }
+
+    /// Keeps the names of the primary that a candidate may take over.
     ///
     /// # Errors
     ///
     /// Only where a test wants one: a name that cannot be kept is told of, and holds up nothing.
+    pub(super) fn keep_names_from(&mut self, candidate: GenerationId) -> Result<(), Problem> {
+        let Some((of, serving)) = self.serving_beside(candidate) else { return Ok(()) };
+        self.keep(of, &serving, candidate, names::all_of(&serving))
+    }
+
+    /// Keeps the names of the primary that this generation may take along.
+    ///
+    /// # Errors
+    ///
+    /// As above.
     pub(super) fn keep_names(&mut self, leaving: GenerationId) -> Result<(), Problem> {
         let Some((number, serving)) = self.serving_beside(leaving) else { return Ok(()) };
         let Ok(ending) = self.pids_of(leaving) else { return Ok(()) };
@@ -55,14 +83,27 @@ impl Agent {
         }
         let mut found = names::pid_files(&serving, &ending);
         found.extend(sockets);
-        if found.is_empty() {
-            return Ok(());
-        }
+        self.keep(number, &serving, leaving, found)
+    }
+
+    fn keep(
+        &mut self,
+        of: GenerationNumber,
+        serving: &[Pid],
+        leaving: GenerationId,
+        found: Vec<Name>,
+    ) -> Result<(), Problem> {
         let content = |name: &Name| names::content(name, serving[0]);
         let kept: Vec<_> = found
             .into_iter()
-            .map(|name| KeptName { content: content(&name), ..kept(leaving.number, name) })
+            .map(|name| KeptName {
+                content: content(&name),
+                ..KeptName::new(of, leaving.number, name)
+            })
             .collect();
+        if kept.is_empty() {
+            return Ok(());
+        }
         let known = &mut self.record_mut(leaving.service).kept_names;
         // What is kept from before stays so: after a restart the name itself may be gone already.
         known.retain(|it| {
@@ -74,65 +115,64 @@ impl Agent {
             for KeptName { name, second, .. } in &kept {
                 if let Err(error) = names::keep(name, second, serving[0]) {
                     let path = name.path();
-                    tracing::warn!(%error, path = %path.display(), "cannot keep a name that the old generation may remove");
+                    tracing::warn!(%error, path = %path.display(), "cannot keep a name that another generation may remove");
                 }
             }
             Ok(())
         })
     }
 
-    /// Gives back what a generation that is gone has removed, and says so.
+    /// Gives back what a generation that is gone has removed, and says so; what it went by itself is kept no longer.
     ///
     /// # Errors
     ///
     /// Only where a test wants one.
     pub(super) fn give_names_back(&mut self, gone: GenerationId) -> Result<(), Problem> {
         let Some(record) = self.record_if_any(gone.service) else { return Ok(()) };
-        let of_it = |it: &&KeptName| it.leaving == gone.number;
-        let kept: Vec<_> = record.kept_names.iter().filter(of_it).cloned().collect();
+        let concerns = |it: &&KeptName| it.leaving == gone.number || it.of == gone.number;
+        let kept: Vec<_> = record.kept_names.iter().filter(concerns).cloned().collect();
         if kept.is_empty() {
             return Ok(());
         }
-        // With nobody left who would go by the name, our own root is as good as any.
-        let (number, serving) =
-            self.serving_beside(gone).unwrap_or((gone.number, vec![Pid::ours()]));
+        let serving: Vec<_> = kept.iter().map(|it| self.pids_that_go_by(it, gone)).collect();
         let fates = change(Step::GiveNamesBack, || {
-            let give = |it: &KeptName| {
-                let fate = names::give_back(&it.name, &it.second, serving[0])?;
-                let restore = |content| names::restore(&it.name, content, &serving);
-                match (fate, it.content.as_ref().map(restore).transpose()) {
-                    (Fate::Stayed, Ok(Some(true))) => Ok(Fate::Restored),
-                    (fate, restored) => restored.map(|_| fate),
-                }
-            };
-            Ok(kept.iter().map(give).collect::<Vec<io::Result<Fate>>>())
+            let settle = |(it, serving): (&KeptName, &Vec<Pid>)| it.settle(serving, gone.number);
+            Ok(kept.iter().zip(&serving).map(settle).collect::<Vec<io::Result<Fate>>>())
         })?;
-        for (KeptName { name, .. }, fate) in kept.iter().zip(fates) {
+        for (KeptName { name, of, .. }, fate) in kept.iter().zip(fates) {
             let path = name.path();
             let path = path.display();
             let message = match fate {
                 Ok(Fate::Stayed) => continue,
                 Ok(Fate::GivenBack) => format!(
-                    "generation {} removed `{path}` as it ended: given back to generation {number}",
+                    "generation {} took `{path}` along as it ended: given back to generation {of}",
                     gone.number
                 ),
                 Ok(Fate::Restored) => format!(
-                    "generation {} emptied `{path}` as it ended: it names generation {number} again",
+                    "generation {} emptied `{path}` as it ended: it names generation {of} again",
                     gone.number
                 ),
                 Ok(Fate::Unkept) => format!(
-                    "generation {} may have removed `{path}`, which generation {number} goes by",
+                    "generation {} may have removed `{path}`, which generation {of} goes by",
                     gone.number
                 ),
                 Err(error) => {
-                    format!("`{path}` could not be given back to generation {number}: {error}")
+                    format!("`{path}` could not be given back to generation {of}: {error}")
                 }
             };
             self.note(gone, EventKind::Warning, message);
         }
-        self.record_mut(gone.service).kept_names.retain(|it| it.leaving != gone.number);
+        self.record_mut(gone.service)
+            .kept_names
+            .retain(|it| it.leaving != gone.number && it.of != gone.number);
         self.save_or_owe();
         Ok(())
+    }
+
+    /// With nobody left who would go by the name, our own root is as good as any.
+    fn pids_that_go_by(&self, kept: &KeptName, gone: GenerationId) -> Vec<Pid> {
+        let pids = self.pids_of(GenerationId { number: kept.of, ..gone }).unwrap_or_default();
+        if pids.is_empty() { vec![Pid::ours()] } else { pids }
     }
 
     /// For a service that is let go of: whatever has a second name still has it for nothing.
@@ -152,8 +192,23 @@ impl Agent {
     }
 }
 
-fn kept(leaving: GenerationNumber, name: Name) -> KeptName {
-    let file = name.file.as_bytes();
-    let second = [b".", file, format!(".of-generation-{leaving}").as_bytes()].concat();
-    KeptName { leaving, name, second: OsText::from_bytes(&second), content: None }
+impl KeptName {
+    fn new(of: GenerationNumber, leaving: GenerationNumber, name: Name) -> Self {
+        let second = names::second_of(&name, leaving.0);
+        Self { of, leaving, name, second, content: None }
+    }
+
+    /// Ends the second name, now that this generation is gone.
+    fn settle(&self, serving: &[Pid], gone: GenerationNumber) -> io::Result<Fate> {
+        if self.of == gone {
+            names::drop_second(&self.name, &self.second, serving[0])?;
+            return Ok(Fate::Stayed);
+        }
+        let fate = names::give_back(&self.name, &self.second, serving[0])?;
+        let restore = |content| names::restore(&self.name, content, serving);
+        match (fate, self.content.as_ref().map(restore).transpose()) {
+            (Fate::Stayed, Ok(Some(true))) => Ok(Fate::Restored),
+            (fate, restored) => restored.map(|_| fate),
+        }
+    }
 }

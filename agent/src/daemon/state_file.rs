@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::shared_names::KeptName;
+use super::{inherit::Given, shared_names::KeptName};
 use crate::{
     api::{Problem, ProblemKind, RequestId},
     host::{context::Context, os_text::OsText},
@@ -55,9 +55,9 @@ pub struct Record {
     /// Which requests began the rollouts that are remembered: one that is asked again is answered, and not begun again.
     #[serde(default)]
     pub requests: BTreeMap<u64, RequestId>,
-    /// What each launched generation that lives was launched with, by its number: its successor gets the same.
+    /// What each generation that lives was given, by its number: its successor gets the same.
     #[serde(default)]
-    pub launched_with: BTreeMap<u32, Context>,
+    pub given: BTreeMap<u32, Given>,
     /// Names that have a second one while a generation ends.
     #[serde(default)]
     pub kept_names: Vec<KeptName>,

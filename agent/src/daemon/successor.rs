@@ -8,7 +8,9 @@ use std::{
 
 use super::{
     agent::{Agent, RETRY},
-    also, found,
+    also,
+    asked::Asked,
+    found,
     observe::LISTENER_LOOK,
     state_file::Mark,
     step::{Step, change},
@@ -18,12 +20,11 @@ use super::{
 use crate::{
     api::{EventKind, Problem},
     host::{
-        context::Context,
         holders, kin,
         process::{self, Pid},
         sock_diag::{self, Listener},
     },
-    rollout::{Event, Service},
+    rollout::{Event, Service, Timestamp},
     service::{GenerationId, ServiceId},
 };
 
@@ -152,8 +153,6 @@ impl Agent {
         if found::uncovered(&endpoints, &to_adopt).is_some() {
             return Ok(());
         }
-        let root = server.root()?;
-        let context = Context::of(root)?;
         self.enlist(generation, server.processes.iter().map(|it| it.pid))?;
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
@@ -161,12 +160,12 @@ impl Agent {
         let hold = found::hold(&server.listeners, public);
         self.feed(id, Event::Restarted(hold))?;
         let record = self.record_mut(id);
-        record.context = context;
         record.mark = Some(mark);
         if let Some(next) = record.service.generation_mut(generation.number) {
             next.listeners = found::records(&server.listeners, public);
             next.processes.clone_from(&server.processes);
         }
+        self.remember_found(generation)?;
         self.save_or_owe();
         self.watch_roots(generation)?;
         self.attribute_flows(id)?;
@@ -185,7 +184,10 @@ impl Agent {
         if listeners.is_empty() {
             return Ok(None);
         }
-        let Ok(server) = who::server_of(listeners, None) else { return Ok(None) };
+        let service = &self.record(id).service;
+        let before = service.generations.iter().max_by_key(|it| it.number);
+        let asked = Asked::ByNobody(before.map_or_else(Timestamp::default, |it| it.since));
+        let Ok(server) = who::server_of(listeners, None, asked) else { return Ok(None) };
         let pids = server.processes.iter().map(|it| it.pid);
         let mark = mark_of(pids, &server.listeners)?;
         let same = mark.is_some() && mark == self.record(id).mark;

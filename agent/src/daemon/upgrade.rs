@@ -1,6 +1,6 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, also, found, who};
+use super::{agent::Agent, also, asked::Asked, found, inherit::Given, who};
 use crate::{
     api::{
         self, Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId,
@@ -11,7 +11,7 @@ use crate::{
         process::Pid,
         sock_diag::{self, Listener},
     },
-    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, RolloutId},
+    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, RolloutId, spoken},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -31,6 +31,7 @@ impl Agent {
         &mut self,
         selector: &str,
         request: &UpgradeRequest,
+        asked: Asked,
     ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
@@ -47,7 +48,7 @@ impl Agent {
         let number = GenerationNumber(self.record(id).service.last_generation.0 + 1);
         let generation = GenerationId { service: id, number };
         let mut warnings = Vec::new();
-        let candidate = self.check_candidate(generation, &request.new, &mut warnings)?;
+        let candidate = self.check_candidate(generation, &request.new, asked, &mut warnings)?;
         if !request.also {
             self.refuse_what_else_ends(id)?;
         }
@@ -65,7 +66,7 @@ impl Agent {
         match candidate {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
-                self.remember_context(generation, &spec.context);
+                self.remember_given(generation, Given::launched_with(spec.context.clone()));
                 self.launches.insert(generation, *spec);
                 if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
                     self.launches.remove(&generation);
@@ -174,6 +175,7 @@ impl Agent {
         &self,
         generation: GenerationId,
         new: &NewGeneration,
+        asked: Asked,
         warnings: &mut Vec<String>,
     ) -> Result<Candidate, Problem> {
         let id = generation.service;
@@ -181,8 +183,8 @@ impl Agent {
             NewGeneration::Launch(command) => {
                 return self.check_launch(generation, command, warnings);
             }
-            NewGeneration::Process(pid) => self.check_process(id, *pid)?,
-            NewGeneration::Listening(port) => self.check_listening(id, *port)?,
+            NewGeneration::Process(pid) => self.check_process(id, *pid, asked)?,
+            NewGeneration::Listening(port) => self.check_listening(id, *port, asked)?,
         };
         warnings.extend(self.survives_beside(id, server.root()?)?);
         Ok(Candidate::Found(server))
@@ -198,6 +200,7 @@ impl Agent {
         warnings.extend(self.survives_in(generation.service, command.namespaces)?);
         let (spec, more) = self.launch_spec(generation, command)?;
         warnings.extend(more);
+        warnings.extend(self.own_names(generation));
         let origin = Origin::Launched {
             command: command.arguments.clone(),
             cgroup: self.cgroup_path(generation),
@@ -206,7 +209,12 @@ impl Agent {
         Ok(Candidate::Launch(Box::new(spec), origin))
     }
 
-    fn check_process(&self, id: ServiceId, pid: i32) -> Result<found::Found, Problem> {
+    fn check_process(
+        &self,
+        id: ServiceId,
+        pid: i32,
+        asked: Asked,
+    ) -> Result<found::Found, Problem> {
         let no_process =
             || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
         let process = Pid::new(pid).ok_or_else(no_process)?;
@@ -230,10 +238,15 @@ impl Agent {
                 ),
             ));
         }
-        self.check_found(id, who::server_of(theirs, Some(pid))?)
+        self.check_found(id, who::server_of(theirs, Some(pid), asked)?)
     }
 
-    fn check_listening(&self, id: ServiceId, port: u16) -> Result<found::Found, Problem> {
+    fn check_listening(
+        &self,
+        id: ServiceId,
+        port: u16,
+        asked: Asked,
+    ) -> Result<found::Found, Problem> {
         let listeners = sock_diag::listeners_on(port)?;
         if listeners.is_empty() {
             return Err(Problem::new(
@@ -241,7 +254,7 @@ impl Agent {
                 format!("nothing listens on port {port}"),
             ));
         }
-        self.check_found(id, who::server_of(listeners, None)?)
+        self.check_found(id, who::server_of(listeners, None, asked)?)
     }
 
     fn check_found(
@@ -322,7 +335,8 @@ impl Agent {
         let introduced = self
             .enlist(generation, introduced)
             .and_then(|()| self.watch_roots(generation))
-            .and_then(|_| self.introduce(generation, &server.listeners));
+            .and_then(|_| self.introduce(generation, &server.listeners))
+            .and_then(|()| self.remember_found(generation));
         if let Err(problem) = introduced {
             self.feed_quietly(
                 generation.service,
@@ -364,7 +378,7 @@ impl Agent {
                 let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
                 steps.push(format!(
                     "wait up to {} until it {} on {}",
-                    humantime::format_duration(request.ready_timeout),
+                    spoken(request.ready_timeout),
                     match request.ready {
                         Readiness::Listen => "listens",
                         Readiness::Accept => "accepts a connection",
@@ -376,7 +390,7 @@ impl Agent {
                 let pids: Vec<_> = server.processes.iter().map(|it| it.pid.to_string()).collect();
                 steps.push(format!("take over the listeners of the processes {}", pids.join(", ")));
                 if request.ready == Readiness::Accept {
-                    let timeout = humantime::format_duration(request.ready_timeout);
+                    let timeout = spoken(request.ready_timeout);
                     steps.push(format!("wait up to {timeout} until it accepts a connection"));
                 }
             }
@@ -385,35 +399,35 @@ impl Agent {
         if !request.settle.is_zero() {
             steps.push(format!(
                 "go back to generation {from} if generation {to} dies, closes a listener or accepts nothing within {}",
-                humantime::format_duration(request.settle)
+                spoken(request.settle)
             ));
         }
         let drain = &request.drain;
         steps.push(format!(
             "wait up to {} until generation {from}'s queues are empty",
-            humantime::format_duration(drain.queue_timeout)
+            spoken(drain.queue_timeout)
         ));
         if !drain.keep_old.is_zero() {
             steps.push(format!(
                 "keep generation {from} to fall back to until {} after the switch, unless its flows end the wait below",
-                humantime::format_duration(drain.keep_old)
+                spoken(drain.keep_old)
             ));
         }
         let signal = drain.signal;
-        let timeout = humantime::format_duration(drain.timeout);
+        let timeout = spoken(drain.timeout);
         steps.push(match drain.policy {
             DrainPolicy::Patient { idle: None } => {
                 format!("wait up to {timeout} until generation {from} has no flow left, then send signal {signal}")
             }
             DrainPolicy::Patient { idle: Some(idle) } => format!(
                 "wait up to {timeout} until generation {from} has no flow left that was active within {}, then send signal {signal}",
-                humantime::format_duration(idle),
+                spoken(idle),
             ),
             DrainPolicy::Graceful => format!("send signal {signal} to generation {from} and wait up to {timeout} until it ends"),
         });
         steps.push(format!(
             "kill generation {from} if it has not ended {} later",
-            humantime::format_duration(drain.stop_timeout)
+            spoken(drain.stop_timeout)
         ));
         UpgradePreview { schema: api::SCHEMA, from, to, steps, warnings: Vec::new() }
     }

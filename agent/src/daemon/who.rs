@@ -2,12 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::found::{Found, describe};
+use super::{
+    asked::Asked,
+    found::{Found, describe},
+};
 use crate::{
     api::{Problem, ProblemKind},
     host::{
         accepting::accepts,
-        holders, kin,
+        holders, kin, master,
         process::{Pid, Process},
         servers::{self, Facts, Obstacle, Server},
         sock_diag::{self, Listener, SocketInode},
@@ -19,13 +22,18 @@ use crate::{
 /// # Errors
 ///
 /// When no process holds them, or it is not certain which of those that do is the server; `pid` decides that.
-pub(super) fn server_of(listeners: Vec<Listener>, pid: Option<i32>) -> Result<Found, Problem> {
+pub(super) fn server_of(
+    listeners: Vec<Listener>,
+    pid: Option<i32>,
+    asked: Asked,
+) -> Result<Found, Problem> {
     let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
     let holders = holders::holders(&inodes)?;
     if holders.found.is_empty() {
         return Err(nobody_holds(&listeners, holders.refused));
     }
-    let facts = Facts::of(&holders.found, &sock_diag::listeners()?)?;
+    let all = sock_diag::listeners()?;
+    let facts = Facts::of(&holders.found, &all)?;
     let owners: HashMap<_, _> = listeners.iter().map(|it| (it.inode, it.uid)).collect();
     let servers = servers::servers(&facts, &owners, |it| accepts(it.pid, &it.sockets));
     let candidates = Candidates { ports: ports_of(&listeners), facts, owners, servers };
@@ -33,8 +41,7 @@ pub(super) fn server_of(listeners: Vec<Listener>, pid: Option<i32>) -> Result<Fo
         Some(pid) => candidates.named(pid)?,
         None => candidates.only()?,
     };
-    // One that holds no listener, and would start again what ends.
-    chosen.extend(kin::master_of(&holders::roots(&chosen)?)?);
+    chosen.extend(candidates.master_of(&chosen, &all, asked)?);
     Ok(candidates.found(listeners, &chosen))
 }
 
@@ -113,6 +120,29 @@ impl Candidates {
             born.filter(|it| !strangers.contains(it) && !chosen.contains(it)).collect();
         chosen.extend(born);
         Ok(chosen)
+    }
+
+    /// One that holds no listener, and would start again what ends; not who has started other servers as well.
+    fn master_of(
+        &self,
+        chosen: &[Pid],
+        all: &[Listener],
+        asked: Asked,
+    ) -> Result<Option<Pid>, Problem> {
+        let of_server = || self.facts.iter().filter(|it| chosen.contains(&it.pid));
+        let mut owners =
+            of_server().flat_map(|it| &it.sockets).filter_map(|it| self.owners.get(it));
+        let may_be = |pid| asked.may_be_master(pid).unwrap_or(false);
+        let roots = holders::roots(chosen)?;
+        let Some(master) = master::master_of(&roots, owners.next().copied(), may_be)? else {
+            return Ok(None);
+        };
+        let inodes = all.iter().map(|it| it.inode).collect();
+        let of_server: HashSet<Pid> = kin::with_descendants(chosen)?.into_iter().collect();
+        let mut others = kin::with_descendants(&[master])?;
+        others.retain(|pid| !of_server.contains(pid));
+        let serves_nothing_else = holders::holders_among(others, &inodes)?.found.is_empty();
+        Ok(serves_nothing_else.then_some(master))
     }
 
     fn born_of(&self, pid: i32) -> impl Iterator<Item = &Facts> {

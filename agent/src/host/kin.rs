@@ -1,10 +1,15 @@
 //! Where a process stands among others, and who it is.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+};
 
 use super::{
     holders::all_pids,
-    process::{Pid, ProcessError, command_line, stat},
+    image::{self, Image},
+    process::{Pid, ProcessError, stat},
 };
 
 /// The parent of a process, the parent of that, and so on, as far as they can be seen.
@@ -24,7 +29,8 @@ pub fn ancestors(pid: Pid) -> Result<Vec<Pid>, ProcessError> {
     Ok(found)
 }
 
-/// These processes and all that descend from them by parents that live, in no particular order.
+/// These processes and all that descend from them, in no particular order: by parents that live, and by the session that one of
+/// them began, which nobody can enter but by birth.
 ///
 /// # Errors
 ///
@@ -35,6 +41,9 @@ pub fn with_descendants(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
         // Gone, or not ours to see: then neither are its children.
         if let Ok(stat) = stat(pid) {
             children.entry(stat.ppid).or_default().push(pid);
+            if stat.session != stat.ppid {
+                children.entry(stat.session).or_default().push(pid);
+            }
         }
     }
     let mut found = Vec::new();
@@ -48,29 +57,27 @@ pub fn with_descendants(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
     Ok(found)
 }
 
-/// The master of these workers, which holds nothing itself and replaces those that end: their common parent, of the same
-/// user, all of whose children are workers with the same command line. One worker alone does not tell: whoever started it
-/// may have nothing to do with it. Nobody above ourselves is a server's master.
+/// Those that were forked by one of these processes and lost their parent since: a daemon's second process, which the first
+/// one leaves behind. Only of such as have not executed another program.
 ///
 /// # Errors
 ///
 /// When the machine's processes cannot be listed.
-pub fn master_of(workers: &[Pid]) -> Result<Option<Pid>, ProcessError> {
-    let [first, _, ..] = workers else { return Ok(None) };
-    let parents: Vec<_> = workers.iter().filter_map(|it| Some(stat(*it).ok()?.ppid)).collect();
-    let parent = Pid::new(parents[0]).filter(|parent| parent.get() > 1);
-    let Some(parent) = parent.filter(|it| parents.iter().all(|other| *other == it.get())) else {
-        return Ok(None);
+pub fn orphans_of(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
+    if !image::tells_forks() {
+        return Ok(Vec::new());
+    }
+    let images: HashSet<Image> = pids.iter().filter_map(|pid| Image::of(*pid).ok()).collect();
+    let is_fork = |pid: Pid| Image::of(pid).is_ok_and(|image| images.contains(&image));
+    // Whose parent is one too has it still.
+    let is_orphan = |pid: &Pid| {
+        is_fork(*pid) && !stat(*pid).is_ok_and(|it| Pid::new(it.ppid).is_some_and(is_fork))
     };
-    let command = command_line(*first).unwrap_or_default();
-    let is_worker = |pid: &Pid| command_line(*pid).is_ok_and(|words| words == command);
-    let of_parent = |pid: &Pid| stat(*pid).is_ok_and(|stat| stat.ppid == parent.get());
-    let only_workers =
-        !command.is_empty() && all_pids()?.iter().filter(|it| of_parent(it)).all(is_worker);
-    let is_above_us = ancestors(Pid::ours())?.contains(&parent);
-    let one_user =
-        user_of(parent).ok().is_some_and(|user| user_of(*first).is_ok_and(|it| it == user));
-    Ok((only_workers && one_user && !is_above_us).then_some(parent))
+    let above: HashSet<Pid> =
+        pids.iter().filter_map(|pid| ancestors(*pid).ok()).flatten().collect();
+    let mut found = all_pids()?;
+    found.retain(|pid| !pids.contains(pid) && !above.contains(pid) && is_orphan(pid));
+    Ok(found)
 }
 
 /// The effective user of a process.
@@ -94,10 +101,7 @@ pub fn sees_all_processes() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{BufRead as _, BufReader},
-        process::{Command, Stdio},
-    };
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -117,53 +121,5 @@ mod tests {
         let sleep = rustix::process::Pid::from_raw(found[1].get()).unwrap();
         rustix::process::kill_process(sleep, rustix::process::Signal::KILL).unwrap();
         child.wait().unwrap();
-    }
-
-    /// A shell with children, which ends with all of them when its input does.
-    fn family(script: &str) -> (std::process::Child, Pid) {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{script}; echo; read line; kill $(jobs -p)")]);
-        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
-        let pid = Pid::new(shell.id().cast_signed()).unwrap();
-        (shell, pid)
-    }
-
-    #[test]
-    fn a_master_is_known_by_several_workers_and_nothing_else_beside_them() {
-        for (script, workers, expected) in [
-            ("sleep 63 & sleep 63 &", 2, true),
-            ("sleep 63 &", 1, false),
-            ("sleep 63 & sleep 63 & sleep 64 &", 2, false),
-        ] {
-            let (mut shell, pid) = family(script);
-            let is_worker =
-                |it: &Pid| command_line(*it).is_ok_and(|words| words.last() == Some(&"63".into()));
-            // They are shells until they execute their program.
-            let of_shell = loop {
-                let mut of_shell = with_descendants(&[pid]).unwrap();
-                let all = 1 + workers + usize::from(script.contains("64"));
-                let complete = of_shell.len() == all;
-                of_shell.retain(is_worker);
-                if complete && of_shell.len() == workers {
-                    break of_shell;
-                }
-                std::thread::yield_now();
-            };
-            assert_eq!(master_of(&of_shell).unwrap(), expected.then_some(pid), "{script}");
-            drop(shell.stdin.take());
-            shell.wait().unwrap();
-        }
-    }
-
-    #[test]
-    fn nobody_above_us_is_a_master() {
-        let mut children = [0, 1].map(|_| Command::new("sleep").arg("65").spawn().unwrap());
-        let pids = children.each_ref().map(|it| Pid::new(it.id().cast_signed()).unwrap());
-        assert_eq!(master_of(&pids).unwrap(), None);
-        for child in &mut children {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
     }
 }

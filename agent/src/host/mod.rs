@@ -5,7 +5,9 @@
 //! - [`holders`]: which processes have a listener
 //! - [`servers`]: which of those are one server, and which only have it open
 //! - [`accepting`]: which of them show that they accept
-//! - [`kin`]: parents, descendants, masters, users
+//! - [`image`]: which processes are forks of each other
+//! - [`master`]: who starts a server's workers anew
+//! - [`kin`]: parents, descendants, users
 //! - [`supervisor`]: who starts a server again when it ends
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`bpf_links`]: who holds the attachment of a BPF program
@@ -26,10 +28,12 @@ pub mod bpf_links;
 pub mod cgroup;
 pub mod context;
 pub mod holders;
+pub mod image;
 pub mod init;
 mod io_uring;
 pub mod kin;
 pub mod launch;
+pub mod master;
 pub mod mounts;
 pub mod names;
 pub mod os_text;

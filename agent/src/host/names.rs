@@ -12,7 +12,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -20,10 +20,11 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, linkat, openat,
-        openat2, renameat_with, statat, unlinkat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fstat, linkat,
+        openat, openat2, renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,12 +56,26 @@ impl Name {
     }
 }
 
+/// The second name of one that another generation may remove.
+pub fn second_of(name: &Name, leaving: u32) -> OsText {
+    let ending = format!("{SECOND}{leaving}");
+    OsText::from_bytes(&[b".", name.file.as_bytes(), ending.as_bytes()].concat())
+}
+
+/// A file that is rewritten under its first name has the new content under the second one too.
+fn is_second(file: &OsText) -> bool {
+    let file = file.as_bytes();
+    file.starts_with(b".") && file.windows(SECOND.len()).any(|part| part == SECOND.as_bytes())
+}
+
+const SECOND: &str = ".of-generation-";
+
 /// What has become of a name that had a second one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is there, and was all the time.
     Stayed,
-    /// It was removed, and is there again.
+    /// It was removed or replaced, and is there again.
     GivenBack,
     /// It was there, and what it held was not: that is there again.
     Restored,
@@ -101,6 +116,11 @@ pub fn give_back(name: &Name, second: &OsText, of: Pid) -> io::Result<Fate> {
     let (first, second) = (name.file.as_os_str(), second.as_os_str());
     match renameat_with(&directory, second, &directory, first, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(Fate::GivenBack),
+        // Whoever replaced it has left something dead behind.
+        Err(Errno::EXIST) if is_stale(&directory, first, second)? => {
+            renameat(&directory, second, &directory, first)?;
+            Ok(Fate::GivenBack)
+        }
         Err(Errno::EXIST) => {
             unlinkat(&directory, second, AtFlags::empty())?;
             Ok(Fate::Stayed)
@@ -108,6 +128,48 @@ pub fn give_back(name: &Name, second: &OsText, of: Pid) -> io::Result<Fate> {
         Err(Errno::NOENT) => Ok(Fate::Unkept),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Takes the second name away from a name whose owner is gone.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn drop_second(name: &Name, second: &OsText, of: Pid) -> io::Result<()> {
+    let directory = open_directory(of, Path::new(name.directory.as_os_str()))?;
+    match unlinkat(&directory, second.as_os_str(), AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        dropped => Ok(dropped?),
+    }
+}
+
+/// Whether the first name is of another file than the second one, which belongs to nobody: a PID file of a process that is
+/// gone, a socket that nobody listens on.
+fn is_stale(directory: &OwnedFd, first: &OsStr, second: &OsStr) -> io::Result<bool> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Gone meanwhile, or the second one is: then there is nothing to replace.
+    let Ok(file) = openat(directory, first, flags, Mode::empty()) else { return Ok(false) };
+    let (there, kept) = (fstat(&file)?, statat(directory, second, AtFlags::SYMLINK_NOFOLLOW));
+    if kept.is_ok_and(|kept| same(&there, &kept)) {
+        return Ok(false);
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match FileType::from_raw_mode(there.st_mode) {
+        FileType::Socket => nobody_listens(&path),
+        FileType::RegularFile => {
+            let number = read_content(&File::open(path)?).and_then(|content| content.number());
+            Ok(number.is_some_and(|it| !Path::new(&format!("/proc/{it}")).exists()))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// By the kernel's answer to one who connects (`unix_stream_connect`): it refuses for a socket that is gone or does not listen.
+/// A queue that is full makes nobody wait.
+fn nobody_listens(path: &str) -> io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
 }
 
 /// What a PID file holds: some servers empty theirs as they end (lighttpd, which may not remove it as another user).
@@ -150,6 +212,13 @@ pub fn restore(name: &Name, content: &Content, named: &[Pid]) -> io::Result<bool
     file.rewind()?;
     file.write_all(content.text.as_bytes())?;
     Ok(true)
+}
+
+/// The PID files that name one of these processes, and the named Unix sockets that they listen on.
+pub fn all_of(pids: &[Pid]) -> Vec<Name> {
+    let mut found = pid_files(pids, &[]);
+    found.extend(shared_sockets(pids, pids));
+    found
 }
 
 /// The PID files that name one of these processes, in the directories that they or these others use.
@@ -230,7 +299,8 @@ fn names_like_pid(directory: &OwnedFd) -> impl Iterator<Item = OsText> {
     let entries = Dir::read_from(directory).ok().into_iter().flatten().take(MOST_ENTRIES);
     entries.filter_map(|entry| {
         let name = OsText::from_bytes(entry.ok()?.file_name().to_bytes());
-        name.as_bytes().to_ascii_lowercase().windows(3).any(|part| part == b"pid").then_some(name)
+        let is_like = name.as_bytes().to_ascii_lowercase().windows(3).any(|part| part == b"pid");
+        (is_like && !is_second(&name)).then_some(name)
     })
 }
 
@@ -318,10 +388,40 @@ mod tests {
         fs::write(name.path(), "7\n").unwrap();
         keep(&name, &second, Pid::ours()).unwrap();
         fs::remove_file(name.path()).unwrap();
-        fs::write(name.path(), "8\n").unwrap();
+        fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
         assert!(keep(&name, &second, Pid::ours()).is_err(), "the second name is of another file");
         assert_eq!(give_back(&name, &second, Pid::ours()).unwrap(), Fate::Stayed);
-        assert_eq!(fs::read_to_string(name.path()).unwrap(), "8\n");
+        let now = fs::read_to_string(name.path()).unwrap();
+        assert_eq!(now, format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn what_one_that_is_gone_left_in_its_place_is_replaced() {
+        let (_directory, name) = in_a_directory("server.pid");
+        let second = OsText::from(".server.pid.kept");
+        let replaced = || {
+            let own = UnixListener::bind(name.path()).unwrap();
+            fs::rename(name.path(), name.path().with_file_name(second.as_os_str())).unwrap();
+            (own, UnixListener::bind(name.path()).unwrap())
+        };
+        let (_own, _alive) = replaced();
+        assert_eq!(give_back(&name, &second, Pid::ours()).unwrap(), Fate::Stayed);
+        fs::remove_file(name.path()).unwrap();
+
+        let (own, dead) = replaced();
+        drop(dead);
+        assert_eq!(give_back(&name, &second, Pid::ours()).unwrap(), Fate::GivenBack);
+        std::os::unix::net::UnixStream::connect(name.path()).unwrap();
+        drop(own);
+
+        fs::remove_file(name.path()).unwrap();
+        fs::write(name.path(), "7\n").unwrap();
+        keep(&name, &second, Pid::ours()).unwrap();
+        fs::remove_file(name.path()).unwrap();
+        // No process has a number as large (`PID_MAX_LIMIT`).
+        fs::write(name.path(), "4194305\n").unwrap();
+        assert_eq!(give_back(&name, &second, Pid::ours()).unwrap(), Fate::GivenBack);
+        assert_eq!(fs::read_to_string(name.path()).unwrap(), "7\n");
     }
 
     #[test]
@@ -332,6 +432,7 @@ mod tests {
         fs::write(directory.path().join("other.pid"), "1\n").unwrap();
         fs::write(directory.path().join("long.pid"), format!("{ours}{}", " ".repeat(64))).unwrap();
         std::os::unix::fs::symlink("server.pid", directory.path().join("link.pid")).unwrap();
+        keep(&name, &second_of(&name, 2), Pid::ours()).unwrap();
         let _open = File::open(directory.path().join("other.pid")).unwrap();
         let found = pid_files(&[Pid::ours()], &[]);
         let here: Vec<_> = found.iter().filter(|it| it.directory == name.directory).collect();

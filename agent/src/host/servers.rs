@@ -12,17 +12,14 @@
 //!     it does not accept itself
 //! ```
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs,
-    path::PathBuf,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
     holders::{Holder, holders_among},
+    image::Image,
     kin::{ancestors, user_of},
     os_text::OsText,
-    process::{Pid, ProcessError, command_line, stat},
+    process::{Pid, ProcessError, command_line},
     sock_diag::{Listener, SocketInode},
     supervisor::Kind,
 };
@@ -37,7 +34,6 @@ pub struct Facts {
     /// Its effective user.
     pub uid: u32,
     /// Its program.
-    /// Its program.
     pub image: Image,
     /// Its arguments.
     pub command: Vec<OsText>,
@@ -47,20 +43,6 @@ pub struct Facts {
     pub other_ports: BTreeSet<u16>,
     /// The supervisor that it is, if it is one.
     pub supervisor: Option<&'static str>,
-}
-
-/// A program as it was executed once.
-///
-/// # Kernel
-///
-/// Every `execve` places program and stack anew (`ELF_ET_DYN_BASE`, `STACK_TOP`, each by chance), a fork keeps both. Where
-/// that is switched off (`randomize_va_space`) all processes of one program look like forks of each other.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Image {
-    /// The program's path. One that was installed over has the same.
-    pub program: PathBuf,
-    code: u64,
-    stack: u64,
 }
 
 /// Processes that are one server.
@@ -166,17 +148,6 @@ impl Facts {
     /// Whether it passed the listener on, and serves ports that the other knows nothing of.
     fn serves_more_than(&self, other: &Self) -> bool {
         other.ancestors.contains(&self.pid) && !self.other_ports.is_subset(&other.other_ports)
-    }
-}
-
-impl Image {
-    fn of(pid: Pid) -> Result<Self, ProcessError> {
-        let program = fs::read_link(format!("/proc/{pid}/exe"))
-            .map_err(|error| ProcessError::reading(pid, "the program", error.into()))?;
-        let text = program.to_string_lossy();
-        let program = text.strip_suffix(" (deleted)").map_or(program.clone(), PathBuf::from);
-        let stat = stat(pid)?;
-        Ok(Self { program, code: stat.startcode, stack: stat.startstack })
     }
 }
 
@@ -373,18 +344,5 @@ mod tests {
         let facts = [with(10, &[SOCKET]), with(11, &[OTHER]), with(12, &[SOCKET, OTHER])];
         assert_eq!(sizes(&facts[..2], 33), [1, 1]);
         assert_eq!(sizes(&facts, 33), [3]);
-    }
-
-    #[test]
-    fn a_program_that_was_executed_anew_has_another_image() {
-        let mut child = std::process::Command::new("/proc/self/exe").arg("--list").spawn().unwrap();
-        let pid = Pid::new(child.id().try_into().unwrap()).unwrap();
-        let ours = Image::of(Pid::ours()).unwrap();
-        assert_eq!(Image::of(Pid::ours()).unwrap(), ours);
-        // It may have ended, and is a zombie then: it has no program any more.
-        if let Ok(image) = Image::of(pid) {
-            assert_ne!(image, ours);
-        }
-        child.wait().unwrap();
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     DrainPlan, DrainPolicy, Effect, Event, Flows, Phase, Queues, Service, Timestamp,
-    deaths::explained, plan::rounded,
+    deaths::explained, plan::spoken,
 };
 use crate::service::GenerationNumber;
 
@@ -101,7 +101,7 @@ impl Service {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase.clone() {
             Phase::Starting { ready_by, listens, obstacle, .. } if now >= ready_by => {
-                let waited = humantime::format_duration(rounded(ready_by.since(generation.since)));
+                let waited = spoken(ready_by.since(generation.since));
                 let reason = match listens {
                     true => format!("it listens, but has accepted nothing within {waited}"),
                     false => format!("it did not listen on every endpoint within {waited}"),

@@ -54,7 +54,7 @@ mod upgrade;
 pub use self::{
     event::{Effect, Event, Flows, Queues, Refusal},
     generation::{Generation, ListenerRecord, Origin, Phase, PortHold},
-    plan::{DrainPlan, DrainPolicy, Plan, Readiness, Timestamp},
+    plan::{DrainPlan, DrainPolicy, Plan, Readiness, Timestamp, spoken},
     record::{Kind, Outcome, Rollout, RolloutId, Status},
     resume::Seen,
     service::Service,

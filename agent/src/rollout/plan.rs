@@ -29,7 +29,7 @@ impl Timestamp {
 }
 
 /// A time that has passed, as exact as people care: a timer is never quite on time.
-pub(super) fn rounded(time: Duration) -> Duration {
+fn rounded(time: Duration) -> Duration {
     const TENTH: u64 = 100;
     let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     match milliseconds {
@@ -37,6 +37,13 @@ pub(super) fn rounded(time: Duration) -> Duration {
         TENTH..10_000 => Duration::from_millis((milliseconds + TENTH / 2) / TENTH * TENTH),
         10_000.. => Duration::from_secs(milliseconds / 1_000),
     }
+}
+
+/// A time span in words, as exact as people care: of seconds with tenths no two units are made.
+pub fn spoken(time: Duration) -> String {
+    let time = rounded(time);
+    let is_fraction = time.subsec_millis() != 0 && time.as_secs() != 0;
+    if is_fraction { format!("{time:?}") } else { humantime::format_duration(time).to_string() }
 }
 
 /// The bounds of one upgrade, and how the generation it replaces is to leave.
@@ -122,10 +129,8 @@ mod tests {
 
     #[test]
     fn people_are_told_no_milliseconds_beside_seconds() {
-        let told = |milliseconds| {
-            humantime::format_duration(rounded(Duration::from_millis(milliseconds))).to_string()
-        };
-        assert_eq!([2_001, 1_960, 60_049, 9_949].map(told), ["2s", "2s", "1m", "9s 900ms"]);
+        let told = |milliseconds| spoken(Duration::from_millis(milliseconds));
+        assert_eq!([2_001, 1_960, 60_049, 9_949].map(told), ["2s", "2s", "1m", "9.9s"]);
         assert_eq!([0, 42, 149].map(told), ["0s", "42ms", "100ms"]);
     }
 }

@@ -67,9 +67,12 @@ impl Server for Inline {
 /// Dual-stack, so that either family can be asked.
 const BEFORE: &str = "import os, resource, socket, subprocess, sys
 port, answer = int(sys.argv[1]), int(sys.argv[2])
-listener = socket.socket(socket.AF_INET6)
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+def new_listener():
+    listener = socket.socket(socket.AF_INET6)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return listener
+listener = new_listener()
 ";
 
 const AFTER: &str = "

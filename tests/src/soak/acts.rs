@@ -18,13 +18,14 @@ use super::change::{Change, End, Goal, Until};
 use super::control::Control;
 use super::death::Death;
 use super::event::Event;
+use super::supervisor::Restart;
 
 /// Who does something to one service.
 #[derive(Debug)]
 pub(super) struct Actor<'world> {
     pub(super) control: Control<'world>,
     pub(super) role: &'world Role,
-    random: fastrand::Rng,
+    pub(super) random: fastrand::Rng,
     /// The name of the service, of which those of its cgroups are made.
     name: String,
     /// The generation that serves.
@@ -33,6 +34,7 @@ pub(super) struct Actor<'world> {
     last: u32,
     rollout: Option<RolloutId>,
     pub(super) deaths: Vec<Death>,
+    pub(super) restarts: Vec<Restart>,
 }
 
 impl<'world> Actor<'world> {
@@ -43,8 +45,8 @@ impl<'world> Actor<'world> {
         random: fastrand::Rng,
     ) -> Result<Self> {
         let name = control.service()?.name.to_string();
-        let (rollout, deaths) = (None, Vec::new());
-        Ok(Self { control, role, random, name, serving: 1, last: 1, rollout, deaths })
+        let (rollout, deaths, restarts) = (None, Vec::new(), Vec::new());
+        Ok(Self { control, role, random, name, serving: 1, last: 1, rollout, deaths, restarts })
     }
 
     /// Does it, and waits until the service is steady again. If the agent is killed when it is about to launch a generation, the
@@ -68,12 +70,17 @@ impl<'world> Actor<'world> {
             Event::Upgrade => self.upgrade(),
             Event::ExitAtStart => self.exit_at_start(),
             Event::NeverListen => self.never_listen(),
+            Event::NeverAccept => self.never_accept(),
             Event::CrashAfterSwitch => self.crash_after_switch(),
+            Event::StopAccepting => self.stop_accepting(),
             Event::Undo => self.undo(),
             Event::UpgradeDuringDrain => self.upgrade_during_drain(),
             Event::KillCandidate => self.kill_candidate(),
             Event::KillPrimary => self.kill_primary(),
             Event::KillDraining => self.kill_draining(),
+            Event::Restart => self.restart(),
+            Event::AddWorker => self.add_worker(),
+            Event::RecycleWorker => self.recycle_worker(),
         }?;
         self.must_be_steady()
     }
@@ -98,7 +105,12 @@ impl<'world> Actor<'world> {
         Ok(serving.launched && serving.hold == PortHold::Shared)
     }
 
-    fn upgrade(&mut self) -> Result<()> {
+    /// A generation of this number serves that was not brought in by a command.
+    pub(super) fn serve_as(&mut self, number: u32) {
+        (self.serving, self.last) = (number, number);
+    }
+
+    pub(super) fn upgrade(&mut self) -> Result<()> {
         let next = self.next();
         self.begin(next, &[], &self.role.server.command(next)?, Until::Drained)?
             .finish()?
@@ -118,6 +130,27 @@ impl<'world> Actor<'world> {
         let command = ["sleep", "1000"].map(str::to_owned);
         let options = ["--timeout", "1s"];
         self.begin(next, &options, &command, Until::Drained)?.finish()?.must_be(ExitCode::NotReady)
+    }
+
+    fn never_accept(&mut self) -> Result<()> {
+        let next = self.next();
+        let broken = self.role.deaf(next)?;
+        let options = ["--timeout", "1s"];
+        let upgrade = self.begin(next, &options, &broken.command, Until::Drained)?;
+        upgrade.finish()?.must_be(ExitCode::NotReady)
+    }
+
+    /// One that nobody has asked to accept before the switch stands for one that stops right after it. Only an agent can take
+    /// it back, so that this one has to live meanwhile.
+    fn stop_accepting(&mut self) -> Result<()> {
+        let _needed = self.control.world.need_agent();
+        let next = self.next();
+        let broken = self.role.deaf(next)?;
+        let options = ["--ready", "listen", "--settle", SETTLE];
+        let upgrade = self.begin(next, &options, &broken.command, Until::Drained)?;
+        upgrade.finish()?.must_be(ExitCode::RolledBack)?;
+        // What waits is served when that one has ended.
+        self.must_be_steady()
     }
 
     fn crash_after_switch(&mut self) -> Result<()> {
@@ -201,7 +234,7 @@ impl<'world> Actor<'world> {
     }
 
     /// The number of the next generation.
-    fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         self.last += 1;
         self.last
     }
@@ -270,7 +303,7 @@ impl<'world> Actor<'world> {
             .or_else(|end: End| end.wrong("going on"))
     }
 
-    fn kill(&mut self, generation: u32) -> Result<()> {
+    pub(super) fn kill(&mut self, generation: u32) -> Result<()> {
         let cgroup: PathBuf = self.control.world.stage.agent.cgroup_of(&self.name, generation)?;
         let death = Death::kill(&self.control.world.stage, &cgroup, self.control.port)
             .with_context(|| format!("kill generation {generation}"))?;
@@ -316,4 +349,6 @@ fn is(service: &ServiceView, number: u32, state: GenerationState) -> bool {
 
 /// Longer than any client stays, and never reached.
 const DRAIN: &str = "30s";
+/// Far longer than it takes to see that nobody accepts.
+const SETTLE: &str = "60s";
 const LONGEST_WAIT: Duration = Duration::from_millis(800);

@@ -7,8 +7,9 @@ use std::time::Duration;
 use ::agent::load::{KeepAlive, Pace, Plan, Stream, Upload};
 use anyhow::Result;
 
+use super::event::Workers;
 use crate::namespace::Namespace;
-use crate::servers::{Go, Nginx, Node, Script, Server};
+use crate::servers::{Go, Nginx, Node, Prefork, Script, Server};
 
 /// A service's server, and how its broken versions listen.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(super) struct Role {
     /// What a version that listens at all has to listen on: as many listeners as the server has.
     addresses: &'static [&'static str],
     rate: u32,
+    pub(super) workers: Workers,
 }
 
 /// All services.
@@ -24,30 +26,40 @@ pub(super) fn cast() -> Result<Vec<Role>> {
     const BOTH: &[&str] = &["--address", "0.0.0.0", "--address", "::"];
     const DUAL: &[&str] = &["--address", "::"];
     Ok(vec![
-        Role { server: Box::new(Nginx::new(8080)?), addresses: BOTH, rate: 150 },
-        Role { server: Box::new(Node::new(8081)?), addresses: DUAL, rate: 100 },
-        Role { server: Box::new(Go::new(8082)?), addresses: DUAL, rate: 150 },
+        Role::alone(Box::new(Nginx::new(8080)?), BOTH, 150),
+        Role::alone(Box::new(Node::new(8081)?), DUAL, 100),
+        Role::alone(Box::new(Go::new(8082)?), DUAL, 150),
+        Role { workers: Workers::Some, ..Role::alone(Box::new(Prefork::new(8083, 2)?), &[], 40) },
     ])
 }
 
 impl Role {
+    fn alone(
+        server: Box<dyn Server + Sync>,
+        addresses: &'static [&'static str],
+        rate: u32,
+    ) -> Self {
+        Self { server, addresses, rate, workers: Workers::None }
+    }
+
     /// Clients of all classes. None stays for longer than some seconds, because each drain waits for all of them.
     pub(super) fn plan(&self, namespace: &Namespace) -> Plan {
         let plan = Plan::http(self.server.address()).one_shot(self.rate);
+        let serves_files = self.workers == Workers::None;
         Plan {
             keep_alive: Some(KeepAlive {
                 connections: 6,
                 pace: Pace::Think(Duration::from_millis(50)),
                 requests: Some(40),
             }),
-            stream: Some(Stream {
+            stream: serves_files.then(|| Stream {
                 connections: 2,
                 bytes: 128 << 10,
                 pause: Duration::from_millis(60),
                 receive_buffer: 128 << 10,
                 ..Stream::default()
             }),
-            upload: Some(Upload { connections: 2, bytes: 20, ..Upload::default() }),
+            upload: serves_files.then(|| Upload { connections: 2, bytes: 20, ..Upload::default() }),
             ..plan.namespace(namespace.descriptor())
         }
     }
@@ -55,6 +67,11 @@ impl Role {
     /// A version that listens after a time that nobody waits for.
     pub(super) fn late(&self, generation: u32) -> Result<Broken> {
         Broken::new(self, generation, &["--after", "1000"])
+    }
+
+    /// A version that listens and accepts nothing.
+    pub(super) fn deaf(&self, generation: u32) -> Result<Broken> {
+        Broken::new(self, generation, &["--deaf"])
     }
 
     /// A version that dies with the connection of a number, having written down the clients of all so far.

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use ::agent::host::sock_diag::Stage as Held;
 use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use crate::process::Handle;
 use crate::stage::{LIMIT, Stage};
 use crate::wait;
 
@@ -22,6 +25,8 @@ pub(super) struct Death {
     pub(super) stopped: Instant,
     /// When it was gone.
     pub(super) gone: Instant,
+    /// When the next server was there, where nobody could take over.
+    pub(super) served_again: Option<Instant>,
     /// The clients of all connections that it had accepted and not closed.
     pub(super) accepted: HashSet<u16>,
     /// The clients of all connections of the service that waited to be accepted, by whomever.
@@ -33,10 +38,28 @@ impl Death {
     pub(super) fn kill(stage: &Stage, cgroup: &Path, port: u16) -> Result<Self> {
         write(cgroup, "cgroup.freeze")?;
         wait::until("the generation to stand still", LIMIT, || holds(cgroup, "frozen 1"))?;
-        let stopped = Instant::now();
-        let held = sockets(cgroup)?;
-        let mut death =
-            Self { stopped, gone: stopped, accepted: HashSet::new(), queued: HashSet::new() };
+        let mut death = Self::foreseen(stage, port, &sockets(pids_of(cgroup)?))?;
+        write(cgroup, "cgroup.kill")?;
+        wait::until("the generation to be dead", LIMIT, || holds(cgroup, "populated 0"))?;
+        death.gone = Instant::now();
+        Ok(death)
+    }
+
+    /// Kills one process of those that serve a port.
+    pub(super) fn of_process(stage: &Stage, pid: i32, port: u16) -> Result<Self> {
+        let process = Handle::open(pid)?;
+        // It is a child of another one, which has not been told of its end: the number is its own.
+        kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
+        wait::until("the process to stand still", LIMIT, || stands_still(pid))?;
+        let mut death = Self::foreseen(stage, port, &sockets([pid]))?;
+        process.kill()?;
+        death.gone = Instant::now();
+        Ok(death)
+    }
+
+    /// The death of who has these sockets and accepts nothing any more.
+    fn foreseen(stage: &Stage, port: u16, held: &HashSet<u64>) -> Result<Self> {
+        let mut death = Self::at(Instant::now());
         for flow in stage.flows(port)? {
             let client = flow.remote.port();
             match (flow.stage(), flow.inode) {
@@ -49,10 +72,12 @@ impl Death {
                 (Held::Accepted | Held::Orphaned, _) => {}
             }
         }
-        write(cgroup, "cgroup.kill")?;
-        wait::until("the generation to be dead", LIMIT, || holds(cgroup, "populated 0"))?;
-        death.gone = Instant::now();
         Ok(death)
+    }
+
+    fn at(stopped: Instant) -> Self {
+        let (accepted, queued) = Default::default();
+        Self { stopped, gone: stopped, served_again: None, accepted, queued }
     }
 
     /// A death that nobody but the dead one saw coming: it has written down its clients just before.
@@ -62,7 +87,7 @@ impl Death {
         let ago = fs::metadata(clients)?.modified()?.elapsed().unwrap_or_default();
         let at = now.checked_sub(ago).unwrap_or(now);
         let stopped = at.checked_sub(PUNCTUAL).unwrap_or(at);
-        Ok(Self { stopped, gone: at + PUNCTUAL, accepted, queued: HashSet::new() })
+        Ok(Self { gone: at + PUNCTUAL, accepted, ..Self::at(stopped) })
     }
 }
 
@@ -85,10 +110,25 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
-/// The inode numbers of all sockets that the processes of a cgroup have.
-fn sockets(cgroup: &Path) -> Result<HashSet<u64>> {
+fn pids_of(cgroup: &Path) -> Result<Vec<i32>> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+    text.lines().map(|pid| Ok(pid.parse()?)).collect()
+}
+
+/// Whether all threads of a process are stopped. One that is gone does not move either.
+fn stands_still(pid: i32) -> Result<Option<()>> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Ok(Some(())) };
+    let moves = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        !status.is_empty() && !status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    Ok((!threads.flatten().any(moves)).then_some(()))
+}
+
+/// The inode numbers of all sockets that these processes have.
+fn sockets(pids: impl IntoIterator<Item = i32>) -> HashSet<u64> {
     let mut found = HashSet::new();
-    for pid in fs::read_to_string(cgroup.join("cgroup.procs"))?.lines() {
+    for pid in pids {
         // One that was ending when all the others were frozen has no sockets any more.
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for descriptor in descriptors.flatten() {
@@ -97,7 +137,7 @@ fn sockets(cgroup: &Path) -> Result<HashSet<u64>> {
             found.extend(inode.and_then(|inode| inode.strip_suffix(']')?.parse::<u64>().ok()));
         }
     }
-    Ok(found)
+    found
 }
 
 /// How exactly the time of a file is the time of a death on a busy machine.

@@ -69,6 +69,7 @@ impl<'world> Keeper<'world> {
     }
 
     fn kill(&mut self, away: Duration) -> Result<()> {
+        let _spared = self.world.spare_agent();
         let mut daemon = self.daemon.take().context("there is no agent")?;
         // Noted before: whoever sees that there is no agent must find out why.
         self.world.notes().outages.push(Outage { killed: Instant::now(), back: None });

@@ -15,6 +15,8 @@ pub(crate) enum Loss {
     Queued,
     /// A process that was killed had accepted it: no upgrade can help that.
     DiedWithServer,
+    /// The only process that served was killed, and nobody had started it anew yet.
+    NobodyServed,
     /// The clients' own failure. It says nothing, so that a run with such a one proves nothing.
     Generator,
 }
@@ -25,6 +27,9 @@ impl Loss {
     pub(super) fn of(incident: &Incident, deaths: &[Death]) -> Self {
         if incident.kind == FailureKind::Local {
             return Self::Generator;
+        }
+        if deaths.iter().any(|death| in_vain(incident, death)) {
+            return Self::NobodyServed;
         }
         if !is_an_end(incident.kind) {
             return Self::Ours;
@@ -44,6 +49,21 @@ impl Loss {
             true => Self::Queued,
             false => Self::Ours,
         }
+    }
+}
+
+/// Whether a connection came when nobody was left to take it, or waited for the one that died.
+fn in_vain(incident: &Incident, death: &Death) -> bool {
+    let Some(again) = death.served_again else { return false };
+    let during = |at| (death.stopped..=again).contains(&at);
+    match incident.kind {
+        FailureKind::Refused | FailureKind::ResetBeforeAccept => during(incident.at),
+        FailureKind::ResetBeforeFirstByte | FailureKind::EofBeforeFirstByte => {
+            let waited = incident.client.is_some_and(|it| death.queued.contains(&it.port()));
+            let came = incident.started.is_some_and(during);
+            incident.generation.is_none() && during(incident.at) && (waited || came)
+        }
+        _ => false,
     }
 }
 
@@ -89,6 +109,7 @@ mod tests {
                 gone: at(1_010),
                 accepted: [1, 2].into(),
                 queued: [3].into(),
+                served_again: None,
             };
             Self { begun, deaths: [death] }
         }
@@ -146,6 +167,19 @@ mod tests {
         let unknown =
             Incident { client: None, ..scene.incident(ResetBeforeFirstByte, 1, 500, 1_009) };
         assert_eq!(Loss::of(&unknown, &scene.deaths), Loss::Ours);
+    }
+
+    #[test]
+    fn where_nobody_could_take_over_it_is_nobodys_failure_until_somebody_serves_again() {
+        let mut scene = Scene::set();
+        scene.deaths[0].served_again = Some(scene.begun + Duration::from_millis(1_200));
+        assert_eq!(scene.loss(Refused, 9, 1_100, 1_100), Loss::NobodyServed);
+        assert_eq!(scene.loss(ResetBeforeFirstByte, 3, 990, 1_009), Loss::NobodyServed);
+        assert_eq!(scene.loss(ResetBeforeFirstByte, 9, 1_005, 1_009), Loss::NobodyServed);
+        assert_eq!(scene.loss(CutInTheMiddle, 1, 500, 1_009), Loss::DiedWithServer);
+        assert_eq!(scene.loss(CutInTheMiddle, 9, 500, 1_009), Loss::Ours);
+        assert_eq!(scene.loss(Refused, 9, 1_300, 1_300), Loss::Ours);
+        assert_eq!(scene.loss(TimedOut, 9, 1_100, 1_150), Loss::Ours);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The agent under load for a long time, with everything going wrong that can: what `cargo xtask soak` runs.
 //!
 //! - `cast`: the services, their clients, and broken versions of them
-//! - `event`, `acts`: what is done to a service, and how that has to end
+//! - `event`, `acts`: what is done to a service, and how that has to end; `supervisor`, `workers`: what is done behind the
+//!   agent's back
 //! - `change`, `control`: commands and questions to an agent that may have been killed just now
 //! - `keeper`: who kills the agent, and starts it again
 //! - `death`: killing a generation, and which connections it had
@@ -29,7 +30,9 @@ mod sample;
 mod service;
 mod settings;
 mod stray;
+mod supervisor;
 mod table;
+mod workers;
 mod world;
 
 use std::collections::BTreeMap;

@@ -144,7 +144,8 @@ impl Report {
             let loss = Loss::of(incident, &seen.deaths);
             *self.losses.entry(loss).or_default().entry(incident.kind).or_default() += 1;
             *self.classes.entry(incident.class).or_default().losses.entry(loss).or_default() += 1;
-            if loss != Loss::DiedWithServer && self.examples.len() < EXAMPLES {
+            let excused = matches!(loss, Loss::DiedWithServer | Loss::NobodyServed);
+            if !excused && self.examples.len() < EXAMPLES {
                 self.examples.push(described(seen.name, loss, incident, begun));
             }
         }

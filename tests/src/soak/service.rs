@@ -68,7 +68,7 @@ impl<'world> Service<'world> {
             if self.world.is_over() {
                 return;
             }
-            let event = self.world.deck().draw();
+            let event = self.world.deck().draw(self.role.workers);
             if let Err(error) = self.event(event) {
                 return self.world.give_up(format!("{}: {event}: {error:#}", self.name()));
             }
@@ -143,7 +143,7 @@ impl<'world> Service<'world> {
     /// Looks at the answers since the last time, all of which are of connections begun before this.
     fn judge(&mut self) -> Result<()> {
         let seen = self.load.take_observations();
-        self.meant.learn(self.actor.control.rollouts()?);
+        self.meant.learn(self.actor.control.rollouts()?, &self.actor.restarts);
         let outages = self.world.notes().outages.clone();
         let strays = self.meant.strays(&seen, &outages);
         self.stray_count += u64::try_from(strays.len())?;

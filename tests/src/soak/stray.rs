@@ -7,6 +7,7 @@ use ::agent::api::RolloutView;
 use ::agent::load::Observation;
 use ::agent::rollout::{Kind, Outcome, RolloutId};
 
+use super::supervisor::Restart;
 use super::world::Outage;
 
 /// Which generation was to get the new connections of a service, and from when on.
@@ -15,6 +16,8 @@ pub(super) struct Meant {
     /// The same instant on both clocks: the agent tells times of day.
     epoch: (Instant, SystemTime),
     rollouts: BTreeMap<RolloutId, RolloutView>,
+    /// Of those that were started behind the agent's back, by their numbers.
+    restarts: BTreeMap<u32, Restart>,
 }
 
 /// A generation was to get new connections from `from` on, and for sure from `sure` on.
@@ -29,11 +32,13 @@ impl Meant {
     pub(super) fn new() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the agent tells people the time of day")]
         let now = SystemTime::now();
-        Self { epoch: (Instant::now(), now), rollouts: BTreeMap::new() }
+        let (rollouts, restarts) = Default::default();
+        Self { epoch: (Instant::now(), now), rollouts, restarts }
     }
 
     /// Takes in what the agent remembers. It forgets the oldest.
-    pub(super) fn learn(&mut self, rollouts: Vec<RolloutView>) {
+    pub(super) fn learn(&mut self, rollouts: Vec<RolloutView>, restarts: &[Restart]) {
+        self.restarts.extend(restarts.iter().map(|restart| (restart.number, *restart)));
         self.rollouts.extend(rollouts.into_iter().map(|rollout| (rollout.id, rollout)));
     }
 
@@ -57,14 +62,22 @@ impl Meant {
         else {
             return Vec::new();
         };
+        let restart = self.restarts.get(&rollout.to.0);
         let there = Switch { from: at, sure: at + SLACK, to: rollout.to.0 };
         let ended = rollout.ended_after_seconds.and_then(|it| self.instant(rollout, it));
         match (rollout.kind, rollout.outcome(), ended) {
             // The kernel falls back at the very death, which the agent notes later. An undo is a rollout of its own.
             (Kind::Upgrade, Some(Outcome::RolledBack { reason }), Some(ended))
-                if reason.ends_with(DIED) =>
+                if reason.ends_with(DIED) || reason.ends_with(STUCK) =>
             {
-                vec![there, Switch { from: at, sure: ended + SLACK, to: rollout.from.0 }]
+                let back = self.restarts.get(&rollout.from.0).map_or(rollout.from.0, |it| it.told);
+                vec![there, Switch { from: at, sure: ended + SLACK, to: back }]
+            }
+            // It served by the kernel's own lookup before the agent knew of it.
+            (Kind::Restart, ..) => {
+                let from = restart.map_or(at, |it| it.since);
+                let to = restart.map_or(there.to, |it| it.told);
+                vec![Switch { from, to, ..there }]
             }
             _ => vec![there],
         }
@@ -108,8 +121,10 @@ fn is_meant(switches: &[Switch], seen: &Observation) -> bool {
         || maybe.into_iter().filter(newer).any(|switch| switch.to == generation)
 }
 
-/// The end of what the agent says of a generation that took over and then died.
+/// The end of what the agent says of a generation that took over and then died, or accepted nothing: what had waited for that
+/// one is served by the one before.
 const DIED: &str = "died";
+const STUCK: &str = "accepted no more connections";
 /// The generation that serves before the first switch.
 const FIRST: u32 = 1;
 /// The agent notes a switch, in whole milliseconds, just before it makes it, and may lose a busy processor in between.

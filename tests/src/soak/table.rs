@@ -168,6 +168,9 @@ fn cause(loss: Loss) -> &'static str {
         Loss::Ours => "ours",
         Loss::Queued => "ours: waited to be accepted when a generation was killed",
         Loss::DiedWithServer => "accepted by a process that was killed",
+        Loss::NobodyServed => {
+            "nobody served: the only generation was killed and not yet started anew"
+        }
         Loss::Generator => "the clients' own",
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -25,6 +27,8 @@ pub(super) struct World {
     ready: OnceLock<Instant>,
     interrupt: Interrupt,
     deck: Mutex<Deck>,
+    /// Shared by those who need an agent that lives, and held by who kills it.
+    agent: RwLock<()>,
     notes: Mutex<Notes>,
 }
 
@@ -67,7 +71,8 @@ impl World {
         let deck = Mutex::new(Deck::shuffled(settings.seed));
         let notes = Mutex::default();
         let (begun, ready) = (Instant::now(), OnceLock::new());
-        Self { stage, settings, begun, ready, interrupt, deck, notes }
+        let agent = RwLock::default();
+        Self { stage, settings, begun, ready, interrupt, deck, agent, notes }
     }
 
     pub(super) fn deck(&self) -> MutexGuard<'_, Deck> {
@@ -76,6 +81,16 @@ impl World {
 
     pub(super) fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held the agent is not killed.
+    pub(super) fn need_agent(&self) -> RwLockReadGuard<'_, ()> {
+        self.agent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody needs the agent. While this is held nobody does.
+    pub(super) fn spare_agent(&self) -> RwLockWriteGuard<'_, ()> {
+        self.agent.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seconds from the begin of the run.

@@ -71,7 +71,7 @@ pub(in crate::cli) struct UpgradeArguments {
 
     /// How long the new generation may take until it is ready
     #[arg(long, env = "AGENT_TIMEOUT", value_name = "TIME", default_value = "60s")]
-    #[arg(value_parser = humantime::parse_duration)]
+    #[arg(value_parser = some_time)]
     pub(in crate::cli) timeout: Duration,
 
     /// How long after the switch the new generation has to prove itself: if it dies, closes a listener or accepts nothing,
@@ -312,5 +312,15 @@ impl From<UndoWait> for Wait {
             UndoWait::Switched => Self::Switched,
             UndoWait::Drained => Self::Drained,
         }
+    }
+}
+
+/// A time that can pass: with none, nothing could happen in it.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => {
+            Err("it must be longer than that, or nothing can be ready".to_owned())
+        }
+        parsed => parsed.map_err(|error| error.to_string()),
     }
 }

@@ -172,9 +172,10 @@ impl ClientError {
     fn unconnected(socket: &Path, source: io::Error) -> Self {
         let socket = socket.to_owned();
         match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Self::NotRunning { socket, source }
-            }
+            // The last one: an agent that ended while the connection waited to be accepted (`unix_release_sock`).
+            io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset => Self::NotRunning { socket, source },
             io::ErrorKind::PermissionDenied => Self::Forbidden { socket, source },
             _ => Self::Unconnected { socket, source },
         }

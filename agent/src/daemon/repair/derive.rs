@@ -156,7 +156,7 @@ impl World {
             origin_cgroup,
             unfinished: None,
             requests: BTreeMap::new(),
-            launched_with: BTreeMap::new(),
+            given: BTreeMap::new(),
             kept_names: Vec::new(),
         }))
     }

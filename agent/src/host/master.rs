@@ -1,0 +1,158 @@
+//! Who starts the workers of a server anew, and holds none of its listeners.
+
+use super::{
+    holders::all_pids,
+    image::{self, Image},
+    kin::user_of,
+    process::{Pid, ProcessError, command_line, stat},
+    supervisor::Kind,
+};
+
+/// The master of these workers: their common parent, of their user or of the one who made their listener, and
+///
+/// - of the same program with the same command line, or forked and never executed: they are one server;
+/// - or, of several workers, the parent of nobody else. One worker alone does not tell: whoever started it may have nothing to
+///   do with it.
+///
+/// Whom `may_be` excludes is none.
+///
+/// # Errors
+///
+/// When the machine's processes cannot be listed.
+pub fn master_of(
+    workers: &[Pid],
+    owner: Option<u32>,
+    may_be: impl FnOnce(Pid) -> bool,
+) -> Result<Option<Pid>, ProcessError> {
+    let Some(parent) = common_parent(workers) else { return Ok(None) };
+    if Kind::of(parent).is_some() || !is_of_user(parent, workers[0], owner) || !may_be(parent) {
+        return Ok(None);
+    }
+    let is_master = are_one_program(parent, workers) || has_no_other_children(parent, workers)?;
+    Ok(is_master.then_some(parent))
+}
+
+/// That of all of them, unless they were orphaned.
+fn common_parent(workers: &[Pid]) -> Option<Pid> {
+    const FIRST: i32 = 1;
+    let parent = |pid: &Pid| stat(*pid).ok().map(|stat| stat.ppid);
+    let common = workers.first().and_then(parent).filter(|it| *it != FIRST)?;
+    workers.iter().filter_map(parent).all(|it| it == common).then_some(common).and_then(Pid::new)
+}
+
+fn is_of_user(parent: Pid, worker: Pid, owner: Option<u32>) -> bool {
+    user_of(parent)
+        .is_ok_and(|user| Some(user) == owner || user_of(worker).is_ok_and(|it| it == user))
+}
+
+/// A master that has executed itself anew since (haproxy, to free what it needed to start) still has the command line that its
+/// workers were forked with.
+fn are_one_program(parent: Pid, workers: &[Pid]) -> bool {
+    let about = |pid: Pid| Some((Image::of(pid).ok()?, command_line(pid).ok()?));
+    let Some((image, command)) = about(parent) else { return false };
+    let forked = image::tells_forks();
+    workers.iter().filter_map(|worker| about(*worker)).all(|(theirs, their_command)| {
+        forked && theirs == image
+            || theirs.program == image.program && their_command == command && !command.is_empty()
+    })
+}
+
+fn has_no_other_children(parent: Pid, workers: &[Pid]) -> Result<bool, ProcessError> {
+    let [first, _, ..] = workers else { return Ok(false) };
+    let command = command_line(*first).unwrap_or_default();
+    let of_parent = |pid: &Pid| stat(*pid).is_ok_and(|stat| stat.ppid == parent.get());
+    let is_worker = |pid: &Pid| command_line(*pid).is_ok_and(|words| words == command);
+    Ok(!command.is_empty() && all_pids()?.iter().filter(|it| of_parent(it)).all(is_worker))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Child, Command, Stdio},
+    };
+
+    use super::{super::kin::with_descendants, *};
+
+    /// A shell with children, which ends with all of them when its input does.
+    struct Family {
+        shell: Child,
+        pid: Pid,
+    }
+
+    impl Family {
+        fn new(script: &str) -> Self {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{script}\necho; read line; kill $(jobs -p)")]);
+            let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(line, "\n", "{script}");
+            let pid = Pid::new(shell.id().cast_signed()).unwrap();
+            Self { shell, pid }
+        }
+
+        /// Its children, as soon as there are so many and `sleep` runs in all that are to run it: they are shells until then.
+        fn children(&self, all: usize, sleeping: usize) -> Vec<Pid> {
+            let sleeps =
+                |pid: &Pid| command_line(*pid).is_ok_and(|it| it.first() == Some(&"sleep".into()));
+            loop {
+                let mut found = with_descendants(&[self.pid]).unwrap();
+                found.retain(|it| *it != self.pid);
+                if found.len() == all && found.iter().filter(|it| sleeps(it)).count() == sleeping {
+                    return found;
+                }
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    impl Drop for Family {
+        fn drop(&mut self) {
+            drop(self.shell.stdin.take());
+            self.shell.wait().unwrap();
+        }
+    }
+
+    fn master(workers: &[Pid]) -> Option<Pid> {
+        master_of(workers, None, |_| true).unwrap()
+    }
+
+    #[test]
+    fn a_master_of_another_program_has_several_workers_and_nothing_else_beside_them() {
+        for (script, workers, others, expected) in [
+            ("sleep 63 & sleep 63 &", 2, 0, true),
+            ("sleep 63 &", 1, 0, false),
+            ("sleep 63 & sleep 63 & sleep 64 &", 2, 1, false),
+        ] {
+            let family = Family::new(script);
+            let all = workers + others;
+            let mut found = family.children(all, all);
+            found.retain(|it| command_line(*it).unwrap().last() == Some(&"63".into()));
+            assert_eq!(found.len(), workers);
+            assert_eq!(master(&found), expected.then_some(family.pid), "{script}");
+            assert_eq!(master_of(&found, None, |_| false).unwrap(), None, "{script}");
+        }
+    }
+
+    #[test]
+    fn who_forked_one_worker_without_a_program_of_its_own_is_its_master() {
+        // A shell waits in its second process for the end of its input.
+        let family = Family::new("(read line; :) <&0 &");
+        let found = family.children(1, 0);
+        assert_eq!(master(&found), Some(family.pid));
+    }
+
+    #[test]
+    fn another_user_is_no_master_unless_the_listener_is_theirs() {
+        let family = Family::new("(read line; :) <&0 &");
+        let found = family.children(1, 0);
+        let user = user_of(family.pid).unwrap();
+        assert!(is_of_user(family.pid, found[0], None));
+        let stranger = Pid::new(2).filter(|it| user_of(*it).is_ok_and(|other| other != user));
+        if let Some(stranger) = stranger {
+            assert!(!is_of_user(family.pid, stranger, None));
+            assert!(is_of_user(family.pid, stranger, Some(user)));
+        }
+    }
+}
