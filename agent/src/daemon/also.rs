@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     agent::Agent,
-    found::{Found, describe},
+    found::{Found, describe, describe_with_parent},
     observe,
 };
 use crate::{
@@ -171,12 +171,12 @@ pub(super) fn left_alone(server: &Found) -> Vec<String> {
 
 /// That processes of others listen on ports of a service: they starve, as long as steering gives all connections to it.
 pub(super) fn rivals(pids: &[Pid], ports: &[u16]) -> Option<String> {
-    let described: Vec<_> = pids.iter().map(|pid| describe(*pid)).collect();
+    let described: Vec<_> = pids.iter().map(|pid| describe_with_parent(*pid)).collect();
     (!pids.is_empty()).then(|| {
         format!(
             "other processes listen on port {} too, and get no new connection as long as it is attached: {}",
             listed(ports),
-            described.join(", ")
+            described.join("; ")
         )
     })
 }

@@ -4,7 +4,7 @@ use crate::{
     api::{Problem, ProblemKind},
     datapath::ListenerToAdopt,
     host::{
-        holders,
+        holders, kin,
         process::{self, Pid, ProcessIdentity},
         sock_diag::Listener,
     },
@@ -37,6 +37,16 @@ pub(super) fn describe(pid: Pid) -> String {
     let command: Vec<_> = command.iter().map(|part| part.as_os_str().to_string_lossy()).collect();
     // Who has overwritten its arguments with a shorter title leaves blanks behind.
     format!("{pid} ({})", command.join(" ").trim_end())
+}
+
+/// The same, and who started it: that may start it again. Nobody has to be told of the first process.
+pub(super) fn describe_with_parent(pid: Pid) -> String {
+    const FIRST: i32 = 1;
+    let parent = kin::ancestors(pid).ok().and_then(|above| above.first().copied());
+    match parent.filter(|parent| parent.get() != FIRST) {
+        Some(parent) => format!("{}, started by process {}", describe(pid), describe(parent)),
+        None => describe(pid),
+    }
 }
 
 /// The name of a service whose server nobody has named: its program and its first port.

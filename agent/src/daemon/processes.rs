@@ -200,11 +200,13 @@ impl Agent {
         if strays.is_empty() {
             return Ok(());
         }
+        let strays: Vec<_> = strays.iter().map(|pid| found::describe_with_parent(*pid)).collect();
         let message = format!(
-            "{} listens on the port too: without steering the kernel would give it connections",
-            described(&strays)
+            "others listen on the port too, and without steering the kernel would give them connections: process {}",
+            strays.join("; process ")
         );
-        Err(Problem::new(ProblemKind::Locked, message).fix("end it first"))
+        Err(Problem::new(ProblemKind::Locked, message)
+            .fix("end them first, and whoever starts them again"))
     }
 
     /// Tells people something about a generation.

@@ -48,7 +48,7 @@ impl Agent {
             found.iter().map(|name| format!("`{}`", name.path().display())).collect();
         (!paths.is_empty()).then(|| {
             format!(
-                "generation {number} goes by {}: if the new one takes that over, and is taken back, it is given back",
+                "generation {number} goes by {}: should the new one replace that and be rolled back, generation {number} gets it back",
                 paths.join(", ")
             )
         })

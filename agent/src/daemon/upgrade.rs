@@ -8,7 +8,7 @@ use crate::{
     },
     host::{
         context,
-        process::Pid,
+        process::{Pid, ProcessError},
         sock_diag::{self, Listener},
     },
     rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, RolloutId, spoken},
@@ -218,8 +218,10 @@ impl Agent {
         let no_process =
             || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
         let process = Pid::new(pid).ok_or_else(no_process)?;
-        let theirs =
-            context::network_namespace_of(process).map_err(|error| no_process().because(&error))?;
+        let theirs = context::network_namespace_of(process).map_err(|error| match error {
+            ProcessError::Gone { .. } => no_process(),
+            error => Problem::caused(ProblemKind::Preflight, &error),
+        })?;
         if theirs != self.network_namespace {
             return Err(Problem::new(
                 ProblemKind::Preflight,
