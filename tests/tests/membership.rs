@@ -264,11 +264,15 @@ fn programs_that_follow_are_what_makes_workers_members() -> Result<()> {
     let stage = Stage::new()?;
     stage.agent.start_daemon_without(&["follow_fork"])?;
     let master = stage.start(&server, 1)?;
+    let listen = |count| {
+        wait::until("all to listen", tests::stage::LIMIT, || {
+            Ok((stage.listeners()?.len() == count).then_some(()))
+        })
+    };
+    listen(2)?;
     stage.agent.attach(PORT)?.success()?;
     kill(Pid::from_raw(master.pid()), Signal::SIGHUP)?;
-    wait::until("a third", tests::stage::LIMIT, || {
-        Ok((stage.listeners()?.len() == 3).then_some(()))
-    })?;
+    listen(3)?;
     let service = stage.agent.service(PORT)?;
     let by_number: BTreeMap<_, _> = generations(&service);
     assert_eq!(by_number[&1].listeners.len(), 2, "it was followed by something else");

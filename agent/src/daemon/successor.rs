@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -32,20 +32,42 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     /// When to look at those of a service again.
-    due: HashMap<ServiceId, Instant>,
+    due: HashMap<ServiceId, Due>,
     /// The cookies of those that people were told of.
     told: HashMap<ServiceId, HashSet<u64>>,
 }
 
+/// A look that is to be made, and how long after it the next one would be.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Instant,
+    then: Duration,
+}
+
+/// Between two looks at a listener that is nobody's yet, first and at most: one look reads the descriptors of all processes.
+const SOON: Duration = Duration::from_millis(250);
+const SELDOM: Duration = Duration::from_secs(30);
+
 impl Strangers {
     /// When the next look is due.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.due.values().min().copied()
+        self.due.values().map(|it| it.at).min()
     }
 
     /// Has those of a service looked at then.
     pub(super) fn look_at(&mut self, service: ServiceId, when: Instant) {
-        self.due.insert(service, when);
+        self.due.insert(service, Due { at: when, then: SOON });
+    }
+
+    /// Those whose look is due, which is made now. If it is of no avail, the next one comes later.
+    fn take_due(&mut self, now: Instant) -> Vec<(ServiceId, Due)> {
+        self.due.extract_if(|_, due| due.at <= now).collect()
+    }
+
+    /// Has those of a service looked at again, less and less often, unless a look is due anyhow.
+    fn look_again(&mut self, service: ServiceId, last: Due) {
+        let next = Due { at: Instant::now() + last.then, then: SELDOM.min(last.then * 2) };
+        self.due.entry(service).or_insert(next);
     }
 
     /// Forgets those of a service that is detached.
@@ -69,14 +91,16 @@ impl Agent {
         }
     }
 
+    /// Looks where it is due, and again as long as somebody listens where nobody serves: a server that is just being started
+    /// shows less than it will.
     pub(super) fn look_for_successors_where_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<_> =
-            self.strangers.due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
-        for id in due {
-            self.strangers.due.remove(&id);
+        for (id, due) in self.strangers.take_due(Instant::now()) {
             self.look_for_successor(id);
-            if let Err(problem) = self.warn_of_rivals(id) {
+            if self.records.get(&id).is_some_and(|it| it.service.is_vacant()) {
+                if !self.strange_listeners(id).is_ok_and(|it| it.is_empty()) {
+                    self.strangers.look_again(id, due);
+                }
+            } else if let Err(problem) = self.warn_of_rivals(id) {
                 tracing::warn!(%problem, "cannot tell who else listens on a service's ports");
             }
         }

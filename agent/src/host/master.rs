@@ -114,6 +114,9 @@ mod tests {
         }
     }
 
+    /// The shell's second process waits for the end of its input too; what is in the background has another one otherwise.
+    const WAITS_IN_A_FORK: &str = "exec 3<&0; (read line <&3; :) &";
+
     fn master(workers: &[Pid]) -> Option<Pid> {
         master_of(workers, None, |_| true).unwrap()
     }
@@ -137,15 +140,14 @@ mod tests {
 
     #[test]
     fn who_forked_one_worker_without_a_program_of_its_own_is_its_master() {
-        // A shell waits in its second process for the end of its input.
-        let family = Family::new("(read line; :) <&0 &");
+        let family = Family::new(WAITS_IN_A_FORK);
         let found = family.children(1, 0);
         assert_eq!(master(&found), Some(family.pid));
     }
 
     #[test]
     fn another_user_is_no_master_unless_the_listener_is_theirs() {
-        let family = Family::new("(read line; :) <&0 &");
+        let family = Family::new(WAITS_IN_A_FORK);
         let found = family.children(1, 0);
         let user = user_of(family.pid).unwrap();
         assert!(is_of_user(family.pid, found[0], None));
