@@ -16,7 +16,12 @@ use super::{
 use crate::{
     api::{EventKind, Problem},
     host::{
-        names::{self, Content, Fate, Name},
+        names::{
+            Name,
+            content::{self, Content},
+            find,
+            second::{self, Fate},
+        },
         os_text::OsText,
         process::Pid,
     },
@@ -43,7 +48,7 @@ impl Agent {
     /// The names that the primary goes by, in words, for whoever is about to launch another one.
     pub(super) fn own_names(&self, candidate: GenerationId) -> Option<String> {
         let (number, serving) = self.serving_beside(candidate)?;
-        let found = names::all_of(&serving);
+        let found = find::all_of(&serving);
         let paths: Vec<_> =
             found.iter().map(|name| format!("`{}`", name.path().display())).collect();
         (!paths.is_empty()).then(|| {
@@ -61,7 +66,7 @@ impl Agent {
     /// Only where a test wants one: a name that cannot be kept is told of, and holds up nothing.
     pub(super) fn keep_names_from(&mut self, candidate: GenerationId) -> Result<(), Problem> {
         let Some((of, serving)) = self.serving_beside(candidate) else { return Ok(()) };
-        self.keep(of, &serving, candidate, names::all_of(&serving))
+        self.keep(of, &serving, candidate, find::all_of(&serving))
     }
 
     /// Keeps the names of the primary that this generation may take along.
@@ -72,7 +77,7 @@ impl Agent {
     pub(super) fn keep_names(&mut self, leaving: GenerationId) -> Result<(), Problem> {
         let Some((number, serving)) = self.serving_beside(leaving) else { return Ok(()) };
         let Ok(ending) = self.pids_of(leaving) else { return Ok(()) };
-        let sockets = names::shared_sockets(&serving, &ending);
+        let sockets = find::shared_sockets(&serving, &ending);
         for socket in &sockets {
             let message = format!(
                 "generations {} and {number} both listen on `{}`: kept for generation {number}",
@@ -81,7 +86,7 @@ impl Agent {
             );
             self.note(leaving, EventKind::Warning, message);
         }
-        let mut found = names::pid_files(&serving, &ending);
+        let mut found = find::pid_files(&serving, &ending);
         found.extend(sockets);
         self.keep(number, &serving, leaving, found)
     }
@@ -93,7 +98,7 @@ impl Agent {
         leaving: GenerationId,
         found: Vec<Name>,
     ) -> Result<(), Problem> {
-        let content = |name: &Name| names::content(name, serving[0]);
+        let content = |name: &Name| content::of(name, serving[0]);
         let kept: Vec<_> = found
             .into_iter()
             .map(|name| KeptName {
@@ -113,7 +118,7 @@ impl Agent {
         self.save_or_owe();
         change(Step::KeepNames, || {
             for KeptName { name, second, .. } in &kept {
-                if let Err(error) = names::keep(name, second, serving[0]) {
+                if let Err(error) = second::keep(name, second, serving[0]) {
                     let path = name.path();
                     tracing::warn!(%error, path = %path.display(), "cannot keep a name that another generation may remove");
                 }
@@ -194,18 +199,18 @@ impl Agent {
 
 impl KeptName {
     fn new(of: GenerationNumber, leaving: GenerationNumber, name: Name) -> Self {
-        let second = names::second_of(&name, leaving.0);
+        let second = second::second_of(&name, leaving.0);
         Self { of, leaving, name, second, content: None }
     }
 
     /// Ends the second name, now that this generation is gone.
     fn settle(&self, serving: &[Pid], gone: GenerationNumber) -> io::Result<Fate> {
         if self.of == gone {
-            names::drop_second(&self.name, &self.second, serving[0])?;
+            second::drop_second(&self.name, &self.second, serving[0])?;
             return Ok(Fate::Stayed);
         }
-        let fate = names::give_back(&self.name, &self.second, serving[0])?;
-        let restore = |content| names::restore(&self.name, content, serving);
+        let fate = second::give_back(&self.name, &self.second, serving[0])?;
+        let restore = |content| content::restore(&self.name, content, serving);
         match (fate, self.content.as_ref().map(restore).transpose()) {
             (Fate::Stayed, Ok(Some(true))) => Ok(Fate::Restored),
             (fate, restored) => restored.map(|_| fate),

@@ -1,6 +1,6 @@
 //! What the operator sees: the state, joined with what the kernel and the sockets say now.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::collections::HashSet;
 
 use super::{
     agent::Agent,
@@ -9,16 +9,15 @@ use super::{
 };
 use crate::{
     api::{
-        self, AgentView, Explanation, FlowView, Flows, GenerationState, GenerationView, History,
-        ListenerView, Offer, Problem, ProblemKind, RolloutView, ServiceState, ServiceView,
-        Services,
+        self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
+        Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services,
     },
     host::{
         holders, process,
         sock_diag::{self, Stage},
     },
     rollout::{Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status},
-    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
+    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 /// Lines of a failed candidate's output that are shown.
@@ -253,117 +252,14 @@ impl Agent {
         flows.sort_by_key(|flow| (flow.generation, flow.remote));
         Ok(Flows { schema: api::SCHEMA, flows })
     }
-
-    /// What the kernel would do with a connection to `local`, step by step as `steer` does it.
-    pub(super) fn explain(
-        &self,
-        local: SocketAddr,
-        remote: Option<SocketAddr>,
-    ) -> Result<Explanation, Problem> {
-        let mut steps = Vec::new();
-        if let Some(remote) = remote {
-            steps.extend(self.explain_flow(local, remote)?);
-        }
-        let Some((id, endpoint)) = self.endpoint_of(local) else {
-            steps.push(format!(
-                "{local} is no endpoint of this agent: the kernel's own lookup decides"
-            ));
-            return Ok(Explanation {
-                schema: api::SCHEMA,
-                local,
-                service: None,
-                offers: Vec::new(),
-                steps,
-            });
-        };
-        let service = &self.record(id).service;
-        steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name));
-        let live = live_listeners()?;
-        let targets = service.targets().into_iter();
-        let order =
-            targets.flat_map(|targets| std::iter::once(targets.primary).chain(targets.standbys));
-        let mut offers = Vec::new();
-        for number in order {
-            let Some(generation) = service.generation(number) else { continue };
-            let listeners: Vec<_> = generation
-                .listeners
-                .iter()
-                .filter(|it| live.contains(&it.cookie))
-                .map(listener_view)
-                .collect();
-            steps.push(explain_offer(generation, listeners.len(), offers.is_empty()));
-            offers.push(Offer { generation: number, listeners });
-        }
-        if offers.iter().all(|offer| offer.listeners.is_empty()) {
-            steps.push("no generation has a listener: the kernel's own lookup decides".to_owned());
-        }
-        Ok(Explanation {
-            schema: api::SCHEMA,
-            local,
-            service: Some(service.name.clone()),
-            offers,
-            steps,
-        })
-    }
-
-    fn explain_flow(&self, local: SocketAddr, remote: SocketAddr) -> Result<Vec<String>, Problem> {
-        let tags = Some(self.datapath.tags());
-        let flows = sock_diag::connections(&[local.port()], tags)?;
-        let flow = flows.iter().find(|flow| flow.remote == remote && flow.local == local);
-        Ok(flow
-            .into_iter()
-            .map(|flow| match owner(flow) {
-                Some(key) => format!(
-                    "the flow from {remote} is open and pinned to generation {}",
-                    key.generation
-                ),
-                None => {
-                    format!("the flow from {remote} is open and was not opened through this agent")
-                }
-            })
-            .collect())
-    }
-
-    /// As the kernel: the exact address first, then any.
-    fn endpoint_of(&self, local: SocketAddr) -> Option<(ServiceId, &Endpoint)> {
-        let endpoints = || {
-            self.records
-                .iter()
-                .flat_map(|(id, record)| record.service.endpoints.iter().map(move |it| (*id, it)))
-        };
-        let is_any = |endpoint: &Endpoint| {
-            endpoint.address.keys(endpoint.port).iter().all(|key| *key == key.any())
-        };
-        let exact = endpoints().find(|(_, endpoint)| endpoint.contains(local) && !is_any(endpoint));
-        exact.or_else(|| endpoints().find(|(_, endpoint)| endpoint.contains(local)))
-    }
-}
-
-fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> String {
-    let role =
-        if first { "steering means" } else { "if that has no listener left, it falls back to" };
-    let how = match (generation.hold, listeners) {
-        (_, 0) => "which has no live listener".to_owned(),
-        (PortHold::Plain, _) => {
-            "which is reached by the kernel's own lookup (Multipath TCP)".to_owned()
-        }
-        (PortHold::Shared | PortHold::Moved | PortHold::Unbound, count) => {
-            format!("which has {count} live listener(s)")
-        }
-    };
-    format!(
-        "{role} generation {} ({}), {how}",
-        generation.number,
-        state_of(&generation.phase).name()
-    )
 }
 
 /// The cookies of all listeners of this network namespace.
-fn live_listeners() -> Result<HashSet<u64>, Problem> {
+pub(super) fn live_listeners() -> Result<HashSet<u64>, Problem> {
     Ok(sock_diag::listeners()?.into_iter().map(|listener| listener.cookie.0).collect())
 }
 
-fn listener_view(listener: &crate::rollout::ListenerRecord) -> ListenerView {
+pub(super) fn listener_view(listener: &crate::rollout::ListenerRecord) -> ListenerView {
     ListenerView { bound: listener.bound, cookie: listener.cookie }
 }
 
@@ -389,7 +285,7 @@ fn note_on(generation: &Generation) -> Option<String> {
     }
 }
 
-const fn state_of(phase: &Phase) -> GenerationState {
+pub(super) const fn state_of(phase: &Phase) -> GenerationState {
     match phase {
         Phase::Starting { .. } => GenerationState::Starting,
         Phase::Primary => GenerationState::Primary,

@@ -1,0 +1,118 @@
+//! What PID files hold.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
+use serde::{Deserialize, Serialize};
+
+use super::{Name, open_directory};
+use crate::host::{
+    os_text::OsText,
+    process::{Pid, status},
+};
+
+/// What a PID file holds: some servers empty theirs as they end (lighttpd, which may not remove it as another user).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Content {
+    device: u64,
+    inode: u64,
+    text: OsText,
+}
+
+impl Content {
+    /// The number that it begins with.
+    pub(super) fn number(&self) -> Option<i32> {
+        std::str::from_utf8(self.text.as_bytes()).ok()?.split_whitespace().next()?.parse().ok()
+    }
+
+    pub(super) fn read(file: &File) -> Option<Self> {
+        let about =
+            file.metadata().ok().filter(|it| it.is_file() && it.len() <= LARGEST_PID_FILE)?;
+        let mut text = Vec::new();
+        file.take(LARGEST_PID_FILE).read_to_end(&mut text).ok()?;
+        Some(Self { device: about.dev(), inode: about.ino(), text: OsText::from_bytes(&text) })
+    }
+}
+
+/// What is in a PID file, if this name is one.
+pub fn of(name: &Name, of: Pid) -> Option<Content> {
+    Content::read(&open_file(name, of, OFlags::RDONLY).ok()?)
+}
+
+/// Writes again what was in a PID file, if it is that very file and names none of these processes any more, though it did.
+/// Says whether that was so.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn restore(name: &Name, content: &Content, named: &[Pid]) -> io::Result<bool> {
+    let Some(first) = named.first() else { return Ok(false) };
+    let numbers: HashSet<i32> = named.iter().flat_map(|pid| numbers_of(*pid)).collect();
+    let names_one = |content: &Content| content.number().is_some_and(|it| numbers.contains(&it));
+    let mut file = open_file(name, *first, OFlags::RDWR)?;
+    let Some(now) = Content::read(&file) else { return Ok(false) };
+    let is_same = (now.device, now.inode) == (content.device, content.inode);
+    if !is_same || names_one(&now) || !names_one(content) {
+        return Ok(false);
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(content.text.as_bytes())?;
+    Ok(true)
+}
+
+/// Opens a regular file; nothing else is opened, because that could have an effect.
+fn open_file(name: &Name, of: Pid, access: OFlags) -> io::Result<File> {
+    let directory = open_directory(of, Path::new(name.directory.as_os_str()))?;
+    let file = statat(&directory, name.file.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(openat(&directory, name.file.as_os_str(), flags, Mode::empty())?.into())
+}
+
+/// Of a process in a PID namespace of its own, which writes the number that it has there.
+pub(super) fn numbers_of(pid: Pid) -> Vec<i32> {
+    let inside = status(pid).ok().and_then(|status| status.nspid?.last().copied());
+    [Some(pid.get()), inside].into_iter().flatten().collect()
+}
+
+/// A number and a line end fit many times over.
+const LARGEST_PID_FILE: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{super::in_a_directory, *};
+
+    #[test]
+    fn what_a_pid_file_held_is_written_again_if_it_is_the_same_file() {
+        let (_directory, name) = in_a_directory("server.pid");
+        let ours = [Pid::ours()];
+        fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
+        let held = of(&name, Pid::ours()).unwrap();
+        assert!(!restore(&name, &held, &ours).unwrap(), "it is there");
+        fs::write(name.path(), "").unwrap();
+        assert!(restore(&name, &held, &ours).unwrap());
+        assert_eq!(of(&name, Pid::ours()).unwrap(), held);
+        fs::write(name.path(), "1\n").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let other = Pid::new(child.id().try_into().unwrap()).unwrap();
+        let restored = restore(&name, &held, &[other]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!restored.unwrap(), "whom it named is not served any more");
+        fs::write(name.path(), "").unwrap();
+        let moved = Content { inode: held.inode + 1, ..held };
+        assert!(!restore(&name, &moved, &ours).unwrap(), "another file");
+        assert_eq!(fs::read_to_string(name.path()).unwrap(), "");
+    }
+}

@@ -1,0 +1,164 @@
+//! Which names processes go by.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    ffi::OsStr,
+    fs,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+
+use super::{
+    Name,
+    content::{self, numbers_of},
+    open_directory,
+    second::is_second,
+};
+use crate::host::{
+    holders,
+    os_text::OsText,
+    process::{Pid, command_line, name},
+    sock_diag::SocketInode,
+};
+
+/// The PID files that name one of these processes, and the named Unix sockets that they listen on.
+pub fn all_of(pids: &[Pid]) -> Vec<Name> {
+    let mut found = pid_files(pids, &[]);
+    found.extend(shared_sockets(pids, pids));
+    found
+}
+
+/// The PID files that name one of these processes, in the directories that they or these others use.
+pub fn pid_files(named: &[Pid], others: &[Pid]) -> Vec<Name> {
+    let Some(first) = named.first() else { return Vec::new() };
+    let numbers: HashSet<i32> = named.iter().flat_map(|pid| numbers_of(*pid)).collect();
+    let (mut directories, mut mentioned) = (BTreeSet::new(), BTreeSet::new());
+    for pid in named.iter().chain(others).take(MOST_PROCESSES) {
+        directories.extend(directories_of(*pid));
+        for path in paths_in_command(*pid) {
+            directories.extend(path.parent().map(Path::to_owned));
+            mentioned.extend(Name::of(&path));
+        }
+    }
+    let mut found = mentioned;
+    for directory in directories.iter().take(MOST_DIRECTORIES) {
+        let Ok(open) = open_directory(*first, directory) else { continue };
+        found.extend(names_like_pid(&open).filter_map(|file| Name::of(&directory.join(file))));
+    }
+    found.retain(|name| {
+        let number = content::of(name, *first).and_then(|content| content.number());
+        number.is_some_and(|number| numbers.contains(&number))
+    });
+    found.into_iter().take(MOST_NAMES).collect()
+}
+
+/// The Unix sockets that have a name which one of these processes listens under, and one of those others did.
+pub fn shared_sockets(named: &[Pid], others: &[Pid]) -> Vec<Name> {
+    let Some(first) = named.first() else { return Vec::new() };
+    let Ok(table) = fs::read(format!("/proc/{first}/net/unix")) else { return Vec::new() };
+    let bound: Vec<_> = table.split(|byte| *byte == b'\n').filter_map(bound_socket).collect();
+    let inodes: HashSet<_> = bound.iter().map(|(inode, _)| *inode).collect();
+    let paths = |pids: &[Pid]| -> BTreeSet<&Path> {
+        let holders = holders::holders_among(pids.iter().copied(), &inodes).unwrap_or_default();
+        let held: HashSet<_> = holders.found.into_iter().flat_map(|it| it.inodes).collect();
+        bound.iter().filter(|(inode, _)| held.contains(inode)).map(|(_, path)| *path).collect()
+    };
+    let (theirs, ours) = (paths(others), paths(named));
+    let names = theirs.intersection(&ours).filter_map(|path| Name::of(path));
+    names.filter(|name| is_socket(*first, name)).take(MOST_NAMES).collect()
+}
+
+/// A line of `/proc/net/unix`: its seventh word is the inode, the eighth, if there is one, the path.
+fn bound_socket(line: &[u8]) -> Option<(SocketInode, &Path)> {
+    let mut words = line.splitn(8, |byte| *byte == b' ').filter(|word| !word.is_empty());
+    let (inode, path) = (words.nth(6)?, words.next()?);
+    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
+    path.starts_with(b"/").then(|| (SocketInode(inode), Path::new(OsStr::from_bytes(path))))
+}
+
+/// Where a process keeps its things.
+fn directories_of(pid: Pid) -> BTreeSet<PathBuf> {
+    let mut directories = BTreeSet::from([PathBuf::from("/run")]);
+    let program = command_line(pid).ok().and_then(|words| words.first().cloned());
+    let program = program.as_ref().and_then(|it| Path::new(it.as_os_str()).file_name());
+    directories.extend(program.map(|program| Path::new("/run").join(program)));
+    directories.extend(name(pid).ok().map(|name| Path::new("/run").join(name)));
+    directories.extend(fs::read_link(format!("/proc/{pid}/cwd")).ok());
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let files = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    directories.extend(files.take(MOST_ENTRIES).filter_map(|file| Some(file.parent()?.to_owned())));
+    let kernels = ["/dev", "/proc", "/sys"].map(Path::new);
+    directories.retain(|it| it.is_absolute() && !kernels.iter().any(|root| it.starts_with(root)));
+    directories
+}
+
+/// The absolute paths in a command line, also those behind a `=`.
+fn paths_in_command(pid: Pid) -> Vec<PathBuf> {
+    let words = command_line(pid).unwrap_or_default();
+    let path = |word: &OsText| {
+        let start = word.as_bytes().split(|byte| *byte == b'=').next_back()?;
+        start.starts_with(b"/").then(|| PathBuf::from(OsStr::from_bytes(start)))
+    };
+    words.iter().skip(1).take(MOST_ENTRIES).filter_map(path).collect()
+}
+
+fn names_like_pid(directory: &OwnedFd) -> impl Iterator<Item = OsText> {
+    let entries = Dir::read_from(directory).ok().into_iter().flatten().take(MOST_ENTRIES);
+    entries.filter_map(|entry| {
+        let name = OsText::from_bytes(entry.ok()?.file_name().to_bytes());
+        let is_like = name.as_bytes().to_ascii_lowercase().windows(3).any(|part| part == b"pid");
+        (is_like && !is_second(&name)).then_some(name)
+    })
+}
+
+fn is_socket(root: Pid, name: &Name) -> bool {
+    open_directory(root, Path::new(name.directory.as_os_str()))
+        .and_then(|it| Ok(statat(&it, name.file.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)?))
+        .is_ok_and(|file| FileType::from_raw_mode(file.st_mode) == FileType::Socket)
+}
+
+const MOST_PROCESSES: usize = 16;
+const MOST_DIRECTORIES: usize = 64;
+const MOST_ENTRIES: usize = 1024;
+const MOST_NAMES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::net::UnixListener};
+
+    use super::{
+        super::{
+            in_a_directory,
+            second::{keep, second_of},
+        },
+        *,
+    };
+
+    #[test]
+    fn a_pid_file_names_the_process_and_is_no_link_and_no_large_file() {
+        let (directory, name) = in_a_directory("server.pid");
+        let ours = std::process::id().to_string();
+        fs::write(name.path(), format!("{ours}\n")).unwrap();
+        fs::write(directory.path().join("other.pid"), "1\n").unwrap();
+        fs::write(directory.path().join("long.pid"), format!("{ours}{}", " ".repeat(64))).unwrap();
+        std::os::unix::fs::symlink("server.pid", directory.path().join("link.pid")).unwrap();
+        keep(&name, &second_of(&name, 2), Pid::ours()).unwrap();
+        let _open = File::open(directory.path().join("other.pid")).unwrap();
+        let found = pid_files(&[Pid::ours()], &[]);
+        let here: Vec<_> = found.iter().filter(|it| it.directory == name.directory).collect();
+        assert_eq!(here, [&name]);
+    }
+
+    #[test]
+    fn a_socket_is_shared_if_both_listen_under_its_name() {
+        let (_directory, name) = in_a_directory("control.sock");
+        let _old = UnixListener::bind(name.path()).unwrap();
+        let ours = [Pid::ours()];
+        assert!(shared_sockets(&ours, &ours).contains(&name));
+        assert!(shared_sockets(&ours, &[]).is_empty());
+        fs::remove_file(name.path()).unwrap();
+        assert!(!shared_sockets(&ours, &ours).contains(&name), "it is gone already");
+    }
+}
