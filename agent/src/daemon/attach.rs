@@ -199,7 +199,7 @@ impl Agent {
         for _look in 0..2 {
             self.attribute_flows(id)?;
         }
-        self.watch_roots(generation)?;
+        self.count_processes(generation)?;
         if let Some(targets) = self.record(id).service.targets() {
             self.execute(id, &Effect::Steer(targets))?;
         }

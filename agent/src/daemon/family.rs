@@ -72,21 +72,40 @@ impl Agent {
     /// Waits for the ends of the processes that a generation's others were born of. When one has ended, those that are left
     /// have roots of their own. Says how many processes there are.
     ///
+    /// One that ends between the list and the wait is seen by nobody: then both are done again.
+    ///
     /// # Errors
     ///
     /// When processes cannot be listed, or not be waited for.
     pub(super) fn watch_roots(&mut self, generation: GenerationId) -> Result<usize, Problem> {
-        let pids = self.pids_of(generation)?;
-        for root in holders::roots(&pids)? {
-            match Process::open(root) {
-                Ok(process) if self.watcher.is_watched(generation, process.identity()) => {}
-                Ok(process) => self.watch(generation, process)?,
-                Err(ProcessError::Gone { .. }) => {}
-                Err(error) => return Err(error.into()),
+        // Whoever forks and ends as fast as that has somebody who is found at the next turn, or is none any more.
+        const TURNS: usize = 64;
+        let mut pids = self.pids_of(generation)?;
+        for _turn in 0..TURNS {
+            let roots = holders::roots(&pids)?;
+            let gone = self.watch_all(generation, &roots)?;
+            if gone.is_empty() && roots.is_empty() == pids.is_empty() {
+                break;
             }
+            pids = self.pids_of(generation)?;
+            pids.retain(|pid| !gone.contains(pid));
         }
         self.note_processes(generation, &pids);
         Ok(pids.len())
+    }
+
+    /// Waits for the ends of these processes; returns those that have ended already.
+    fn watch_all(&self, generation: GenerationId, roots: &[Pid]) -> Result<Vec<Pid>, Problem> {
+        let mut gone = Vec::new();
+        for root in roots {
+            match Process::open(*root) {
+                Ok(process) if self.watcher.is_watched(generation, process.identity()) => {}
+                Ok(process) => self.watch(generation, process)?,
+                Err(ProcessError::Gone { .. }) => gone.push(*root),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(gone)
     }
 
     /// What is written down of them is for an agent that finds no kernel maps.

@@ -92,7 +92,7 @@ impl Agent {
     }
 
     /// Of a launched one the cgroup tells the end, unless its last processes have left it, and it has been empty before.
-    fn count_processes(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    pub(super) fn count_processes(&mut self, generation: GenerationId) -> Result<(), Problem> {
         if self.generation(generation).is_none() || self.watch_roots(generation)? > 0 {
             return Ok(());
         }

@@ -80,7 +80,7 @@ impl Agent {
             self.note_exit(generation);
             return Ok(());
         }
-        self.watch_roots(generation).map(drop)
+        self.count_processes(generation)
     }
 
     /// A root of a generation that was told to end has ended, and may have passed nothing on: a shell that waits for its

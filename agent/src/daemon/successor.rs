@@ -191,7 +191,7 @@ impl Agent {
         }
         self.remember_found(generation)?;
         self.save_or_owe();
-        self.watch_roots(generation)?;
+        self.count_processes(generation)?;
         self.attribute_flows(id)?;
         self.guard_queues(id);
         self.note(

@@ -336,8 +336,11 @@ impl Agent {
         let introduced = server.processes.iter().map(|it| it.pid).collect::<Vec<_>>();
         let introduced = self
             .enlist(generation, introduced)
-            .and_then(|()| self.watch_roots(generation))
-            .and_then(|_| self.introduce(generation, &server.listeners))
+            .and_then(|()| self.count_processes(generation))
+            .and_then(|()| match self.generation(generation) {
+                Some(_) => self.introduce(generation, &server.listeners),
+                None => Ok(()),
+            })
             .and_then(|()| self.remember_found(generation));
         if let Err(problem) = introduced {
             self.feed_quietly(

@@ -247,7 +247,7 @@ impl Agent {
     fn follow_again(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let pids = self.pids_of(generation)?;
         self.enlist(generation, pids)?;
-        self.watch_roots(generation).map(drop)
+        self.count_processes(generation)
     }
 }
 
