@@ -11,8 +11,8 @@ use super::{
 /// The master of these workers: their common parent, of their user or of the one who made their listener, and
 ///
 /// - of the same program with the same command line, or forked and never executed: they are one server;
-/// - or, of several workers, the parent of nobody else. One worker alone does not tell: whoever started it may have nothing to
-///   do with it.
+/// - or the parent of several processes with the workers' command line, and of nobody else; some may not listen yet. One worker
+///   alone does not tell: whoever started it may have nothing to do with it.
 ///
 /// Whom `may_be` excludes is none.
 ///
@@ -28,7 +28,7 @@ pub fn master_of(
     if Kind::of(parent).is_some() || !is_of_user(parent, workers[0], owner) || !may_be(parent) {
         return Ok(None);
     }
-    let is_master = are_one_program(parent, workers) || has_no_other_children(parent, workers)?;
+    let is_master = are_one_program(parent, workers) || has_only_workers(parent, workers[0])?;
     Ok(is_master.then_some(parent))
 }
 
@@ -57,12 +57,14 @@ fn are_one_program(parent: Pid, workers: &[Pid]) -> bool {
     })
 }
 
-fn has_no_other_children(parent: Pid, workers: &[Pid]) -> Result<bool, ProcessError> {
-    let [first, _, ..] = workers else { return Ok(false) };
-    let command = command_line(*first).unwrap_or_default();
+/// A child that has not executed its program yet may become anything; one that has ended has no command line.
+fn has_only_workers(parent: Pid, worker: Pid) -> Result<bool, ProcessError> {
+    let command = |pid: Pid| command_line(pid).unwrap_or_default();
+    let (own, workers) = (command(parent), command(worker));
     let of_parent = |pid: &Pid| stat(*pid).is_ok_and(|stat| stat.ppid == parent.get());
-    let is_worker = |pid: &Pid| command_line(*pid).is_ok_and(|words| words == command);
-    Ok(!command.is_empty() && all_pids()?.iter().filter(|it| of_parent(it)).all(is_worker))
+    let children = all_pids()?.into_iter().filter(of_parent).map(command);
+    let told: Vec<_> = children.filter(|it| !it.is_empty() && *it != own).collect();
+    Ok(told.len() > 1 && told.iter().all(|it| *it == workers))
 }
 
 #[cfg(test)]
@@ -127,6 +129,7 @@ mod tests {
             ("sleep 63 & sleep 63 &", 2, 0, true),
             ("sleep 63 &", 1, 0, false),
             ("sleep 63 & sleep 63 & sleep 64 &", 2, 1, false),
+            ("sleep 63 & sleep 64 &", 1, 1, false),
         ] {
             let family = Family::new(script);
             let all = workers + others;
@@ -134,6 +137,7 @@ mod tests {
             found.retain(|it| command_line(*it).unwrap().last() == Some(&"63".into()));
             assert_eq!(found.len(), workers);
             assert_eq!(master(&found), expected.then_some(family.pid), "{script}");
+            assert_eq!(master(&found[..1]), expected.then_some(family.pid), "one listens");
             assert_eq!(master_of(&found, None, |_| false).unwrap(), None, "{script}");
         }
     }
