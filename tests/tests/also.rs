@@ -54,6 +54,12 @@ fn what_else_would_end_is_named_first_and_refused() -> Result<()> {
     let server = Script::with(PORT, &["--beside", "8081"])?;
     let first = stage.start(&server, 1)?;
     stage.attach(PORT, &[])?;
+    // What else it listens on is not the service's, also when connections come and it is looked at.
+    for _ in 0..20 {
+        assert_eq!(stage.generation(server.address())?, 1);
+    }
+    let listeners = &stage.agent.service(PORT)?.generations[0].listeners;
+    ensure!(listeners.len() == 1 && listeners[0].bound.port() == PORT, "{listeners:?}");
     let next = Script::new(PORT)?.command(2)?;
     let upgrade = |options: &[&str]| stage.agent.run(&tests::agent::upgrade(PORT, options, &next));
     for options in [&[][..], &["--dry-run"]] {

@@ -153,28 +153,31 @@ impl Agent {
         Ok(Offer { serving, records, to_adopt, hold })
     }
 
-    /// The public port of each listener: the one it asked for where its bind was moved, and for a server that somebody
-    /// started on another port the service's only one.
+    /// The public port of each listener: the one it asked for where its bind was moved, and for a server that was introduced on
+    /// another port the service's only one. Whatever else a found server listens on is its own.
     fn public_ports(
         &self,
         generation: GenerationId,
         endpoints: &[Endpoint],
         listeners: &[Listener],
     ) -> Result<Vec<(u64, u16)>, Problem> {
-        let found = self
-            .record(generation.service)
-            .service
-            .generation(generation.number)
-            .is_some_and(|it| it.origin == Origin::Found);
+        let found = self.generation(generation).filter(|it| it.origin == Origin::Found);
         let is_public = |port: u16| endpoints.iter().any(|endpoint| endpoint.port == port);
+        let is_elsewhere = !listeners.iter().any(|it| is_public(it.port));
         let only = endpoints.first().map(|endpoint| endpoint.port);
+        let stands_for = |port: u16| match found {
+            Some(known) if !is_public(port) && known.listeners.is_empty() => {
+                only.filter(|_| is_elsewhere)
+            }
+            Some(known) if !is_public(port) => {
+                known.listeners.iter().find(|it| it.bound.port() == port)?.public
+            }
+            Some(_) | None => None,
+        };
         let mut public = Vec::new();
         for listener in listeners {
-            let port = match self.datapath.moved_from(listener.cookie.0)? {
-                Some(port) => port,
-                None if found && !is_public(listener.port) => only.unwrap_or(listener.port),
-                None => listener.port,
-            };
+            let moved_from = self.datapath.moved_from(listener.cookie.0)?;
+            let port = moved_from.or_else(|| stands_for(listener.port)).unwrap_or(listener.port);
             public.push((listener.cookie.0, port));
         }
         Ok(public)

@@ -174,13 +174,17 @@ impl Agent {
         Ok(())
     }
 
-    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's.
+    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's. Where
+    /// nobody of the service serves, it does so already.
     ///
     /// # Errors
     ///
     /// When there is one, or the listeners cannot be listed.
     pub(super) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
+        if service.is_vacant() {
+            return Ok(());
+        }
         let mut others = sock_diag::listeners()?;
         let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();

@@ -99,7 +99,12 @@ impl Agent {
 
     /// Whether any process of the generation is there and not about to be gone.
     pub(super) fn lives_on(&self, generation: GenerationId) -> Result<bool, Problem> {
-        Ok(self.pids_of(generation)?.into_iter().any(|pid| !process::is_ending(pid)))
+        for pid in self.pids_of(generation)? {
+            if !process::is_ending(pid)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn first_without_listener(

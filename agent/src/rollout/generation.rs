@@ -171,6 +171,21 @@ pub struct ListenerRecord {
 }
 
 impl Phase {
+    /// Has one that was replaced kept to fall back to until then, if it is not leaving already.
+    pub(super) fn keep_until_at_least(&mut self, kept: Timestamp) {
+        match self {
+            Self::Clearing { keep_until: until, .. }
+            | Self::Draining { keep_until: until, .. }
+            | Self::Standby { until, .. } => *until = kept.max(*until),
+            Self::Starting { .. }
+            | Self::Primary
+            | Self::Dead
+            | Self::Parting { .. }
+            | Self::Finishing { .. }
+            | Self::Stopping { .. } => {}
+        }
+    }
+
     /// How a generation in this phase leaves, where that is still to come.
     pub const fn drain(&self) -> Option<&DrainPlan> {
         match self {

@@ -1,5 +1,7 @@
 //! What is remembered of upgrades and undos.
 
+use std::time::Duration;
+
 use super::{Kind, Outcome, Rollout, RolloutId, Service, Status, Timestamp};
 use crate::service::GenerationNumber;
 
@@ -25,6 +27,7 @@ impl Service {
             began,
             switched: None,
             settled: None,
+            settle: Duration::ZERO,
             ended: None,
             waited: 0,
             status,

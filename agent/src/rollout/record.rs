@@ -1,5 +1,7 @@
 //! What became of each upgrade and undo.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -36,6 +38,9 @@ pub struct Rollout {
     /// Until when `to` has to prove itself.
     #[serde(default)]
     pub settled: Option<Timestamp>,
+    /// How long that takes, each time that it gets the new connections.
+    #[serde(default)]
+    pub settle: Duration,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// Queued and half-open connections that were waited for: the most that were seen at once.

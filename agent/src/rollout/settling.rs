@@ -53,9 +53,26 @@ impl Service {
         self.end_settling(now, |rollout| rollout.settled.is_none_or(|settled| settled <= now));
     }
 
-    /// Another generation is about to be the primary: nobody will know whether this one would have proved itself.
-    pub(super) fn stop_settling(&mut self, now: Timestamp) {
-        self.end_settling(now, |_| true);
+    /// Another generation is about to be the primary, and proves itself until then. What one has not proved that is replaced
+    /// before, nobody knows: those that were there before it are kept as long, to go back to. If the other one is itself one
+    /// that was replaced too early, its time begins anew.
+    pub(super) fn settle_later(
+        &mut self,
+        next: GenerationNumber,
+        until: Timestamp,
+        now: Timestamp,
+    ) {
+        let again = self.rollouts.iter().filter(|it| it.is_settling() && it.to == next);
+        let until = again.map(|it| now.after(it.settle)).max().unwrap_or(until);
+        for rollout in self.rollouts.iter_mut().filter(|it| it.is_settling()) {
+            let known = rollout.settled.filter(|_| rollout.to != next).unwrap_or_default();
+            let settled = known.max(until);
+            rollout.settled = Some(settled);
+            let old = self.generations.iter_mut().find(|it| it.number == rollout.from);
+            if let Some(old) = old {
+                old.phase.keep_until_at_least(settled);
+            }
+        }
     }
 
     /// When the next one has settled.

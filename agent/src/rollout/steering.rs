@@ -46,7 +46,7 @@ impl Service {
         drain: Option<(&DrainPlan, Timestamp)>,
         now: Timestamp,
     ) -> Option<GenerationNumber> {
-        self.stop_settling(now);
+        self.settle_later(number, drain.map_or(now, |(_, kept)| kept), now);
         let mut replaced = None;
         for generation in &mut self.generations {
             if generation.number == number {

@@ -86,7 +86,7 @@ impl Service {
         let replaced = self.hand_over(number, Some((&drain, settled)), now);
         for rollout in self.rollouts.iter_mut().filter(|it| it.to == number && !it.is_ended()) {
             rollout.switched = Some(now);
-            rollout.settled = Some(settled);
+            (rollout.settle, rollout.settled) = (settle, Some(settled));
             rollout.status = if settled > now { Status::Settling } else { Status::Draining };
             // Not always the one that was the primary when the rollout began: that one may have died meanwhile.
             match replaced {

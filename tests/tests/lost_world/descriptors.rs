@@ -23,22 +23,16 @@ impl Exhausted {
     fn agent_of(stage: &Stage) -> Result<Self> {
         let number = stage.agent.daemon().context("the agent runs")?.pid();
         let agent = Pid::from_raw(number).context("a process number")?;
-        let exhausted = Self { agent, before: getrlimit_of(number)? };
-        exhausted.tighten()?;
-        Ok(exhausted)
-    }
-
-    /// Takes away those that it has closed meanwhile.
-    fn tighten(&self) -> Result<()> {
         let mut open = Vec::new();
-        for entry in fs::read_dir(format!("/proc/{}/fd", self.agent.as_raw_nonzero()))? {
+        for entry in fs::read_dir(format!("/proc/{number}/fd"))? {
             open.push(entry?.file_name().to_string_lossy().parse::<u64>()?);
         }
         // The next one that the kernel would give.
         let next = (0..).find(|number| !open.contains(number)).context("a free number")?;
-        let limit = Rlimit { current: Some(next), maximum: self.before.maximum };
-        prlimit(Some(self.agent), Resource::Nofile, limit)?;
-        Ok(())
+        let before = getrlimit_of(number)?;
+        let limit = Rlimit { current: Some(next), maximum: before.maximum };
+        prlimit(Some(agent), Resource::Nofile, limit)?;
+        Ok(Self { agent, before })
     }
 }
 
@@ -85,7 +79,6 @@ async fn without_descriptors_requests_are_refused_and_the_rest_is_done_later() -
     let exhausted = Exhausted::agent_of(&stage)?;
     refused_for_descriptors(&stage, &["status".to_owned()])?;
     refused_for_descriptors(&stage, &tests::agent::upgrade(PORT, &[], &server.command(3)?))?;
-    exhausted.tighten()?;
     drop(old);
     // At the look at its flows or, if that was just before, at the signal.
     until_event(&stage, "Too many open files")?;

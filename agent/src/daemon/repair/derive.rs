@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::PathBuf,
+    time::Duration,
 };
 
 use agent_ebpf::{flow::GenerationKey, steering::Steering};
@@ -313,6 +314,7 @@ fn rollouts(generations: &[Generation], primary: GenerationNumber) -> Vec<Rollou
             began,
             switched,
             settled: None,
+            settle: Duration::ZERO,
             ended: None,
             status,
             waited: 0,
@@ -329,6 +331,6 @@ fn command_of(processes: &[ProcessIdentity]) -> Vec<String> {
 }
 
 /// A moment so long after the machine's start.
-fn after(age: Option<std::time::Duration>) -> Timestamp {
+fn after(age: Option<Duration>) -> Timestamp {
     Timestamp::default().after(age.unwrap_or_default())
 }

@@ -271,9 +271,17 @@ pub fn tasks(pid: Pid) -> u64 {
 
 /// Whether a process has ended or is about to: the kernel marks it (`PF_EXITING`) before it closes its descriptors, and lets
 /// nobody know of its end before it has.
-pub fn is_ending(pid: Pid) -> bool {
+///
+/// # Errors
+///
+/// When that cannot be found out, for example for want of a descriptor.
+pub fn is_ending(pid: Pid) -> Result<bool, ProcessError> {
     const PF_EXITING: u32 = 0x4;
-    stat(pid).map_or(true, |stat| stat.flags & PF_EXITING != 0)
+    match stat(pid) {
+        Ok(stat) => Ok(stat.flags & PF_EXITING != 0),
+        Err(ProcessError::Gone { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// The file name of the program that a process runs, also if the file has been replaced or removed since.

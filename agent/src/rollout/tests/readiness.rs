@@ -172,10 +172,28 @@ fn the_next_upgrade_does_not_wait_until_the_last_one_has_settled() {
     apply(&mut service, Event::Upgrade(careful(), launched()), at(3));
     apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
     assert_eq!(apply(&mut service, Event::Accepted(number(3)), at(4)), [targets(3, &[2, 1])]);
-    assert_eq!(
-        outcome(&service, 1),
-        Some(&Outcome::Completed),
-        "generation 1 is kept until second 5"
-    );
-    assert_eq!(service.rollout(RolloutId(2)).unwrap().status, Status::Settling);
+    for rollout in [1, 2] {
+        assert_eq!(service.rollout(RolloutId(rollout)).unwrap().status, Status::Settling);
+    }
+    apply(&mut service, Event::Tick, at(6));
+    assert!(matches!(phase(&service, 1), Phase::Standby { .. }), "nobody has proved itself yet");
+    apply(&mut service, Event::Tick, at(7));
+    assert!(!matches!(phase(&service, 1), Phase::Standby { .. }), "generation 3 has");
+    assert_ne!(service.rollout(RolloutId(1)).unwrap().status, Status::Settling);
+}
+
+#[test]
+fn one_that_was_replaced_too_early_has_to_prove_itself_when_it_serves_again() {
+    let mut service = settling();
+    drained(&mut service, at(2));
+    apply(&mut service, Event::Upgrade(careful(), launched()), at(3));
+    apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
+    apply(&mut service, Event::Accepted(number(3)), at(4));
+    let effects = apply(&mut service, Event::Exited(number(3)), at(6));
+    assert!(effects.contains(&targets(2, &[1])), "{effects:?}");
+    assert_eq!(service.rollout(RolloutId(1)).unwrap().settled, Some(at(9)));
+    let effects = apply(&mut service, Event::Stuck(number(2)), at(8));
+    assert_eq!(effects, [targets(1, &[2])]);
+    let reason = "generation 2 accepted no more connections".to_owned();
+    assert_eq!(outcome(&service, 1), Some(&Outcome::RolledBack { reason }));
 }
