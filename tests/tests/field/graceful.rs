@@ -15,7 +15,7 @@ use crate::ruby::PUMA;
 use crate::web::{APACHE, CADDY, LIGHTTPD};
 
 /// An upgrade ends although a client keeps its connection, which is closed in order; new ones do not notice.
-async fn lets_go(kind: Kind, signal: &str) -> Result<()> {
+async fn lets_go(kind: Kind, signal: &str, more: &[&str]) -> Result<()> {
     let server = Released::new(kind)?;
     let place = Place::new()?;
     let stage = &place.stage;
@@ -28,7 +28,8 @@ async fn lets_go(kind: Kind, signal: &str) -> Result<()> {
     let clients = stage.load(plan.generations(1..=2))?;
     stage::until_answers(&clients, 1, 20)?;
 
-    let options = ["--drain", "graceful", "--drain-signal", signal, "--drain-timeout", "20s"];
+    let graceful = ["--drain", "graceful", "--drain-signal", signal, "--drain-timeout", "20s"];
+    let options = [&graceful[..], more].concat();
     let output = stage.agent.run(&upgrade(server.port(), &options, &server.command(2)?))?;
     output.success()?;
     let end = kept.read(&mut [0]).context("the kept connection")?;
@@ -40,35 +41,35 @@ async fn lets_go(kind: Kind, signal: &str) -> Result<()> {
 
 #[tokio::test]
 async fn apache_lets_go_at_winch() -> Result<()> {
-    lets_go(APACHE, "WINCH").await
+    lets_go(APACHE, "WINCH", &[]).await
 }
 
 #[tokio::test]
 async fn lighttpd_lets_go_at_int() -> Result<()> {
-    lets_go(LIGHTTPD, "INT").await
+    lets_go(LIGHTTPD, "INT", &[]).await
 }
 
 #[tokio::test]
 async fn haproxy_lets_go_at_usr1() -> Result<()> {
-    lets_go(HAPROXY, "USR1").await
+    lets_go(HAPROXY, "USR1", &[]).await
 }
 
 #[tokio::test]
 async fn haproxy_with_a_master_lets_go_at_usr1() -> Result<()> {
-    lets_go(MASTER, "USR1").await
+    lets_go(MASTER, "USR1", &[]).await
 }
 
 #[tokio::test]
 async fn caddy_lets_go_at_term() -> Result<()> {
-    lets_go(CADDY, "TERM").await
+    lets_go(CADDY, "TERM", &["--also"]).await
 }
 
 #[tokio::test]
 async fn puma_lets_go_at_term() -> Result<()> {
-    lets_go(PUMA, "TERM").await
+    lets_go(PUMA, "TERM", &[]).await
 }
 
 #[tokio::test]
 async fn uvicorn_lets_go_at_term() -> Result<()> {
-    lets_go(UVICORN, "TERM").await
+    lets_go(UVICORN, "TERM", &[]).await
 }
