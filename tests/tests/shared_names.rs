@@ -122,6 +122,8 @@ fn a_socket_that_the_old_one_unlinks_is_given_back_also_by_the_next_agent() -> R
     let words = tests::agent::upgrade(PORT, &[], &server.command(2)?);
     let upgrade = stage.agent.start(&mut stage.agent.command(&words))?;
     wait::until("the old one to end", LIMIT, || Ok((!first.lives()?).then_some(())))?;
+    // It looks whether it is to be killed when it has told the old one, which may have ended by then.
+    wait::until("the agent's end", LIMIT, || Ok(stage.agent.daemon().is_none().then_some(())))?;
     fs::remove_dir_all(faults)?;
     assert!(!control.exists() && !pid_file.exists(), "it took them along");
     stage.agent.start_daemon()?;
