@@ -116,14 +116,16 @@ fn a_socket_that_the_old_one_unlinks_is_given_back_also_by_the_next_agent() -> R
     let server = Script::with(PORT, &options)?;
     let (stage, mut first) = Stage::attached(&server)?;
     // The agent is gone when the old one ends.
+    let agent = stage.agent.daemon().context("no agent runs")?;
     let faults = stage.agent.runtime().join("faults");
     fs::create_dir(&faults)?;
     fs::write(faults.join("armed"), "kill-after signal 0\n")?;
     let words = tests::agent::upgrade(PORT, &[], &server.command(2)?);
     let upgrade = stage.agent.start(&mut stage.agent.command(&words))?;
     wait::until("the old one to end", LIMIT, || Ok((!first.lives()?).then_some(())))?;
-    // It looks whether it is to be killed when it has told the old one, which may have ended by then.
-    wait::until("the agent's end", LIMIT, || Ok(stage.agent.daemon().is_none().then_some(())))?;
+    // It looks whether it is to be killed when it has told the old one, which may have ended by then; its lock is its own until
+    // it is gone.
+    assert!(agent.ended_within(LIMIT)?, "the agent lives");
     fs::remove_dir_all(faults)?;
     assert!(!control.exists() && !pid_file.exists(), "it took them along");
     stage.agent.start_daemon()?;
