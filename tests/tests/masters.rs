@@ -1,7 +1,7 @@
 //! Masters that hold no listener, and processes that their server has left behind: who is born of whom when nothing was seen of
 //! it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -106,7 +106,8 @@ fn a_process_that_the_server_had_left_behind_joins_when_it_listens() -> Result<(
     assert!(stage.agent.service(PORT)?.generations[0].pids.contains(&left));
     kill(Pid::from_raw(left), Signal::SIGUSR2)?;
     stage.until("its listener", PORT, |service| service.generations[0].listeners.len() == 2)?;
-    Ok(())
+    // Nobody else knows of it.
+    stage.namespace.clear()
 }
 
 /// Two daemons of one program, each on a port of its own.
@@ -126,7 +127,10 @@ fn another_daemon_of_the_same_start_is_not_of_the_server() -> Result<()> {
     stage.agent.start_daemon()?;
     let [python, script, port, number] = server.command(1)?.try_into().expect("four words");
     let mut start = Command::new(python);
-    stage.namespace.spawn(start.args([script, port, number]))?.wait()?;
+    start.args([script, port, number]).stdin(Stdio::null());
+    // They live longer than the test where it fails, and must not hold what it writes to.
+    start.stdout(Stdio::null()).stderr(Stdio::null());
+    stage.namespace.spawn(&mut start)?.wait()?;
     for port in [PORT, PORT + 1] {
         wait::until("both to listen", LIMIT, || Ok(stage.namespace.listens(port)?.then_some(())))?;
     }
@@ -134,5 +138,5 @@ fn another_daemon_of_the_same_start_is_not_of_the_server() -> Result<()> {
     let service = stage.agent.service(PORT)?;
     assert_eq!(service.generations[0].pids.len(), 1, "{service:#?}");
     stage.agent.attach(PORT + 1)?.success()?;
-    Ok(())
+    stage.namespace.clear()
 }
