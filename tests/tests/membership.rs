@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::process::Handle;
-use tests::servers::{Node, Prefork, Script, Server};
+use tests::servers::{Inline, Node, Prefork, Script, Server};
 use tests::stage::{Stage, generations, nobody_noticed};
 use tests::wait;
 
@@ -114,6 +114,30 @@ fn a_server_that_somebody_restarts_is_the_next_generation() -> Result<()> {
     stage.switch(&server, 3, &[])?;
     assert_eq!(stage.generation(server.address())?, 3);
     stage.until_steady(PORT).map(drop)
+}
+
+/// It is root until it has its listener, and known by what it is afterwards, which nothing reports.
+#[test]
+fn a_server_that_gives_up_root_later_is_known_again() -> Result<()> {
+    let later = "import time
+listener.bind(('::', port)); listener.listen(128)
+time.sleep(0.2); os.setuid(65534)
+";
+    let server = Inline::new(PORT, later)?;
+    let stage = Stage::new()?;
+    stage.agent.start_daemon()?;
+    let mut first = stage.start(&server, 1)?;
+    let pid = first.pid();
+    let is_nobody = || Ok((tests::process::user(pid)? == 65534).then_some(()));
+    wait::until("it to give up root", tests::stage::LIMIT, is_nobody)?;
+    stage.agent.attach(PORT)?.success()?;
+    first.kill()?;
+    let second = stage.start(&server, 2)?;
+    let service = stage.until("the next generation", PORT, |service| {
+        service.generations.iter().any(|it| it.number.0 == 2 && it.takes_new_connections)
+    })?;
+    assert_eq!(service.generations[0].pids, [second.pid()]);
+    Ok(())
 }
 
 #[test]

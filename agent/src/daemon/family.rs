@@ -7,7 +7,7 @@ use super::{
     step::{Step, change},
 };
 use crate::{
-    api::Problem,
+    api::{Problem, ProblemKind},
     host::{
         holders, kin,
         process::{Pid, Process, ProcessError, ProcessIdentity},
@@ -78,20 +78,20 @@ impl Agent {
     ///
     /// When processes cannot be listed, or not be waited for.
     pub(super) fn watch_roots(&mut self, generation: GenerationId) -> Result<usize, Problem> {
-        // Whoever forks and ends as fast as that has somebody who is found at the next turn, or is none any more.
         const TURNS: usize = 64;
         let mut pids = self.pids_of(generation)?;
         for _turn in 0..TURNS {
             let roots = holders::roots(&pids)?;
             let gone = self.watch_all(generation, &roots)?;
             if gone.is_empty() && roots.is_empty() == pids.is_empty() {
-                break;
+                self.note_processes(generation, &pids);
+                return Ok(pids.len());
             }
             pids = self.pids_of(generation)?;
             pids.retain(|pid| !gone.contains(pid));
         }
-        self.note_processes(generation, &pids);
-        Ok(pids.len())
+        let message = "its processes end faster than they can be waited for";
+        Err(Problem::new(ProblemKind::Failed, message))
     }
 
     /// Waits for the ends of these processes; returns those that have ended already.
@@ -133,10 +133,7 @@ impl Agent {
     fn watch(&self, generation: GenerationId, process: Process) -> Result<(), Problem> {
         let pid = process.pid();
         self.watcher.watch_process(generation, process).map_err(|error| {
-            Problem::new(
-                crate::api::ProblemKind::Failed,
-                format!("wait for process {pid}: {error}"),
-            )
+            Problem::new(ProblemKind::Failed, format!("wait for process {pid}: {error}"))
         })
     }
 }

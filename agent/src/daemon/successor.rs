@@ -211,7 +211,16 @@ impl Agent {
         let service = &self.record(id).service;
         let before = service.generations.iter().max_by_key(|it| it.number);
         let asked = Asked::ByNobody(before.map_or_else(Timestamp::default, |it| it.since));
-        let Ok(server) = who::server_of(listeners, None, asked) else { return Ok(None) };
+        let server = match who::server_of(listeners, None, asked) {
+            Ok(server) => server,
+            Err(doubt) => {
+                tracing::debug!(
+                    doubt = doubt.in_full(),
+                    "nobody is taken for a server started anew"
+                );
+                return Ok(None);
+            }
+        };
         let pids = server.processes.iter().map(|it| it.pid);
         let mark = mark_of(pids, &server.listeners)?;
         let same = mark.is_some() && mark == self.record(id).mark;

@@ -118,8 +118,45 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(ancestors(found[1]).unwrap()[..2], [shell, Pid::ours()]);
         assert_eq!(user_of(shell).unwrap(), rustix::process::geteuid().as_raw());
-        let sleep = rustix::process::Pid::from_raw(found[1].get()).unwrap();
-        rustix::process::kill_process(sleep, rustix::process::Signal::KILL).unwrap();
+        end(found[1]);
+        child.wait().unwrap();
+    }
+
+    fn end(pid: Pid) {
+        let pid = rustix::process::Pid::from_raw(pid.get()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// `setsid` begins a session; the shell between it and `sleep` ends at once.
+    #[test]
+    fn an_orphan_descends_from_the_process_that_began_its_session() {
+        let mut child = Command::new("setsid")
+            .args(["sh", "-c", "(sleep 60 & echo); read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let shell = Pid::new(child.id().try_into().unwrap()).unwrap();
+        let orphan = loop {
+            let mut found = with_descendants(&[shell]).unwrap();
+            found.retain(|it| *it != shell && ancestors(*it).is_ok_and(|it| !it.contains(&shell)));
+            if let [orphan] = found[..] {
+                break orphan;
+            }
+            std::thread::yield_now();
+        };
+        end(orphan);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn who_was_executed_anew_is_no_orphan_of_ours() {
+        let mut child = Command::new("sleep").arg("66").spawn().unwrap();
+        let pid = Pid::new(child.id().try_into().unwrap()).unwrap();
+        assert!(!orphans_of(&[Pid::ours()]).unwrap().contains(&pid));
+        child.kill().unwrap();
         child.wait().unwrap();
     }
 }
