@@ -8,10 +8,12 @@ use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
 use aya::maps::SockMap;
 use aya::programs::SkLookup;
-use tests::agent::Agent;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::agent::{Agent, upgrade};
 use tests::lookup::yardsticks::YARDSTICKS;
 use tests::process::listener_of;
-use tests::servers::{Script, Server as _};
+use tests::servers::{Inline, Script, Server as _};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -112,4 +114,48 @@ fn a_port_that_the_packet_filter_leads_elsewhere_is_told_of() -> Result<()> {
         stage.agent.detach(port)?.success()?;
     }
     Ok(())
+}
+
+/// Two processes with a listener each, which answer 1 and 2; told so, a program has all connections go to the second.
+const CHOOSES_LATER: &str = "
+import ctypes, signal, struct
+port_is_shared = lambda it: it.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+SO_ATTACH_REUSEPORT_CBPF = 51
+RETURN_1 = ctypes.create_string_buffer(struct.pack('HBBI', 0x06, 0, 0, 1))
+def choose(*_):
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
+                        struct.pack('HxxxxxxQ', 1, ctypes.addressof(RETURN_1)))
+    open(sys.argv[0] + '.chosen', 'w')
+signal.signal(signal.SIGUSR2, choose)
+port_is_shared(listener)
+listener.bind(('::', port)); listener.listen(128)
+other = new_listener()
+port_is_shared(other)
+other.bind(('::', port)); other.listen(128)
+if os.fork() == 0:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    listener, answer = other, 2
+other.close() if answer == 1 else None
+";
+
+#[test]
+fn a_program_that_the_server_gives_its_listeners_later_stays_theirs() -> Result<()> {
+    let server = Inline::new(PORT, CHOOSES_LATER)?;
+    let (stage, first) = Stage::attached(&server)?;
+    kill(Pid::from_raw(first.pid()), Signal::SIGUSR2)?;
+    let chosen = server.directory().join("server.py.chosen");
+    wait::until("its choice", LIMIT, || Ok(chosen.exists().then_some(())))?;
+    let upgrade = upgrade(PORT, &[], &server.command(2)?);
+    let words: Vec<&str> = upgrade.iter().map(String::as_str).collect();
+    let refused = stage.refused(&words, 4)?;
+    assert!(refused.contains("SO_ATTACH_REUSEPORT_CBPF"), "{refused}");
+    stage.agent.kill_daemon()?;
+    stage.agent.start_daemon()?;
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    assert!(events.contains("counts for nothing until the detach"), "{events}");
+    stage.agent.detach(PORT)?.success()?;
+    for _ in 0..20 {
+        assert_eq!(stage.generation(server.address())?, 2, "the second one");
+    }
+    stage.namespace.clear()
 }

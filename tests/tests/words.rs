@@ -1,8 +1,10 @@
 //! What people are told is so.
 
 use agent::api::ServiceState;
-use anyhow::Result;
-use tests::servers::{Python, Script, Server as _};
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::servers::{Inline, Python, Script, Server as _};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -65,5 +67,47 @@ fn while_somebody_else_serves_nobody_is_said_to_be_refused() -> Result<()> {
         stage.agent.run(&words)?.success()?;
         stage.until("the service", PORT, |service| service.state == ServiceState::Steady)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_accepts_nothing_is_not_steady() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, first) = Stage::attached(&server)?;
+    let first = Pid::from_raw(first.pid());
+    kill(first, Signal::SIGSTOP)?;
+    let clients = [stage.connect(server.address())?, stage.connect(server.address())?];
+    let service =
+        stage.until("somebody to notice", PORT, |it| it.state == ServiceState::Degraded)?;
+    let waiting = service.waiting.context("they wait")?;
+    assert!(waiting.connections == 2 && waiting.longest_seconds >= 3.0, "{waiting:?}");
+    let status = stage.agent.run(&["status", "--exit-code"])?;
+    assert_eq!(status.code, Some(11), "{status:?}");
+    assert!(status.stdout.contains("2 connections wait to be accepted"), "{status:?}");
+    kill(first, Signal::SIGCONT)?;
+    stage.until("all to be well", PORT, |it| it.state == ServiceState::Steady)?;
+    drop(clients);
+    Ok(())
+}
+
+/// One of two endpoints has nobody behind it: which one is said.
+const ACCEPTS_ON_ONE: &str = "
+listener.bind(('::', port)); listener.listen(128)
+other = new_listener(); other.bind(('::', port + 1)); other.listen(128)
+if answer == 1:
+    import threading
+    threading.Thread(target=lambda: [other.accept()[0].close() for _ in iter(int, 1)]).start()
+";
+
+#[test]
+fn a_version_that_accepts_on_one_of_two_ports_is_told_which() -> Result<()> {
+    let server = Inline::new(PORT, ACCEPTS_ON_ONE)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    stage.agent.run(&["attach", "--port", "8080,8081"])?.success()?;
+    let failed = stage.agent.switch(PORT, &["--timeout", "3s"], &server.command(2)?)?;
+    assert_eq!(failed.code, Some(5), "{failed:?}");
+    let which = "nothing on 127.0.0.1:8081, [::1]:8081\n";
+    assert!(failed.stderr.contains(which), "{failed:?}");
     Ok(())
 }

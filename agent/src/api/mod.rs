@@ -32,7 +32,7 @@ pub use serving::{Serving, Stranger};
 pub use view::{
     AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,
     Flows, GenerationState, GenerationView, History, ListenerView, Offer, RolloutView,
-    ServiceState, ServiceView, Services, UpgradeAnswer, UpgradePreview,
+    ServiceState, ServiceView, Services, UpgradeAnswer, UpgradePreview, Waiting,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Serving;
+use super::{Serving, Stranger};
 use crate::{
     rollout::{Kind, Outcome, PortHold, RolloutId, Status},
     service::{Endpoint, GenerationNumber, ServiceName},
@@ -74,6 +74,21 @@ pub struct ServiceView {
     /// Who gets the new connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<Serving>,
+    /// Processes that listen there too and are not the service's: steering gives them nothing.
+    #[serde(default)]
+    pub beside: Vec<Stranger>,
+    /// Connections that the one that serves has not accepted for too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+}
+
+/// Connections that wait to be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// How many.
+    pub connections: u64,
+    /// For how long the first of them has.
+    pub longest_seconds: f64,
 }
 
 /// How a service is.
@@ -84,7 +99,8 @@ pub enum ServiceState {
     Steady,
     /// A rollout is under way.
     RollingOut,
-    /// No generation lives, the one that should serve has no listener, or something is wrong around the agent.
+    /// No generation lives, the one that should serve has no listener or accepts nothing, or something is wrong around the
+    /// agent.
     Degraded,
 }
 
@@ -199,6 +215,12 @@ pub struct RolloutView {
     /// Whether the new generation, which is not ready yet, listens.
     #[serde(default)]
     pub listens: bool,
+    /// Why the new generation is not ready yet, as far as anybody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+    /// Whether the replaced generation could take new connections again.
+    #[serde(default)]
+    pub can_go_back: bool,
     /// Seconds that the new generation has left to prove itself.
     #[serde(default)]
     pub settling_seconds: Option<f64>,

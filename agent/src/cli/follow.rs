@@ -199,18 +199,25 @@ pub(super) fn summary(view: &RolloutView) -> String {
         Kind::Restart => "started anew by somebody else",
     };
     match &view.status {
-        Status::MakingReady if view.listens => {
-            format!("{service} is being {done}: generation {to} listens, and has not accepted yet")
-        }
         Status::MakingReady => {
-            format!("{service} is being {done}: generation {to} does not listen yet")
+            let yet = match view.listens {
+                true => "listens, and has not accepted yet",
+                false if view.obstacle.is_some() => "is not ready yet",
+                false => "does not listen yet",
+            };
+            let why = view.obstacle.as_deref().map(words::line);
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{service} is being {done}: generation {to} {yet}{why}")
         }
         Status::Settling => {
             let left = view.settling_seconds.map(words::span);
             let left = left.map(|left| format!(" for {left} more")).unwrap_or_default();
+            let back = match view.can_go_back {
+                true => format!("; generation {from} is there to go back to"),
+                false => String::new(),
+            };
             format!(
-                "{service} {done}: generation {to} takes all new connections, and has to prove itself{left}; \
-                 generation {from} is there to go back to"
+                "{service} {done}: generation {to} takes all new connections, and has to prove itself{left}{back}"
             )
         }
         Status::Draining => format!(
@@ -255,6 +262,9 @@ pub(super) fn summary(view: &RolloutView) -> String {
                 let who = who(view, *from);
                 format!("{service} rolled back from generation {to} to {from}, but now {who}")
             }
+            Some(Serving::Generation { number }) if number != *from => format!(
+                "{service} rolled back from generation {to} to {from}; now generation {number} takes all new connections"
+            ),
             None | Some(Serving::Generation { .. }) => format!(
                 "{service} rolled back: generation {from} takes all new connections again, not generation {to}"
             ),

@@ -82,11 +82,17 @@ fn moving(view: &RolloutView) -> String {
 fn standing(view: &RolloutView) -> String {
     let RolloutView { from, to, flows_left, .. } = view;
     let doing = match &view.status {
-        Status::MakingReady if view.listens => "waiting until it accepts".to_owned(),
-        Status::MakingReady => "waiting until it listens".to_owned(),
-        Status::Settling => {
+        Status::MakingReady => {
+            let until = if view.listens { "it accepts" } else { "it listens" };
+            // What to do about it is said if it does not pass by itself.
+            let why = view.obstacle.as_deref().and_then(|why| why.split(": ").next());
+            let why = why.map(words::line).map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("waiting until {until}{why}")
+        }
+        Status::Settling if view.can_go_back => {
             format!("takes all new connections, generation {from} is there to go back to")
         }
+        Status::Settling => "takes all new connections, and has to prove itself".to_owned(),
         Status::Draining => match flows_left {
             Some(flows) => {
                 format!(

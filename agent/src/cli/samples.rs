@@ -80,6 +80,8 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         switched_after_seconds: (settling || draining || is_over && !failed).then_some(0.75),
         ended_after_seconds: is_over.then_some(95.0),
         listens: status == Status::MakingReady,
+        obstacle: None,
+        can_go_back: settling,
         settling_seconds: settling.then_some(2.0),
         flows_left: draining.then_some(37),
         idle_seconds: draining.then_some(4.0),
@@ -110,6 +112,8 @@ pub(super) fn services() -> Services {
         setback: None,
         troubles: Vec::new(),
         serving: (state == ServiceState::Degraded).then_some(Serving::Nobody),
+        beside: Vec::new(),
+        waiting: None,
     };
     let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
     let steady = vec![generation(1, GenerationState::Primary)];

@@ -2,7 +2,7 @@
 
 use super::words;
 use crate::{
-    api::{ServiceView, Serving, Stranger},
+    api::{ServiceView, Serving, Stranger, Waiting},
     service::GenerationNumber,
 };
 
@@ -40,6 +40,25 @@ pub(super) fn complaint(service: &ServiceView) -> String {
         }
         None => "no generation can serve".to_owned(),
     }
+}
+
+/// Who else listens there, if anybody does.
+pub(super) fn beside(service: &ServiceView) -> Option<String> {
+    (!service.beside.is_empty()).then(|| {
+        let who = named(&service.beside);
+        format!("others listen there too, and get no new connection: {who}")
+    })
+}
+
+/// That connections wait for nobody, if they do.
+pub(super) fn waiting(service: &ServiceView) -> Option<String> {
+    let Waiting { connections, longest_seconds } = service.waiting?;
+    let (verb, longest) =
+        (if connections == 1 { "waits" } else { "wait" }, words::span(longest_seconds));
+    let count = words::count(connections, "connection", "connections");
+    Some(format!(
+        "{count} {verb} to be accepted, for up to {longest}: the server accepts nothing, or too little"
+    ))
 }
 
 fn named(processes: &[Stranger]) -> String {

@@ -21,6 +21,7 @@ use super::{
     probe::Probing,
     queued::Moves,
     settling::Backlog,
+    starters::Returns,
     state_file::Record,
     step::{Step, change},
     successor::Strangers,
@@ -71,6 +72,8 @@ pub(super) struct Agent {
     pub(super) looks: HashMap<GenerationId, Instant>,
     /// Listeners on our ports that are nobody's.
     pub(super) strangers: Strangers,
+    /// Services of which a server may just be started again.
+    pub(super) returns: Returns,
     /// Who of a generation was told to end.
     pub(super) told: HashMap<GenerationId, HashSet<ProcessIdentity>>,
     /// Until when a listener that appears is not looked at.
@@ -322,9 +325,11 @@ impl Agent {
         let trouble = self.troubles.retry();
         let looks = self.looks.values().copied().chain(self.strangers.next_look());
         let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
+        let returns = self.returns.next_look();
         deadlines
             .chain(looks)
             .chain(asked)
+            .chain(returns)
             .chain(self.next_nudge())
             .chain(retry)
             .chain(trouble)
@@ -343,6 +348,7 @@ impl Agent {
         }
         self.look_where_due();
         self.look_for_successors_where_due();
+        self.look_for_returns_where_due();
         self.look_at_probes_where_due();
         self.look_at_backlogs_where_due();
         self.nudge_where_due();

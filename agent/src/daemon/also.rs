@@ -143,9 +143,9 @@ impl Agent {
     }
 
     /// What to know of a server that is attached.
-    pub(super) fn warnings(&self, server: &Found) -> Vec<String> {
+    pub(super) fn warnings(&self, id: ServiceId, server: &Found) -> Vec<String> {
         let mut warnings = other_ports(server);
-        warnings.extend(left_alone(server));
+        warnings.extend(self.left_alone(id, server));
         warnings.extend(rivals(&server.rivals, &ports(&server.listeners)));
         let pids: Vec<_> = server.processes.iter().map(|it| it.pid).collect();
         warnings.extend(pids.iter().find_map(|pid| forwarder(*pid)));
@@ -156,17 +156,19 @@ impl Agent {
         warnings.extend(self.other_steering());
         warnings
     }
-}
 
-/// That processes have a listener open and are not the server.
-pub(super) fn left_alone(server: &Found) -> Vec<String> {
-    let warning = |pid: &Pid| {
-        format!(
-            "process {} has the listener open too, and is left alone: it is neither copied nor told to end",
-            describe(*pid)
-        )
-    };
-    server.bystanders.iter().map(warning).collect()
+    /// That processes have a listener open and are not the server, nor belong to it by birth.
+    pub(super) fn left_alone(&self, id: ServiceId, server: &Found) -> Vec<String> {
+        let members = self.pids_of_service(id).unwrap_or_default();
+        let bystanders = server.bystanders.iter().filter(|pid| !members.contains(pid));
+        let warning = |pid: &Pid| {
+            format!(
+                "process {} has the listener open too, and is left alone: it is neither copied nor told to end",
+                describe(*pid)
+            )
+        };
+        bystanders.map(warning).collect()
+    }
 }
 
 /// That processes of others listen on ports of a service: they starve, as long as steering gives all connections to it.

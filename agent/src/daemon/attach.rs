@@ -68,6 +68,7 @@ impl Agent {
             requests: BTreeMap::new(),
             given: BTreeMap::new(),
             kept_names: Vec::new(),
+            starters: Vec::new(),
         };
         self.records.insert(id, record);
         self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
@@ -79,13 +80,18 @@ impl Agent {
             self.withdraw(id);
             return Err(problem);
         }
+        self.remember_starters(
+            GenerationId { service: id, number: GenerationNumber(1) },
+            &server,
+            asked,
+        );
         self.journal.note(
             &name,
             Some(GenerationNumber(1)),
             EventKind::Attached,
             format!("attached to {name}"),
         );
-        let warnings = self.warnings(&server);
+        let warnings = self.warnings(id, &server);
         Ok(Attached {
             schema: api::SCHEMA,
             changed: true,
@@ -211,17 +217,6 @@ impl Agent {
         Ok(())
     }
 
-    /// A group has one program: ours would take the place of the server's own, which chooses among its listeners, and nobody
-    /// could give it back.
-    fn refuse_own_program(&mut self, listeners: &[Listener]) -> Result<(), Problem> {
-        let cookies: Vec<u64> = listeners.iter().map(|it| it.cookie.0).collect();
-        if self.datapath.with_own_program(&cookies)?.is_empty() {
-            return Ok(());
-        }
-        Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM)
-            .fix("have the server leave that to the kernel, and attach again"))
-    }
-
     pub(super) fn set_endpoints(&mut self) -> Result<(), Problem> {
         let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
         change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
@@ -269,9 +264,6 @@ impl Agent {
             })
     }
 }
-
-/// Why neither a server nor a candidate can be steered to.
-pub(super) const OWN_PROGRAM: &str = "the server chooses among its listeners by a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF), which steering would replace";
 
 fn nothing_listens(port: u16, request: &AttachRequest) -> Result<Problem, Problem> {
     let message = match request.address {

@@ -121,6 +121,7 @@ impl Agent {
         self.looks.retain(|generation, _| generation.service != id);
         self.told.retain(|generation, _| generation.service != id);
         self.strangers.forget(id);
+        self.returns.forget(id);
         self.moot(Trouble::Successor(id));
         self.moves.remove(&id);
         self.unfinished.retain(|(service, _)| *service != id);

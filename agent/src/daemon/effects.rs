@@ -82,6 +82,7 @@ impl Agent {
             Effect::Signal(number, signal) => {
                 self.keep_names(of(*number))?;
                 self.signal(of(*number), *signal)?;
+                self.await_return(id);
                 // If this cannot be written down, repeating the signal would only make it worse.
                 self.feed_quietly(id, rollout::Event::Told(*number));
                 Ok(())
@@ -104,6 +105,7 @@ impl Agent {
 
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
         self.give_names_back(generation)?;
+        self.await_return(generation.service);
         self.watcher.forget(generation);
         self.looks.remove(&generation);
         self.half_open.remove(&generation);

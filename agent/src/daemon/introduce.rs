@@ -1,11 +1,12 @@
 //! From the listeners that a generation's processes hold to the one that serves.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 use super::{
     agent::Agent,
-    attach::OWN_PROGRAM,
     found,
+    observe::LISTENER_LOOK,
+    own_program::OWN_PROGRAM,
     step::{Step, change},
 };
 use crate::{
@@ -91,8 +92,8 @@ impl Agent {
         }
         let cookies: Vec<u64> = serving.iter().map(|it| it.cookie.0).collect();
         if !self.datapath.with_own_program(&cookies)?.is_empty() {
-            // It took the place of ours in the group that both generations are in.
-            self.guard_queues(generation.service);
+            // It took the place of ours in the group that both generations are in: nobody else had one there.
+            self.guard_queues_again(generation.service);
             let failed = Event::Failed(generation.number, OWN_PROGRAM.to_owned());
             return self.feed(generation.service, failed);
         }
@@ -108,11 +109,18 @@ impl Agent {
         }
         let adopted = change(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
-                Err(error) if error.is_lack_of_room() => Ok(Err(error)),
+                Err(error) if error.is_lack_of_room() || error.is_about_closed_socket() => {
+                    Ok(Err(error))
+                }
                 adopted => Ok(Ok(adopted?)),
             }
         })?;
         if let Err(error) = adopted {
+            if error.is_about_closed_socket() {
+                // A check of the configuration, for example. What is there now shows in the next look.
+                self.looks.insert(generation, Instant::now() + LISTENER_LOOK);
+                return Ok(());
+            }
             let failed = Event::Failed(generation.number, error.to_string());
             return self.feed(generation.service, failed);
         }

@@ -144,7 +144,7 @@ impl Agent {
     fn note_probe(&mut self, generation: GenerationId, look: Look) -> Result<(), Problem> {
         let Some(probing) = self.probes.get(&generation) else { return Ok(()) };
         match look {
-            Look::Waiting => Ok(()),
+            Look::Waiting => self.note_half_accepted(generation),
             Look::Unanswered if probing.begun.elapsed() < UNANSWERED => Ok(()),
             Look::Unanswered => {
                 self.warn_of_silence(generation, "this host does not reach its own address");
@@ -161,6 +161,20 @@ impl Agent {
                 Ok(())
             }
         }
+    }
+
+    /// One endpoint may have a server behind it, and another one none.
+    fn note_half_accepted(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let Some(probing) = self.probes.get(&generation) else { return Ok(()) };
+        if probing.begun.elapsed() < UNANSWERED / 2 {
+            return Ok(());
+        }
+        let waiting: Vec<_> = probing.probe.waits_at().iter().map(ToString::to_string).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let why = format!("nothing on {}", waiting.join(", "));
+        self.feed(generation.service, Event::NotYet(generation.number, why))
     }
 
     fn note_accepted(&mut self, generation: GenerationId) -> Result<(), Problem> {

@@ -2,7 +2,7 @@
 //! listener that got them.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet, hash_map::Entry},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -39,6 +39,8 @@ pub(super) struct Moves {
     tagged: u64,
     /// Who got the last ones, and when its listeners are woken.
     untold: Option<(GenerationNumber, Instant)>,
+    /// Whether people were told that the server has a program of its own.
+    pub(super) own_program: bool,
 }
 
 /// A listener that closes moves one connection after the other: they are told of, and woken for, together.
@@ -48,7 +50,18 @@ impl Agent {
     /// Gives every reuseport group of a service the program that moves its unaccepted connections. What it costs to fail is
     /// told and not an error: an upgrade waits until nothing is left to be moved.
     pub(super) fn guard_queues(&mut self, id: ServiceId) {
-        if let Err(problem) = self.try_to_guard_queues(id) {
+        let groups = self.groups_without_program(id);
+        self.guard(id, groups);
+    }
+
+    /// The same, where a candidate has put a program of its own there.
+    pub(super) fn guard_queues_again(&mut self, id: ServiceId) {
+        let groups = self.groups_of(id);
+        self.guard(id, groups);
+    }
+
+    fn guard(&mut self, id: ServiceId, groups: Result<BTreeSet<Group>, Problem>) {
+        if let Err(problem) = groups.and_then(|groups| self.try_to_guard(id, &groups)) {
             let name = self.record(id).service.name.clone();
             let why = format!(
                 "if a listener closes early, the connections that it has not accepted cannot be moved: {}",
@@ -58,20 +71,28 @@ impl Agent {
         }
     }
 
-    fn try_to_guard_queues(&mut self, id: ServiceId) -> Result<(), Problem> {
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.moves.entry(id) {
-            let moved = self.datapath.steer_counts(id)?.moved;
-            entry.insert(Moves { told: moved, tagged: 0, untold: None });
-        }
-        for group in self.groups_of(id)? {
-            change(Step::GuardQueue, || Ok(self.datapath.attach_migrate(&group)?))?;
+    fn try_to_guard(&mut self, id: ServiceId, groups: &BTreeSet<Group>) -> Result<(), Problem> {
+        self.moves_of(id)?;
+        for group in groups {
+            change(Step::GuardQueue, || Ok(self.datapath.attach_migrate(group)?))?;
         }
         Ok(())
     }
 
+    /// Known from the first look on: moves before this agent are told of by nobody.
+    pub(super) fn moves_of(&mut self, id: ServiceId) -> Result<&mut Moves, Problem> {
+        Ok(match self.moves.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(entry) => {
+                let told = self.datapath.steer_counts(id)?.moved;
+                entry.insert(Moves { told, ..Moves::default() })
+            }
+        })
+    }
+
     /// Takes the program away again, while steering still keeps new connections from the socket that does it.
-    pub(super) fn leave_queues(&self, id: ServiceId) -> Result<(), Problem> {
-        for group in self.groups_of(id)? {
+    pub(super) fn leave_queues(&mut self, id: ServiceId) -> Result<(), Problem> {
+        for group in self.groups_without_program(id)? {
             change(Step::LeaveQueue, || Ok(group.detach_migrate()?))?;
         }
         Ok(())
@@ -198,7 +219,8 @@ impl Agent {
         if now > std::mem::replace(&mut self.cookies_sent, now) {
             let name = self.record(moved.service).service.name.clone();
             let message = format!(
-                "SYN cookies are in use, and generation {} is bound to a port of its own: clients that were just answering a                  cookie are reset, until its own queue overflows; share the port (same user) to spare them that",
+                "SYN cookies are in use, and generation {} is bound to a port of its own: clients that were just answering a \
+                 cookie are reset, until its own queue overflows; share the port (same user) to spare them that",
                 moved.number
             );
             self.journal.note(&name, Some(moved.number), EventKind::Warning, message);
@@ -276,7 +298,8 @@ impl Agent {
     }
 }
 
-fn group_of(listener: &Listener) -> Group {
+/// The group that a listener is in.
+pub(super) fn group_of(listener: &Listener) -> Group {
     Group {
         address: (listener.address, listener.port).into(),
         v6only: listener.v6only,

@@ -1,16 +1,16 @@
 //! Finds out who serves: what was decided may have been overtaken by a death, or by somebody else's server.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
-use super::{agent::Agent, found};
+use super::{agent::Agent, found, observe::owner};
 use crate::{
-    api::{Problem, Serving, Stranger},
+    api::{Problem, Serving, Stranger, Waiting},
     host::{
         holders, process,
-        sock_diag::{self, Listener},
+        sock_diag::{self, Connection, Listener, SocketInode, Stage},
     },
     rollout::Generation,
-    service::ServiceId,
+    service::{GenerationId, ServiceId},
 };
 
 impl Agent {
@@ -40,14 +40,52 @@ impl Agent {
         if inodes.is_empty() {
             return Ok(Serving::Nobody);
         }
-        let processes = holders::holders(&inodes)?.found.into_iter().map(|holder| holder.pid);
-        let pids: Vec<_> = processes.collect();
-        // Who started it speaks for its workers.
-        let processes = holders::roots(&pids)?
-            .into_iter()
-            .map(|pid| Stranger { pid: pid.get(), command: command_of(pid) });
-        Ok(Serving::Strangers { processes: processes.collect() })
+        Ok(Serving::Strangers { processes: strangers(&inodes)? })
     }
+
+    /// Who listens beside a service's generations.
+    ///
+    /// # Errors
+    ///
+    /// When the listeners or who holds them cannot be listed.
+    pub(super) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, Problem> {
+        let listeners = self.strange_listeners(id)?;
+        let inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
+        if inodes.is_empty() { Ok(Vec::new()) } else { strangers(&inodes) }
+    }
+
+    /// Connections that the primary has not accepted for longer than a server may take for that.
+    ///
+    /// # Errors
+    ///
+    /// When the sockets cannot be listed.
+    pub(super) fn waiting(&self, id: ServiceId) -> Result<Option<Waiting>, Problem> {
+        let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
+        let key = GenerationId { service: id, number: primary.number }.key();
+        let is_of_it = |it: &Listener| primary.listeners.iter().any(|at| at.cookie == it.cookie.0);
+        if !sock_diag::listeners()?.iter().any(|it| it.accept_queue > 0 && is_of_it(it)) {
+            return Ok(None);
+        }
+        let waits = |flow: &&Connection| flow.stage() == Stage::Queued && owner(flow) == Some(key);
+        let flows = self.flows_of(id)?;
+        let idle = flows.iter().filter(waits).filter_map(|flow| flow.idle);
+        let too_long: Vec<_> = idle.filter(|idle| *idle >= TOO_LONG).collect();
+        Ok(too_long.iter().max().map(|longest| Waiting {
+            connections: too_long.len() as u64,
+            longest_seconds: longest.as_secs_f64(),
+        }))
+    }
+}
+
+/// For which a connection may wait to be accepted, while nothing is wrong.
+const TOO_LONG: Duration = Duration::from_secs(3);
+
+/// Who holds these listeners: whoever started it speaks for its workers.
+fn strangers(inodes: &HashSet<SocketInode>) -> Result<Vec<Stranger>, Problem> {
+    let holders = holders::holders(inodes)?.found;
+    let pids: Vec<_> = holders.into_iter().map(|holder| holder.pid).collect();
+    let roots = holders::roots(&pids)?.into_iter();
+    Ok(roots.map(|pid| Stranger { pid: pid.get(), command: command_of(pid) }).collect())
 }
 
 fn command_of(pid: process::Pid) -> String {

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{inherit::Given, shared_names::KeptName};
+use super::{inherit::Given, shared_names::KeptName, starters::StarterOf};
 use crate::{
     api::{Problem, ProblemKind, RequestId},
     host::{context::Context, os_text::OsText},
@@ -61,6 +61,9 @@ pub struct Record {
     /// Names that have a second one while a generation ends.
     #[serde(default)]
     pub kept_names: Vec<KeptName>,
+    /// Who has started generations that were found, and may start them again.
+    #[serde(default)]
+    pub starters: Vec<StarterOf>,
 }
 
 /// By what a server is known again.

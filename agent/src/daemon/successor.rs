@@ -130,7 +130,7 @@ impl Agent {
     }
 
     /// Listeners on the service's ports that are no generation's.
-    fn strange_listeners(&self, id: ServiceId) -> Result<Vec<Listener>, Problem> {
+    pub(super) fn strange_listeners(&self, id: ServiceId) -> Result<Vec<Listener>, Problem> {
         let service = &self.record(id).service;
         let known: HashSet<u64> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
@@ -190,7 +190,7 @@ impl Agent {
             next.processes.clone_from(&server.processes);
         }
         self.remember_found(generation)?;
-        self.save_or_owe();
+        self.remember_starters(generation, &server, Asked::By(None));
         self.count_processes(generation)?;
         self.attribute_flows(id)?;
         self.guard_queues(id);

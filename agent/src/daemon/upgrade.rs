@@ -1,6 +1,6 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, also, asked::Asked, found, inherit::Given, who};
+use super::{agent::Agent, asked::Asked, found, inherit::Given, who};
 use crate::{
     api::{
         Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
@@ -52,10 +52,12 @@ impl Agent {
         if !request.also {
             self.refuse_what_else_ends(id)?;
         }
+        self.refuse_late_program(id)?;
         if request.dry_run {
             let preview = self.preview(generation, request, &candidate);
             return Ok(UpgradeAnswer::WouldDo(UpgradePreview { warnings, ..preview }));
         }
+        self.spare_starters(id, asked);
         let plan = Plan {
             ready: request.ready,
             ready_timeout: request.ready_timeout,
@@ -75,10 +77,11 @@ impl Agent {
             }
             Candidate::Found(server) => {
                 self.feed(id, Event::Upgrade(plan, Origin::Found))?;
-                also::left_alone(&server)
-                    .into_iter()
-                    .for_each(|warning| self.warn_of(generation, warning));
                 self.introduce_found(generation, &server);
+                for warning in self.left_alone(id, &server) {
+                    self.warn_of(generation, warning);
+                }
+                self.remember_starters(generation, &server, asked);
             }
         }
         self.begun(id, self.record(id).service.last_rollout, warnings)
@@ -238,6 +241,9 @@ impl Agent {
                 format!(
                     "process {pid} is no server: neither it nor a child of it has a TCP listener"
                 ),
+            )
+            .fix(
+                "start the new version first, and name its process (`ss -ltnp` lists who listens)",
             ));
         }
         self.check_found(id, who::server_of(theirs, Some(pid), asked)?)

@@ -55,8 +55,9 @@ impl Agent {
         let listens =
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
         let troubles = self.troubles.told();
+        let waiting = self.waiting(id)?;
         let state = match service.primary() {
-            _ if !troubles.is_empty() => ServiceState::Degraded,
+            _ if !troubles.is_empty() || waiting.is_some() => ServiceState::Degraded,
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
             Some(primary) if primary.deaf || !listens(primary) => ServiceState::Degraded,
             None => ServiceState::Degraded,
@@ -79,11 +80,16 @@ impl Agent {
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
             setback: match service.rollouts.last().filter(|it| it.is_setback()) {
-                Some(last) => Some(self.view_of_rollout(id, last)?),
+                Some(last) => {
+                    let view = self.view_of_rollout(id, last)?;
+                    Some(RolloutView { serving: Some(self.serving(id)?), ..view })
+                }
                 None => None,
             },
             troubles,
             serving: Some(self.serving(id)?),
+            beside: self.beside(id)?,
+            waiting,
         })
     }
 
@@ -189,6 +195,11 @@ impl Agent {
                 service.generation(rollout.to).map(|it| &it.phase),
                 Some(Phase::Starting { listens: true, .. })
             ),
+            obstacle: match service.generation(rollout.to).map(|it| &it.phase) {
+                Some(Phase::Starting { obstacle, .. }) => obstacle.clone(),
+                Some(_) | None => None,
+            },
+            can_go_back: service.generation(rollout.from).is_some_and(Generation::can_take_over),
             settling_seconds: rollout
                 .settled
                 .filter(|_| rollout.status == Status::Settling)

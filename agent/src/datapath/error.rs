@@ -144,6 +144,11 @@ impl DatapathError {
     pub const fn is_lack_of_room(&self) -> bool {
         matches!(self, Self::SocketMapFull { .. } | Self::MapFull { .. })
     }
+
+    /// Whether it is about a socket that was closed meanwhile.
+    pub fn is_about_closed_socket(&self) -> bool {
+        matches!(self, Self::Socket { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// A missing element is an answer, not a failure.

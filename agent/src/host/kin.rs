@@ -9,7 +9,8 @@ use std::{
 use super::{
     holders::all_pids,
     image::{self, Image},
-    process::{Pid, ProcessError, stat},
+    os_text::OsText,
+    process::{Pid, ProcessError, command_line, stat},
 };
 
 /// The parent of a process, the parent of that, and so on, as far as they can be seen.
@@ -78,6 +79,24 @@ pub fn orphans_of(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
     let mut found = all_pids()?;
     found.retain(|pid| !pids.contains(pid) && !above.contains(pid) && is_orphan(pid));
     Ok(found)
+}
+
+/// The children of a process that tell what they are, with their command lines: one that has not executed its program yet may
+/// become anything, and one that has ended has no command line.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn told_children(parent: Pid) -> Result<Vec<(Pid, Vec<OsText>)>, ProcessError> {
+    let failed = |error| ProcessError::reading(parent, "the children", error);
+    let own = command_line(parent).unwrap_or_default();
+    let process = procfs::process::Process::new(parent.get()).map_err(failed)?;
+    // Each of its threads has those that it forked.
+    let threads = process.tasks().map_err(failed)?.filter_map(Result::ok);
+    let numbers = threads.filter_map(|thread| thread.children().ok()).flatten();
+    let pids = numbers.filter_map(|number| Pid::new(number.cast_signed()));
+    let told = pids.map(|pid| (pid, command_line(pid).unwrap_or_default()));
+    Ok(told.filter(|(_, command)| !command.is_empty() && *command != own).collect())
 }
 
 /// The effective user of a process.

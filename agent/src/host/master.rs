@@ -1,9 +1,8 @@
 //! Who starts the workers of a server anew, and holds none of its listeners.
 
 use super::{
-    holders::all_pids,
     image::{self, Image},
-    kin::user_of,
+    kin::{told_children, user_of},
     process::{Pid, ProcessError, command_line, stat},
     supervisor::Kind,
 };
@@ -57,14 +56,10 @@ fn are_one_program(parent: Pid, workers: &[Pid]) -> bool {
     })
 }
 
-/// A child that has not executed its program yet may become anything; one that has ended has no command line.
 fn has_only_workers(parent: Pid, worker: Pid) -> Result<bool, ProcessError> {
-    let command = |pid: Pid| command_line(pid).unwrap_or_default();
-    let (own, workers) = (command(parent), command(worker));
-    let of_parent = |pid: &Pid| stat(*pid).is_ok_and(|stat| stat.ppid == parent.get());
-    let children = all_pids()?.into_iter().filter(of_parent).map(command);
-    let told: Vec<_> = children.filter(|it| !it.is_empty() && *it != own).collect();
-    Ok(told.len() > 1 && told.iter().all(|it| *it == workers))
+    let worker = command_line(worker).unwrap_or_default();
+    let children = told_children(parent)?;
+    Ok(children.len() > 1 && children.iter().all(|(_, command)| *command == worker))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! - [`accepting`]: which of them show that they accept
 //! - [`image`]: which processes are forks of each other
 //! - [`master`]: who starts a server's workers anew
+//! - [`starter`]: who started a server, and may start it again
 //! - [`kin`]: parents, descendants, users
 //! - [`supervisor`]: who starts a server again when it ends
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
@@ -41,5 +42,6 @@ pub mod probe;
 pub mod process;
 pub mod servers;
 pub mod sock_diag;
+pub mod starter;
 pub mod supervisor;
 pub mod syn_cookies;

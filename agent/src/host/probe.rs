@@ -145,6 +145,13 @@ impl Probe {
         Ok(all)
     }
 
+    /// Where connections wait that were not accepted yet, if some were.
+    pub fn waits_at(&self) -> BTreeSet<SocketAddr> {
+        let accepted = |it: &&Connection| it.progress == Progress::Accepted;
+        let (accepted, waiting): (Vec<_>, Vec<_>) = self.connections.iter().partition(accepted);
+        if accepted.is_empty() { BTreeSet::new() } else { waiting.iter().map(|it| it.to).collect() }
+    }
+
     /// Whether the server has closed its end of all of them. If it has not, dropping the probe resets them.
     pub fn is_over(&self) -> bool {
         let closed = |it: &Connection| match received(&it.socket) {

@@ -102,11 +102,15 @@ impl Service {
         match generation.phase.clone() {
             Phase::Starting { ready_by, listens, obstacle, .. } if now >= ready_by => {
                 let waited = spoken(ready_by.since(generation.since));
-                let reason = match listens {
-                    true => format!("it listens, but has accepted nothing within {waited}"),
-                    false => format!("it did not listen on every endpoint within {waited}"),
+                let reason = match (listens, &obstacle) {
+                    (true, None) => format!("it listens, but has accepted nothing within {waited}"),
+                    (true, Some(_)) => {
+                        format!(
+                            "it listens, but has not accepted on every endpoint within {waited}"
+                        )
+                    }
+                    (false, _) => format!("it did not listen on every endpoint within {waited}"),
                 };
-                let obstacle = obstacle.filter(|_| !listens);
                 let reason = explained(&reason, obstacle.as_deref());
                 self.apply(Event::Failed(number, reason), now).unwrap_or_default()
             }

@@ -24,6 +24,8 @@ pub enum Event {
     Failed(GenerationNumber, String),
     /// Somebody else has started the server anew, and it listens on every endpoint.
     Restarted(PortHold),
+    /// Somebody has started a generation again that had ended, beside the one that serves.
+    CameBack,
     /// No process of the generation is left.
     Exited(GenerationNumber),
     /// The generation lives, but has closed its last listener on some endpoint.
@@ -57,6 +59,7 @@ impl Event {
             | Self::NotYet(..)
             | Self::Failed(..)
             | Self::Restarted(..)
+            | Self::CameBack
             | Self::Exited(..)
             | Self::Deaf(..)
             | Self::Listens(..)

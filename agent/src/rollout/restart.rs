@@ -12,8 +12,12 @@ impl Service {
     /// Whether a server that somebody else started may become the next generation by itself: nobody serves, and nobody is on
     /// the way to.
     pub fn is_vacant(&self) -> bool {
-        let serves = |it: &Generation| it.phase == Phase::Primary && !it.deaf;
-        self.candidate().is_none() && !self.generations.iter().any(serves)
+        self.candidate().is_none() && !self.is_served()
+    }
+
+    /// Whether a generation takes new connections.
+    pub fn is_served(&self) -> bool {
+        self.generations.iter().any(|it| it.phase == Phase::Primary && !it.deaf)
     }
 
     /// The number of the next generation.
@@ -41,5 +45,20 @@ impl Service {
         self.generations.push(Generation::new(number, phase, Origin::Found, now));
         self.record(Kind::Restart, from, number, Status::MakingReady, now);
         self.apply(Event::Covers(number, hold), now).unwrap_or_default()
+    }
+
+    /// Whoever starts it again was told to end only through its server. Steering never leads to this one: nobody has a flow
+    /// there, and it is told to end at once.
+    pub(super) fn end_returned(&mut self, now: Timestamp) -> Vec<Effect> {
+        if !self.is_served() {
+            return Vec::new();
+        }
+        let number = self.next_number();
+        self.last_generation = number;
+        let drain = DrainPlan::default();
+        let unheard = Phase::Parting { until: now, deadline: now, drain: drain.clone() };
+        let returned = Generation::new(number, unheard, Origin::Found, now);
+        self.generations.push(Generation { deaf: true, ..returned });
+        self.stop(number, &drain, 0, now)
     }
 }

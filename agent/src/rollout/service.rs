@@ -65,6 +65,7 @@ impl Service {
             Event::NotYet(number, why) => self.note_obstacle(number, why),
             Event::Failed(number, reason) => self.give_up(number, &reason, now),
             Event::Restarted(hold) => self.succeed(hold, now),
+            Event::CameBack => self.end_returned(now),
             Event::Exited(number) => self.note_exit(number, now),
             Event::Deaf(number) => self.note_deafness(number, now),
             Event::Listens(number) => self.note_listening(number),

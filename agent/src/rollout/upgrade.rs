@@ -61,10 +61,12 @@ impl Service {
         let nobody_serves = !self.generations.iter().any(|it| it.phase == Phase::Primary);
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
         candidate.hold = hold;
-        let Phase::Starting { ready, listens, .. } = &mut candidate.phase else {
+        let Phase::Starting { ready, listens, obstacle, .. } = &mut candidate.phase else {
             return Vec::new();
         };
-        *listens = true;
+        if !std::mem::replace(listens, true) {
+            *obstacle = None;
+        }
         match ready {
             Readiness::Accept if !nobody_serves => vec![Effect::Probe(number)],
             Readiness::Accept | Readiness::Listen => self.promote(number, now),

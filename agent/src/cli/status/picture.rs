@@ -1,7 +1,7 @@
 //! A service and its generations, as they are shown to people.
 
 use crate::{
-    api::{GenerationState, GenerationView, ListenerView, ServiceState, ServiceView},
+    api::{GenerationState, GenerationView, ListenerView, ServiceState, ServiceView, Serving},
     cli::{
         follow,
         output::{Look, Paint},
@@ -160,8 +160,13 @@ fn listeners(listeners: &[ListenerView]) -> String {
 fn warnings(service: &ServiceView) -> Vec<String> {
     let new = |count| words::count(count, "new connection", "new connections");
     let mut warnings: Vec<_> = service.troubles.iter().map(|it| words::line(it)).collect();
+    warnings.extend(serving::waiting(service));
     if service.state == ServiceState::Degraded && warnings.is_empty() {
         warnings.push(serving::complaint(service));
+    }
+    // Where no generation serves they do, which is said already.
+    if matches!(service.serving, Some(Serving::Generation { .. })) {
+        warnings.extend(serving::beside(service));
     }
     if service.fallback > 0 {
         let count = new(service.fallback);

@@ -159,6 +159,7 @@ impl World {
             requests: BTreeMap::new(),
             given: BTreeMap::new(),
             kept_names: Vec::new(),
+            starters: Vec::new(),
         }))
     }
 

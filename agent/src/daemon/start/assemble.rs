@@ -19,6 +19,7 @@ use crate::{
         journal::Journal,
         message::Message,
         presence::Presence,
+        starters::Returns,
         state_file,
         step::{Step, change},
         successor::Strangers,
@@ -96,6 +97,7 @@ pub(super) fn assemble(
         unfinished: std::collections::VecDeque::new(),
         looks: std::collections::HashMap::new(),
         strangers: Strangers::default(),
+        returns: Returns::default(),
         told: std::collections::HashMap::new(),
         listeners_rest: Instant::now(),
         half_open: std::collections::HashMap::new(),
@@ -175,6 +177,7 @@ impl Agent {
         self.datapath.keep_only(&living.collect())?;
         for id in self.records.keys().copied().collect::<Vec<_>>() {
             self.guard_queues(id);
+            self.await_return(id);
             self.hand_on_after_restart(id);
         }
         self.look_where_due();

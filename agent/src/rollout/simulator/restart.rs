@@ -18,6 +18,7 @@ impl Simulation {
             accepts: !self.one_in(3),
             started_by_others: true,
             started_anew: true,
+            came_back: self.one_in(3),
             ..Server::default()
         };
         self.world.stranger = Some(server);
@@ -30,7 +31,8 @@ impl Simulation {
         let Some(agent) = &self.agent else { return Ok(()) };
         let (vacant, number) = (agent.service.is_vacant(), agent.service.next_number());
         let greedy = self.mutation == Some(Mutation::TakesStrangersWhereOneServes);
-        if !self.world.has_stranger() || !(vacant || greedy) {
+        let came_back = agent.service.is_served() && self.world.has_come_back();
+        if !self.world.has_stranger() || !(vacant || greedy || came_back) {
             return Ok(());
         }
         if self.fails() {
@@ -42,6 +44,7 @@ impl Simulation {
         self.may_crash()?;
         match vacant {
             true => self.feed(Event::Restarted(PortHold::Shared)),
+            false if came_back => self.feed(Event::CameBack),
             false => self.take_unasked(number),
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Server {
     pub(super) started_by_others: bool,
     /// Whether it was to take the place of one that serves no more, and nobody asked the agent.
     pub(super) started_anew: bool,
+    /// Whether who had started a generation that has ended did it.
+    pub(super) came_back: bool,
     /// Whether it is enough that it listens.
     pub(super) need_not_prove: bool,
     /// How often it was told.
@@ -164,6 +166,11 @@ impl World {
 
     pub(super) fn has_stranger(&self) -> bool {
         self.stranger.as_ref().is_some_and(Server::hears)
+    }
+
+    /// Whether the stranger was started again by who had started a generation that has ended.
+    pub(super) fn has_come_back(&self) -> bool {
+        self.stranger.as_ref().is_some_and(|server| server.came_back)
     }
 
     /// The stranger becomes a generation.

@@ -69,3 +69,31 @@ fn after_a_crash_on_the_way_the_number_is_not_given_again() {
         [targets(3, &[]), Effect::Forget(number(1))]
     );
 }
+
+#[test]
+fn what_came_back_is_told_to_end_and_never_served() {
+    let mut service = upgraded(PATIENT);
+    apply(&mut service, Event::Exited(number(1)), at(1));
+    let serving = service.targets();
+    assert_eq!(apply(&mut service, Event::CameBack, at(2)), [Effect::Signal(number(3), 15)]);
+    assert_eq!(service.targets(), serving);
+    assert_eq!(service.clone().apply(Event::Undo(plan(PATIENT).drain), at(2)), {
+        Err(Refusal::NothingToUndo)
+    });
+    apply(&mut service, Event::Told(number(3)), at(2));
+    assert_eq!(apply(&mut service, Event::Tick, at(100_000)), [Effect::Kill(number(3))]);
+    assert_eq!(
+        apply(&mut service, Event::Exited(number(3)), at(100_001)),
+        [Effect::Forget(number(3))]
+    );
+    assert_eq!(service.targets(), serving);
+}
+
+#[test]
+fn where_nobody_serves_what_came_back_is_not_told_to_end() {
+    let mut service = attached();
+    apply(&mut service, Event::Exited(number(1)), at(1));
+    let before = service.clone();
+    assert_eq!(apply(&mut service, Event::CameBack, at(2)), []);
+    assert_eq!(service, before);
+}

@@ -1,0 +1,214 @@
+//! Servers that come back: whoever started one that was found may start it again when it is told to end, and is its master
+//! then.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{agent::Agent, asked::Asked, found};
+use crate::{
+    api::{EventKind, Problem},
+    host::{
+        holders, kin,
+        process::Pid,
+        starter::{Starter, is_of_same_start},
+    },
+    rollout::Event,
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+/// Who has started a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StarterOf {
+    generation: GenerationNumber,
+    starter: Starter,
+}
+
+/// Services of which a server may just be started again.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    expected: HashMap<ServiceId, Expected>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    since: Instant,
+    next_look: Instant,
+}
+
+/// Between two looks at first: a server that finds its port taken has ended again soon.
+const LOOK: Duration = Duration::from_millis(50);
+/// Later a part of the time that has passed.
+const SHARE: u32 = 20;
+/// For how long somebody who starts a server again may wait before it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Returns {
+    fn expect(&mut self, service: ServiceId, now: Instant) {
+        self.expected.insert(service, Expected { since: now, next_look: now + LOOK });
+    }
+
+    /// When the next look is due.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.expected.values().map(|it| it.next_look).min()
+    }
+
+    /// Those whose look is due, which is made now.
+    fn take_due(&mut self, now: Instant) -> Vec<ServiceId> {
+        let due = self.expected.iter_mut().filter(|(_, it)| it.next_look <= now);
+        due.map(|(id, it)| {
+            it.next_look = now + LOOK.max((now - it.since) / SHARE);
+            *id
+        })
+        .collect()
+    }
+
+    /// Whether nothing is expected of a service any more.
+    fn give_up(&mut self, service: ServiceId, now: Instant) -> bool {
+        let is_over = self.expected.get(&service).is_some_and(|it| now >= it.since + PATIENCE);
+        if is_over {
+            self.forget(service);
+        }
+        is_over
+    }
+
+    /// Nothing is expected of it any more.
+    pub(super) fn forget(&mut self, service: ServiceId) {
+        self.expected.remove(&service);
+    }
+}
+
+impl Agent {
+    /// Remembers who has started a server that was found. Neither whoever asks nor anybody above is one that starts it again.
+    pub(super) fn remember_starters(
+        &mut self,
+        generation: GenerationId,
+        server: &found::Found,
+        asked: Asked,
+    ) {
+        let may_be = |pid| asked.may_be_master(pid).unwrap_or(false);
+        let owner = server.listeners.first().map(|it| it.uid);
+        let found = match server.root().map(|root| Starter::above(root, owner, may_be)) {
+            Ok(Ok(found)) => found,
+            // One that has just ended is found gone by others.
+            Ok(Err(error)) => return tracing::debug!(%error, "cannot tell who started a server"),
+            Err(problem) => return tracing::debug!(%problem, "cannot tell who started a server"),
+        };
+        let record = self.record_mut(generation.service);
+        record.starters.retain(|it| found.iter().all(|new| new.pid() != it.starter.pid()));
+        let number = generation.number;
+        record
+            .starters
+            .extend(found.into_iter().map(|starter| StarterOf { generation: number, starter }));
+        self.save_or_owe();
+        // A master may be starting more workers just now.
+        self.await_return(generation.service);
+    }
+
+    /// Whoever asks for an upgrade, or is above who does, does not mean to start the old version again.
+    pub(super) fn spare_starters(&mut self, id: ServiceId, asked: Asked) {
+        let record = self.record_mut(id);
+        record.starters.retain(|it| asked.may_be_master(it.starter.pid()).unwrap_or(false));
+    }
+
+    /// Has it looked for a while whether somebody starts a server again.
+    pub(super) fn await_return(&mut self, id: ServiceId) {
+        if self.record_if_any(id).is_some_and(|it| !it.starters.is_empty()) {
+            self.returns.expect(id, Instant::now());
+        }
+    }
+
+    /// Takes in what has come back, where that may happen now.
+    pub(super) fn look_for_returns_where_due(&mut self) {
+        let now = Instant::now();
+        for id in self.returns.take_due(now) {
+            if let Err(problem) = self.take_in_what_came_back(id) {
+                tracing::warn!(%problem, "cannot tell whether somebody starts a server again");
+            }
+            if self.record_if_any(id).is_none_or(|it| it.starters.is_empty()) {
+                self.returns.forget(id);
+            } else if self.returns.give_up(id, now) {
+                // Somebody who starts it later wants something.
+                let record = self.record_mut(id);
+                let service = &record.service;
+                record.starters.retain(|it| service.generation(it.generation).is_some());
+            }
+        }
+    }
+
+    fn take_in_what_came_back(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
+        record.starters.retain(|it| it.starter.lives().unwrap_or(true));
+        // Whoever comes back where nobody serves is the next generation.
+        if !record.service.is_served() {
+            return Ok(());
+        }
+        for StarterOf { generation, starter } in record.starters.clone() {
+            let known = self.pids_of_service(id)?;
+            let again = starter.started_again(&known)?;
+            if known.contains(&starter.pid()) || again.is_empty() {
+                continue;
+            }
+            let of = GenerationId { service: id, number: generation };
+            match self.generation(of).map(|it| it.told) {
+                Some(told) if told || self.are_more_workers(of, &again)? => {
+                    self.take_in_master(of, &starter)?;
+                }
+                Some(_) => {}
+                None => self.end_what_came_back(of, &starter, &again)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether these are workers of a generation that serves: they listen where it does, and were started together with it.
+    fn are_more_workers(&self, generation: GenerationId, again: &[Pid]) -> Result<bool, Problem> {
+        let inodes: HashSet<_> =
+            self.strange_listeners(generation.service)?.iter().map(|it| it.inode).collect();
+        let listen = holders::holders_among(kin::with_descendants(again)?, &inodes)?.found;
+        let members = self.pids_of(generation)?;
+        Ok(!listen.is_empty() && again.iter().all(|pid| is_of_same_start(*pid, &members)))
+    }
+
+    /// A starter that has shown itself to be the master of a generation belongs to it, with all that it started.
+    fn take_in_master(
+        &mut self,
+        generation: GenerationId,
+        starter: &Starter,
+    ) -> Result<(), Problem> {
+        let message = format!(
+            "process {} starts the server of generation {} again, and belongs to it",
+            found::describe(starter.pid()),
+            generation.number
+        );
+        self.enlist(generation, [starter.pid()])?;
+        self.note(generation, EventKind::Warning, message);
+        self.look_for_new_listeners(generation)?;
+        self.remember_found(generation)?;
+        self.save_or_owe();
+        self.count_processes(generation)?;
+        self.tell_next_roots(generation)
+    }
+
+    fn end_what_came_back(
+        &mut self,
+        gone: GenerationId,
+        starter: &Starter,
+        again: &[Pid],
+    ) -> Result<(), Problem> {
+        let number = self.record(gone.service).service.next_number();
+        let returned = GenerationId { number, ..gone };
+        self.enlist(returned, again.iter().copied().chain([starter.pid()]))?;
+        let message = format!(
+            "process {} has started generation {} again, which had ended: both are told to end, as generation {number}",
+            found::describe(starter.pid()),
+            gone.number
+        );
+        self.feed(gone.service, Event::CameBack)?;
+        self.note(returned, EventKind::Warning, message);
+        self.count_processes(returned)
+    }
+}

@@ -1,0 +1,91 @@
+//! Whoever starts the old version again when it is told to end: supervisors that somebody wrote, which nobody knows by name.
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::process::Handle;
+use tests::servers::{Commanded, Prefork, Script, Server as _};
+use tests::stage::{LIMIT, Stage};
+use tests::wait;
+
+const PORT: u16 = 8080;
+
+/// Upgrades, and waits until nobody of the first generation is left.
+fn is_replaced_for_good(supervisor: &[&str]) -> Result<()> {
+    let supervisor = Commanded::new(PORT, supervisor)?;
+    let (stage, first) = Stage::attached(&supervisor)?;
+    let handle = Handle::open(first.pid())?;
+    let server = Script::with(PORT, &["--reuse-port"])?;
+    stage.switch(&server, 2, &[])?;
+    ensure!(handle.ended_within(LIMIT)?, "{}", stage.agent.run(&["events"])?.stdout);
+    let service = stage.until_steady(PORT)?;
+    let [second] = &service.generations[..] else { panic!("{service:#?}") };
+    assert_eq!(second.number.0, 2, "{service:#?}");
+    let daemon = stage.agent.daemon().context("an agent")?;
+    wait::until("everybody of the first to end", LIMIT, || {
+        let mut left = stage.namespace.processes()?;
+        left.retain(|pid| !second.pids.contains(pid) && daemon.pid() != *pid);
+        Ok(left.is_empty().then_some(()))
+    })
+    .with_context(|| format!("{:?}", stage.namespace.processes()))?;
+    assert_eq!(stage.generation(server.address())?, 2);
+    stage.detach(PORT)
+}
+
+#[test]
+fn a_loop_in_a_shell_ends_with_the_server_that_it_would_start_again() -> Result<()> {
+    let body = "while :; do python3 {}/server.py 8080 1 --reuse-port; done";
+    is_replaced_for_good(&["sh", "-c", body])
+}
+
+/// It finds the port taken, and tries again without end.
+#[test]
+fn so_does_one_whose_server_cannot_share_the_port() -> Result<()> {
+    is_replaced_for_good(&["sh", "-c", "while :; do python3 {}/server.py 8080 1; sleep 0.3; done"])
+}
+
+#[test]
+fn so_does_a_parent_that_starts_the_server_through_a_shell() -> Result<()> {
+    let parent = "import subprocess
+while True:
+    subprocess.run('python3 {}/server.py 8080 1 --reuse-port; true', shell=True)";
+    is_replaced_for_good(&["python3", "-c", parent])
+}
+
+/// One that has another server too would take that along.
+#[test]
+fn a_supervisor_of_others_is_spared_and_told_of() -> Result<()> {
+    let both =
+        "python3 {}/server.py 8081 1 & while :; do python3 {}/server.py 8080 1 --reuse-port; done";
+    let supervisor = Commanded::new(PORT, &["sh", "-c", both])?;
+    let (stage, first) = Stage::attached(&supervisor)?;
+    let handle = Handle::open(first.pid())?;
+    let server = Script::with(PORT, &["--reuse-port"])?;
+    stage.switch(&server, 2, &[])?;
+    let service = stage.until("somebody beside", PORT, |service| !service.beside.is_empty())?;
+    assert!(service.beside[0].command.contains("server.py 8080 1"), "{service:#?}");
+    let status = stage.agent.run(&["status"])?.success()?.stdout;
+    assert!(status.contains("get no new connection"), "{status}");
+    assert_eq!(stage.generation(server.address())?, 2);
+    ensure!(!handle.ended_within(std::time::Duration::ZERO)?, "it has another server");
+    stage.namespace.clear()
+}
+
+/// As one is attached whose master has not started all of its workers yet.
+#[test]
+fn a_second_worker_makes_its_parent_a_master() -> Result<()> {
+    let server = Prefork::new(PORT, 1)?;
+    let (stage, first) = Stage::attached(&server)?;
+    let master = Handle::open(first.pid())?;
+    assert_eq!(stage.agent.service(PORT)?.generations[0].pids.len(), 1, "who knows?");
+    kill(Pid::from_raw(first.pid()), Signal::SIGHUP)?;
+    let service = stage.until("the second worker", PORT, |service| {
+        let first = &service.generations[0];
+        first.listeners.len() == 2 && first.pids.len() == 3
+    })?;
+    assert_eq!(service.generations.len(), 1, "{service:#?}");
+    stage.switch(&server, 2, &[])?;
+    ensure!(master.ended_within(LIMIT)?, "it would start its workers again");
+    stage.until_steady(PORT)?;
+    stage.detach(PORT)
+}
