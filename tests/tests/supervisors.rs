@@ -1,21 +1,32 @@
 //! Whoever starts the old version again when it is told to end: supervisors that somebody wrote, which nobody knows by name.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::process::Handle;
-use tests::servers::{Commanded, Prefork, Script, Server as _};
+use tests::servers::{Commanded, Prefork, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
 const PORT: u16 = 8080;
+
+/// With a first generation that a shell has started.
+fn supervised(script: &str) -> Result<(Commanded, Stage, Started)> {
+    let supervisor = Commanded::new(PORT, &["sh", "-c", script])?;
+    let (stage, first) = Stage::attached(&supervisor)?;
+    Ok((supervisor, stage, first))
+}
 
 /// Upgrades, and waits until nobody of the first generation is left.
 fn is_replaced_for_good(supervisor: &[&str]) -> Result<()> {
     let supervisor = Commanded::new(PORT, supervisor)?;
     let (stage, first) = Stage::attached(&supervisor)?;
     let handle = Handle::open(first.pid())?;
-    let server = Script::with(PORT, &["--reuse-port"])?;
+    // For any user.
+    let second = ["/usr/bin/python3", "{}/server.py", "8080", "2", "--reuse-port"];
+    let server = Commanded::new(PORT, &second)?;
     stage.switch(&server, 2, &[])?;
     ensure!(handle.ended_within(LIMIT)?, "{}", stage.agent.run(&["events"])?.stdout);
     let service = stage.until_steady(PORT)?;
@@ -52,13 +63,33 @@ while True:
     is_replaced_for_good(&["python3", "-c", parent])
 }
 
+#[test]
+fn so_does_one_that_gives_the_server_a_session_and_another_user() -> Result<()> {
+    let server =
+        "setpriv --reuid=65534 --clear-groups /usr/bin/python3 {}/server.py 8080 1 --reuse-port";
+    let body = format!("while :; do setsid {server} & wait $!; done");
+    is_replaced_for_good(&["sh", "-c", &body])
+}
+
+/// As `cron` does: it starts whatever there is to start, and has started the server just now.
+#[test]
+fn who_starts_everything_in_a_session_of_its_own_is_spared() -> Result<()> {
+    let body =
+        "while :; do setsid sh -c 'python3 {}/server.py 8080 1 --reuse-port; true' & wait $!; done";
+    let (_supervisor, stage, first) = supervised(body)?;
+    let handle = Handle::open(first.pid())?;
+    stage.switch(&Script::with(PORT, &["--reuse-port"])?, 2, &[])?;
+    stage.until("somebody beside", PORT, |service| !service.beside.is_empty())?;
+    ensure!(!handle.ended_within(Duration::ZERO)?, "it may start anything");
+    stage.namespace.clear()
+}
+
 /// One that has another server too would take that along.
 #[test]
 fn a_supervisor_of_others_is_spared_and_told_of() -> Result<()> {
     let both =
         "python3 {}/server.py 8081 1 & while :; do python3 {}/server.py 8080 1 --reuse-port; done";
-    let supervisor = Commanded::new(PORT, &["sh", "-c", both])?;
-    let (stage, first) = Stage::attached(&supervisor)?;
+    let (_supervisor, stage, first) = supervised(both)?;
     let handle = Handle::open(first.pid())?;
     let server = Script::with(PORT, &["--reuse-port"])?;
     stage.switch(&server, 2, &[])?;
@@ -67,7 +98,7 @@ fn a_supervisor_of_others_is_spared_and_told_of() -> Result<()> {
     let status = stage.agent.run(&["status"])?.success()?.stdout;
     assert!(status.contains("get no new connection"), "{status}");
     assert_eq!(stage.generation(server.address())?, 2);
-    ensure!(!handle.ended_within(std::time::Duration::ZERO)?, "it has another server");
+    ensure!(!handle.ended_within(Duration::ZERO)?, "it has another server");
     stage.namespace.clear()
 }
 

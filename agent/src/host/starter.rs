@@ -5,10 +5,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    kin::{ancestors, told_children, user_of},
+    kin::{ancestors, told_children, user_of, with_descendants},
     os_text::OsText,
     process::{Pid, Process, ProcessError, ProcessIdentity, command_line, stat},
     supervisor::Kind,
@@ -20,12 +21,15 @@ pub struct Starter {
     process: ProcessIdentity,
     /// The command line of its child that is the server's first process, or is above that.
     child: Vec<OsText>,
+    /// That of the server's first process.
+    server: Vec<OsText>,
 }
 
 impl Starter {
-    /// Those above a server's first process, nearest first: of its user or of the `owner` of its listener, who could start
-    /// it as it is. Beyond a terminal's shell there is a person, beyond a known supervisor nobody has to be guessed, and whom
-    /// `may_be` excludes is none.
+    /// Those above a server's first process, nearest first, who could start it as it is: its user, the `owner` of its listener,
+    /// or root. Beyond a terminal's shell there is a person, beyond a known supervisor nobody has to be guessed, and whom
+    /// `may_be` excludes is none. Whoever gives each of its children a session of its own starts many things, as `cron` and
+    /// `tmux` do: only the parent itself may have done that, without a terminal.
     ///
     /// # Errors
     ///
@@ -37,21 +41,33 @@ impl Starter {
     ) -> Result<Vec<Self>, ProcessError> {
         /// A wrapper of the server, what starts that, and one more.
         const MOST: usize = 3;
-        let user = user_of(root)?;
+        let (user, server) = (user_of(root)?, command_line(root)?);
         let mut found = Vec::new();
         let mut child = root;
         for pid in ancestors(root)?.into_iter().take(MOST) {
-            let is_user = user_of(pid).is_ok_and(|it| it == user || Some(it) == owner);
+            let could = |it: u32| it == user || Some(it) == owner || it == ROOT;
+            let is_user = user_of(pid).is_ok_and(could);
             if pid.get() == FIRST || !is_user || Kind::of(pid).is_some() || !may_be(pid) {
                 break;
             }
             let (Ok(process), Ok(command)) = (Process::open(pid), command_line(child)) else {
                 break;
             };
-            if is_shell_of_terminal(pid) {
+            let (Ok(above), Ok(below)) = (stat(pid), stat(child)) else { break };
+            let begins_session = above.session != below.session;
+            if is_shell_of_terminal(&above)
+                || begins_session && (child != root || below.tty_nr != 0)
+            {
                 break;
             }
-            found.push(Self { process: process.identity(), child: command });
+            found.push(Self {
+                process: process.identity(),
+                child: command,
+                server: server.clone(),
+            });
+            if begins_session {
+                break;
+            }
             child = pid;
         }
         Ok(found)
@@ -85,8 +101,15 @@ impl Starter {
         if children.iter().any(|(_, command)| *command != self.child) {
             return Ok(Vec::new());
         }
-        let new = children.into_iter().map(|(pid, _)| pid).filter(|pid| !known.contains(pid));
-        Ok(new.collect())
+        let mut new: Vec<_> = children.into_iter().map(|(pid, _)| pid).collect();
+        new.retain(|pid| !known.contains(pid));
+        if self.child != self.server && !new.is_empty() {
+            let runs_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
+            if !with_descendants(&new)?.into_iter().any(runs_server) {
+                new.clear();
+            }
+        }
+        Ok(new)
     }
 }
 
@@ -100,11 +123,12 @@ pub fn is_of_same_start(pid: Pid, others: &[Pid]) -> bool {
 }
 
 /// Whether somebody may sit before it, who starts a server again by hand.
-fn is_shell_of_terminal(pid: Pid) -> bool {
-    stat(pid).is_ok_and(|stat| stat.session == pid.get() && stat.tty_nr != 0)
+const fn is_shell_of_terminal(stat: &Stat) -> bool {
+    stat.session == stat.pid && stat.tty_nr != 0
 }
 
 const FIRST: i32 = 1;
+const ROOT: u32 = 0;
 
 #[cfg(test)]
 mod tests {
@@ -190,6 +214,24 @@ mod tests {
         assert_eq!(above[0].started_again(&HashSet::new()).unwrap(), []);
         end(other);
         end(again);
+    }
+
+    #[test]
+    fn who_gives_each_child_a_session_is_one_only_as_the_parent() {
+        let outer = |inner: &str| format!("while :; do setsid {inner} & wait $!; done");
+        let mut shell = Shell::new(&outer("sh -c 'echo $$; exec sleep 73'"));
+        let server = shell.next();
+        let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
+        assert_eq!(above.iter().map(Starter::pid).collect::<Vec<_>>(), [shell.pid()]);
+        end(server);
+        end(shell.next());
+        let mut shell = Shell::new(&outer("sh -c 'sleep 74 & echo $!; wait'"));
+        let server = shell.next();
+        let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
+        assert_eq!(above.len(), 1, "{above:?}");
+        assert_ne!(above[0].pid(), shell.pid());
+        end(server);
+        end(shell.next());
     }
 
     #[test]
