@@ -1,5 +1,8 @@
 //! A PID namespace that ends with the old generation.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::Result;
 use tests::servers::{Inline, Server as _};
 use tests::stage::Stage;
@@ -32,5 +35,17 @@ fn the_first_process_of_a_namespace_is_not_replaced_inside_it() -> Result<()> {
 #[test]
 fn nor_is_the_only_child_of_one_that_waits_for_no_more() -> Result<()> {
     let waits = [&ALONE[..], &["sh", "-c", "\"$@\" & wait", "init"]].concat();
-    is_refused(&waits, "which ends with it")
+    is_refused(&waits, "which may end when it does")
+}
+
+/// A script has a name of its own, and is a shell all the same.
+#[test]
+fn nor_is_a_server_below_a_script_that_the_first_process_waits_for() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let script = directory.path().join("loop.sh");
+    fs::write(&script, "#!/bin/sh\nwhile :; do \"$@\"; sleep 1; done\n")?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    let script = script.display().to_string();
+    let waits = [&ALONE[..], &["sh", "-c", "\"$0\" \"$@\"; echo done", &script]].concat();
+    is_refused(&waits, "which may end when it does")
 }

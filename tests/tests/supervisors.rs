@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tests::agent::upgrade;
 use tests::process::Handle;
 use tests::servers::{Commanded, Prefork, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage};
@@ -118,5 +119,80 @@ fn a_second_worker_makes_its_parent_a_master() -> Result<()> {
     stage.switch(&server, 2, &[])?;
     ensure!(master.ended_within(LIMIT)?, "it would start its workers again");
     stage.until_steady(PORT)?;
+    stage.detach(PORT)
+}
+
+/// It has begun before the server ended, and does not end with it.
+#[test]
+fn a_script_that_waits_for_a_wrapper_goes_on() -> Result<()> {
+    let inner = "python3 {}/server.py 8080 1 --reuse-port; sleep 0.5; echo > {}/cleaned-up";
+    let script = format!("sh -c '{inner}'; echo > {{}}/next; exec sleep 100");
+    let (supervisor, stage, first) = supervised(&script)?;
+    stage.switch(&Script::with(PORT, &["--reuse-port"])?, 2, &[])?;
+    wait::until("its next step", LIMIT, || {
+        let done = |name: &str| supervisor.directory().join(name).exists();
+        Ok((done("cleaned-up") && done("next")).then_some(()))
+    })?;
+    stage.until_steady(PORT)?;
+    assert!(tests::process::runs(first.pid()));
+    stage.namespace.clear()
+}
+
+/// It would take what it serves itself along.
+#[test]
+fn a_supervisor_that_serves_something_itself_is_spared_and_told_of() -> Result<()> {
+    let parent = "import socket, subprocess
+own = socket.create_server(('127.0.0.1', 7000))
+while True:
+    subprocess.run(['python3', '{}/server.py', '8080', '1', '--reuse-port'])";
+    let supervisor = Commanded::new(PORT, &["python3", "-c", parent])?;
+    let (stage, first) = Stage::attached(&supervisor)?;
+    let handle = Handle::open(first.pid())?;
+    stage.switch(&Script::with(PORT, &["--reuse-port"])?, 2, &[])?;
+    wait::until("a word about it", LIMIT, || {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok(events.contains("is left alone because it has more to do").then_some(()))
+    })?;
+    ensure!(!handle.ended_within(Duration::ZERO)?, "it serves port 7000");
+    stage.namespace.clear()
+}
+
+/// What comes back before the new generation has proved itself is what there is to fall back to.
+#[test]
+fn who_comes_back_while_the_new_one_settles_is_needed() -> Result<()> {
+    let (_supervisor, stage, first) =
+        supervised("while :; do python3 {}/server.py 8080 1 --reuse-port; done")?;
+    let handle = Handle::open(first.pid())?;
+    let old = stage.agent.service(PORT)?.generations[0].pids[0];
+    let server = Script::with(PORT, &["--reuse-port"])?;
+    let settles = ["--settle", "3s", "--wait", "switched"];
+    stage.agent.run(&upgrade(PORT, &settles, &server.command(2)?))?.success()?;
+    kill(Pid::from_raw(old), Signal::SIGKILL)?;
+    let service = stage.until("the next one", PORT, |service| !service.beside.is_empty())?;
+    let second = service.generations.last().context("a primary")?;
+    assert_eq!(second.number.0, 2, "{service:#?}");
+    kill(Pid::from_raw(second.pids[0]), Signal::SIGKILL)?;
+    stage.until("it to serve", PORT, |service| {
+        service.generations.iter().any(|it| it.takes_new_connections && !it.launched)
+    })?;
+    assert_eq!(stage.generation(server.address())?, 1);
+    ensure!(!handle.ended_within(Duration::from_secs(1))?, "it is all that there is");
+    stage.namespace.clear()
+}
+
+#[test]
+fn who_came_back_while_the_new_one_settled_is_ended_when_that_is_over() -> Result<()> {
+    let (_supervisor, stage, first) =
+        supervised("while :; do python3 {}/server.py 8080 1 --reuse-port; done")?;
+    let handle = Handle::open(first.pid())?;
+    let old = stage.agent.service(PORT)?.generations[0].pids[0];
+    let server = Script::with(PORT, &["--reuse-port"])?;
+    let settles = ["--settle", "2s", "--wait", "switched"];
+    stage.agent.run(&upgrade(PORT, &settles, &server.command(2)?))?.success()?;
+    kill(Pid::from_raw(old), Signal::SIGKILL)?;
+    stage.until("the next one", PORT, |service| !service.beside.is_empty())?;
+    ensure!(handle.ended_within(LIMIT)?, "{}", stage.agent.run(&["events"])?.stdout);
+    stage.until("it alone", PORT, |it| it.generations.len() == 1 && it.beside.is_empty())?;
+    assert_eq!(stage.generation(server.address())?, 2);
     stage.detach(PORT)
 }

@@ -215,6 +215,9 @@ pub struct RolloutView {
     /// Whether the new generation, which is not ready yet, listens.
     #[serde(default)]
     pub listens: bool,
+    /// Where the output of the new generation is, if it was launched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
     /// Why the new generation is not ready yet, as far as anybody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,

@@ -41,7 +41,7 @@ pub(super) async fn run(
 async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, Problem> {
     const TIMES: u32 = 3;
     let began = Instant::now();
-    let mut lost = 0;
+    let (mut lost, mut started) = (0, false);
     loop {
         let answer = context.client.attach(request).await;
         match answer {
@@ -49,11 +49,19 @@ async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, 
                 match start::agent(context, Other::Respect).await {
                     // Somebody else has started one, which does not listen yet.
                     Err(problem) if problem.kind == ProblemKind::Locked => sleep(AGAIN).await,
-                    started => started?,
+                    Err(problem) => return Err(problem),
+                    Ok(()) => started = true,
                 }
             }
             Err(error) if error.is_broken() && lost < TIMES => lost += 1,
-            answer => return Ok(answer?),
+            answer => {
+                let attached = answer?;
+                // One with nothing to do ends again.
+                if started {
+                    context.console.note("started the agent in the background");
+                }
+                return Ok(attached);
+            }
         }
     }
 }

@@ -1,10 +1,17 @@
 //! How a replaced generation leaves: from what was typed to what is asked for.
 
 use super::arguments::{DrainOptions, DrainWhen};
-use crate::{api::DrainRequest, rollout::DrainPolicy};
+use crate::{
+    api::{DrainRequest, Problem, ProblemKind},
+    rollout::DrainPolicy,
+};
 
 /// The request that the options make.
-pub(super) fn request(options: &DrainOptions) -> DrainRequest {
+///
+/// # Errors
+///
+/// When they contradict each other.
+pub(super) fn request(options: &DrainOptions) -> Result<DrainRequest, Problem> {
     let DrainOptions {
         drain,
         drain_timeout,
@@ -14,7 +21,12 @@ pub(super) fn request(options: &DrainOptions) -> DrainRequest {
         stop_timeout,
         keep_old,
     } = options;
-    DrainRequest {
+    if *drain == DrainWhen::Graceful && drain_idle.is_some() {
+        let message =
+            "`--drain-idle` counts silent flows as ended, and `--drain graceful` waits for none";
+        return Err(Problem::new(ProblemKind::Usage, message).fix("leave one of them out"));
+    }
+    Ok(DrainRequest {
         policy: match drain {
             DrainWhen::Patient => DrainPolicy::Patient { idle: *drain_idle },
             DrainWhen::Graceful => DrainPolicy::Graceful,
@@ -24,5 +36,5 @@ pub(super) fn request(options: &DrainOptions) -> DrainRequest {
         timeout: *drain_timeout,
         stop_timeout: *stop_timeout,
         keep_old: *keep_old,
-    }
+    })
 }

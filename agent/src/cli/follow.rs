@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{Problem, RolloutView, Serving},
     exit::ExitCode,
-    rollout::{Kind, Outcome, Status},
+    rollout::{Kind, Outcome, Status, UNDONE},
     service::GenerationNumber,
 };
 
@@ -155,15 +155,19 @@ fn failure(view: &RolloutView) -> Problem {
     let RolloutView { from, to, .. } = view;
     let message = summary(view);
     match view.outcome() {
+        Some(Outcome::NotReady { reason } | Outcome::RolledBack { reason }) if reason == UNDONE => {
+            Problem { causes: vec![reason.clone()], ..Problem::new(NotReady, message) }
+        }
         Some(Outcome::NotReady { reason } | Outcome::RolledBack { reason }) => {
+            let log = log(view, *to);
             let fix = if view.output.iter().any(|line| tells_of_a_lack_of_processes(line)) {
                 format!(
                     "generation {to} could start no process or thread (EAGAIN), see below: raise RLIMIT_NPROC with `--limit nproc=…`"
                 )
             } else if view.output.is_empty() {
-                format!("see `agent events`, and the log of generation {to}")
+                format!("see `agent events`, and {log}")
             } else {
-                format!("see the last output of generation {to}, below")
+                format!("see the last output of generation {to}, below, or all of it: {log}")
             };
             Problem { causes: vec![reason.clone()], ..Problem::new(NotReady, message) }.fix(fix)
         }
@@ -175,11 +179,19 @@ fn failure(view: &RolloutView) -> Problem {
         )),
         Some(Outcome::NewDied) => Problem::new(NotReady, message).fix(match &view.serving {
             None | Some(Serving::Nobody) => {
-                format!("upgrade again: nobody serves; see the log of generation {to}")
+                format!("upgrade again: nobody serves; see {}", log(view, *to))
             }
-            Some(_) => format!("{}; see the log of generation {to}", who(view, *to)),
+            Some(_) => format!("{}; see {}", who(view, *to), log(view, *to)),
         }),
         None | Some(Outcome::Completed) => Problem::new(NotReady, message),
+    }
+}
+
+/// Where a generation's output is.
+fn log(view: &RolloutView, number: GenerationNumber) -> String {
+    match &view.log {
+        Some(path) => format!("`{}`", path.display()),
+        None => format!("the log of generation {number}"),
     }
 }
 
@@ -272,9 +284,15 @@ pub(super) fn summary(view: &RolloutView) -> String {
     }
 }
 
-/// Who serves now: the one that should, unless it has died since.
+/// Who serves now: the one that should, unless it has died or was replaced since.
 fn who(view: &RolloutView, expected: GenerationNumber) -> String {
-    serving::clause(view.serving.as_ref(), expected)
+    let clause = serving::clause(view.serving.as_ref(), expected);
+    match view.serving {
+        Some(Serving::Generation { number }) if number > expected => {
+            format!("generation {expected} was replaced since, {clause}")
+        }
+        _ => clause,
+    }
 }
 
 impl Answer for RolloutView {

@@ -80,6 +80,7 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         switched_after_seconds: (settling || draining || is_over && !failed).then_some(0.75),
         ended_after_seconds: is_over.then_some(95.0),
         listens: status == Status::MakingReady,
+        log: None,
         obstacle: None,
         can_go_back: settling,
         settling_seconds: settling.then_some(2.0),

@@ -59,10 +59,7 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
             Err(not_started(&context.places, &cause))
         }
         Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
-        Ok(Ok(line)) if line == command::READY => {
-            context.console.note("started the agent in the background");
-            Ok(())
-        }
+        Ok(Ok(line)) if line == command::READY => Ok(()),
         Ok(Ok(line)) => Err(serde_json::from_str(&line).unwrap_or_else(|_| {
             not_started(&context.places, "it ended before it said that it listens")
         })),

@@ -12,7 +12,7 @@ use crate::{
 pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<ExitCode, Problem> {
     let UndoArguments { service, wait, if_generation, drain } = arguments;
     let request = UndoRequest {
-        drain: drain::request(drain),
+        drain: drain::request(drain)?,
         if_generation: if_generation.map(GenerationNumber),
         request: Some(persist::new_id()?),
     };

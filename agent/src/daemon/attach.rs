@@ -91,7 +91,8 @@ impl Agent {
             EventKind::Attached,
             format!("attached to {name}"),
         );
-        let warnings = self.warnings(id, &server);
+        let mut warnings = self.warnings(id, &server);
+        warnings.extend(request.address.and_then(|wanted| covered(wanted, &server.listeners)));
         Ok(Attached {
             schema: api::SCHEMA,
             changed: true,
@@ -109,6 +110,16 @@ impl Agent {
         };
         let Some(record) = self.records.values().find(matches) else { return Ok(None) };
         let ports = observe::ports(&record.service.endpoints);
+        if let Some(name) = request.name.as_ref().filter(|name| **name != record.service.name) {
+            let known = &record.service.name;
+            return Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "these ports are of service `{known}` already, so that there is no `{name}`"
+                ),
+            )
+            .fix(format!("go on with `{known}`, or detach it first")));
+        }
         if let Some(new) = request.ports.iter().find(|port| !ports.contains(port)) {
             return Err(Problem::new(
                 ProblemKind::Locked,
@@ -263,6 +274,18 @@ impl Agent {
                 )
             })
     }
+}
+
+/// That more was attached than the address that was asked for.
+fn covered(wanted: std::net::IpAddr, listeners: &[Listener]) -> Option<String> {
+    let more = |it: &&Listener| it.address != wanted;
+    let place = |it: &Listener| format!("{}:{}", found::address_of(it), it.port);
+    listeners.iter().find(more).map(|it| {
+        format!(
+            "the server listens on {}, of which {wanted} is a part: all of it was attached, because one listener has it",
+            place(it)
+        )
+    })
 }
 
 fn nothing_listens(port: u16, request: &AttachRequest) -> Result<Problem, Problem> {

@@ -54,8 +54,12 @@ impl Agent {
                 other.number
             );
             let fix = match other.phase {
+                _ if service.settles() => {
+                    "the new generation has to prove itself first (`agent status` says for how long): wait, or take it back with \
+                     `agent undo`"
+                }
                 Phase::Standby { .. } => {
-                    "it is kept to fall back to (`--keep-old`): wait until that is over, or end it"
+                    "it is kept to fall back to (`--keep-old`): wait until that is over"
                 }
                 _ => "wait until it has drained (`agent status`)",
             };

@@ -191,6 +191,7 @@ impl Agent {
                 EventKind::Gone,
                 format!("generation {} is gone", gone.number),
             );
+            self.note_ended_early(id, gone);
         }
         for rollout in &after.rollouts {
             let previous = before.rollout(rollout.id).map(|it| &it.status);

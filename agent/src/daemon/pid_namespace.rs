@@ -76,7 +76,7 @@ fn refusal(old: Pid, init: Pid, is_ours: bool) -> Problem {
     let what = match old == init {
         true => format!("process {} is the first one of its PID namespace", found::describe(old)),
         false => format!(
-            "process {} was started by the first one of its PID namespace, {}, which ends with it",
+            "process {} was started by the first one of its PID namespace, {}, which may end when it does",
             found::describe(old),
             found::describe(init)
         ),

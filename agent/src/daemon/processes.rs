@@ -128,7 +128,7 @@ impl Agent {
         })
     }
 
-    /// Warns of a server that died and left processes behind: they keep its listener open, and may never accept.
+    /// Warns of a server that died: how, and what it left behind, which keeps its listener open and may never accept.
     pub(super) fn warn_of_orphans(&mut self, generation: GenerationId, ending: Ending) {
         let left = match self.pids_of(generation) {
             Ok(left) => left,
@@ -138,12 +138,13 @@ impl Agent {
             .record_if_any(generation.service)
             .and_then(|it| it.service.generation(generation.number))
             .is_some_and(crate::rollout::Generation::can_serve);
-        if serves && !left.is_empty() && ending != Ending::Exited(0) {
-            let message = format!(
-                "the first process of generation {} {ending}, and left {} behind",
-                generation.number,
-                described(&left)
-            );
+        if serves && ending != Ending::Exited(0) {
+            let left = match left.is_empty() {
+                true => String::new(),
+                false => format!(", and left {} behind", described(&left)),
+            };
+            let message =
+                format!("the first process of generation {} {ending}{left}", generation.number);
             self.note(generation, EventKind::Warning, message);
         }
     }

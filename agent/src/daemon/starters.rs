@@ -8,15 +8,18 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{agent::Agent, asked::Asked, found};
+use super::{agent::Agent, asked::Asked, clock, found};
 use crate::{
     api::{EventKind, Problem},
     host::{
-        holders, kin,
+        holders,
+        init::{self, NamespaceEnd},
+        kin,
         process::Pid,
-        starter::{Starter, is_of_same_start},
+        sock_diag,
+        starter::{Again, Starter, is_of_same_start},
     },
-    rollout::Event,
+    rollout::{Event, Generation, Phase, Timestamp},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -25,6 +28,10 @@ use crate::{
 pub struct StarterOf {
     generation: GenerationNumber,
     starter: Starter,
+    /// Until when the generation was to be there to fall back to.
+    not_before: Timestamp,
+    /// Whether people know that it starts the server again and is left alone.
+    is_told: bool,
 }
 
 /// Services of which a server may just be started again.
@@ -47,8 +54,12 @@ const SHARE: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Returns {
-    fn expect(&mut self, service: ServiceId, now: Instant) {
-        self.expected.insert(service, Expected { since: now, next_look: now + LOOK });
+    /// From then on, if nothing later is expected already.
+    fn expect(&mut self, service: ServiceId, since: Instant) {
+        let fresh = Expected { since, next_look: since + LOOK };
+        let known = self.expected.entry(service).or_insert(fresh);
+        known.since = known.since.max(since);
+        known.next_look = known.next_look.min(fresh.next_look);
     }
 
     /// When the next look is due.
@@ -60,7 +71,7 @@ impl Returns {
     fn take_due(&mut self, now: Instant) -> Vec<ServiceId> {
         let due = self.expected.iter_mut().filter(|(_, it)| it.next_look <= now);
         due.map(|(id, it)| {
-            it.next_look = now + LOOK.max((now - it.since) / SHARE);
+            it.next_look = it.since.max(now + LOOK.max((now - it.since) / SHARE));
             *id
         })
         .collect()
@@ -100,9 +111,11 @@ impl Agent {
         let record = self.record_mut(generation.service);
         record.starters.retain(|it| found.iter().all(|new| new.pid() != it.starter.pid()));
         let number = generation.number;
-        record
-            .starters
-            .extend(found.into_iter().map(|starter| StarterOf { generation: number, starter }));
+        let of = |starter| {
+            let not_before = Timestamp::default();
+            StarterOf { generation: number, starter, not_before, is_told: false }
+        };
+        record.starters.extend(found.into_iter().map(of));
         self.save_or_owe();
         // A master may be starting more workers just now.
         self.await_return(generation.service);
@@ -116,8 +129,27 @@ impl Agent {
 
     /// Has it looked for a while whether somebody starts a server again.
     pub(super) fn await_return(&mut self, id: ServiceId) {
-        if self.record_if_any(id).is_some_and(|it| !it.starters.is_empty()) {
-            self.returns.expect(id, Instant::now());
+        let Some(record) = self.record_if_any(id) else { return };
+        if let Some(not_before) = record.starters.iter().map(|it| it.not_before).max() {
+            let wait = not_before.since(clock::now());
+            self.returns.expect(id, Instant::now() + wait);
+        }
+    }
+
+    /// What comes back of a generation that ended before its time is there to fall back to, as it was.
+    pub(super) fn note_ended_early(&mut self, id: ServiceId, gone: &Generation) {
+        let (Phase::Clearing { keep_until: until, .. }
+        | Phase::Draining { keep_until: until, .. }
+        | Phase::Standby { until, .. }) = gone.phase
+        else {
+            return;
+        };
+        let record = self.record_mut(id);
+        let of_it = record.starters.iter_mut().filter(|it| it.generation == gone.number);
+        of_it.for_each(|it| it.not_before = until);
+        if record.starters.iter().any(|it| it.generation == gone.number) {
+            let until = until.since(clock::now());
+            self.returns.expect(id, Instant::now() + until);
         }
     }
 
@@ -142,25 +174,90 @@ impl Agent {
     fn take_in_what_came_back(&mut self, id: ServiceId) -> Result<(), Problem> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         record.starters.retain(|it| it.starter.lives().unwrap_or(true));
-        // Whoever comes back where nobody serves is the next generation.
-        if !record.service.is_served() {
+        for known in record.starters.clone() {
+            self.look_at_starter(id, &known)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_starter(&mut self, id: ServiceId, known: &StarterOf) -> Result<(), Problem> {
+        let StarterOf { generation, starter, .. } = known;
+        let of = GenerationId { service: id, number: *generation };
+        let members = self.pids_of_service(id)?;
+        if members.contains(&starter.pid()) {
             return Ok(());
         }
-        for StarterOf { generation, starter } in record.starters.clone() {
-            let known = self.pids_of_service(id)?;
-            let again = starter.started_again(&known)?;
-            if known.contains(&starter.pid()) || again.is_empty() {
-                continue;
+        let again = match starter.look(&members)? {
+            Again::No => return Ok(()),
+            Again::Alone(again)
+                if !self.serves_anything_else(id, starter, &again)?
+                    && init::end_with(starter.pid())? == NamespaceEnd::Spared =>
+            {
+                again
             }
-            let of = GenerationId { service: id, number: generation };
-            match self.generation(of).map(|it| it.told) {
-                Some(told) if told || self.are_more_workers(of, &again)? => {
-                    self.take_in_master(of, &starter)?;
-                }
-                Some(_) => {}
-                None => self.end_what_came_back(of, &starter, &again)?,
+            Again::Alone(_) | Again::BesideOthers => return self.spare(of, known),
+        };
+        match self.generation(of).map(|it| it.told) {
+            Some(false) if self.are_more_workers(of, &again)? => self.take_in_master(of, starter),
+            Some(true) if starter.is_child_gone()? => self.take_in_master(of, starter),
+            None if starter.is_child_gone()? && self.may_end_what_came_back(id, known) => {
+                self.end_what_came_back(of, starter, &again)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Who came back where nobody serves is the next generation; while the new one has to prove itself, or the old one was to be
+    /// kept, it is what the kernel falls back to.
+    fn may_end_what_came_back(&self, id: ServiceId, known: &StarterOf) -> bool {
+        let service = &self.record(id).service;
+        service.is_served() && !service.settles() && known.not_before <= clock::now()
+    }
+
+    /// Whether a starter has a listener that is not the service's, or something of another service below it.
+    fn serves_anything_else(
+        &self,
+        id: ServiceId,
+        starter: &Starter,
+        again: &[Pid],
+    ) -> Result<bool, Problem> {
+        let all = kin::with_descendants(&[starter.pid()])?;
+        for other in self.records.keys().filter(|other| **other != id) {
+            let theirs = self.pids_of_service(*other)?;
+            if all.iter().any(|pid| theirs.contains(pid)) {
+                return Ok(true);
             }
         }
+        let ports = super::observe::ports(&self.record(id).service.endpoints);
+        let mut listeners = sock_diag::listeners()?;
+        listeners.retain(|it| !ports.contains(&it.port));
+        let inodes = listeners.iter().map(|it| it.inode).collect();
+        let of_servers = kin::with_descendants(again)?;
+        let mut others = all;
+        others.retain(|pid| !of_servers.contains(pid));
+        Ok(!holders::holders_among(others, &inodes)?.found.is_empty())
+    }
+
+    /// Who has anything else to do is told of, once.
+    fn spare(&mut self, generation: GenerationId, known: &StarterOf) -> Result<(), Problem> {
+        let is_leaving = self.generation(generation).is_none_or(|it| it.told);
+        if known.is_told || !is_leaving || !known.starter.is_child_gone()? {
+            return Ok(());
+        }
+        let same = |it: &&mut StarterOf| it.starter.pid() == known.starter.pid();
+        self.record_mut(generation.service)
+            .starters
+            .iter_mut()
+            .filter(same)
+            .for_each(|it| it.is_told = true);
+        let message = format!(
+            "process {} starts the server of generation {} again, beside the one that serves, and is left alone because it has \
+             more to do: have it stop that",
+            found::describe(known.starter.pid()),
+            generation.number
+        );
+        let name = self.record(generation.service).service.name.clone();
+        self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
         Ok(())
     }
 
@@ -209,6 +306,8 @@ impl Agent {
         );
         self.feed(gone.service, Event::CameBack)?;
         self.note(returned, EventKind::Warning, message);
-        self.count_processes(returned)
+        // It may have ended before anybody waited for it.
+        self.count_processes(returned)?;
+        self.tell_next_roots(returned)
     }
 }

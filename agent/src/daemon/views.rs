@@ -219,6 +219,9 @@ impl Agent {
                 Some(_) | None => None,
             },
             serving: None,
+            log: (rollout.kind == Kind::Upgrade)
+                .then(|| self.log_path(&service.name, rollout.to))
+                .filter(|path| path.exists()),
             output: self.output_of(id, rollout),
         })
     }

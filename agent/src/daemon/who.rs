@@ -191,10 +191,14 @@ impl Candidates {
     }
 
     fn holds_nothing(&self, pid: i32) -> Problem {
-        let message = format!(
-            "process {pid} does not hold a listener on port {}, nor is it the master of one server that does",
-            self.ports
-        );
+        let lives = Pid::new(pid).is_some_and(|pid| Process::open(pid).is_ok());
+        let message = match lives {
+            true => format!(
+                "process {pid} does not hold a listener on port {}, nor is it the master of one server that does",
+                self.ports
+            ),
+            false => format!("there is no process {pid}"),
+        };
         let these: Vec<_> = self.servers.iter().map(|it| describe(it.pids[0])).collect();
         Problem::new(ProblemKind::Preflight, message).fix(format!("these do: {}", these.join(", ")))
     }

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::process::{Pid, ProcessError, name, stat, status};
+use super::{
+    os_text::OsText,
+    process::{Pid, ProcessError, name, program_of, stat, status},
+};
 
 /// What follows from the end of a process for its PID namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub fn end_with(pid: Pid) -> Result<NamespaceEnd, ProcessError> {
                 false => NamespaceEnd::Spared,
             });
         }
-        if !WRAPPERS.contains(&known.as_str()) || !same_session(process, parent)? {
+        if !is_wrapper(parent, &known) || !same_session(process, parent)? {
             return Ok(NamespaceEnd::Spared);
         }
         (process, through_wrapper) = (parent, true);
@@ -58,6 +61,15 @@ pub fn share_pid_namespace(one: Pid, other: Pid) -> Result<bool, ProcessError> {
     Ok(namespace(one)? == namespace(other)?)
 }
 
+/// Whether all others of its PID namespace end with a process.
+///
+/// # Errors
+///
+/// When it cannot be looked at.
+pub fn is_first_inside(pid: Pid) -> Result<bool, ProcessError> {
+    Ok(number_inside(pid)? == INIT)
+}
+
 /// The number of a process in its own PID namespace.
 fn number_inside(pid: Pid) -> Result<i32, ProcessError> {
     let inside = status(pid)?.nspid.and_then(|numbers| numbers.last().copied());
@@ -72,6 +84,13 @@ fn parent_inside(pid: Pid) -> Result<Option<Pid>, ProcessError> {
         Some(parent) if numbers(pid)? == numbers(parent)? => Ok(Some(parent)),
         Some(_) | None => Ok(None),
     }
+}
+
+/// A script goes by its own name, and runs in a shell all the same.
+fn is_wrapper(pid: Pid, name: &str) -> bool {
+    let runs =
+        |program: OsText| program.as_os_str().to_str().is_some_and(|it| WRAPPERS.contains(&it));
+    WRAPPERS.contains(&name) || program_of(pid).is_ok_and(runs)
 }
 
 fn same_session(one: Pid, other: Pid) -> Result<bool, ProcessError> {

@@ -9,6 +9,7 @@ use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    init::is_first_inside,
     kin::{ancestors, told_children, user_of, with_descendants},
     os_text::OsText,
     process::{Pid, Process, ProcessError, ProcessIdentity, command_line, stat},
@@ -19,10 +20,14 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Starter {
     process: ProcessIdentity,
-    /// The command line of its child that is the server's first process, or is above that.
-    child: Vec<OsText>,
+    /// Its child that is the server's first process, or is above that.
+    child: ProcessIdentity,
+    /// The command line of that child.
+    command: Vec<OsText>,
     /// That of the server's first process.
     server: Vec<OsText>,
+    /// Its other children, and their command lines: a pipe to a log, or something that has nothing to do with the server.
+    beside: Vec<(ProcessIdentity, Vec<OsText>)>,
 }
 
 impl Starter {
@@ -47,12 +52,17 @@ impl Starter {
         for pid in ancestors(root)?.into_iter().take(MOST) {
             let could = |it: u32| it == user || Some(it) == owner || it == ROOT;
             let is_user = user_of(pid).is_ok_and(could);
-            if pid.get() == FIRST || !is_user || Kind::of(pid).is_some() || !may_be(pid) {
+            let is_first = is_first_inside(pid).unwrap_or(true);
+            if is_first || !is_user || Kind::of(pid).is_some() || !may_be(pid) {
                 break;
             }
             let (Ok(process), Ok(command)) = (Process::open(pid), command_line(child)) else {
                 break;
             };
+            let child_process = Process::open(child)?;
+            if !is_written_down(&command) {
+                break;
+            }
             let (Ok(above), Ok(below)) = (stat(pid), stat(child)) else { break };
             let begins_session = above.session != below.session;
             if is_shell_of_terminal(&above)
@@ -60,11 +70,10 @@ impl Starter {
             {
                 break;
             }
-            found.push(Self {
-                process: process.identity(),
-                child: command,
-                server: server.clone(),
-            });
+            let server = server.clone();
+            let beside = children_beside(pid, child)?;
+            let (process, started) = (process.identity(), child_process.identity());
+            found.push(Self { process, child: started, command, server, beside });
             if begins_session {
                 break;
             }
@@ -87,30 +96,85 @@ impl Starter {
         Process::lives(self.process)
     }
 
-    /// Its children that are the server as it was started before, except those that are known. None if it has started
-    /// anything else: that would end with it.
+    /// Whether it has started the server a second time, beside what is known. Only what was born after the server tells.
     ///
     /// # Errors
     ///
-    /// When the machine's processes cannot be listed.
-    pub fn started_again(&self, known: &HashSet<Pid>) -> Result<Vec<Pid>, ProcessError> {
+    /// When it or the machine's processes cannot be looked at.
+    pub fn look(&self, known: &HashSet<Pid>) -> Result<Again, ProcessError> {
         if !self.lives()? {
-            return Ok(Vec::new());
+            return Ok(Again::No);
         }
         let children = told_children(self.pid())?;
-        if children.iter().any(|(_, command)| *command != self.child) {
-            return Ok(Vec::new());
+        let (servers, others): (Vec<_>, Vec<_>) =
+            children.into_iter().partition(|(_, command)| *command == self.command);
+        let is_new = |pid: &Pid| {
+            let start = Process::open(*pid).map(|process| process.start_time());
+            !known.contains(pid)
+                && *pid != self.child.pid
+                && start.is_ok_and(|start| start >= self.child.start_time)
+        };
+        let new: Vec<_> = servers.into_iter().map(|(pid, _)| pid).filter(is_new).collect();
+        if new.is_empty() || !self.is_server_among(&new)? {
+            return Ok(Again::No);
         }
-        let mut new: Vec<_> = children.into_iter().map(|(pid, _)| pid).collect();
-        new.retain(|pid| !known.contains(pid));
-        if self.child != self.server && !new.is_empty() {
-            let runs_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
-            if !with_descendants(&new)?.into_iter().any(runs_server) {
-                new.clear();
-            }
+        let is_known = |command: &Vec<OsText>| self.has_ended_beside(command);
+        match others.iter().all(|(_, command)| is_known(command)) {
+            true => Ok(Again::Alone(new)),
+            false => Ok(Again::BesideOthers),
         }
-        Ok(new)
     }
+
+    /// Whether the child that it had started has ended.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be found out.
+    pub fn is_child_gone(&self) -> Result<bool, ProcessError> {
+        Process::lives(self.child).map(|lives| !lives)
+    }
+
+    fn is_server_among(&self, children: &[Pid]) -> Result<bool, ProcessError> {
+        let is_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
+        Ok(self.command == self.server || with_descendants(children)?.into_iter().any(is_server))
+    }
+
+    /// Whether it had such a child beside the server, which has ended too: a pipe to a log.
+    fn has_ended_beside(&self, command: &[OsText]) -> bool {
+        let mut before = self.beside.iter().filter(|(_, it)| *it == command).peekable();
+        before.peek().is_some()
+            && before.all(|(process, _)| Process::lives(*process).is_ok_and(|lives| !lives))
+    }
+}
+
+/// Whether somebody has started a server a second time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Not that anybody knows.
+    No,
+    /// It did, and has no children but these and such as ended and were started again with the server.
+    Alone(Vec<Pid>),
+    /// It did, and has other children, which would end with it.
+    BesideOthers,
+}
+
+fn children_beside(
+    parent: Pid,
+    child: Pid,
+) -> Result<Vec<(ProcessIdentity, Vec<OsText>)>, ProcessError> {
+    const MOST: usize = 8;
+    let mut children = told_children(parent)?;
+    children.retain(|(pid, command)| *pid != child && is_written_down(command));
+    let opened = children
+        .into_iter()
+        .filter_map(|(pid, command)| Some((Process::open(pid).ok()?.identity(), command)));
+    Ok(opened.take(MOST).collect())
+}
+
+/// What no server has as its command line is not believed, nor remembered.
+fn is_written_down(command: &[OsText]) -> bool {
+    const MOST: usize = 32 << 10;
+    command.iter().map(|it| it.as_bytes().len()).sum::<usize>() <= MOST
 }
 
 /// Whether a process was born soon after the first of these: a master that starts its workers starts them one after the other,
@@ -127,7 +191,6 @@ const fn is_shell_of_terminal(stat: &Stat) -> bool {
     stat.session == stat.pid && stat.tty_nr != 0
 }
 
-const FIRST: i32 = 1;
 const ROOT: u32 = 0;
 
 #[cfg(test)]
@@ -195,10 +258,12 @@ mod tests {
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
         let [starter] = &above[..] else { panic!("{above:?}") };
         assert_eq!(starter.pid(), shell.pid());
-        assert_eq!(starter.started_again(&HashSet::from([server])).unwrap(), []);
+        assert_eq!(starter.look(&HashSet::new()).unwrap(), Again::No);
         end(server);
         let again = shell.next();
-        assert_eq!(starter.started_again(&HashSet::from([server])).unwrap(), [again]);
+        assert!(starter.is_child_gone().unwrap());
+        assert_eq!(starter.look(&HashSet::from([again])).unwrap(), Again::No);
+        assert_eq!(starter.look(&HashSet::new()).unwrap(), Again::Alone(vec![again]));
         assert!(is_of_same_start(again, &[again]));
         end(again);
     }
@@ -211,9 +276,26 @@ mod tests {
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
         end(server);
         let again = shell.next();
-        assert_eq!(above[0].started_again(&HashSet::new()).unwrap(), []);
+        assert_eq!(above[0].look(&HashSet::new()).unwrap(), Again::BesideOthers);
+        assert_ne!(server, again);
         end(other);
         end(again);
+    }
+
+    #[test]
+    fn what_ends_and_starts_together_with_the_server_is_no_other_server() {
+        let both = "while :; do sleep 75 & server=$!; sleep 76 & echo $server; echo $!; wait; done";
+        let mut shell = Shell::new(both);
+        let (server, pipe) = (shell.next(), shell.next());
+        let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
+        end(server);
+        end(pipe);
+        let (again, pipe) = (shell.next(), shell.next());
+        assert_eq!(above[0].look(&HashSet::new()).unwrap(), Again::Alone(vec![again]));
+        end(again);
+        end(pipe);
+        end(shell.next());
+        end(shell.next());
     }
 
     #[test]

@@ -109,7 +109,10 @@ impl Service {
                             "it listens, but has not accepted on every endpoint within {waited}"
                         )
                     }
-                    (false, _) => format!("it did not listen on every endpoint within {waited}"),
+                    (false, None) => format!("it did not listen within {waited}"),
+                    (false, Some(_)) => {
+                        format!("it did not listen on every endpoint within {waited}")
+                    }
                 };
                 let reason = explained(&reason, obstacle.as_deref());
                 self.apply(Event::Failed(number, reason), now).unwrap_or_default()

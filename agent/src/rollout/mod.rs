@@ -51,6 +51,9 @@ mod steering;
 mod tests;
 mod upgrade;
 
+/// The reason of one that somebody took back.
+pub const UNDONE: &str = "it was taken back (`agent undo`)";
+
 pub use self::{
     event::{Effect, Event, Flows, Queues, Refusal},
     generation::{Generation, ListenerRecord, Origin, Phase, PortHold},

@@ -11,6 +11,11 @@ impl Service {
         (settles && self.previous().is_some()).then_some(primary)
     }
 
+    /// Whether any new generation has to prove itself.
+    pub fn settles(&self) -> bool {
+        self.rollouts.iter().any(Rollout::is_settling)
+    }
+
     /// A server that accepts nothing while more and more wait is of no use, though it lives and listens. Later it may just be
     /// busy.
     pub(super) fn note_stuck(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {

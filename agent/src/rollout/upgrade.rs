@@ -2,7 +2,7 @@
 
 use super::{
     DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Readiness,
-    Refusal, Service, Status, Timestamp,
+    Refusal, Service, Status, Timestamp, UNDONE,
 };
 use crate::service::GenerationNumber;
 
@@ -37,11 +37,11 @@ impl Service {
         now: Timestamp,
     ) -> Result<Vec<Effect>, Refusal> {
         if let Some(candidate) = self.candidate() {
-            return Ok(self.give_up(candidate.number, "undone", now));
+            return Ok(self.give_up(candidate.number, UNDONE, now));
         }
         let previous = self.previous().ok_or(Refusal::NothingToUndo)?;
         let current = self.primary().ok_or(Refusal::NothingToUndo)?.number;
-        self.end_rollouts_to(current, &Outcome::RolledBack { reason: "undone".to_owned() }, now);
+        self.end_rollouts_to(current, &Outcome::RolledBack { reason: UNDONE.to_owned() }, now);
         self.hand_over(previous, Some((drain, now)), now);
         let id = self.record(Kind::Undo, current, previous, Status::Draining, now);
         if let Some(rollout) = self.rollouts.iter_mut().find(|rollout| rollout.id == id) {

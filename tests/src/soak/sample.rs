@@ -27,7 +27,7 @@ impl<'world> Sampler<'world> {
         let mut maps = Vec::new();
         for entry in fs::read_dir(world.stage.agent.maps()).context("list the pinned maps")? {
             let entry = entry?;
-            // Arrays are always full, and what sockets store cannot be listed.
+            // Arrays are always full, what sockets store cannot be listed, and a cache forgets by itself (`lru_hash`).
             if HASHES.contains(&bpftool::map_kind(&entry.path())?.as_str()) {
                 maps.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
             }
@@ -109,4 +109,4 @@ fn files(path: &Path) -> Result<(u64, u64)> {
     Ok(sum)
 }
 
-const HASHES: [&str; 4] = ["hash", "lru_hash", "percpu_hash", "lru_percpu_hash"];
+const HASHES: [&str; 2] = ["hash", "percpu_hash"];

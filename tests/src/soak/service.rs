@@ -69,7 +69,8 @@ impl<'world> Service<'world> {
                 return;
             }
             let event = self.world.deck().draw(self.role.workers);
-            if let Err(error) = self.event(event) {
+            // A server that was started anew by others may be one again that cannot share its port.
+            if let Err(error) = self.event(event).and_then(|()| self.make_ready()) {
                 return self.world.give_up(format!("{}: {event}: {error:#}", self.name()));
             }
         }

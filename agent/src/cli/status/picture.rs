@@ -171,11 +171,15 @@ fn warnings(service: &ServiceView) -> Vec<String> {
     if service.fallback > 0 {
         let count = new(service.fallback);
         warnings.push(format!(
-            "{count} went to another generation than meant, which had no listener left for them"
+            "{count} since the attach went to another generation, because the one that takes new connections had no listener for \
+             them"
         ));
     }
     if service.unreached > 0 {
-        warnings.push(format!("{} found no generation with a listener", new(service.unreached)));
+        warnings.push(format!(
+            "{} since the attach found no generation with a listener: whoever else listened there got them, or they were refused",
+            new(service.unreached)
+        ));
     }
     if service.stranded > 0 {
         warnings.push(format!(

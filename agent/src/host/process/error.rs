@@ -18,7 +18,7 @@ pub enum ProcessError {
         pid: Pid,
     },
     /// The kernel gave no descriptor of it.
-    #[error("open process `{pid}`")]
+    #[error("cannot open process `{pid}`")]
     Open {
         /// Its number.
         pid: Pid,
@@ -27,7 +27,7 @@ pub enum ProcessError {
         source: io::Error,
     },
     /// Its files below `/proc` could not be read or understood.
-    #[error("read {what} of process `{pid}`")]
+    #[error("cannot read {what} of process `{pid}`")]
     Read {
         /// Its number.
         pid: Pid,
@@ -38,7 +38,7 @@ pub enum ProcessError {
         source: ProcError,
     },
     /// The system did not let its files below `/proc` be read.
-    #[error("read {what} of process `{pid}`")]
+    #[error("cannot read {what} of process `{pid}`")]
     Unreadable {
         /// Its number.
         pid: Pid,

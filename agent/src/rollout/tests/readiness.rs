@@ -142,7 +142,7 @@ fn undo_need_not_settle() {
     let mut service = settling();
     drained(&mut service, at(2));
     assert_eq!(apply(&mut service, Event::Undo(drain(PATIENT)), at(3)), [targets(1, &[2])]);
-    assert_eq!(outcome(&service, 1), Some(&rolled_back("undone")));
+    assert_eq!(outcome(&service, 1), Some(&rolled_back(UNDONE)));
     assert_eq!(service.rollout(RolloutId(2)).unwrap().status, Status::Draining);
 }
 
