@@ -77,6 +77,9 @@ pub struct ServiceView {
     /// Processes that listen there too and are not the service's: steering gives them nothing.
     #[serde(default)]
     pub beside: Vec<Stranger>,
+    /// What else people have to know and to do something about, in words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Connections that the one that serves has not accepted for too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,

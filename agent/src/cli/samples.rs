@@ -114,6 +114,7 @@ pub(super) fn services() -> Services {
         troubles: Vec::new(),
         serving: (state == ServiceState::Degraded).then_some(Serving::Nobody),
         beside: Vec::new(),
+        warnings: Vec::new(),
         waiting: None,
     };
     let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);

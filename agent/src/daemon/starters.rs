@@ -17,7 +17,7 @@ use crate::{
         kin,
         process::Pid,
         sock_diag,
-        starter::{Again, Starter, is_of_same_start},
+        starter::{Seen, Starter, is_of_same_start},
     },
     rollout::{Event, Generation, Phase, Timestamp},
     service::{GenerationId, GenerationNumber, ServiceId},
@@ -32,12 +32,30 @@ pub struct StarterOf {
     not_before: Timestamp,
     /// Whether people know that it starts the server again and is left alone.
     is_told: bool,
+    /// How often it has started the server again, which was to end.
+    starts: u32,
+}
+
+/// How often somebody starts a server again who will always.
+const HABIT: u32 = 3;
+
+impl StarterOf {
+    /// That it has more to do than to start the server again.
+    fn beside(&self) -> String {
+        format!(
+            "process {} starts the server of generation {} again, beside the one that serves, and is left alone because it has \
+             more to do: have it stop that, or end it",
+            found::describe(self.starter.pid()),
+            self.generation
+        )
+    }
 }
 
 /// Services of which a server may just be started again.
 #[derive(Debug, Default)]
 pub(super) struct Returns {
     expected: HashMap<ServiceId, Expected>,
+    suspects: Vec<Suspect>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +71,38 @@ const SHARE: u32 = 20;
 /// For how long somebody who starts a server again may wait before it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A child of a starter that was not the server when it was seen first.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    starter: Pid,
+    pid: Pid,
+    since: Instant,
+}
+
+/// How long it may take until it is: whatever starts a server executes one program after the other (`env`, a shim).
+const BECOMING: Duration = Duration::from_secs(2);
+
 impl Returns {
+    /// Whether a starter has other children than the server: one that stays another one, or ends as such.
+    fn has_other_work(&mut self, starter: Pid, seen: &Seen) -> bool {
+        let now = Instant::now();
+        let (of_it, of_others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.suspects).into_iter().partition(|it| it.starter == starter);
+        self.suspects = of_others;
+        let mut has_work = false;
+        for suspect in &of_it {
+            has_work |= match seen.others.contains(&suspect.pid) {
+                true => now >= suspect.since + BECOMING,
+                false => !seen.servers.contains(&suspect.pid),
+            };
+        }
+        self.suspects.extend(seen.others.iter().map(|pid| {
+            let known = of_it.iter().find(|it| it.pid == *pid);
+            known.copied().unwrap_or(Suspect { starter, pid: *pid, since: now })
+        }));
+        has_work
+    }
+
     /// From then on, if nothing later is expected already.
     fn expect(&mut self, service: ServiceId, since: Instant) {
         let fresh = Expected { since, next_look: since + LOOK };
@@ -89,6 +138,9 @@ impl Returns {
     /// Nothing is expected of it any more.
     pub(super) fn forget(&mut self, service: ServiceId) {
         self.expected.remove(&service);
+        if self.expected.is_empty() {
+            self.suspects.clear();
+        }
     }
 }
 
@@ -113,7 +165,7 @@ impl Agent {
         let number = generation.number;
         let of = |starter| {
             let not_before = Timestamp::default();
-            StarterOf { generation: number, starter, not_before, is_told: false }
+            StarterOf { generation: number, starter, not_before, is_told: false, starts: 0 }
         };
         record.starters.extend(found.into_iter().map(of));
         self.save_or_owe();
@@ -147,10 +199,25 @@ impl Agent {
         let record = self.record_mut(id);
         let of_it = record.starters.iter_mut().filter(|it| it.generation == gone.number);
         of_it.for_each(|it| it.not_before = until);
+        let number = gone.number;
+        let message = format!(
+            "generation {number} has ended although it was kept to fall back to: there is nothing of it to go back to any more"
+        );
+        if until > clock::now() {
+            let name = self.record(id).service.name.clone();
+            self.journal.note(&name, Some(number), EventKind::Warning, message);
+        }
+        let record = self.record(id);
         if record.starters.iter().any(|it| it.generation == gone.number) {
             let until = until.since(clock::now());
             self.returns.expect(id, Instant::now() + until);
         }
+    }
+
+    /// Who starts a server again and was left alone, in words.
+    pub(super) fn busy_starters(&self, id: ServiceId) -> Vec<String> {
+        let told = self.record(id).starters.iter().filter(|it| it.is_told);
+        told.filter(|it| it.starter.lives().unwrap_or(true)).map(StarterOf::beside).collect()
     }
 
     /// Takes in what has come back, where that may happen now.
@@ -163,10 +230,11 @@ impl Agent {
             if self.record_if_any(id).is_none_or(|it| it.starters.is_empty()) {
                 self.returns.forget(id);
             } else if self.returns.give_up(id, now) {
-                // Somebody who starts it later wants something.
+                // Somebody who starts it later wants something. Of whom people were told they go on being told.
                 let record = self.record_mut(id);
                 let service = &record.service;
-                record.starters.retain(|it| service.generation(it.generation).is_some());
+                let lives = |it: &StarterOf| service.generation(it.generation).is_some();
+                record.starters.retain(|it| it.is_told || lives(it));
             }
         }
     }
@@ -187,24 +255,49 @@ impl Agent {
         if members.contains(&starter.pid()) {
             return Ok(());
         }
-        let again = match starter.look(&members)? {
-            Again::No => return Ok(()),
-            Again::Alone(again)
-                if !self.serves_anything_else(id, starter, &again)?
-                    && init::end_with(starter.pid())? == NamespaceEnd::Spared =>
-            {
-                again
-            }
-            Again::Alone(_) | Again::BesideOthers => return self.spare(of, known),
-        };
+        let seen = starter.look(&members)?;
+        let is_busy = starter.is_busy() || self.returns.has_other_work(starter.pid(), &seen);
+        if is_busy {
+            self.note_busy(id, known)?;
+        }
+        let Seen { again, others, is_whole, .. } = seen;
+        if again.is_empty() {
+            return Ok(());
+        }
+        if is_busy || self.serves_anything_else(id, starter, &again)? || ends_others(starter)? {
+            return self.spare(of, known);
+        }
+        // What is not known yet is known at the next look.
+        if !others.is_empty() || !is_whole {
+            return Ok(());
+        }
         match self.generation(of).map(|it| it.told) {
             Some(false) if self.are_more_workers(of, &again)? => self.take_in_master(of, starter),
-            Some(true) if starter.is_child_gone()? => self.take_in_master(of, starter),
+            Some(true) if starter.is_child_gone()? => self.end_also(of, known, &again),
             None if starter.is_child_gone()? && self.may_end_what_came_back(id, known) => {
-                self.end_what_came_back(of, starter, &again)
+                self.end_what_came_back(of, known, &again)
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// What it did besides, when the server had ended, is not forgotten.
+    fn note_busy(&mut self, id: ServiceId, known: &StarterOf) -> Result<(), Problem> {
+        if known.starter.is_child_gone()? {
+            self.change_starter(id, known, |it| it.starter.note_busy());
+        }
+        Ok(())
+    }
+
+    fn change_starter(
+        &mut self,
+        id: ServiceId,
+        known: &StarterOf,
+        change: impl Fn(&mut StarterOf),
+    ) {
+        let starters = &mut self.record_mut(id).starters;
+        let same = |it: &&mut StarterOf| it.starter.pid() == known.starter.pid();
+        starters.iter_mut().filter(same).for_each(change);
     }
 
     /// Who came back where nobody serves is the next generation; while the new one has to prove itself, or the old one was to be
@@ -222,8 +315,12 @@ impl Agent {
         again: &[Pid],
     ) -> Result<bool, Problem> {
         let all = kin::with_descendants(&[starter.pid()])?;
-        for other in self.records.keys().filter(|other| **other != id) {
+        for (other, record) in self.records.iter().filter(|(other, _)| **other != id) {
             let theirs = self.pids_of_service(*other)?;
+            let has_started = |it: &StarterOf| it.starter.pid() == starter.pid();
+            if record.starters.iter().any(has_started) {
+                return Ok(true);
+            }
             if all.iter().any(|pid| theirs.contains(pid)) {
                 return Ok(true);
             }
@@ -244,18 +341,8 @@ impl Agent {
         if known.is_told || !is_leaving || !known.starter.is_child_gone()? {
             return Ok(());
         }
-        let same = |it: &&mut StarterOf| it.starter.pid() == known.starter.pid();
-        self.record_mut(generation.service)
-            .starters
-            .iter_mut()
-            .filter(same)
-            .for_each(|it| it.is_told = true);
-        let message = format!(
-            "process {} starts the server of generation {} again, beside the one that serves, and is left alone because it has \
-             more to do: have it stop that",
-            found::describe(known.starter.pid()),
-            generation.number
-        );
+        self.change_starter(generation.service, known, |it| it.is_told = true);
+        let message = known.beside();
         let name = self.record(generation.service).service.name.clone();
         self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
         Ok(())
@@ -290,24 +377,67 @@ impl Agent {
         self.tell_next_roots(generation)
     }
 
+    /// Of a generation that was told to end: what is started again in the meantime is told too.
+    fn end_also(
+        &mut self,
+        generation: GenerationId,
+        known: &StarterOf,
+        again: &[Pid],
+    ) -> Result<(), Problem> {
+        let (pids, message) = self.count_start(generation.service, known, again);
+        self.enlist(generation, pids)?;
+        self.note(generation, EventKind::Warning, message);
+        self.count_processes(generation)?;
+        self.tell_next_roots(generation)
+    }
+
     fn end_what_came_back(
         &mut self,
         gone: GenerationId,
-        starter: &Starter,
+        known: &StarterOf,
         again: &[Pid],
     ) -> Result<(), Problem> {
         let number = self.record(gone.service).service.next_number();
         let returned = GenerationId { number, ..gone };
-        self.enlist(returned, again.iter().copied().chain([starter.pid()]))?;
-        let message = format!(
-            "process {} has started generation {} again, which had ended: both are told to end, as generation {number}",
-            found::describe(starter.pid()),
-            gone.number
-        );
+        let (pids, message) = self.count_start(gone.service, known, again);
+        self.enlist(returned, pids)?;
         self.feed(gone.service, Event::CameBack)?;
         self.note(returned, EventKind::Warning, message);
         // It may have ended before anybody waited for it.
         self.count_processes(returned)?;
         self.tell_next_roots(returned)
     }
+
+    /// Who is to end, and why. Once is no habit: somebody may have wanted to go back, or try again. Who goes on starting what
+    /// is told to end is a supervisor, and is told itself.
+    fn count_start(
+        &mut self,
+        id: ServiceId,
+        known: &StarterOf,
+        again: &[Pid],
+    ) -> (Vec<Pid>, String) {
+        let starts = known.starts + 1;
+        self.change_starter(id, known, |it| it.starts = starts);
+        self.returns.expect(id, Instant::now());
+        let (mut pids, number) = (again.to_vec(), known.generation);
+        let who = found::describe(known.starter.pid());
+        if starts < HABIT {
+            return (
+                pids,
+                format!("process {who} has started generation {number} again: that is told to end"),
+            );
+        }
+        pids.push(known.starter.pid());
+        (
+            pids,
+            format!(
+                "process {who} has started generation {number} again {starts} times: it is told to end, with what it started"
+            ),
+        )
+    }
+}
+
+/// Whether its end would be that of a whole PID namespace.
+fn ends_others(starter: &Starter) -> Result<bool, Problem> {
+    Ok(init::end_with(starter.pid())? != NamespaceEnd::Spared)
 }

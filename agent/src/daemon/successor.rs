@@ -100,7 +100,9 @@ impl Agent {
                 if !self.strange_listeners(id).is_ok_and(|it| it.is_empty()) {
                     self.strangers.look_again(id, due);
                 }
-            } else if let Err(problem) = self.warn_of_rivals(id) {
+            } else if self.records.get(&id).is_some_and(|it| it.service.is_served())
+                && let Err(problem) = self.warn_of_rivals(id)
+            {
                 tracing::warn!(%problem, "cannot tell who else listens on a service's ports");
             }
         }

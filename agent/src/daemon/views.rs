@@ -89,6 +89,7 @@ impl Agent {
             troubles,
             serving: Some(self.serving(id)?),
             beside: self.beside(id)?,
+            warnings: self.busy_starters(id),
             waiting,
         })
     }

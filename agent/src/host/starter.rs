@@ -3,7 +3,7 @@
 //! A supervisor that somebody wrote (a loop in a shell, a parent in Python) looks like a script that only waits for the server,
 //! until it starts the server a second time. So those above a server are remembered, and looked at again when it has ended.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fs, path::PathBuf, time::Duration};
 
 use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,10 @@ pub struct Starter {
     command: Vec<OsText>,
     /// That of the server's first process.
     server: Vec<OsText>,
-    /// Its other children, and their command lines: a pipe to a log, or something that has nothing to do with the server.
-    beside: Vec<(ProcessIdentity, Vec<OsText>)>,
+    /// The command lines of those of its children that read what the server writes, as `tee` does: they end with it.
+    readers: Vec<Vec<OsText>>,
+    /// Whether it has other children.
+    is_busy: bool,
 }
 
 impl Starter {
@@ -71,9 +73,9 @@ impl Starter {
                 break;
             }
             let server = server.clone();
-            let beside = children_beside(pid, child)?;
+            let (readers, is_busy) = children_beside(pid, child)?;
             let (process, started) = (process.identity(), child_process.identity());
-            found.push(Self { process, child: started, command, server, beside });
+            found.push(Self { process, child: started, command, server, readers, is_busy });
             if begins_session {
                 break;
             }
@@ -96,32 +98,58 @@ impl Starter {
         Process::lives(self.process)
     }
 
-    /// Whether it has started the server a second time, beside what is known. Only what was born after the server tells.
+    /// Its children, as far as they tell what they are.
     ///
     /// # Errors
     ///
     /// When it or the machine's processes cannot be looked at.
-    pub fn look(&self, known: &HashSet<Pid>) -> Result<Again, ProcessError> {
+    pub fn look(&self, known: &HashSet<Pid>) -> Result<Seen, ProcessError> {
         if !self.lives()? {
-            return Ok(Again::No);
+            return Ok(Seen::default());
         }
         let children = told_children(self.pid())?;
         let (servers, others): (Vec<_>, Vec<_>) =
-            children.into_iter().partition(|(_, command)| *command == self.command);
+            children.into_iter().partition(|(_, command)| self.is_child(command));
+        let servers: Vec<_> = servers.into_iter().map(|(pid, _)| pid).collect();
         let is_new = |pid: &Pid| {
             let start = Process::open(*pid).map(|process| process.start_time());
             !known.contains(pid)
                 && *pid != self.child.pid
                 && start.is_ok_and(|start| start >= self.child.start_time)
         };
-        let new: Vec<_> = servers.into_iter().map(|(pid, _)| pid).filter(is_new).collect();
-        if new.is_empty() || !self.is_server_among(&new)? {
-            return Ok(Again::No);
+        let mut again: Vec<_> = servers.iter().copied().filter(is_new).collect();
+        if !again.is_empty() && !self.is_server_among(&again)? {
+            again.clear();
         }
-        let is_known = |command: &Vec<OsText>| self.has_ended_beside(command);
-        match others.iter().all(|(_, command)| is_known(command)) {
-            true => Ok(Again::Alone(new)),
-            false => Ok(Again::BesideOthers),
+        let reads = |reader| others.iter().any(|(_, command)| command == reader);
+        let is_whole = self.readers.iter().all(reads);
+        let is_work =
+            |command: &[OsText]| !is_sleep(command) && !self.readers.iter().any(|it| it == command);
+        let others = others.iter().filter(|(_, command)| is_work(command)).map(|(pid, _)| *pid);
+        Ok(Seen { again, others: others.collect(), servers, is_whole })
+    }
+
+    /// It starts more than this server.
+    pub const fn note_busy(&mut self) {
+        self.is_busy = true;
+    }
+
+    /// Whether it is known to have, or to have had, other children.
+    pub const fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
+    /// A server may have overwritten its command line since: by a title that ends with it, as nginx does.
+    fn is_child(&self, command: &[OsText]) -> bool {
+        let joined = |words: &[OsText]| {
+            let words = words.iter().map(|it| it.as_os_str().to_string_lossy());
+            words.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+        };
+        *command == self.command || {
+            let (title, command) = (joined(&self.command), joined(command));
+            self.command.first().is_some_and(|it| it.as_os_str().to_string_lossy().contains(": "))
+                && !command.is_empty()
+                && title.ends_with(&format!(" {command}"))
         }
     }
 
@@ -138,37 +166,39 @@ impl Starter {
         let is_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
         Ok(self.command == self.server || with_descendants(children)?.into_iter().any(is_server))
     }
-
-    /// Whether it had such a child beside the server, which has ended too: a pipe to a log.
-    fn has_ended_beside(&self, command: &[OsText]) -> bool {
-        let mut before = self.beside.iter().filter(|(_, it)| *it == command).peekable();
-        before.peek().is_some()
-            && before.all(|(process, _)| Process::lives(*process).is_ok_and(|lives| !lives))
-    }
 }
 
-/// Whether somebody has started a server a second time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Again {
-    /// Not that anybody knows.
-    No,
-    /// It did, and has no children but these and such as ended and were started again with the server.
-    Alone(Vec<Pid>),
-    /// It did, and has other children, which would end with it.
-    BesideOthers,
+/// What a starter has for children.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The server, started again: born after it, and not known.
+    pub again: Vec<Pid>,
+    /// All that are the server, known or not.
+    pub servers: Vec<Pid>,
+    /// Others. One may be the server in a moment: what starts it executes one program after the other.
+    pub others: Vec<Pid>,
+    /// Whether those that read what the server writes are there.
+    pub is_whole: bool,
 }
 
-fn children_beside(
-    parent: Pid,
-    child: Pid,
-) -> Result<Vec<(ProcessIdentity, Vec<OsText>)>, ProcessError> {
-    const MOST: usize = 8;
-    let mut children = told_children(parent)?;
-    children.retain(|(pid, command)| *pid != child && is_written_down(command));
-    let opened = children
-        .into_iter()
-        .filter_map(|(pid, command)| Some((Process::open(pid).ok()?.identity(), command)));
-    Ok(opened.take(MOST).collect())
+/// What a process has for children beside one: who reads what that writes, and whether there are others.
+fn children_beside(parent: Pid, child: Pid) -> Result<(Vec<Vec<OsText>>, bool), ProcessError> {
+    let end = |pid: Pid, number: u32| fs::read_link(format!("/proc/{pid}/fd/{number}")).ok();
+    let is_pipe = |path: &PathBuf| path.to_string_lossy().starts_with("pipe:");
+    let written: Vec<_> =
+        [1, 2].into_iter().filter_map(|it| end(child, it)).filter(is_pipe).collect();
+    let mut others = told_children(parent)?;
+    others.retain(|(pid, command)| *pid != child && !is_sleep(command));
+    let reads = |pid: Pid| end(pid, 0).is_some_and(|it| written.contains(&it));
+    let (readers, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(pid, _)| reads(*pid));
+    let is_busy = !others.is_empty() || readers.iter().any(|(_, it)| !is_written_down(it));
+    Ok((readers.into_iter().map(|(_, command)| command).collect(), is_busy))
+}
+
+/// It does nothing but wait between two starts.
+fn is_sleep(command: &[OsText]) -> bool {
+    let program = command.first().map(|it| PathBuf::from(it.as_os_str()));
+    program.is_some_and(|it| it.file_name() == Some("sleep".as_ref()))
 }
 
 /// What no server has as its command line is not believed, nor remembered.
@@ -229,7 +259,7 @@ mod tests {
             let mut line = String::new();
             self.said.read_line(&mut line).unwrap();
             let pid = Pid::new(line.trim().parse().unwrap()).unwrap();
-            while command_line(pid).is_ok_and(|it| it.first() != Some(&"sleep".into())) {
+            while command_line(pid).is_ok_and(|it| it.first() != Some(&"tail".into())) {
                 std::thread::yield_now();
             }
             pid
@@ -249,7 +279,7 @@ mod tests {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 
-    const LOOP: &str = "while :; do sleep 71 & echo $!; wait $!; done";
+    const LOOP: &str = "while :; do tail -n 71 -f /dev/null & echo $!; wait $!; done";
 
     #[test]
     fn who_starts_the_same_again_is_known_by_that() {
@@ -258,56 +288,101 @@ mod tests {
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
         let [starter] = &above[..] else { panic!("{above:?}") };
         assert_eq!(starter.pid(), shell.pid());
-        assert_eq!(starter.look(&HashSet::new()).unwrap(), Again::No);
+        assert!(starter.look(&HashSet::new()).unwrap().again.is_empty());
         end(server);
         let again = shell.next();
         assert!(starter.is_child_gone().unwrap());
-        assert_eq!(starter.look(&HashSet::from([again])).unwrap(), Again::No);
-        assert_eq!(starter.look(&HashSet::new()).unwrap(), Again::Alone(vec![again]));
+        assert!(starter.look(&HashSet::from([again])).unwrap().again.is_empty());
+        let seen = starter.look(&HashSet::new()).unwrap();
+        assert_eq!((seen.again, seen.others), (vec![again], Vec::new()));
         assert!(is_of_same_start(again, &[again]));
         end(again);
     }
 
     #[test]
     fn who_has_other_children_too_has_not_started_the_server_alone() {
-        let mut shell = Shell::new(&format!("sleep 72 & echo $!; {LOOP}"));
+        let mut shell = Shell::new(&format!("tail -n 72 -f /dev/null & echo $!; {LOOP}"));
         let other = shell.next();
         let server = shell.next();
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
         end(server);
         let again = shell.next();
-        assert_eq!(above[0].look(&HashSet::new()).unwrap(), Again::BesideOthers);
+        assert!(above[0].is_busy());
+        let seen = above[0].look(&HashSet::new()).unwrap();
+        assert_eq!((seen.again, seen.others), (vec![again], vec![other]));
         assert_ne!(server, again);
         end(other);
         end(again);
     }
 
     #[test]
-    fn what_ends_and_starts_together_with_the_server_is_no_other_server() {
-        let both = "while :; do sleep 75 & server=$!; sleep 76 & echo $server; echo $!; wait; done";
-        let mut shell = Shell::new(both);
-        let (server, pipe) = (shell.next(), shell.next());
+    fn who_reads_what_the_server_writes_is_no_other_server() {
+        let piped = "tail -n 75 -f /dev/null | tail -n 76";
+        let mut shell = Shell::new(&format!("while :; do {piped} & echo $!; wait; done"));
+        let server_of = |shell: &Shell| loop {
+            let children = told_children(shell.pid()).unwrap();
+            let is_server = |words: &[OsText]| words.get(2) == Some(&"75".into());
+            if let Some((pid, _)) = children.iter().find(|(_, words)| is_server(words)) {
+                return *pid;
+            }
+        };
+        shell.next();
+        let server = server_of(&shell);
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
+        assert!(!above[0].is_busy());
         end(server);
-        end(pipe);
-        let (again, pipe) = (shell.next(), shell.next());
-        assert_eq!(above[0].look(&HashSet::new()).unwrap(), Again::Alone(vec![again]));
+        shell.next();
+        let again = server_of(&shell);
+        let seen = above[0].look(&HashSet::new()).unwrap();
+        assert_eq!((seen.again, seen.others), (vec![again], Vec::new()));
+        end(shell.pid());
         end(again);
-        end(pipe);
-        end(shell.next());
-        end(shell.next());
+    }
+
+    #[test]
+    fn a_title_that_ends_with_the_command_line_is_the_same() {
+        let words = |text: &str| text.split('|').map(OsText::from).collect::<Vec<_>>();
+        let shell = Shell::new(LOOP);
+        let process = Process::open(shell.pid()).unwrap().identity();
+        let titled = |title: &str| Starter {
+            process,
+            child: process,
+            command: words(title),
+            server: words(title),
+            readers: Vec::new(),
+            is_busy: false,
+        };
+        let nginx = titled("nginx: master process nginx -c /srv/v1.conf");
+        assert!(nginx.is_child(&words("nginx|-c|/srv/v1.conf")));
+        assert!(!nginx.is_child(&words("nginx|-c|/srv/v2.conf")));
+        assert!(!titled("server -c a").is_child(&words("-c|a")));
+    }
+
+    #[test]
+    fn who_waits_for_somebody_that_starts_the_server_again_has_started_nothing() {
+        let mut shell = Shell::new(&format!("sh -c '{LOOP}'; true"));
+        let server = shell.next();
+        let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
+        let [inner, outer] = &above[..] else { panic!("{above:?}") };
+        assert_eq!(outer.pid(), shell.pid());
+        end(server);
+        let again = shell.next();
+        assert_eq!(inner.look(&HashSet::new()).unwrap().again, [again]);
+        assert!(outer.look(&HashSet::new()).unwrap().again.is_empty());
+        end(inner.pid());
+        end(again);
     }
 
     #[test]
     fn who_gives_each_child_a_session_is_one_only_as_the_parent() {
         let outer = |inner: &str| format!("while :; do setsid {inner} & wait $!; done");
-        let mut shell = Shell::new(&outer("sh -c 'echo $$; exec sleep 73'"));
+        let mut shell = Shell::new(&outer("sh -c 'echo $$; exec tail -n 73 -f /dev/null'"));
         let server = shell.next();
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
         assert_eq!(above.iter().map(Starter::pid).collect::<Vec<_>>(), [shell.pid()]);
         end(server);
         end(shell.next());
-        let mut shell = Shell::new(&outer("sh -c 'sleep 74 & echo $!; wait'"));
+        let mut shell = Shell::new(&outer("sh -c 'tail -n 74 -f /dev/null & echo $!; wait'"));
         let server = shell.next();
         let above = Starter::above(server, None, |pid| pid != Pid::ours()).unwrap();
         assert_eq!(above.len(), 1, "{above:?}");

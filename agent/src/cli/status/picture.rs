@@ -168,6 +168,7 @@ fn warnings(service: &ServiceView) -> Vec<String> {
     if matches!(service.serving, Some(Serving::Generation { .. })) {
         warnings.extend(serving::beside(service));
     }
+    warnings.extend(service.warnings.iter().map(|it| words::line(it)));
     if service.fallback > 0 {
         let count = new(service.fallback);
         warnings.push(format!(
