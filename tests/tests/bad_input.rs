@@ -309,7 +309,7 @@ fn an_upgrade_while_another_one_is_made_ready() -> Result<()> {
     refused_during_a_rollout(&stage, &["detach", "--port", "8080"], &["generation 2"])?;
     stage.agent.undo(PORT)?;
     let ended = slow.finish()?;
-    check(&ended, 5, &["undone"]);
+    check(&ended, 5, &["taken back"]);
     stage.until_steady(PORT)?;
     Ok(())
 }

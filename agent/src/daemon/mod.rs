@@ -47,6 +47,7 @@ mod processes;
 mod queued;
 mod removals;
 pub mod repair;
+mod returns;
 mod seen;
 mod server;
 mod serving;

@@ -31,14 +31,20 @@ impl Agent {
             .fix("have the server leave that to the kernel, and attach again"))
     }
 
-    /// Refuses an upgrade of a server that has done so since it was attached: the next generation would join its group.
+    /// Refuses an upgrade of a server that has done so since it was attached: the next generation would join its group. What
+    /// cannot be found out now is when that one listens: then it is not taken.
     ///
     /// # Errors
     ///
-    /// When it has, or the sockets cannot be walked.
+    /// When it has.
     pub(super) fn refuse_late_program(&mut self, id: ServiceId) -> Result<(), Problem> {
-        if self.groups_with_own_program(id)?.is_empty() {
-            return Ok(());
+        match self.groups_with_own_program(id) {
+            Ok(groups) if groups.is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "cannot tell whether the server has a program of its own");
+                return Ok(());
+            }
         }
         Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM).fix(
             "have the server leave that to the kernel, and start it anew; or detach it, which leaves its program where it is",

@@ -66,10 +66,32 @@ impl Datapath {
         let examine =
             Adoption { action: EXAMINE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: NOBODY };
         let found = self.walk(cookies.iter().map(|&cookie| (cookie, examine)))?;
-        let has_one = |cookie: &&u64| {
-            found.get(*cookie).is_some_and(|it| it.outcome == HAS_PROGRAM && !is_migrate(it.slot))
+        let programs = cookies.iter().filter_map(|cookie| {
+            let seen = found.get(cookie).filter(|it| it.outcome == HAS_PROGRAM)?;
+            Some((*cookie, seen.slot))
+        });
+        let programs: Vec<_> = programs.collect();
+        Ok(programs
+            .into_iter()
+            .filter(|(_, program)| !self.is_migrate(*program))
+            .map(|(cookie, _)| cookie)
+            .collect())
+    }
+
+    /// Whether this is an agent's program, ours or an earlier one's: a group keeps it as long as one of its sockets lives. One
+    /// of the classic kind has no number. To ask takes three calls for each program of the machine, and the kernel gives no
+    /// number a second time before it has given two thousand million others (`idr_alloc_cyclic`).
+    fn is_migrate(&mut self, program: u32) -> bool {
+        let is_it = || {
+            aya::programs::loaded_programs()
+                .filter_map(Result::ok)
+                .any(|it| it.id() == program && it.name_as_str() == Some(MIGRATE))
         };
-        Ok(cookies.iter().filter(has_one).copied().collect())
+        let is_known = self.migrate_numbers.contains(&program) || program != 0 && is_it();
+        if is_known {
+            self.migrate_numbers.insert(program);
+        }
+        is_known
     }
 
     /// Puts listeners into consecutive slots from `first` on.
@@ -143,15 +165,6 @@ impl Datapath {
 /// For wishes that give no tag.
 const NOBODY: Tag =
     Tag { generation: GenerationKey { service: 0, generation: 0 }, role: 0, options_set: 0 };
-
-/// Whether this is an agent's program, ours or an earlier one's: a group keeps it as long as one of its sockets lives. One of
-/// the classic kind has no number.
-fn is_migrate(program: u32) -> bool {
-    program != 0
-        && aya::programs::loaded_programs()
-            .filter_map(Result::ok)
-            .any(|it| it.id() == program && it.name_as_str() == Some(MIGRATE))
-}
 
 /// The listeners for an endpoint: those on exactly its address, as in the kernel's own lookup, or else all that take its
 /// connections.

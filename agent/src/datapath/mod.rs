@@ -34,6 +34,7 @@ mod tables;
 mod types;
 
 use std::{
+    collections::HashSet,
     fs::File,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -80,6 +81,8 @@ pub struct Datapath {
     steered: PerCpuArray<MapData, SteerCounts>,
     /// A plain handle: socket storage is read through `sock_diag` and written by the programs.
     tags: OwnedFd,
+    /// The numbers of programs that are `migrate`, as far as they were asked for.
+    migrate_numbers: HashSet<u32>,
 }
 
 impl Datapath {
@@ -149,6 +152,7 @@ impl Datapath {
             adoptions: kernel.hash("ADOPTIONS")?,
             steered: kernel.per_cpu("STEERED")?,
             tags: kernel.descriptor("TAGS")?,
+            migrate_numbers: HashSet::new(),
             kernel,
         })
     }

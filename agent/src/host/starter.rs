@@ -188,7 +188,9 @@ fn children_beside(parent: Pid, child: Pid) -> Result<(Vec<Vec<OsText>>, bool), 
     let written: Vec<_> =
         [1, 2].into_iter().filter_map(|it| end(child, it)).filter(is_pipe).collect();
     let mut others = told_children(parent)?;
-    others.retain(|(pid, command)| *pid != child && !is_sleep(command));
+    // Others with its command line are more workers.
+    let own = command_line(child)?;
+    others.retain(|(pid, command)| *pid != child && *command != own && !is_sleep(command));
     let reads = |pid: Pid| end(pid, 0).is_some_and(|it| written.contains(&it));
     let (readers, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(pid, _)| reads(*pid));
     let is_busy = !others.is_empty() || readers.iter().any(|(_, it)| !is_written_down(it));
@@ -268,15 +270,22 @@ mod tests {
 
     impl Drop for Shell {
         fn drop(&mut self) {
-            drop(self.child.stdin.take());
-            self.child.kill().unwrap();
+            // It would start the next one while we look.
+            signal(self.pid(), rustix::process::Signal::STOP);
+            let all = with_descendants(&[self.pid()]).unwrap();
+            all.into_iter().for_each(|pid| signal(pid, rustix::process::Signal::KILL));
             self.child.wait().unwrap();
         }
     }
 
     fn end(pid: Pid) {
+        signal(pid, rustix::process::Signal::KILL);
+    }
+
+    /// One that has ended meanwhile needs none.
+    fn signal(pid: Pid, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(pid.get()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let _gone = rustix::process::kill_process(pid, signal);
     }
 
     const LOOP: &str = "while :; do tail -n 71 -f /dev/null & echo $!; wait $!; done";
@@ -389,6 +398,17 @@ mod tests {
         assert_ne!(above[0].pid(), shell.pid());
         end(server);
         end(shell.next());
+    }
+
+    #[test]
+    fn more_of_the_same_are_no_other_work() {
+        let mut shell = Shell::new(&format!("tail -n 71 -f /dev/null & echo $!; {LOOP}"));
+        let (one, other) = (shell.next(), shell.next());
+        let above = Starter::above(one, None, |pid| pid != Pid::ours()).unwrap();
+        assert!(!above[0].is_busy());
+        assert_eq!(above[0].look(&HashSet::new()).unwrap().again, [other]);
+        end(one);
+        end(other);
     }
 
     #[test]

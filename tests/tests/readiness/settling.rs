@@ -1,7 +1,7 @@
 //! What a new primary does right after the switch.
 
 use agent::api::{EventKind, GenerationState};
-use agent::rollout::{Outcome, Status};
+use agent::rollout::{Outcome, Status, UNDONE};
 use anyhow::Result;
 use tests::stage;
 
@@ -62,7 +62,7 @@ async fn undo_does_not_wait_until_it_has_settled() -> Result<()> {
     scene.stage.agent.undo(PORT)?.success()?;
     let upgrade = waiting.finish()?;
     assert_eq!(upgrade.code, Some(8), "{upgrade:?}");
-    assert_eq!(outcome(&upgrade)?, Outcome::RolledBack { reason: "undone".to_owned() });
+    assert_eq!(outcome(&upgrade)?, Outcome::RolledBack { reason: UNDONE.to_owned() });
     let service = scene.stage.until_steady(PORT)?;
     assert_eq!(service.generations[0].number.0, 1);
     stage::nobody_noticed(scene.running).await;

@@ -19,7 +19,7 @@ use crate::{
         journal::Journal,
         message::Message,
         presence::Presence,
-        starters::Returns,
+        returns::Returns,
         state_file,
         step::{Step, change},
         successor::Strangers,
