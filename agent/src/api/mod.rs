@@ -20,6 +20,7 @@
 
 mod problem;
 mod request;
+mod rollout;
 mod serving;
 mod view;
 
@@ -28,11 +29,12 @@ pub use request::{
     AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, RequestId, UndoRequest,
     UpgradeRequest,
 };
+pub use rollout::RolloutView;
 pub use serving::{Serving, Stranger};
 pub use view::{
     AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,
-    Flows, GenerationState, GenerationView, History, ListenerView, Offer, RolloutView,
-    ServiceState, ServiceView, Services, UpgradeAnswer, UpgradePreview, Waiting,
+    Flows, GenerationState, GenerationView, History, ListenerView, Offer, ServiceState,
+    ServiceView, Services, UpgradeAnswer, UpgradePreview, Waiting,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.
