@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{agent::Agent, found, observe::owner};
+use super::{agent::Agent, found};
 use crate::{
     api::{Problem, Serving, Stranger, Waiting},
     host::{
         holders, process,
-        sock_diag::{self, Connection, Listener, SocketInode, Stage},
+        sock_diag::{self, Listener, SocketInode},
     },
     rollout::Generation,
     service::{GenerationId, ServiceId},
@@ -61,15 +61,14 @@ impl Agent {
     /// When the sockets cannot be listed.
     pub(super) fn waiting(&self, id: ServiceId) -> Result<Option<Waiting>, Problem> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
-        let key = GenerationId { service: id, number: primary.number }.key();
+        let key = GenerationId { service: id, number: primary.number };
         let is_of_it = |it: &Listener| primary.listeners.iter().any(|at| at.cookie == it.cookie.0);
         if !sock_diag::listeners()?.iter().any(|it| it.accept_queue > 0 && is_of_it(it)) {
             return Ok(None);
         }
-        let waits = |flow: &&Connection| flow.stage() == Stage::Queued && owner(flow) == Some(key);
-        let flows = self.flows_of(id)?;
-        let idle = flows.iter().filter(waits).filter_map(|flow| flow.idle);
-        let too_long: Vec<_> = idle.filter(|idle| *idle >= TOO_LONG).collect();
+        let mut too_long: Vec<_> =
+            self.not_accepted(key)?.into_iter().filter_map(|flow| flow.idle).collect();
+        too_long.retain(|idle| *idle >= TOO_LONG);
         Ok(too_long.iter().max().map(|longest| Waiting {
             connections: too_long.len() as u64,
             longest_seconds: longest.as_secs_f64(),

@@ -9,7 +9,7 @@ use std::{
 use super::{agent::Agent, observe::owner};
 use crate::{
     api::Problem,
-    host::sock_diag::{self, Stage},
+    host::sock_diag::{self, Connection, Stage},
     rollout::Event,
     service::{GenerationId, GenerationNumber},
 };
@@ -140,12 +140,20 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<HashMap<u16, HashSet<SocketAddr>>, Problem> {
         let mut waiting: HashMap<u16, HashSet<SocketAddr>> = HashMap::new();
-        for flow in self.flows_of(generation.service)? {
-            if flow.stage() == Stage::Queued && owner(&flow) == Some(generation.key()) {
-                waiting.entry(flow.local.port()).or_default().insert(flow.remote);
-            }
+        for flow in self.not_accepted(generation)? {
+            waiting.entry(flow.local.port()).or_default().insert(flow.remote);
         }
         Ok(waiting)
+    }
+
+    /// The connections of a generation that nobody has accepted.
+    pub(super) fn not_accepted(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<Connection>, Problem> {
+        let mut flows = self.flows_of(generation.service)?;
+        flows.retain(|it| it.stage() == Stage::Queued && owner(it) == Some(generation.key()));
+        Ok(flows)
     }
 }
 

@@ -55,7 +55,7 @@ impl Agent {
         let listens =
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
         let troubles = self.troubles.told();
-        let waiting = self.waiting(id)?;
+        let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
         let state = match service.primary() {
             _ if !troubles.is_empty() || waiting.is_some() => ServiceState::Degraded,
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
@@ -82,12 +82,12 @@ impl Agent {
             setback: match service.rollouts.last().filter(|it| it.is_setback()) {
                 Some(last) => {
                     let view = self.view_of_rollout(id, last)?;
-                    Some(RolloutView { serving: Some(self.serving(id)?), ..view })
+                    Some(RolloutView { serving: Some(serving.clone()), ..view })
                 }
                 None => None,
             },
             troubles,
-            serving: Some(self.serving(id)?),
+            serving: Some(serving),
             beside: self.beside(id)?,
             warnings: self.busy_starters(id),
             waiting,
