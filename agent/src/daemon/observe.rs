@@ -81,10 +81,14 @@ impl Agent {
     pub(super) fn note_process_ended(&mut self, generation: GenerationId, ending: Option<Ending>) {
         let Some(known) = self.generation(generation) else { return };
         let launched = known.origin != Origin::Found;
+        let listens = matches!(known.phase, Phase::Starting { listens: true, .. });
         if launched && let Some(ending) = ending {
             self.warn_of_orphans(generation, ending);
-            let how = format!("its first process {ending}");
-            self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
+            // One that listens has put itself into the background.
+            if !listens || ending != Ending::Exited(0) {
+                let how = format!("its first process {ending}");
+                self.feed_quietly(generation.service, Event::NotYet(generation.number, how));
+            }
         }
         let told = self.tell_next_roots(generation);
         let counted = told.and_then(|()| self.count_processes(generation));
