@@ -160,18 +160,25 @@ while True:
     stage.namespace.clear()
 }
 
-/// What comes back before the new generation has proved itself is what there is to fall back to.
-#[test]
-fn who_comes_back_while_the_new_one_settles_is_needed() -> Result<()> {
-    let (_supervisor, stage, first) =
+/// The server of the first generation dies while the second one has to prove itself, and is started again.
+fn comes_back_within(settle: &str) -> Result<(Handle, (Commanded, Stage, Started, Script))> {
+    let (supervisor, stage, first) =
         supervised("while :; do /usr/bin/python3 {}/server.py 8080 1 --reuse-port; done")?;
     let handle = Handle::open(first.pid())?;
     let old = stage.agent.service(PORT)?.generations[0].pids[0];
     let server = Script::with(PORT, &["--reuse-port"])?;
-    let settles = ["--settle", "10s", "--wait", "switched"];
-    stage.agent.run(&upgrade(PORT, &settles, &server.command(2)?))?.success()?;
+    let options = ["--settle", settle, "--wait", "switched"];
+    stage.agent.run(&upgrade(PORT, &options, &server.command(2)?))?.success()?;
     kill(Pid::from_raw(old), Signal::SIGKILL)?;
-    let service = stage.until("the next one", PORT, |service| !service.beside.is_empty())?;
+    stage.until("the next one", PORT, |service| !service.beside.is_empty())?;
+    Ok((handle, (supervisor, stage, first, server)))
+}
+
+/// What comes back before the new generation has proved itself is what there is to fall back to.
+#[test]
+fn who_comes_back_while_the_new_one_settles_is_needed() -> Result<()> {
+    let (handle, (_supervisor, stage, _first, server)) = comes_back_within("10s")?;
+    let service = stage.agent.service(PORT)?;
     let second = service.generations.last().context("a primary")?;
     assert_eq!(second.number.0, 2, "{service:#?}");
     ensure!(!handle.ended_within(Duration::from_secs(1))?, "it may be needed");
@@ -186,15 +193,7 @@ fn who_comes_back_while_the_new_one_settles_is_needed() -> Result<()> {
 
 #[test]
 fn who_came_back_while_the_new_one_settled_is_ended_when_that_is_over() -> Result<()> {
-    let (_supervisor, stage, first) =
-        supervised("while :; do /usr/bin/python3 {}/server.py 8080 1 --reuse-port; done")?;
-    let handle = Handle::open(first.pid())?;
-    let old = stage.agent.service(PORT)?.generations[0].pids[0];
-    let server = Script::with(PORT, &["--reuse-port"])?;
-    let settles = ["--settle", "2s", "--wait", "switched"];
-    stage.agent.run(&upgrade(PORT, &settles, &server.command(2)?))?.success()?;
-    kill(Pid::from_raw(old), Signal::SIGKILL)?;
-    stage.until("the next one", PORT, |service| !service.beside.is_empty())?;
+    let (handle, (_supervisor, stage, _first, server)) = comes_back_within("2s")?;
     ensure!(handle.ended_within(LIMIT)?, "{}", stage.agent.run(&["events"])?.stdout);
     stage.until("it alone", PORT, |it| it.generations.len() == 1 && it.beside.is_empty())?;
     assert_eq!(stage.generation(server.address())?, 2);

@@ -92,7 +92,7 @@ impl Agent {
         }
     }
 
-    /// What comes back of a generation that ended before its time is there to fall back to, as it was.
+    /// A generation has ended before its time: what comes back of it is there to fall back to, as it was.
     pub(super) fn note_ended_early(&mut self, id: ServiceId, gone: &Generation) {
         let (Phase::Clearing { keep_until: until, .. }
         | Phase::Draining { keep_until: until, .. }
@@ -100,6 +100,9 @@ impl Agent {
         else {
             return;
         };
+        if until <= clock::now() {
+            return;
+        }
         let record = self.record_mut(id);
         let of_it = record.starters.iter_mut().filter(|it| it.generation == gone.number);
         of_it.for_each(|it| it.not_before = until);
@@ -107,15 +110,8 @@ impl Agent {
         let message = format!(
             "generation {number} has ended although it was kept to fall back to: there is nothing of it to go back to any more"
         );
-        if until > clock::now() {
-            let name = self.record(id).service.name.clone();
-            self.journal.note(&name, Some(number), EventKind::Warning, message);
-        }
-        let record = self.record(id);
-        if record.starters.iter().any(|it| it.generation == gone.number) {
-            let until = until.since(clock::now());
-            self.returns.expect(id, Instant::now() + until);
-        }
+        let name = record.service.name.clone();
+        self.journal.note(&name, Some(number), EventKind::Warning, message);
     }
 
     /// Who starts a server again and was left alone, in words.
@@ -147,7 +143,11 @@ impl Agent {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         record.starters.retain(|it| it.starter.lives().unwrap_or(true));
         for known in record.starters.clone() {
-            self.look_at_starter(id, &known)?;
+            let looked = self.look_at_starter(id, &known);
+            // One that has just ended can be looked at no more, and starts nothing.
+            if looked.is_err() && known.starter.lives()? {
+                return looked;
+            }
         }
         Ok(())
     }
@@ -162,7 +162,8 @@ impl Agent {
         let seen = starter.look(&members)?;
         let is_busy = starter.is_busy() || self.returns.has_other_work(starter.pid(), &seen);
         if is_busy {
-            self.note_busy(id, known)?;
+            // What it did once is not forgotten.
+            self.change_starter(id, known, |it| it.starter.note_busy());
         }
         let Seen { again, others, is_whole, .. } = seen;
         if again.is_empty() {
@@ -177,20 +178,13 @@ impl Agent {
         }
         match self.generation(of).map(|it| it.told) {
             Some(false) if self.are_more_workers(of, &again)? => self.take_in_master(of, starter),
-            Some(true) if starter.is_child_gone()? => self.end_also(of, known, &again),
+            Some(true) if starter.is_child_gone()? => self.end_what_came_back(of, known, &again),
             None if starter.is_child_gone()? && self.may_end_what_came_back(id, known) => {
-                self.end_what_came_back(of, known, &again)
+                let number = self.record(id).service.next_number();
+                self.end_what_came_back(GenerationId { number, ..of }, known, &again)
             }
             Some(_) | None => Ok(()),
         }
-    }
-
-    /// What it did besides, when the server had ended, is not forgotten.
-    fn note_busy(&mut self, id: ServiceId, known: &StarterOf) -> Result<(), Problem> {
-        if known.starter.is_child_gone()? {
-            self.change_starter(id, known, |it| it.starter.note_busy());
-        }
-        Ok(())
     }
 
     fn change_starter(
@@ -222,10 +216,8 @@ impl Agent {
         for (other, record) in self.records.iter().filter(|(other, _)| **other != id) {
             let theirs = self.pids_of_service(*other)?;
             let has_started = |it: &StarterOf| it.starter.pid() == starter.pid();
-            if record.starters.iter().any(has_started) {
-                return Ok(true);
-            }
-            if all.iter().any(|pid| theirs.contains(pid)) {
+            if record.starters.iter().any(has_started) || all.iter().any(|pid| theirs.contains(pid))
+            {
                 return Ok(true);
             }
         }
@@ -277,12 +269,11 @@ impl Agent {
         self.look_for_new_listeners(generation)?;
         self.remember_found(generation)?;
         self.save_or_owe();
-        self.count_processes(generation)?;
-        self.tell_next_roots(generation)
+        self.count_processes(generation)
     }
 
-    /// Of a generation that was told to end: what is started again in the meantime is told too.
-    fn end_also(
+    /// Tells what was started again to end: as a part of the generation that was told already, or as one of its own.
+    fn end_what_came_back(
         &mut self,
         generation: GenerationId,
         known: &StarterOf,
@@ -290,26 +281,13 @@ impl Agent {
     ) -> Result<(), Problem> {
         let (pids, message) = self.count_start(generation.service, known, again);
         self.enlist(generation, pids)?;
+        if self.generation(generation).is_none() {
+            self.feed(generation.service, Event::CameBack)?;
+        }
         self.note(generation, EventKind::Warning, message);
+        // It may have ended before anybody waited for it.
         self.count_processes(generation)?;
         self.tell_next_roots(generation)
-    }
-
-    fn end_what_came_back(
-        &mut self,
-        gone: GenerationId,
-        known: &StarterOf,
-        again: &[Pid],
-    ) -> Result<(), Problem> {
-        let number = self.record(gone.service).service.next_number();
-        let returned = GenerationId { number, ..gone };
-        let (pids, message) = self.count_start(gone.service, known, again);
-        self.enlist(returned, pids)?;
-        self.feed(gone.service, Event::CameBack)?;
-        self.note(returned, EventKind::Warning, message);
-        // It may have ended before anybody waited for it.
-        self.count_processes(returned)?;
-        self.tell_next_roots(returned)
     }
 
     /// Who is to end, and why. Once is no habit: somebody may have wanted to go back, or try again. Who goes on starting what
@@ -323,21 +301,16 @@ impl Agent {
         let starts = known.starts + 1;
         self.change_starter(id, known, |it| it.starts = starts);
         self.returns.expect(id, Instant::now());
-        let (mut pids, number) = (again.to_vec(), known.generation);
-        let who = found::describe(known.starter.pid());
-        if starts < HABIT {
-            return (
-                pids,
-                format!("process {who} has started generation {number} again: that is told to end"),
-            );
-        }
-        pids.push(known.starter.pid());
-        (
-            pids,
-            format!(
-                "process {who} has started generation {number} again {starts} times: it is told to end, with what it started"
+        let (starter, number) = (known.starter.pid(), known.generation);
+        let done =
+            format!("process {} has started generation {number} again", found::describe(starter));
+        match starts < HABIT {
+            true => (again.to_vec(), format!("{done}: that is told to end")),
+            false => (
+                [again, &[starter]].concat(),
+                format!("{done} {starts} times: it is told to end, with what it started"),
             ),
-        )
+        }
     }
 }
 

@@ -3,11 +3,15 @@
 //! A supervisor that somebody wrote (a loop in a shell, a parent in Python) looks like a script that only waits for the server,
 //! until it starts the server a second time. So those above a server are remembered, and looked at again when it has ended.
 
-use std::{collections::HashSet, fs, path::PathBuf, time::Duration};
+mod children;
+
+use std::{collections::HashSet, time::Duration};
 
 use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 
+pub use self::children::Seen;
+use self::children::{children_beside, is_sleep, is_written_down};
 use super::{
     init::is_first_inside,
     kin::{ancestors, told_children, user_of, with_descendants},
@@ -166,47 +170,6 @@ impl Starter {
         let is_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
         Ok(self.command == self.server || with_descendants(children)?.into_iter().any(is_server))
     }
-}
-
-/// What a starter has for children.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The server, started again: born after it, and not known.
-    pub again: Vec<Pid>,
-    /// All that are the server, known or not.
-    pub servers: Vec<Pid>,
-    /// Others. One may be the server in a moment: what starts it executes one program after the other.
-    pub others: Vec<Pid>,
-    /// Whether those that read what the server writes are there.
-    pub is_whole: bool,
-}
-
-/// What a process has for children beside one: who reads what that writes, and whether there are others.
-fn children_beside(parent: Pid, child: Pid) -> Result<(Vec<Vec<OsText>>, bool), ProcessError> {
-    let end = |pid: Pid, number: u32| fs::read_link(format!("/proc/{pid}/fd/{number}")).ok();
-    let is_pipe = |path: &PathBuf| path.to_string_lossy().starts_with("pipe:");
-    let written: Vec<_> =
-        [1, 2].into_iter().filter_map(|it| end(child, it)).filter(is_pipe).collect();
-    let mut others = told_children(parent)?;
-    // Others with its command line are more workers.
-    let own = command_line(child)?;
-    others.retain(|(pid, command)| *pid != child && *command != own && !is_sleep(command));
-    let reads = |pid: Pid| end(pid, 0).is_some_and(|it| written.contains(&it));
-    let (readers, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(pid, _)| reads(*pid));
-    let is_busy = !others.is_empty() || readers.iter().any(|(_, it)| !is_written_down(it));
-    Ok((readers.into_iter().map(|(_, command)| command).collect(), is_busy))
-}
-
-/// It does nothing but wait between two starts.
-fn is_sleep(command: &[OsText]) -> bool {
-    let program = command.first().map(|it| PathBuf::from(it.as_os_str()));
-    program.is_some_and(|it| it.file_name() == Some("sleep".as_ref()))
-}
-
-/// What no server has as its command line is not believed, nor remembered.
-fn is_written_down(command: &[OsText]) -> bool {
-    const MOST: usize = 32 << 10;
-    command.iter().map(|it| it.as_bytes().len()).sum::<usize>() <= MOST
 }
 
 /// Whether a process was born soon after the first of these: a master that starts its workers starts them one after the other,
