@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::agent::upgrade;
+use tests::agent::{Output, upgrade};
 use tests::process::Handle;
 use tests::servers::{Commanded, Prefork, Script, Server as _, Started};
-use tests::stage::{LIMIT, Stage};
+use tests::stage::{LIMIT, Stage, generations};
 use tests::wait;
 
 const PORT: u16 = 8080;
@@ -229,5 +229,48 @@ while True:
     ensure!(!handle.ended_within(Duration::from_secs(1))?, "it has other jobs");
     let status = stage.agent.run(&["status"])?.success()?.stdout;
     assert!(status.contains("is left alone"), "{status}");
+    stage.namespace.clear()
+}
+
+/// A version that crashes and is started again is upgraded for that reason. It cannot share the port, and has it before the
+/// next one, which a shell starts.
+fn crashes_while_the_next_one_starts(
+    next: &str,
+) -> Result<(Output, (Commanded, Stage, Started, Script))> {
+    let (supervisor, stage, first) =
+        supervised("while :; do /usr/bin/python3 {}/server.py 8080 1; done")?;
+    let server = Script::new(PORT)?;
+    let old = stage.agent.service(PORT)?.generations[0].pids[0];
+    let next = ["sh", "-c", next].map(str::to_owned).into_iter().chain(server.command(2)?);
+    let words = upgrade(PORT, &[], &next.collect::<Vec<_>>());
+    let pending = stage.agent.start(&mut stage.agent.command(&words))?;
+    stage.until("a candidate", PORT, |service| service.generations.len() == 2)?;
+    kill(Pid::from_raw(old), Signal::SIGKILL)?;
+    stage.until("the one that came back to serve", PORT, |service| {
+        service.generations.iter().any(|it| it.number.0 == 3 && it.takes_new_connections)
+    })?;
+    assert_eq!(stage.generation(server.address())?, 1, "the old version");
+    Ok((pending.finish()?, (supervisor, stage, first, server)))
+}
+
+#[test]
+fn a_version_that_crashes_does_not_take_the_port_from_the_next_one() -> Result<()> {
+    let (output, (_supervisor, stage, _first, server)) =
+        crashes_while_the_next_one_starts("sleep 2; exec \"$0\" \"$@\"")?;
+    output.success()?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(generations(&service).into_keys().collect::<Vec<_>>(), [2]);
+    assert_eq!(stage.generation(server.address())?, 2);
+    stage.detach(PORT)
+}
+
+#[test]
+fn a_version_that_crashes_and_came_back_goes_on_where_the_next_one_fails() -> Result<()> {
+    let (output, (_supervisor, stage, _first, server)) =
+        crashes_while_the_next_one_starts("sleep 2; exit 3")?;
+    assert_eq!(output.code, Some(5), "{output:#?}");
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(generations(&service).into_keys().collect::<Vec<_>>(), [3]);
+    assert_eq!(stage.generation(server.address())?, 1);
     stage.namespace.clear()
 }

@@ -9,10 +9,10 @@ use super::{
 use crate::service::GenerationNumber;
 
 impl Service {
-    /// Whether a server that somebody else started may become the next generation by itself: nobody serves, and nobody is on
-    /// the way to.
+    /// Whether a server that somebody else started may become the next generation by itself. A candidate does not keep it from
+    /// that: one that only starts serves nobody, and finds the port taken by whoever is not known.
     pub fn is_vacant(&self) -> bool {
-        self.candidate().is_none() && !self.is_served()
+        !self.is_served()
     }
 
     /// Whether a generation takes new connections.

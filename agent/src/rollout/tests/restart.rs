@@ -31,17 +31,31 @@ fn a_deaf_primary_that_lives_drains() {
 }
 
 #[test]
-fn while_somebody_serves_or_is_about_to_nothing_changes() {
-    let mut about_to = attached();
-    apply(&mut about_to, Event::Exited(number(1)), at(1));
-    apply(&mut about_to, Event::Upgrade(plan(PATIENT), launched()), at(2));
+fn while_somebody_serves_nothing_changes() {
     let mut taken_back = upgraded(PATIENT);
     apply(&mut taken_back, Event::Deaf(number(2)), at(2));
-    for mut service in [attached(), upgraded(PATIENT), about_to, taken_back] {
+    for mut service in [attached(), upgraded(PATIENT), taken_back] {
         let before = service.clone();
         assert_eq!(apply(&mut service, RESTARTED, at(3)), []);
         assert_eq!(service, before);
     }
+}
+
+#[test]
+fn who_was_started_anew_serves_until_the_candidate_is_ready() {
+    let mut service = attached();
+    apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(1));
+    apply(&mut service, Event::Exited(number(1)), at(2));
+    let effects = apply(&mut service, RESTARTED, at(3));
+    assert_eq!(effects, [targets(3, &[]), Effect::Forget(number(1))]);
+    let mut without = service.clone();
+    apply(&mut without, Event::Failed(number(2), "it exited".into()), at(4));
+    assert_eq!(without.targets(), service.targets(), "it goes on");
+    let covers = Event::Covers(number(2), PortHold::Shared);
+    assert_eq!(apply(&mut service, covers, at(4)), [targets(2, &[3])]);
+    let upgrade = service.rollout(RolloutId(1)).unwrap();
+    assert_eq!((upgrade.from, upgrade.to), (number(3), number(2)));
+    assert_eq!(outcome(&service, 2), Some(&Outcome::Completed));
 }
 
 #[test]
