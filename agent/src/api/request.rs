@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::context::Limit,
     rollout::{DrainPlan, DrainPolicy, Readiness},
-    service::{GenerationNumber, ServiceName},
+    service::{GenerationNumber, ServiceName, Signal},
 };
 
 /// Take charge of a port.
@@ -132,8 +132,8 @@ pub enum NamespacesOf {
 pub struct DrainRequest {
     /// When it is signalled.
     pub policy: DrainPolicy,
-    /// With which signal, by number.
-    pub signal: i32,
+    /// With which signal, by number from 1 to 64.
+    pub signal: Signal,
     /// How long its kernel queues are waited for.
     pub queue_timeout: Duration,
     /// How long its flows are waited for.

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(cli.global.verbose, 2);
         let Command::Upgrade(upgrade) = cli.command else { panic!("not an upgrade") };
         assert_eq!(upgrade.drain.drain_timeout, Duration::from_secs(1800));
-        assert_eq!(upgrade.drain.drain_signal.0, 2);
+        assert_eq!(upgrade.drain.drain_signal.number(), 2);
         assert_eq!(upgrade.drain.stop_timeout, Duration::from_secs(10));
         assert_eq!(upgrade.launch.environment.len(), 2);
         assert!(upgrade.dry_run);

@@ -31,7 +31,7 @@ pub(super) fn request(options: &DrainOptions) -> Result<DrainRequest, Problem> {
             DrainWhen::Patient => DrainPolicy::Patient { idle: *drain_idle },
             DrainWhen::Graceful => DrainPolicy::Graceful,
         },
-        signal: drain_signal.0,
+        signal: *drain_signal,
         queue_timeout: *queue_timeout,
         timeout: *drain_timeout,
         stop_timeout: *stop_timeout,

@@ -5,11 +5,12 @@ use std::{ffi::OsString, time::Duration};
 use clap::{ArgAction, CommandFactory, error::ErrorKind};
 
 use super::{
-    arguments::{Cli, Command, DrainWhen, Format, Selected, Signal, Wait},
+    arguments::{Cli, Command, DrainWhen, Format, Selected, Wait},
     config::Refused,
     output::Answer,
     samples::{self, BLACK, WIDE},
 };
+use crate::service::Signal;
 
 fn parse(line: &str) -> Result<Cli, ErrorKind> {
     let typed = line.split_whitespace();
@@ -102,7 +103,7 @@ fn an_upgrade_has_its_defaults() {
     assert_eq!(upgrade.timeout, Duration::from_secs(60));
     assert_eq!(upgrade.drain.drain, DrainWhen::Patient);
     assert_eq!(upgrade.drain.drain_timeout, Duration::from_secs(3600));
-    assert_eq!(upgrade.drain.drain_signal, Signal(15));
+    assert_eq!(upgrade.drain.drain_signal, Signal::TERM);
     assert_eq!(upgrade.drain.queue_timeout, Duration::from_secs(5));
     assert_eq!(upgrade.drain.stop_timeout, Duration::from_secs(10));
     assert!(!upgrade.dry_run && upgrade.drain.drain_idle.is_none());

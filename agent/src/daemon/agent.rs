@@ -1,7 +1,7 @@
 //! The single writer: takes one message after the other, and makes the world follow.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use super::{
     groups::Groups,
     journal::Journal,
     message::{Inbox, LastAnswer, Message, Reply, Request},
+    outstanding::Outstanding,
     presence::Presence,
     probe::Probing,
     queued::Moves,
@@ -38,7 +39,7 @@ use crate::{
         sock_diag::SocketCookie,
     },
     places::Places,
-    rollout::{self, Effect, Flows, Generation, Service, Timestamp},
+    rollout::{self, Flows, Generation, Service, Timestamp},
     service::{GenerationId, ServiceId},
 };
 
@@ -66,8 +67,8 @@ pub(super) struct Agent {
     pub(super) changes: watch::Sender<u64>,
     /// What is to be launched for a candidate. Never written down: a launch is not repeated.
     pub(super) launches: HashMap<GenerationId, LaunchSpec>,
-    /// Effects that failed, and those that must wait for them.
-    pub(super) unfinished: VecDeque<(ServiceId, Effect)>,
+    /// What was decided and is not done yet.
+    pub(super) outstanding: Outstanding,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
     /// Listeners on our ports that are nobody's.
@@ -258,10 +259,10 @@ impl Agent {
     pub(super) fn feed(&mut self, id: ServiceId, event: rollout::Event) -> Result<(), Problem> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
-        let (is_request, served) = (event.is_request(), !before.is_vacant());
+        let (can_be_refused, served) = (event.can_be_refused(), !before.is_vacant());
         let effects = record.service.apply(event, clock::now())?;
         if record.service != before {
-            if !is_request {
+            if !can_be_refused {
                 self.save_or_owe();
             } else if let Err(problem) = self.save() {
                 self.record_mut(id).service = before;
@@ -272,8 +273,8 @@ impl Agent {
         if served && self.record(id).service.is_vacant() {
             self.strangers.look_at(id, Instant::now());
         }
-        self.enqueue(id, effects);
-        self.finish_effects();
+        self.outstanding.add(id, effects);
+        self.finish_effects_of(id);
         self.remember_mark_of_another(id, &before);
         self.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -321,7 +322,7 @@ impl Agent {
         let deadline = |record: &Record| record.service.next_deadline();
         let deadlines =
             self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
-        let retry = (!self.unfinished.is_empty()).then(|| Instant::now() + RETRY);
+        let retry = (!self.outstanding.is_empty()).then(|| Instant::now() + RETRY);
         let trouble = self.troubles.retry();
         let looks = self.looks.values().copied().chain(self.strangers.next_look());
         let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());

@@ -127,8 +127,9 @@ impl Agent {
         self.strangers.forget(id);
         self.returns.forget(id);
         self.moot(Trouble::Successor(id));
+        self.moot(Trouble::Effect(id));
         self.moves.remove(&id);
-        self.unfinished.retain(|(service, _)| *service != id);
+        self.outstanding.forget(id);
         let removed = change(Step::RemoveLogs, || {
             self.remove_logs(&record.service);
             Ok(())

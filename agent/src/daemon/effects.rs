@@ -1,7 +1,5 @@
 //! Executes what the rollout decided, in order.
 
-use std::collections::VecDeque;
-
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 
 use super::{
@@ -16,51 +14,42 @@ use crate::{
 };
 
 impl Agent {
-    /// To be executed after those that are not finished. Only the newest steering counts: it takes the place of one that the
-    /// kernel has not taken yet.
-    pub(super) fn enqueue(&mut self, id: ServiceId, effects: Vec<Effect>) {
-        let is_steer = |effect: &Effect| matches!(effect, Effect::Steer(_));
-        for effect in effects {
-            let mut of_service = self.unfinished.iter_mut().filter(|(of, _)| *of == id);
-            match of_service.find(|(_, stale)| is_steer(stale) && is_steer(&effect)) {
-                Some((_, stale)) => *stale = effect,
-                None => self.unfinished.push_back((id, effect)),
-            }
-        }
-    }
-
-    /// Executes effects in order. One that fails stays in front and is tried again: what follows may rest on it. While the
-    /// state is not saved, all waits that cannot be taken back or is not urgent.
+    /// Executes what is outstanding, each service's by itself.
     pub(super) fn finish_effects(&mut self) {
-        let mut waiting = VecDeque::new();
-        let mut failed = false;
-        while let Some((id, effect)) = self.unfinished.pop_front() {
-            if !self.records.contains_key(&id) {
-                continue;
-            }
-            if self.troubles.lasts(Trouble::Unsaved) && !self.cannot_wait(id, &effect) {
-                waiting.push_back((id, effect));
-            } else if let Err(problem) = self.execute(id, &effect) {
-                let service = &self.record(id).service.name;
-                let what = describe(&effect);
-                let message = format!("{service}: could not {what}: {}", problem.in_full());
-                self.trouble(Trouble::Effect, message);
-                self.unfinished.push_front((id, effect));
-                failed = true;
-                break;
-            }
-        }
-        waiting.append(&mut self.unfinished);
-        self.unfinished = waiting;
-        if !failed {
-            self.over(Trouble::Effect, "what could not be done is done");
+        for id in self.outstanding.services() {
+            self.finish_effects_of(id);
         }
     }
 
-    fn cannot_wait(&self, id: ServiceId, effect: &Effect) -> bool {
+    /// Executes a service's effects in order. One that fails stays in front and is tried again: what follows may rest on it.
+    /// While the state is not saved, all waits that cannot be taken back or is not urgent.
+    pub(super) fn finish_effects_of(&mut self, id: ServiceId) {
+        while let Some(effect) = self.next_effect(id) {
+            if let Err(problem) = self.execute(id, &effect) {
+                // It went with its service.
+                let Some(record) = self.records.get(&id) else { return };
+                let (name, what) = (&record.service.name, describe(&effect));
+                let message = format!("{name}: could not {what}: {}", problem.in_full());
+                self.trouble(Trouble::Effect(id), message);
+                return self.outstanding.put_back(id, effect);
+            }
+        }
+        if let Some(record) = self.records.get(&id) {
+            let message = format!("{}: what could not be done is done", record.service.name);
+            self.over(Trouble::Effect(id), &message);
+        }
+    }
+
+    fn next_effect(&mut self, id: ServiceId) -> Option<Effect> {
+        if !self.records.contains_key(&id) {
+            self.outstanding.forget(id);
+            return None;
+        }
+        let is_saved = !self.troubles.lasts(Trouble::Unsaved);
         // A map that cannot be read is written: that shows what is wrong with it.
-        let steering = self.datapath.steering(id).ok().flatten();
-        effect.cannot_wait(steering.map(|it| GenerationNumber(it.primary)))
+        let steering = || self.datapath.steering(id).ok().flatten();
+        let primary = || steering().map(|it| GenerationNumber(it.primary));
+        self.outstanding.take(id, |it| is_saved || it.cannot_wait(primary()))
     }
 
     pub(super) fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {

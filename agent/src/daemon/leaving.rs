@@ -102,7 +102,7 @@ impl Agent {
         let id = generation.service;
         // While the state cannot be saved, nobody could be told to end: until then it can still become the primary again.
         if self.troubles.lasts(Trouble::Unsaved)
-            || self.unfinished.iter().any(|(service, _)| *service == id)
+            || self.outstanding.has_any(id)
             || !self.primary_is_certain(id)?
             || self.still_unattributed(id)?
         {

@@ -36,6 +36,7 @@ mod logs;
 mod message;
 mod observe;
 mod others;
+mod outstanding;
 mod overrun;
 mod own_program;
 mod pid_namespace;

@@ -16,7 +16,8 @@ use crate::{
         sock_diag::{self, Listener, SocketInode},
     },
     rollout::Phase,
-    service::{GenerationId, ServiceId},
+    service::{GenerationId, ServiceId, Signal},
+    sys,
 };
 
 impl Agent {
@@ -61,11 +62,13 @@ impl Agent {
     }
 
     /// Only the root processes: they know how to end their workers. When a root has ended and others live, those that are
-    /// roots then are told in turn, see [`Self::tell_next_roots`].
-    pub(super) fn signal(&mut self, generation: GenerationId, signal: i32) -> Result<(), Problem> {
-        let Some(named) = rustix::process::Signal::from_named_raw(signal) else {
-            return Err(Problem::new(ProblemKind::Usage, format!("there is no signal {signal}")));
-        };
+    /// roots then are told in turn, see [`Self::tell_next_roots`]. One that cannot be told (a security module may forbid it) is
+    /// killed when its time is up, as one that does not listen is.
+    pub(super) fn signal(
+        &mut self,
+        generation: GenerationId,
+        signal: Signal,
+    ) -> Result<(), Problem> {
         let processes = self.processes_of(generation)?;
         let pids: Vec<_> = processes.iter().map(Process::pid).collect();
         let roots = holders::roots(&pids)?;
@@ -74,8 +77,19 @@ impl Agent {
             .iter()
             .filter(|it| roots.contains(&it.pid()) && !told.contains(&it.identity()))
             .collect();
-        change(Step::Signal, || masters.iter().try_for_each(|process| send(process, named)))?;
+        let refused: Vec<_> = change(Step::Signal, || {
+            let sent = masters.iter().map(|process| send(process, sys::signal::to_rustix(signal)));
+            Ok(sent.filter_map(Result::err).collect())
+        })?;
         told.extend(masters.iter().map(|it| it.identity()));
+        for problem in refused {
+            let message = format!(
+                "generation {} cannot be told to end, and is killed when its time is up: {}",
+                generation.number,
+                problem.in_full()
+            );
+            self.note(generation, EventKind::Warning, message);
+        }
         if processes.is_empty() {
             self.note_exit(generation);
             return Ok(());

@@ -10,7 +10,7 @@ use crate::{
         sock_diag::{self, Listener, SocketInode},
     },
     rollout::Generation,
-    service::{GenerationId, ServiceId},
+    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {
@@ -25,9 +25,11 @@ impl Agent {
         let listens = |it: &&Generation| {
             it.listeners.iter().any(|known| all.iter().any(|open| open.cookie.0 == known.cookie))
         };
-        // As steering tries them.
+        // As steering tries them: what was decided may not have reached the kernel yet.
         let standbys = service.generations.iter().rev().filter(|it| it.can_serve());
-        let in_order = service.primary().into_iter().chain(standbys);
+        let steered = self.datapath.steering(id)?;
+        let first = steered.and_then(|it| service.generation(GenerationNumber(it.primary)));
+        let in_order = first.or_else(|| service.primary()).into_iter().chain(standbys);
         if let Some(generation) = in_order.into_iter().find(listens) {
             return Ok(Serving::Generation { number: generation.number });
         }

@@ -15,8 +15,8 @@ pub(super) enum Trouble {
     Removed,
     /// The state cannot be written down.
     Unsaved,
-    /// What was decided cannot be done.
-    Effect,
+    /// What was decided for a service cannot be done.
+    Effect(ServiceId),
     /// A generation cannot be looked at.
     Look(GenerationId),
     /// A server that somebody has started anew cannot be taken up.
@@ -37,6 +37,11 @@ impl Troubles {
     /// For `status`.
     pub(super) fn told(&self) -> Vec<String> {
         self.lasting.values().cloned().collect()
+    }
+
+    /// What people were told of one that lasts.
+    pub(super) fn of(&self, trouble: Trouble) -> Option<&str> {
+        self.lasting.get(&trouble).map(String::as_str)
     }
 
     pub(super) fn lasts(&self, trouble: Trouble) -> bool {

@@ -1,6 +1,6 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, asked::Asked, found, inherit::Given, who};
+use super::{agent::Agent, asked::Asked, found, inherit::Given, troubles::Trouble, who};
 use crate::{
     api::{
         Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
@@ -109,6 +109,7 @@ impl Agent {
     ) -> Result<RolloutView, Problem> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
+            self.refuse_unswitched(id)?;
             return self.rollout_view(id, begun);
         }
         self.refuse_half_detached(id)?;
@@ -119,7 +120,24 @@ impl Agent {
         let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
         self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
+        self.refuse_unswitched(id)?;
         self.rollout_view(id, rollout)
+    }
+
+    /// What was decided is not done as long as the kernel leads new connections elsewhere: it is asked.
+    fn refuse_unswitched(&self, id: ServiceId) -> Result<(), Problem> {
+        let meant = self.record(id).service.targets().map(|it| it.primary.0);
+        let steering = self.datapath.steering(id)?.map(|it| it.primary);
+        if steering == meant {
+            return Ok(());
+        }
+        let [meant, steering] = [meant, steering]
+            .map(|it| it.map_or("nobody".to_owned(), |it| format!("generation {it}")));
+        let message = format!("{meant} is to get the new connections, but {steering} still does");
+        let mut problem = Problem::new(ProblemKind::Failed, message)
+            .fix("it is tried again until it works: see `agent status`");
+        problem.causes.extend(self.troubles.of(Trouble::Effect(id)).map(str::to_owned));
+        Err(problem)
     }
 
     /// The rollout that this request has begun, if its asker was not told: an agent may have been killed in between.

@@ -6,6 +6,7 @@ use super::{
     agent::Agent,
     clock,
     observe::{self, owner},
+    troubles::Trouble,
 };
 use crate::{
     api::{
@@ -163,7 +164,23 @@ impl Agent {
         Ok(History { schema: api::SCHEMA, rollouts })
     }
 
+    /// As [`Self::view_of_decided`]; of the last one only if the kernel has taken what was decided.
     fn view_of_rollout(&self, id: ServiceId, rollout: &Rollout) -> Result<RolloutView, Problem> {
+        let view = self.view_of_decided(id, rollout)?;
+        let is_last = rollout.id == self.record(id).service.last_rollout;
+        if !(is_last && self.outstanding.has_switch(id)) {
+            return Ok(view);
+        }
+        Ok(RolloutView {
+            status: Status::MakingReady,
+            switched_after_seconds: None,
+            ended_after_seconds: None,
+            obstacle: self.troubles.of(Trouble::Effect(id)).map(str::to_owned),
+            ..view
+        })
+    }
+
+    fn view_of_decided(&self, id: ServiceId, rollout: &Rollout) -> Result<RolloutView, Problem> {
         let service = &self.record(id).service;
         let replaced = GenerationId { service: id, number: rollout.from };
         let leaving = service.generation(rollout.from).filter(|_| !rollout.is_ended());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DrainPlan, Origin, Plan, PortHold, RolloutId, Targets};
-use crate::service::GenerationNumber;
+use crate::service::{GenerationNumber, Signal};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +48,13 @@ pub enum Event {
 }
 
 impl Event {
-    /// Whether somebody asked for it, who can be told no. All others have happened, whether they suit or not.
-    pub const fn is_request(&self) -> bool {
+    /// Whether somebody asked for it who is told no where it cannot be written down. All others have happened, whether they suit
+    /// or not; and whoever wants to go back needs that at once, on a full disk most of all.
+    pub const fn can_be_refused(&self) -> bool {
         match self {
-            Self::Upgrade(..) | Self::Undo(..) => true,
-            Self::Covers(..)
+            Self::Upgrade(..) => true,
+            Self::Undo(..)
+            | Self::Covers(..)
             | Self::Accepted(..)
             | Self::Lacks(..)
             | Self::Stuck(..)
@@ -112,7 +114,7 @@ pub enum Effect {
     /// Give new connections to these.
     Steer(Targets),
     /// Tell the root processes of a generation to end.
-    Signal(GenerationNumber, i32),
+    Signal(GenerationNumber, Signal),
     /// End every process of a generation.
     Kill(GenerationNumber),
     /// Remove every trace of a generation that has no process left.

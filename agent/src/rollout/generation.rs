@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use serde::{Deserialize, Serialize};
 
 use super::{DrainPlan, Flows, Readiness, Timestamp};
-use crate::{host::process::ProcessIdentity, service::GenerationNumber};
+use crate::{
+    host::process::ProcessIdentity,
+    service::{GenerationNumber, Signal},
+};
 
 /// One incarnation of the server: its processes and its listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +112,7 @@ pub enum Phase {
         /// When it is killed.
         deadline: Timestamp,
         /// With what it was told.
-        signal: i32,
+        signal: Signal,
     },
     /// Told to end.
     Stopping {
@@ -121,7 +124,7 @@ pub enum Phase {
         /// Whether it has been.
         killed: bool,
         /// With what it was told.
-        signal: i32,
+        signal: Signal,
         /// Flows that it had then.
         flows_left: u64,
     },

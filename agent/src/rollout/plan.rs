@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::service::Signal;
+
 /// Milliseconds since the machine started, sleep included: setting the clock moves no deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -76,7 +78,7 @@ pub struct DrainPlan {
     /// When it is signalled.
     pub policy: DrainPolicy,
     /// With what.
-    pub signal: i32,
+    pub signal: Signal,
     /// How long its accept queue and its half-open requests are waited for.
     pub queue_timeout: Duration,
     /// How long its flows are waited for.
@@ -98,10 +100,9 @@ impl DrainPlan {
 impl Default for DrainPlan {
     /// What the command line has where nothing is said.
     fn default() -> Self {
-        const SIGTERM: i32 = 15;
         Self {
             policy: DrainPolicy::Patient { idle: None },
-            signal: SIGTERM,
+            signal: Signal::TERM,
             queue_timeout: Duration::from_secs(5),
             timeout: Duration::from_hours(1),
             stop_timeout: Duration::from_secs(10),

@@ -2,6 +2,8 @@
 
 mod endpoint;
 mod identity;
+mod signal;
 
 pub use endpoint::{Endpoint, LocalAddress};
 pub use identity::{GenerationId, GenerationNumber, ServiceId, ServiceName, ServiceNameError};
+pub use signal::{NoSignal, Signal};

@@ -2,3 +2,4 @@
 
 pub(crate) mod bpf;
 pub(crate) mod memory;
+pub(crate) mod signal;

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::libc::SIGTERM;
 use serde::de::DeserializeOwned;
 
 use ::agent::api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
 use ::agent::rollout::DrainPolicy;
+use ::agent::service::Signal;
 
 use crate::http;
 use crate::stage::LIMIT;
@@ -66,7 +66,7 @@ fn exchange<T: DeserializeOwned>(
 fn undo(port: u16) -> Result<Vec<u8>> {
     let drain = DrainRequest {
         policy: DrainPolicy::Patient { idle: None },
-        signal: SIGTERM,
+        signal: Signal::TERM,
         queue_timeout: Duration::from_secs(5),
         timeout: Duration::from_hours(1),
         stop_timeout: Duration::from_secs(10),

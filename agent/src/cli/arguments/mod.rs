@@ -16,7 +16,7 @@ pub(super) use self::{
         AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer,
         OneService, Ready, UndoArguments, UpgradeArguments, Wait,
     },
-    values::{Selected, Signal, Variable},
+    values::{Selected, Variable},
 };
 use crate::places::Places;
 

@@ -4,8 +4,11 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
-use super::{Selected, Signal, Variable};
-use crate::{host::context::Limit, service::ServiceName};
+use super::{Selected, Variable};
+use crate::{
+    host::context::Limit,
+    service::{ServiceName, Signal},
+};
 
 /// Take charge of a port that a server serves
 ///

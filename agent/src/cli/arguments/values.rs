@@ -34,31 +34,6 @@ impl fmt::Display for Selected {
     }
 }
 
-/// A signal, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Signal(pub(in crate::cli) i32);
-
-/// The text names no signal.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no signal: give a name such as `TERM` or a number from 1 to 64")]
-pub(in crate::cli) struct NoSignal(String);
-
-impl FromStr for Signal {
-    type Err = NoSignal;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || NoSignal(text.to_owned());
-        if text.starts_with(|c: char| c.is_ascii_digit()) {
-            let number = text.parse().ok().filter(|number| (1..=64).contains(number));
-            return number.map(Self).ok_or_else(unknown);
-        }
-        let upper = text.to_ascii_uppercase();
-        let name = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
-        let signal: Option<nix::sys::signal::Signal> = name.parse().ok();
-        signal.map(|signal| Self(signal as i32)).ok_or_else(unknown)
-    }
-}
-
 /// What becomes of a variable in the environment of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Variable {
@@ -100,22 +75,6 @@ impl FromStr for Variable {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signal_has_a_name_with_or_without_its_prefix_or_a_number() {
-        for text in ["TERM", "SIGTERM", "term", "sigterm", "15"] {
-            assert_eq!(text.parse(), Ok(Signal(15)), "{text}");
-        }
-        assert_eq!("QUIT".parse(), Ok(Signal(3)));
-        assert_eq!("34".parse(), Ok(Signal(34)), "servers use real-time signals too");
-    }
-
-    #[test]
-    fn what_is_no_signal_is_refused() {
-        for text in ["", "0", "65", "-1", "STOPP", "15x"] {
-            assert_eq!(text.parse::<Signal>(), Err(NoSignal(text.to_owned())));
-        }
-    }
 
     #[test]
     fn a_number_selects_by_port_and_all_else_by_name() {

@@ -18,6 +18,7 @@ use crate::{
         groups::Groups,
         journal::Journal,
         message::Message,
+        outstanding::Outstanding,
         presence::Presence,
         returns::Returns,
         state_file,
@@ -94,7 +95,7 @@ pub(super) fn assemble(
         troubles: Troubles::default(),
         changes: watch::Sender::new(0),
         launches: std::collections::HashMap::new(),
-        unfinished: std::collections::VecDeque::new(),
+        outstanding: Outstanding::default(),
         looks: std::collections::HashMap::new(),
         strangers: Strangers::default(),
         returns: Returns::default(),
@@ -159,8 +160,8 @@ impl Agent {
             self.forget_probes_of(id);
             let seen = self.seen(id)?;
             let effects = self.record_mut(id).service.resume(&seen);
-            self.unfinished.extend(effects.into_iter().map(|effect| (id, effect)));
-            self.finish_effects();
+            self.outstanding.add(id, effects);
+            self.finish_effects_of(id);
             for generation in service.generations {
                 self.adopt_generation(
                     GenerationId { service: id, number: generation.number },

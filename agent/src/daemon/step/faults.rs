@@ -1,5 +1,6 @@
 //! Faults that tests ask for, by files in the agent's runtime directory: `faults/armed` holds what is to happen, at which
-//! step, and how often that step is let pass before (`kill-before steer 0`), and becomes `faults/came` when it happens.
+//! step, and how often that step is let pass before (`kill-before steer 0`), and becomes `faults/came` when it happens, but for
+//! `fail-always`.
 //! `faults/passed` lists all steps that were begun while the directory existed.
 
 use std::{
@@ -13,6 +14,9 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::Step;
 use crate::api::{Problem, ProblemKind};
+
+/// A step that fails as long as the test has it.
+const ALWAYS: &str = "fail-always";
 
 static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 
@@ -85,6 +89,10 @@ fn take(directory: &Path, step: Step) -> io::Result<Option<String>> {
             fs::write(&taken, format!("{fault} {name} {left}\n"))?;
             fs::rename(&taken, &path)?;
             Ok(None)
+        }
+        None if fault == ALWAYS => {
+            fs::rename(&taken, &path)?;
+            Ok(Some("fail".to_owned()))
         }
         None => {
             fs::rename(&taken, directory.join("came"))?;

@@ -29,13 +29,15 @@ impl Agent {
         self.unfinished.is_empty()
     }
 
-    /// The newest steering takes the place of one that could not be executed yet.
+    /// A switch goes first, and takes the place of one that could not be executed yet.
     fn enqueue(&mut self, effects: Vec<Effect>) {
         let is_steer = |effect: &Effect| matches!(effect, Effect::Steer(_));
         for effect in effects {
-            match self.unfinished.iter_mut().find(|it| is_steer(it) && is_steer(&effect)) {
-                Some(stale) => *stale = effect,
-                None => self.unfinished.push_back(effect),
+            if is_steer(&effect) {
+                self.unfinished.retain(|it| !is_steer(it));
+                self.unfinished.push_front(effect);
+            } else {
+                self.unfinished.push_back(effect);
             }
         }
     }
@@ -47,15 +49,16 @@ impl Simulation {
         self.note(|| format!("    {event:?}"));
         let (now, disk_full) = (self.now, self.disk_full);
         let Some(agent) = &mut self.agent else { return Ok(()) };
-        let before = event.is_request().then(|| agent.service.clone());
+        let can_be_refused = event.can_be_refused();
+        let before = agent.service.clone();
         let served = !agent.service.is_vacant();
         let applied = agent.service.apply(event, now);
-        match (applied, before) {
+        match applied {
             // Nothing can be written down: whoever asks is told no.
-            (Ok(_), Some(before)) if disk_full => agent.service = before,
-            (Ok(effects), _) => agent.enqueue(effects),
-            (Err(_), Some(before)) if agent.service == before => {}
-            (Err(refusal), _) => return broken(format!("{refusal} has changed the state")),
+            Ok(_) if disk_full && can_be_refused => agent.service = before,
+            Ok(effects) => agent.enqueue(effects),
+            Err(_) if agent.service == before => {}
+            Err(refusal) => return broken(format!("{refusal} has changed the state")),
         }
         if served && agent.service.is_vacant() {
             self.report(Report::Stranger);

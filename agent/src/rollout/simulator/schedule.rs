@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Halt, Mutation, Report, Simulation, broken, world::Server};
 use crate::{
     rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, Rollout},
-    service::GenerationNumber,
+    service::{GenerationNumber, Signal},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ impl Simulation {
         ];
         DrainPlan {
             policy: policies[self.random.usize(0..policies.len())],
-            signal: 15,
+            signal: Signal::TERM,
             queue_timeout: 5 * SECOND,
             timeout: 60 * SECOND,
             stop_timeout: 10 * SECOND,

@@ -40,7 +40,7 @@ fn a_generation_is_kept_as_standby_after_its_drain() {
     apply(&mut service, Event::Tick, at(61));
     assert_eq!(count(&mut service, 1, 1, at(62)), [], "it got a flow by a fallback");
     assert_eq!(count(&mut service, 1, 0, at(63)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 0, at(63)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 0, at(63)), [Effect::Signal(number(1), Signal::TERM)]);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_graceful_standby_is_told_when_its_time_is_over() {
     assert_eq!(count(&mut service, 1, 2, at(2)), []);
     assert_eq!(service.next_deadline(), Some(at(31)));
     assert_eq!(apply(&mut service, Event::Tick, at(31)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 2, at(31)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 2, at(31)), [Effect::Signal(number(1), Signal::TERM)]);
     assert!(matches!(phase(&service, 1), Phase::Finishing { .. }));
 }
 
@@ -68,7 +68,7 @@ fn the_drain_deadline_ends_flows_although_the_generation_was_to_be_kept() {
     let mut service = upgraded_keeping(PATIENT, 3600);
     clear(&mut service, 1, at(1));
     assert_eq!(count(&mut service, 1, 2, at(61)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 2, at(61)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 2, at(61)), [Effect::Signal(number(1), Signal::TERM)]);
     apply(&mut service, Event::Exited(number(1)), at(62));
     assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 2 }));
 }
@@ -82,7 +82,7 @@ fn a_deaf_primary_is_replaced_and_drains() {
     assert_eq!(outcome(&service, 1), Some(&Outcome::RolledBack { reason }));
     clear(&mut service, 2, at(3));
     assert_eq!(count(&mut service, 2, 0, at(4)), [targets(1, &[])]);
-    assert_eq!(last_look(&mut service, 2, 0, at(4)), [Effect::Signal(number(2), 15)]);
+    assert_eq!(last_look(&mut service, 2, 0, at(4)), [Effect::Signal(number(2), Signal::TERM)]);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn after_a_restart_only_what_was_not_done_is_done() {
     assert_eq!(service.resume(&all_done(&service)), []);
 
     last_look(&mut service, 1, 0, at(2));
-    let signal = Effect::Signal(number(1), 15);
+    let signal = Effect::Signal(number(1), Signal::TERM);
     assert_eq!(service.resume(&all_done(&service)), [signal]);
     let closed = Seen { listening: [number(2)].into(), ..all_done(&service) };
     assert_eq!(service.resume(&closed), [], "it closed its listener when it was told");

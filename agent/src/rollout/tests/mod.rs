@@ -7,14 +7,14 @@ mod restart;
 use std::{collections::BTreeSet, time::Duration};
 
 use super::*;
-use crate::service::{GenerationNumber, ServiceId};
+use crate::service::{GenerationNumber, ServiceId, Signal};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn drain(policy: DrainPolicy) -> DrainPlan {
     DrainPlan {
         policy,
-        signal: 15,
+        signal: Signal::TERM,
         queue_timeout: SECOND,
         timeout: 60 * SECOND,
         stop_timeout: 10 * SECOND,
@@ -132,7 +132,7 @@ fn an_upgrade_switches_then_drains_then_signals_then_forgets() {
     assert!(matches!(phase(&service, 1), Phase::Draining { .. }));
     assert_eq!(count(&mut service, 1, 3, at(2)), []);
     assert_eq!(count(&mut service, 1, 0, at(3)), [targets(2, &[])], "steering first");
-    assert_eq!(last_look(&mut service, 1, 0, at(3)), [Effect::Signal(one, 15)]);
+    assert_eq!(last_look(&mut service, 1, 0, at(3)), [Effect::Signal(one, Signal::TERM)]);
     assert_eq!(apply(&mut service, Event::Exited(one), at(4)), [Effect::Forget(one)]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
 }
@@ -179,7 +179,7 @@ fn a_candidate_that_never_listens_is_stopped_and_the_old_one_keeps_serving() {
     apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(0));
     assert_eq!(apply(&mut service, Event::Tick, at(29)), []);
     let effects = apply(&mut service, Event::Tick, at(30));
-    assert_eq!(effects, [Effect::Signal(number(2), 15)], "nobody was steered to it");
+    assert_eq!(effects, [Effect::Signal(number(2), Signal::TERM)], "nobody was steered to it");
     assert!(
         matches!(outcome(&service, 1), Some(Outcome::NotReady { reason }) if reason.contains("30s"))
     );
@@ -254,7 +254,7 @@ fn a_drain_deadline_counts_what_was_left() {
     apply(&mut service, Event::Tick, at(2));
     assert_eq!(apply(&mut service, Event::Tick, at(62)), []);
     assert_eq!(count(&mut service, 1, 2, at(62)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 2, at(62)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 2, at(62)), [Effect::Signal(number(1), Signal::TERM)]);
     apply(&mut service, Event::Exited(number(1)), at(63));
     assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 2 }));
 }
@@ -263,7 +263,7 @@ fn a_drain_deadline_counts_what_was_left() {
 fn a_graceful_drain_signals_at_once_and_kills_at_its_deadline() {
     let mut service = upgraded(DrainPolicy::Graceful);
     assert_eq!(clear(&mut service, 1, at(1)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 4, at(1)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 4, at(1)), [Effect::Signal(number(1), Signal::TERM)]);
     count(&mut service, 1, 1, at(5));
     assert_eq!(apply(&mut service, Event::Tick, at(61)), [Effect::Kill(number(1))]);
     apply(&mut service, Event::Exited(number(1)), at(62));

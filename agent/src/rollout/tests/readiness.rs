@@ -81,7 +81,7 @@ fn the_old_one_is_told_nothing_until_the_new_one_has_settled() {
     apply(&mut service, Event::Tick, at(5));
     assert_eq!(service.rollout(RolloutId(1)).unwrap().status, Status::Draining);
     assert_eq!(count(&mut service, 1, 0, at(5)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 0, at(5)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 0, at(5)), [Effect::Signal(number(1), Signal::TERM)]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn one_that_accepts_nothing_while_it_settles_is_taken_back_and_ends_at_once() {
     }
     assert_eq!(apply(&mut service, Event::Flows(number(2), queued), at(3)), [targets(1, &[])]);
     let look = Event::LastLook(number(2), Queues::Waiting(5), queued);
-    assert_eq!(apply(&mut service, look, at(3)), [Effect::Signal(number(2), 15)]);
+    assert_eq!(apply(&mut service, look, at(3)), [Effect::Signal(number(2), Signal::TERM)]);
 }
 
 #[test]

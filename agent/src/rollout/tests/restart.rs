@@ -25,7 +25,7 @@ fn a_deaf_primary_that_lives_drains() {
     assert_eq!(clear(&mut service, 1, at(2)), []);
     assert_eq!(count(&mut service, 1, 1, at(3)), []);
     assert_eq!(count(&mut service, 1, 0, at(4)), [targets(2, &[])]);
-    assert_eq!(last_look(&mut service, 1, 0, at(4)), [Effect::Signal(number(1), 15)]);
+    assert_eq!(last_look(&mut service, 1, 0, at(4)), [Effect::Signal(number(1), Signal::TERM)]);
     apply(&mut service, Event::Exited(number(1)), at(5));
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed));
 }
@@ -89,7 +89,10 @@ fn what_came_back_is_told_to_end_and_never_served() {
     let mut service = upgraded(PATIENT);
     apply(&mut service, Event::Exited(number(1)), at(1));
     let serving = service.targets();
-    assert_eq!(apply(&mut service, Event::CameBack, at(2)), [Effect::Signal(number(3), 15)]);
+    assert_eq!(
+        apply(&mut service, Event::CameBack, at(2)),
+        [Effect::Signal(number(3), Signal::TERM)]
+    );
     assert_eq!(service.targets(), serving);
     assert_eq!(service.clone().apply(Event::Undo(plan(PATIENT).drain), at(2)), {
         Err(Refusal::NothingToUndo)
