@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::context::Limit,
+    host::{confinement::Loss, context::Limit},
     rollout::{DrainPlan, DrainPolicy, Readiness},
     service::{GenerationNumber, ServiceName, Signal},
 };
@@ -110,6 +110,9 @@ pub struct Command {
     /// Where it lives.
     #[serde(default)]
     pub namespaces: NamespacesOf,
+    /// What may confine the replaced generation and not this one.
+    #[serde(default)]
+    pub unconfined: Vec<Loss>,
     /// Where it was asked for, by one who may have meant that directory.
     #[serde(default)]
     pub called_from: Option<PathBuf>,

@@ -110,6 +110,7 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
         clear_environment,
         limits,
         namespaces,
+        unconfined,
     } = launch;
     let mut set = BTreeMap::new();
     let mut without = Vec::new();
@@ -133,6 +134,7 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
             None | Some(Namespaces::Replaced) => NamespacesOf::Replaced,
             Some(Namespaces::Agent) => NamespacesOf::Agent,
         },
+        unconfined: unconfined.clone(),
         called_from: Some(here.to_owned()),
     }
 }
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn what_is_typed_is_what_is_asked_for() {
         let typed = "--ready listen --timeout 5s --settle 1s --drain graceful --drain-signal QUIT --drain-timeout 30m --if-generation 3 \
-                     --user www --group 33 --cwd ./data --env A=1 --env B=2 --env C- --clear-env --limit nofile=4096 --namespaces agent \
+                     --user www --group 33 --cwd ./data --env A=1 --env B=2 --env C- --clear-env --limit nofile=4096 --namespaces agent --unconfined seccomp \
                      -- ./sh -c exit";
         let request = asked(&typed.split_whitespace().collect::<Vec<_>>()).unwrap();
         insta::assert_json_snapshot!(request);

@@ -236,6 +236,10 @@ fn become_root(context: &mut Context) -> String {
     context.groups.clear();
     context.environment = vec![("PATH".into(), ROOTS_PATH.into())];
     context.umask |= 0o022;
+    if let Some(confinement) = &mut context.confinement {
+        // Without random addresses root would be easier to attack.
+        confinement.personality = 0;
+    }
     if !only_root_can_write(Path::new(context.working_directory.as_os_str())) {
         context.working_directory = "/".into();
     }

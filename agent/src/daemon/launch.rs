@@ -6,6 +6,7 @@ use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
 use super::{
     agent::Agent,
+    confined,
     inherit::Inherited,
     step::{Step, change},
     working_directory,
@@ -42,7 +43,9 @@ impl Agent {
             context.namespaces.clear();
             namespaces_of = None;
         }
-        let context = overridden(context, command)?;
+        let mut context = overridden(context, command)?;
+        confined::refuse_losses(&context, command)?;
+        warnings.extend(confined::leave_out_groups_gone(&mut context));
         if namespaces_of.is_none() {
             require_directory(&context)?;
         }
@@ -52,7 +55,7 @@ impl Agent {
             .split_first()
             .ok_or_else(|| Problem::new(ProblemKind::Usage, "the command is empty"))?;
         let spec = LaunchSpec {
-            program: text(&command.program),
+            program: text(confined::program_inside(&command.program, &context)?),
             argument_zero: Some(text(argument_zero)),
             arguments: arguments.iter().map(text).collect(),
             context,
@@ -78,6 +81,10 @@ impl Agent {
         let cgroup = change(Step::MakeCgroup, || {
             self.hierarchy.create(&path).map_err(|error| failed(&error))
         })?;
+        if let Some(other) = self.group_to_resemble(generation)? {
+            let limited = cgroup.resemble(&other, &self.hierarchy);
+            limited.map_err(|error| Problem::caused(ProblemKind::NotReady, &error))?;
+        }
         let mut rule = self.bind_rule(generation, spec.context.uid)?;
         if rule.action == SHARE && !self.can_share(generation.service)? {
             rule.action = MOVE;
@@ -186,6 +193,7 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         clear_environment,
         limits,
         namespaces: _,
+        unconfined: _,
         called_from: _,
     } = command;
     if let Some(directory) = working_directory {

@@ -17,6 +17,7 @@ mod attach;
 mod attribute;
 mod build;
 mod clock;
+mod confined;
 mod control_socket;
 mod descriptors;
 mod detach;

@@ -6,6 +6,7 @@ use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    confinement::Confinement,
     os_text::OsText,
     process::{Pid, Process, ProcessError},
 };
@@ -35,6 +36,9 @@ pub struct Context {
     pub oom_score_adj: i32,
     /// Its scheduling priority.
     pub nice: i32,
+    /// What keeps it from doing all that its user may; `None` in what was written down before that was looked at.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
 }
 
 impl Context {
@@ -77,6 +81,7 @@ impl Context {
             namespaces: differing_namespaces(pid)?,
             oom_score_adj: score.trim().parse().unwrap_or(0),
             nice: i32::try_from(stat.nice).unwrap_or(0),
+            confinement: Some(Confinement::of(pid)?),
         })
     }
 }

@@ -27,6 +27,7 @@
 pub mod accepting;
 pub mod bpf_links;
 pub mod cgroup;
+pub mod confinement;
 pub mod context;
 pub mod holders;
 pub mod image;

@@ -22,8 +22,21 @@ pub struct Mount {
 ///
 /// When `/proc/self/mountinfo` cannot be read.
 pub fn of_type(kind: &str) -> io::Result<Vec<Mount>> {
+    with_options(kind, |_| true)
+}
+
+/// Those of a type whose file system has options (the last field) that satisfy.
+///
+/// # Errors
+///
+/// When `/proc/self/mountinfo` cannot be read.
+pub fn with_options(kind: &str, satisfy: impl Fn(&str) -> bool) -> io::Result<Vec<Mount>> {
     let table = fs::read(Path::new("/proc/thread-self/mountinfo"))?;
-    Ok(table.split(|byte| *byte == b'\n').filter_map(|line| parse(line, kind)).collect())
+    let lines = table.split(|byte| *byte == b'\n').filter(|line| {
+        let options = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        satisfy(&String::from_utf8_lossy(options))
+    });
+    Ok(lines.filter_map(|line| parse(line, kind)).collect())
 }
 
 /// A line of the table if it is of the wanted type: number, parent, device, root, point, options,

@@ -2,4 +2,5 @@
 
 pub(crate) mod bpf;
 pub(crate) mod memory;
+pub(crate) mod scheduling;
 pub(crate) mod signal;

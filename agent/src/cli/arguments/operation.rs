@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use super::{Selected, Variable};
 use crate::{
-    host::context::Limit,
+    host::{confinement::Loss, context::Limit},
     service::{ServiceName, Signal},
 };
 
@@ -218,6 +218,11 @@ pub(in crate::cli) struct LaunchOptions {
     /// Whose mount, PID, UTS, IPC and user namespaces it lives in
     #[arg(long, env = "AGENT_NAMESPACES", value_name = "WHOSE", value_enum, conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) namespaces: Option<Namespaces>,
+
+    /// Go on though this confines the old generation and cannot be given to the new one: `seccomp` or `label` (that of a
+    /// security module); can be given again
+    #[arg(long, env = "AGENT_UNCONFINED", value_name = "WHAT", conflicts_with_all = ["pid", "listen"])]
+    pub(in crate::cli) unconfined: Vec<Loss>,
 }
 
 /// Where a launched generation lives.

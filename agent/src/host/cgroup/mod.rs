@@ -5,6 +5,7 @@
 //! know a process's group: none of this can be had from process numbers without races.
 
 mod hierarchy;
+mod limits;
 mod watch;
 
 use std::{

@@ -10,6 +10,7 @@
 //! process number is the server's from the start, and a step that fails is told in words before
 //! anything of the server has run.
 
+mod confine;
 mod error;
 mod fitting;
 mod handover;

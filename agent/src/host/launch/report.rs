@@ -27,6 +27,10 @@ pub enum Step {
     SetOomScore,
     /// Set the scheduling priority.
     SetPriority,
+    /// Set processors, policy and I/O priority.
+    SetScheduling,
+    /// Get a keyring of its own.
+    NewKeyring,
     /// Set a limit.
     SetLimit,
     /// Set the groups.
@@ -35,6 +39,12 @@ pub enum Step {
     EnterNamespaces,
     /// Change the directory.
     ChangeDirectory,
+    /// Change the root directory.
+    ChangeRoot,
+    /// Set the execution domain.
+    SetPersonality,
+    /// Set the capabilities.
+    SetCapabilities,
     /// Become another user.
     ChangeUser,
     /// Connect standard input and output.
@@ -52,10 +62,15 @@ impl fmt::Display for Step {
             Self::NewSession => "start a session",
             Self::SetOomScore => "set the memory score",
             Self::SetPriority => "set the priority",
+            Self::SetScheduling => "set the scheduling",
+            Self::NewKeyring => "begin a keyring",
             Self::SetLimit => "set the limit",
             Self::JoinGroups => "join group",
             Self::EnterNamespaces => "enter the namespaces of",
             Self::ChangeDirectory => "change to directory",
+            Self::ChangeRoot => "change the root directory to",
+            Self::SetPersonality => "set the personality",
+            Self::SetCapabilities => "set the capabilities",
             Self::ChangeUser => "become user",
             Self::ConnectStandardStreams => "connect standard streams",
             Self::Execute => "execute",

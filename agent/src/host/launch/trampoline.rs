@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    LaunchSpec,
+    LaunchSpec, confine,
     report::{BEGUN, Failure, Step},
 };
 use crate::host::{
@@ -72,6 +72,9 @@ fn run(spec_descriptor: RawFd, report: &mut File) -> Result<Infallible, Failure>
     join_cgroup(spec.cgroup.as_ref())?;
     rustix::process::setsid().map_err(|error| Failure::new(Step::NewSession, "", error))?;
     set_scheduling(&spec.context)?;
+    let confinement = spec.context.confinement.as_ref();
+    confinement.map_or(Ok(()), confine::join)?;
+    let root = confinement.map_or(Ok(None), |it| confine::open_root(it, spec.namespaces_of))?;
     set_limits(&spec.context.limits)?;
     join_groups(&spec.context)?;
     if spec.namespaces_of.is_some() {
@@ -82,9 +85,12 @@ fn run(spec_descriptor: RawFd, report: &mut File) -> Result<Infallible, Failure>
     let directory: &Path = spec.context.working_directory.as_ref();
     std::env::set_current_dir(directory)
         .map_err(|error| Failure::new(Step::ChangeDirectory, directory.display(), error))?;
+    root.as_ref().map_or(Ok(()), confine::change_root)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(spec.context.umask));
+    confinement.map_or(Ok(()), confine::bound)?;
     become_user(spec.context.uid)?;
     connect_standard_streams(&null.into())?;
+    confinement.map_or(Ok(()), confine::confine)?;
     Err(execute(&spec))
 }
 

@@ -1,0 +1,100 @@
+//! How a next generation is confined: as the one that it replaces, or the operator says what it may be without.
+
+use std::path::{Path, PathBuf};
+
+use super::agent::Agent;
+use crate::{
+    api::{Command, Problem, ProblemKind},
+    host::{
+        cgroup::Cgroup,
+        confinement::{Confinement, Loss},
+        context::Context,
+        holders,
+        process::Pid,
+    },
+    service::GenerationId,
+};
+
+/// Refuses to start with more rights than the running server has, unless that was asked for by name.
+///
+/// # Errors
+///
+/// When something would be lost, or we cannot be looked at.
+pub(super) fn refuse_losses(context: &Context, command: &Command) -> Result<(), Problem> {
+    let Some(theirs) = &context.confinement else { return Ok(()) };
+    let ours = Confinement::of(Pid::ours())?;
+    let lost = Loss::of(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
+    let what = match lost {
+        Some(Loss::Seccomp) => {
+            "the running server is confined by a filter of system calls (seccomp)".to_owned()
+        }
+        Some(Loss::Label) => format!(
+            "a security module confines the running server as `{}`",
+            theirs.label.as_deref().unwrap_or_default()
+        ),
+        None => return Ok(()),
+    };
+    let message =
+        format!("{what}, which cannot be given to another process: the next one could do more");
+    let fix =
+        lost.map(|it| format!("if it confines itself, or may do more, say `--unconfined {it}`"));
+    Err(Problem { fix, ..Problem::new(ProblemKind::Preflight, message) })
+}
+
+/// Leaves out the groups that went with the processes that were in them; says which.
+pub(super) fn leave_out_groups_gone(context: &mut Context) -> Option<String> {
+    let groups = &mut context.confinement.as_mut()?.groups;
+    let gone: Vec<_> = groups.extract_if(.., |group| !group.exists()).collect();
+    let gone: Vec<_> =
+        gone.iter().map(|it| it.directory.as_os_str().display().to_string()).collect();
+    (!gone.is_empty()).then(|| {
+        format!(
+            "the new generation has no limits of the control groups {}: they are gone",
+            gone.join(", ")
+        )
+    })
+}
+
+/// The program as it is called inside the root directory that it is to have.
+///
+/// # Errors
+///
+/// When it is not in there.
+pub(super) fn program_inside(program: &Path, context: &Context) -> Result<PathBuf, Problem> {
+    let root = context.confinement.as_ref().and_then(|it| it.root.as_ref());
+    let Some(root) = root.map(|it| Path::new(it.as_os_str())) else {
+        return Ok(program.to_owned());
+    };
+    if let Ok(inside) = program.strip_prefix(root) {
+        return Ok(Path::new("/").join(inside));
+    }
+    let relative = program.strip_prefix("/").unwrap_or(program);
+    if root.join(relative).exists() {
+        return Ok(program.to_owned());
+    }
+    let message = format!(
+        "the running server has the root directory `{}`, in which there is no `{}`",
+        root.display(),
+        program.display()
+    );
+    Err(Problem::new(ProblemKind::Preflight, message).fix("install the new version in there"))
+}
+
+impl Agent {
+    /// The group whose limits a next generation gets: that of the one that it replaces, or, with none alive, that of the
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// When the processes cannot be listed.
+    pub(super) fn group_to_resemble(&self, next: GenerationId) -> Result<Option<Cgroup>, Problem> {
+        let record = self.record(next.service);
+        let pids = match record.service.primary() {
+            Some(primary) => self.pids_of(GenerationId { number: primary.number, ..next })?,
+            None => Vec::new(),
+        };
+        let root = holders::roots(&pids)?.first().copied();
+        let of_root = root.and_then(|root| self.hierarchy.of(root).ok());
+        Ok(of_root.or_else(|| self.hierarchy.open(&record.origin_cgroup).ok()))
+    }
+}

@@ -1,0 +1,89 @@
+//! Control groups version 1, where limits live in hierarchies of their own beside ours.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::{
+    mounts::{self, Mount},
+    os_text::OsText,
+    process::{Pid, ProcessError},
+};
+
+/// A group of one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// What it controls, as the kernel writes it: `memory`, `cpu,cpuacct`, `name=systemd`.
+    pub controllers: String,
+    /// Its directory, in our mount namespace.
+    pub directory: OsText,
+}
+
+impl Group {
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        Path::new(self.directory.as_os_str()).is_dir()
+    }
+}
+
+/// Those of a process that are not ours too.
+pub(super) fn of(pid: Pid) -> Result<Vec<Group>, ProcessError> {
+    let [theirs, ours] = [pid, Pid::ours()].map(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .map_err(|error| ProcessError::reading(pid, "the control groups", error.into()))
+    });
+    let ours = ours?;
+    let (theirs, ours): (_, Vec<_>) = (theirs?, memberships(&ours).collect());
+    let differing: Vec<_> = memberships(&theirs).filter(|it| !ours.contains(it)).collect();
+    let found = differing.into_iter().filter_map(|(controllers, path)| {
+        located(controllers, path).transpose().map(|it| {
+            it.map_err(|error| ProcessError::reading(pid, "the control groups", error.into()))
+        })
+    });
+    found.collect()
+}
+
+/// Lines of `/proc/PID/cgroup`: number, controllers, path; version 2 has the number 0 and no controllers.
+fn memberships(table: &str) -> impl Iterator<Item = (&str, &str)> {
+    table.lines().filter_map(|line| {
+        let (_number, rest) = line.split_once(':')?;
+        rest.split_once(':').filter(|(controllers, _)| !controllers.is_empty())
+    })
+}
+
+/// Nothing for a hierarchy that is mounted nowhere, or of which the group is not shown.
+fn located(controllers: &str, path: &str) -> io::Result<Option<Group>> {
+    let wanted: Vec<_> = controllers.split(',').collect();
+    let mounts = mounts::with_options("cgroup", |options| {
+        let options: Vec<_> = options.split(',').collect();
+        wanted.iter().all(|it| options.contains(it))
+    })?;
+    let directory = mounts.iter().find_map(|mount| below(mount, Path::new(path)));
+    Ok(directory.map(|it| Group { controllers: controllers.to_owned(), directory: it.into() }))
+}
+
+fn below(mount: &Mount, path: &Path) -> Option<PathBuf> {
+    path.strip_prefix(&mount.root).ok().map(|inside| mount.point.join(inside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_2_is_left_out() {
+        let table = "9:name=systemd:/\n2:cpu,cpuacct:/a:b\n0::/c\n";
+        let expected = [("name=systemd", "/"), ("cpu,cpuacct", "/a:b")];
+        assert_eq!(memberships(table).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_mount_shows_what_is_below_its_root() {
+        let mount = Mount { root: "/a".into(), point: "/sys/fs/cgroup/pids".into() };
+        assert_eq!(below(&mount, Path::new("/a/b")), Some("/sys/fs/cgroup/pids/b".into()));
+        assert_eq!(below(&mount, Path::new("/b")), None);
+    }
+}
