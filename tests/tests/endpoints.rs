@@ -91,7 +91,8 @@ fn undo_leaves_them_to_the_kernel_as_before() -> Result<()> {
     let mut pinned = stage.connect((IPV6, PORT).into())?;
     assert_eq!(stage::ask(&mut pinned)?, 2);
 
-    undo(&stage)?;
+    let undone = stage.agent.run(&["undo", "--port", "8080", "--wait", "switched"])?.success()?;
+    assert!(undone.stderr.contains("generation 1 does not listen on [::]:8080"), "{undone:?}");
     until(&stage, &["0.0.0.0:8080"])?;
     all_go_to(&stage, IPV4, 1)?;
     all_go_to(&stage, IPV6, 2)?;

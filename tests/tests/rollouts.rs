@@ -325,6 +325,24 @@ async fn a_server_that_somebody_started_on_another_port_takes_over() -> Result<(
     Ok(())
 }
 
+/// Nobody is cut off who is not already.
+#[test]
+fn a_service_whose_moved_generation_has_died_can_be_detached() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let mut started = stage.start(&Script::new(9090)?, 2)?;
+    let pid = started.pid().to_string();
+    stage.agent.run(&["upgrade", "8080", "--pid", &pid])?.success()?;
+    stage.until_steady(PORT)?;
+    assert_eq!(stage.agent.detach(PORT)?.code, Some(4), "only steering leads there");
+    started.kill()?;
+    stage.until("its death", PORT, |service| {
+        service.generations[0].state == agent::api::GenerationState::Dead
+    })?;
+    stage.agent.detach(PORT)?.success()?;
+    stage.namespace.clear()
+}
+
 #[test]
 fn the_history_tells_what_became_of_each_rollout() -> Result<()> {
     let server = Node::new(PORT)?;

@@ -170,7 +170,7 @@ fn comes_back_within(settle: &str) -> Result<(Handle, (Commanded, Stage, Started
     let options = ["--settle", settle, "--wait", "switched"];
     stage.agent.run(&upgrade(PORT, &options, &server.command(2)?))?.success()?;
     kill(Pid::from_raw(old), Signal::SIGKILL)?;
-    stage.until("the next one", PORT, |service| !service.beside.is_empty())?;
+    stage.until("the next one", PORT, |service| generations(service).contains_key(&3))?;
     Ok((handle, (supervisor, stage, first, server)))
 }
 
@@ -179,8 +179,8 @@ fn comes_back_within(settle: &str) -> Result<(Handle, (Commanded, Stage, Started
 fn who_comes_back_while_the_new_one_settles_is_needed() -> Result<()> {
     let (handle, (_supervisor, stage, _first, server)) = comes_back_within("10s")?;
     let service = stage.agent.service(PORT)?;
-    let second = service.generations.last().context("a primary")?;
-    assert_eq!(second.number.0, 2, "{service:#?}");
+    let second = generations(&service)[&2];
+    assert!(second.takes_new_connections, "{service:#?}");
     ensure!(!handle.ended_within(Duration::from_secs(1))?, "it may be needed");
     kill(Pid::from_raw(second.pids[0]), Signal::SIGKILL)?;
     stage.until("it to serve", PORT, |service| {
@@ -214,13 +214,8 @@ fn a_script_that_tries_the_server_three_times_goes_on() -> Result<()> {
     stage.namespace.clear()
 }
 
-#[test]
-fn a_supervisor_with_other_jobs_is_spared_and_shown() -> Result<()> {
-    let parent = "import subprocess
-while True:
-    subprocess.run(['/usr/bin/python3', '{}/server.py', '8080', '1', '--reuse-port'])
-    subprocess.run(['timeout', '0.3', 'tail', '-f', '/dev/null'])";
-    let supervisor = Commanded::new(PORT, &["/usr/bin/python3", "-c", parent])?;
+fn with_other_work_is_spared(supervisor: &[&str]) -> Result<()> {
+    let supervisor = Commanded::new(PORT, supervisor)?;
     let (stage, first) = Stage::attached(&supervisor)?;
     let handle = Handle::open(first.pid())?;
     stage.switch(&Script::with(PORT, &["--reuse-port"])?, 2, &[])?;
@@ -230,6 +225,49 @@ while True:
     let status = stage.agent.run(&["status"])?.success()?.stdout;
     assert!(status.contains("is left alone"), "{status}");
     stage.namespace.clear()
+}
+
+/// A parent that does something at first, and then starts the server again and again.
+fn parent(first: &str) -> String {
+    format!(
+        "import os, socket, subprocess, threading, time
+{first}
+while True:
+    subprocess.run(['/usr/bin/python3', '{{}}/server.py', '8080', '1', '--reuse-port'])"
+    )
+}
+
+#[test]
+fn a_supervisor_with_other_jobs_is_spared_and_shown() -> Result<()> {
+    let after = "\n    subprocess.run(['timeout', '0.3', 'tail', '-f', '/dev/null'])";
+    with_other_work_is_spared(&["/usr/bin/python3", "-c", &(parent("") + after)])
+}
+
+#[test]
+fn so_is_one_that_serves_datagrams() -> Result<()> {
+    let udp = parent("own = socket.socket(type=socket.SOCK_DGRAM); own.bind(('127.0.0.1', 7000))");
+    with_other_work_is_spared(&["/usr/bin/python3", "-c", &udp])
+}
+
+#[test]
+fn so_is_one_with_a_control_socket() -> Result<()> {
+    let unix = parent("own = socket.socket(socket.AF_UNIX); own.bind('{}/control'); own.listen()");
+    with_other_work_is_spared(&["/usr/bin/python3", "-c", &unix])
+}
+
+#[test]
+fn so_is_one_with_a_thread() -> Result<()> {
+    let thread = parent("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()");
+    with_other_work_is_spared(&["/usr/bin/python3", "-c", &thread])
+}
+
+#[test]
+fn so_is_one_with_a_job_in_the_background() -> Result<()> {
+    let server = "while :; do /usr/bin/python3 {}/server.py 8080 1 --reuse-port; done";
+    for job in ["(while :; do date > {}/job; sleep 1; done) &", "sleep 600 &"] {
+        with_other_work_is_spared(&["sh", "-c", &format!("{job} {server}")])?;
+    }
+    Ok(())
 }
 
 /// A version that crashes and is started again is upgraded for that reason. It cannot share the port, and has it before the

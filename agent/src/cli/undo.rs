@@ -1,8 +1,8 @@
 //! `agent undo`.
 
-use super::{Context, arguments::UndoArguments, drain, follow, persist};
+use super::{Context, arguments::UndoArguments, drain, follow, persist, words};
 use crate::{
-    api::{Problem, UndoRequest},
+    api::{Begun, Problem, UndoRequest},
     exit::ExitCode,
     rollout::Kind,
     service::GenerationNumber,
@@ -17,9 +17,12 @@ pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<
         request: Some(persist::new_id()?),
     };
     let service = service.selected();
-    let begun =
+    let Begun { rollout: begun, warnings } =
         persist::ask(&context.console, async || context.client.undo(&service, &request).await)
             .await?;
+    for warning in &warnings {
+        context.console.warn(&words::line(warning));
+    }
     if begun.kind == Kind::Upgrade {
         // A candidate was taken back: its upgrade has failed, but what was asked for here is done.
         context.console.answer(&begun)?;

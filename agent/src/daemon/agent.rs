@@ -259,7 +259,7 @@ impl Agent {
     pub(super) fn feed(&mut self, id: ServiceId, event: rollout::Event) -> Result<(), Problem> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
-        let (can_be_refused, served) = (event.can_be_refused(), !before.is_vacant());
+        let can_be_refused = event.can_be_refused();
         let effects = record.service.apply(event, clock::now())?;
         if record.service != before {
             if !can_be_refused {
@@ -270,7 +270,7 @@ impl Agent {
             }
             self.note_changes(id, &before);
         }
-        if served && self.record(id).service.is_vacant() {
+        if !before.may_take_in() && self.record(id).service.may_take_in() {
             self.strangers.look_at(id, Instant::now());
         }
         self.outstanding.add(id, effects);

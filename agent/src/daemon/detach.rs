@@ -66,7 +66,12 @@ impl Agent {
             return Err(Problem::new(ProblemKind::Locked, message).fix(fix));
         }
         match service.primary() {
-            Some(primary) if primary.hold == PortHold::Moved => {
+            // One that is dead, or has closed its listener, serves nobody: there is nobody to be cut off.
+            Some(primary)
+                if primary.hold == PortHold::Moved
+                    && primary.phase == Phase::Primary
+                    && !primary.deaf =>
+            {
                 let places: Vec<_> =
                     primary.listeners.iter().map(|it| it.bound.to_string()).collect();
                 let message = format!(

@@ -45,7 +45,7 @@ pub(super) enum Request {
     Attach(api::AttachRequest, Asked, Reply<api::Attached>),
     Detach(String, Reply<api::Detached>),
     Upgrade(String, Box<api::UpgradeRequest>, Asked, Reply<api::UpgradeAnswer>),
-    Undo(String, api::UndoRequest, Reply<api::RolloutView>),
+    Undo(String, api::UndoRequest, Reply<api::Begun>),
     Agent(Reply<api::AgentView>),
     Services(Reply<api::Services>),
     Service(String, Reply<api::ServiceView>),

@@ -168,6 +168,11 @@ impl Agent {
             }
         }
         let Some(known) = self.generation(generation) else { return };
+        let reopened = match known.deaf && known.can_serve() {
+            true => self.look_for_new_listeners(generation),
+            false => Ok(()),
+        };
+        let Some(known) = self.generation(generation) else { return };
         let looked = match &known.phase {
             Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
@@ -179,7 +184,7 @@ impl Agent {
             Phase::Parting { .. } => self.look_last(generation),
             Phase::Dead | Phase::Standby { .. } | Phase::Stopping { .. } => Ok(()),
         };
-        self.note_look(generation, looked);
+        self.note_look(generation, reopened.and(looked));
     }
 
     fn look_at_primary(&mut self, primary: GenerationId) -> Result<(), Problem> {

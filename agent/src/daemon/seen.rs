@@ -110,14 +110,28 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<Option<Endpoint>, Problem> {
         let service = &self.record(generation.service).service;
+        let its = service.endpoints.iter().filter(|endpoint| endpoint.is_of(generation.number));
+        let its: Vec<_> = its.cloned().collect();
+        self.first_uncovered(generation, &its)
+    }
+
+    /// The first of these endpoints that a generation does not listen on.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub(super) fn first_uncovered(
+        &self,
+        generation: GenerationId,
+        endpoints: &[Endpoint],
+    ) -> Result<Option<Endpoint>, Problem> {
+        let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(None) };
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
         let mut left = sock_diag::listeners()?;
         left.retain(|listener| cookies.contains(&listener.cookie.0));
         let offer = self.offer_of(generation, &left)?;
-        let its = service.endpoints.iter().filter(|endpoint| endpoint.is_of(generation.number));
-        let its: Vec<_> = its.cloned().collect();
-        Ok(found::uncovered(&its, &offer.to_adopt).cloned())
+        Ok(found::uncovered(endpoints, &offer.to_adopt).cloned())
     }
 
     /// Whether somebody may be told to end: the primary listens, or nobody could stand in for it. Asked for just before that

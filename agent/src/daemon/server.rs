@@ -207,7 +207,7 @@ async fn undo(
     State(door): State<Door>,
     Path(selector): Path<String>,
     Body(body): Body<api::UndoRequest>,
-) -> Answer<RolloutView> {
+) -> Answer<api::Begun> {
     door.ask(|reply| Request::Undo(selector, body, reply)).await.map(Json)
 }
 

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{agent::Agent, asked::Asked, clock, found};
 use crate::{
-    api::{EventKind, Problem},
+    api::{EventKind, Problem, ProblemKind},
     host::{
-        holders,
+        doors, holders,
         init::{self, NamespaceEnd},
         kin,
         process::Pid,
         sock_diag,
-        starter::{Seen, Starter, is_of_same_start},
+        starter::{Seen, Starter, has_threads, is_of_same_start},
     },
     rollout::{Event, Generation, Phase, Timestamp},
     service::{GenerationId, GenerationNumber, ServiceId},
@@ -160,7 +160,8 @@ impl Agent {
             return Ok(());
         }
         let seen = starter.look(&members)?;
-        let is_busy = starter.is_busy() || self.returns.has_other_work(starter.pid(), &seen);
+        let has_other_work = self.returns.has_other_work(starter.pid(), &seen);
+        let is_busy = starter.is_busy() || has_other_work || has_threads(starter.pid());
         if is_busy {
             // What it did once is not forgotten.
             self.change_starter(id, known, |it| it.starter.note_busy());
@@ -198,14 +199,16 @@ impl Agent {
         starters.iter_mut().filter(same).for_each(change);
     }
 
-    /// Who came back where nobody serves is the next generation; while the new one has to prove itself, or the old one was to be
-    /// kept, it is what the kernel falls back to.
+    /// Who came back where nobody serves is the next generation; while the new one has to prove itself, or has not, or the old
+    /// one was to be kept, it is what there is to fall back to.
     fn may_end_what_came_back(&self, id: ServiceId, known: &StarterOf) -> bool {
         let service = &self.record(id).service;
-        service.is_served() && !service.settles() && known.not_before <= clock::now()
+        let is_of_use = service.primary().is_some_and(|it| !it.stuck);
+        let is_certain = service.is_served() && is_of_use && !service.settles();
+        is_certain && known.not_before <= clock::now()
     }
 
-    /// Whether a starter has a listener that is not the service's, or something of another service below it.
+    /// Whether a starter serves something that is not the service, or has something of another service below it.
     fn serves_anything_else(
         &self,
         id: ServiceId,
@@ -224,7 +227,9 @@ impl Agent {
         let ports = super::observe::ports(&self.record(id).service.endpoints);
         let mut listeners = sock_diag::listeners()?;
         listeners.retain(|it| !ports.contains(&it.port));
-        let inodes = listeners.iter().map(|it| it.inode).collect();
+        let mut inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
+        inodes
+            .extend(doors::doors().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?);
         let of_servers = kin::with_descendants(again)?;
         let mut others = all;
         others.retain(|pid| !of_servers.contains(pid));

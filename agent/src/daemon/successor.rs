@@ -96,7 +96,7 @@ impl Agent {
     pub(super) fn look_for_successors_where_due(&mut self) {
         for (id, due) in self.strangers.take_due(Instant::now()) {
             self.look_for_successor(id);
-            if self.records.get(&id).is_some_and(|it| it.service.is_vacant()) {
+            if self.records.get(&id).is_some_and(|it| it.service.may_take_in()) {
                 if !self.strange_listeners(id).is_ok_and(|it| it.is_empty()) {
                     self.strangers.look_again(id, due);
                 }
@@ -155,7 +155,7 @@ impl Agent {
     fn look_for_successor(&mut self, id: ServiceId) {
         let Some(record) = self.records.get(&id) else { return };
         let (name, trouble) = (record.service.name.clone(), Trouble::Successor(id));
-        if record.unfinished.is_some() || !record.service.is_vacant() {
+        if record.unfinished.is_some() || !record.service.may_take_in() {
             return self.moot(trouble);
         }
         match self.adopt_successor(id) {

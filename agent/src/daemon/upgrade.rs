@@ -3,8 +3,8 @@
 use super::{agent::Agent, asked::Asked, found, inherit::Given, troubles::Trouble, who};
 use crate::{
     api::{
-        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, RolloutView,
-        UndoRequest, UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, UndoRequest,
+        UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     host::{
         context,
@@ -12,7 +12,7 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{DrainPlan, Event, Origin, Plan, RolloutId},
-    service::{GenerationId, GenerationNumber, ServiceId},
+    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
 /// A candidate, checked before anything is done.
@@ -102,15 +102,11 @@ impl Agent {
     /// # Errors
     ///
     /// When there is none; nothing has changed then.
-    pub(super) fn undo(
-        &mut self,
-        selector: &str,
-        request: &UndoRequest,
-    ) -> Result<RolloutView, Problem> {
+    pub(super) fn undo(&mut self, selector: &str, request: &UndoRequest) -> Result<Begun, Problem> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
             self.refuse_unswitched(id)?;
-            return self.rollout_view(id, begun);
+            return Ok(Begun { rollout: self.rollout_view(id, begun)?, warnings: Vec::new() });
         }
         self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
@@ -119,9 +115,22 @@ impl Agent {
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
         let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
+        let before = self.record(id).service.endpoints.clone();
         self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
         self.refuse_unswitched(id)?;
-        self.rollout_view(id, rollout)
+        let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
+        Ok(Begun { rollout: self.rollout_view(id, rollout)?, warnings })
+    }
+
+    /// What clients lose because an earlier generation listens on less than a later one did.
+    fn lost_endpoint(&self, id: ServiceId, before: &[Endpoint]) -> Result<Option<String>, Problem> {
+        let Some(number) = self.record(id).service.primary().map(|it| it.number) else {
+            return Ok(None);
+        };
+        let lost = self.first_uncovered(GenerationId { service: id, number }, before)?;
+        Ok(lost.map(|it| {
+            format!("generation {number} does not listen on {it}: clients are refused there as soon as the later one ends")
+        }))
     }
 
     /// What was decided is not done as long as the kernel leads new connections elsewhere: it is asked.

@@ -88,15 +88,25 @@ pub fn orphans_of(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
 ///
 /// When the process is gone.
 pub fn told_children(parent: Pid) -> Result<Vec<(Pid, Vec<OsText>)>, ProcessError> {
-    let failed = |error| ProcessError::reading(parent, "the children", error);
     let own = command_line(parent).unwrap_or_default();
+    let mut told = children(parent)?;
+    told.retain(|(_, command)| !command.is_empty() && *command != own);
+    Ok(told)
+}
+
+/// All children of a process, with their command lines.
+///
+/// # Errors
+///
+/// When the process is gone.
+pub fn children(parent: Pid) -> Result<Vec<(Pid, Vec<OsText>)>, ProcessError> {
+    let failed = |error| ProcessError::reading(parent, "the children", error);
     let process = procfs::process::Process::new(parent.get()).map_err(failed)?;
     // Each of its threads has those that it forked.
     let threads = process.tasks().map_err(failed)?.filter_map(Result::ok);
     let numbers = threads.filter_map(|thread| thread.children().ok()).flatten();
     let pids = numbers.filter_map(|number| Pid::new(number.cast_signed()));
-    let told = pids.map(|pid| (pid, command_line(pid).unwrap_or_default()));
-    Ok(told.filter(|(_, command)| !command.is_empty() && *command != own).collect())
+    Ok(pids.map(|pid| (pid, command_line(pid).unwrap_or_default())).collect())
 }
 
 /// The effective user of a process.

@@ -29,6 +29,7 @@ pub mod bpf_links;
 pub mod cgroup;
 pub mod confinement;
 pub mod context;
+pub mod doors;
 pub mod holders;
 pub mod image;
 pub mod init;

@@ -50,7 +50,7 @@ impl Service {
                 dead.phase = Phase::Dead;
             }
             self.end_rollouts_to(number, &Outcome::NewDied, now);
-            return self.promote_if_nobody_serves(now);
+            return Vec::new();
         };
         self.take_back(number, format!("generation {number} died"), now);
         self.hand_over(previous, None, now);

@@ -20,6 +20,12 @@ impl Service {
         self.generations.iter().any(|it| it.phase == Phase::Primary && !it.deaf)
     }
 
+    /// Whether a server that somebody else starts is of use: as the next generation, or to fall back to while the new one has
+    /// to prove itself.
+    pub fn may_take_in(&self) -> bool {
+        self.is_vacant() || self.settling().is_some() && self.previous().is_none()
+    }
+
     /// The number of the next generation.
     pub fn next_number(&self) -> GenerationNumber {
         GenerationNumber(self.last_generation.0 + 1)
@@ -28,8 +34,11 @@ impl Service {
     /// Connections go there already, by the kernel's own lookup; this makes it official. One that lives and is deaf drains
     /// by the default plan: nobody said another one.
     pub(super) fn succeed(&mut self, hold: PortHold, now: Timestamp) -> Vec<Effect> {
-        if !self.is_vacant() {
+        if !self.may_take_in() {
             return Vec::new();
+        }
+        if !self.is_vacant() {
+            return self.stand_by(hold, now);
         }
         let number = self.next_number();
         let from = self.primary().map_or(self.last_generation, |primary| primary.number);
@@ -45,6 +54,25 @@ impl Service {
         self.generations.push(Generation::new(number, phase, Origin::Found, now));
         self.record(Kind::Restart, from, number, Status::MakingReady, now);
         self.apply(Event::Covers(number, hold), now).unwrap_or_default()
+    }
+
+    /// The primary has to prove itself, and who could have taken over has ended and come back. It is told to end when that is
+    /// over, as the one before would have been.
+    fn stand_by(&mut self, hold: PortHold, now: Timestamp) -> Vec<Effect> {
+        let number = self.next_number();
+        self.last_generation = number;
+        let known: Vec<_> = self.generations.iter().map(|it| it.number).collect();
+        let mut until = now;
+        for rollout in self.rollouts.iter_mut().filter(|it| it.is_settling()) {
+            until = until.max(rollout.settled.unwrap_or_default());
+            if !known.contains(&rollout.from) {
+                rollout.from = number;
+            }
+        }
+        let phase = Phase::Standby { until, drain: DrainPlan::default() };
+        let generation = Generation::new(number, phase, Origin::Found, now);
+        self.generations.push(Generation { hold, ..generation });
+        self.steer()
     }
 
     /// Whoever starts it again was told to end only through its server. Steering never leads to this one: nobody has a flow

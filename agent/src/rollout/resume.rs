@@ -18,7 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Effect, Phase, Service, Targets};
+use super::{Effect, Phase, Service, Targets, Timestamp};
 use crate::service::GenerationNumber;
 
 /// What the world shows of a service after a restart.
@@ -35,8 +35,10 @@ pub struct Seen {
 }
 
 impl Service {
-    /// What was decided and has not been done. Of those that are not told any more the time to end runs.
-    pub fn resume(&mut self, seen: &Seen) -> Vec<Effect> {
+    /// What was decided and has not been done. Of those that are not told any more the time to end runs; for those that have to
+    /// prove themselves it begins anew.
+    pub fn resume(&mut self, seen: &Seen, now: Timestamp) -> Vec<Effect> {
+        self.settle_anew(now);
         let steer = self.targets().filter(|meant| seen.steering.as_ref() != Some(meant));
         let mut effects: Vec<_> = steer.map(Effect::Steer).into_iter().collect();
         for generation in &mut self.generations {

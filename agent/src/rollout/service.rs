@@ -55,7 +55,8 @@ impl Service {
     ///
     /// Refuses what cannot be done now; the state is then unchanged.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Result<Vec<Effect>, Refusal> {
-        let effects = match event {
+        let stopgap = self.stopgap();
+        let mut effects = match event {
             Event::Upgrade(plan, origin) => self.begin_upgrade(&plan, origin, now)?,
             Event::Undo(drain) => self.undo(&drain, now)?,
             Event::Covers(number, hold) => self.note_cover(number, hold, now),
@@ -77,6 +78,10 @@ impl Service {
             Event::Told(number) => self.note_told(number, now),
             Event::Tick => self.note_time(now),
         };
+        // First, as all steering: nobody is told to end, or forgotten, to whom it leads.
+        if self.stopgap() != stopgap && !effects.iter().any(|it| matches!(it, Effect::Steer(_))) {
+            effects.splice(0..0, self.steer());
+        }
         self.trim_history();
         Ok(effects)
     }

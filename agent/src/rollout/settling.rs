@@ -4,11 +4,11 @@ use super::{Effect, Outcome, Phase, Rollout, Service, Status, Timestamp};
 use crate::service::GenerationNumber;
 
 impl Service {
-    /// The primary, while it has to prove itself and there is one to go back to.
+    /// The primary, while it has to prove itself.
     pub fn settling(&self) -> Option<GenerationNumber> {
         let primary = self.primary()?.number;
         let settles = self.rollouts.iter().any(|it| it.to == primary && it.is_settling());
-        (settles && self.previous().is_some()).then_some(primary)
+        settles.then_some(primary)
     }
 
     /// Whether any new generation has to prove itself.
@@ -25,7 +25,25 @@ impl Service {
         if let Some(generation) = self.generation_mut(number) {
             generation.stuck = true;
         }
+        if self.previous().is_none() {
+            let reason =
+                "it accepted no more connections, and there is nobody to go back to".to_owned();
+            self.end_rollouts_to(number, &Outcome::NotReady { reason }, now);
+            return Vec::new();
+        }
         self.go_back(number, format!("generation {number} accepted no more connections"), now)
+    }
+
+    /// After a time in which nobody looked: what a generation has proved until then is not known.
+    pub(super) fn settle_anew(&mut self, now: Timestamp) {
+        for rollout in self.rollouts.iter_mut().filter(|it| it.is_settling()) {
+            let settled = rollout.settled.unwrap_or_default().max(now.after(rollout.settle));
+            rollout.settled = Some(settled);
+            let old = self.generations.iter_mut().find(|it| it.number == rollout.from);
+            if let Some(old) = old {
+                old.phase.keep_until_at_least(settled);
+            }
+        }
     }
 
     /// Gives the new connections of the primary back to the one before, if that can take them. It leaves as it would have let
@@ -123,15 +141,6 @@ impl Service {
                 Some(_) => {}
                 None => self.note_old_died(from, 0, now),
             }
-        }
-    }
-
-    /// A candidate that listens gets the new connections of a primary that has died with nobody else to take over.
-    pub(super) fn promote_if_nobody_serves(&mut self, now: Timestamp) -> Vec<Effect> {
-        let listens = |phase: &Phase| matches!(phase, Phase::Starting { listens: true, .. });
-        match self.candidate().filter(|it| listens(&it.phase)).map(|it| it.number) {
-            Some(candidate) => self.promote(candidate, now),
-            None => Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent_ebpf::steering::MAX_STANDBYS;
 
-use super::{DrainPlan, Effect, Outcome, Phase, Service, Timestamp};
+use super::{DrainPlan, Effect, Generation, Outcome, Phase, Service, Timestamp};
 use crate::service::GenerationNumber;
 
 /// Which generations the kernel may give a new connection to, in this order.
@@ -12,7 +12,8 @@ use crate::service::GenerationNumber;
 pub struct Targets {
     /// Takes them.
     pub primary: GenerationNumber,
-    /// Take them if the primary has no listener left; the youngest first, and no more than the kernel can hold.
+    /// Take them if the primary has no listener left; the youngest first, and no more than the kernel can hold. Where nobody
+    /// serves, a candidate that listens is the last: connections wait for it instead of being refused.
     pub standbys: Vec<GenerationNumber>,
 }
 
@@ -24,9 +25,16 @@ impl Service {
         let standbys = younger_first
             .filter(|it| it.can_serve() && it.number != primary)
             .map(|it| it.number)
+            .chain(self.stopgap())
             .take(MAX_STANDBYS)
             .collect();
         Some(Targets { primary, standbys })
+    }
+
+    /// The candidate, where it listens and nobody serves. That it works is still to be seen.
+    pub(super) fn stopgap(&self) -> Option<GenerationNumber> {
+        let listens = |it: &&Generation| matches!(it.phase, Phase::Starting { listens: true, .. });
+        self.candidate().filter(listens).filter(|_| !self.is_served()).map(|it| it.number)
     }
 
     /// The youngest replaced generation that can take over.

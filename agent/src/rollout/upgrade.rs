@@ -50,15 +50,13 @@ impl Service {
         Ok(self.steer())
     }
 
-    /// One that listens is asked to accept. Where nobody serves it gets the new connections at once: they wait for it instead
-    /// of being refused.
+    /// One that listens is asked to accept. Where nobody serves, new connections wait for it meanwhile.
     pub(super) fn note_cover(
         &mut self,
         number: GenerationNumber,
         hold: PortHold,
         now: Timestamp,
     ) -> Vec<Effect> {
-        let nobody_serves = !self.generations.iter().any(|it| it.phase == Phase::Primary);
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
         candidate.hold = hold;
         let Phase::Starting { ready, listens, obstacle, .. } = &mut candidate.phase else {
@@ -68,8 +66,8 @@ impl Service {
             *obstacle = None;
         }
         match ready {
-            Readiness::Accept if !nobody_serves => vec![Effect::Probe(number)],
-            Readiness::Accept | Readiness::Listen => self.promote(number, now),
+            Readiness::Accept => vec![Effect::Probe(number)],
+            Readiness::Listen => self.promote(number, now),
         }
     }
 
@@ -120,7 +118,7 @@ impl Service {
         Vec::new()
     }
 
-    /// A candidate that will not serve: nobody was steered to it, so it can be told to end at once.
+    /// A candidate that will not serve. It can be told to end at once: nobody was steered to it, but for want of anybody else.
     pub(super) fn give_up(
         &mut self,
         number: GenerationNumber,
@@ -133,8 +131,7 @@ impl Service {
         self.end_rollouts_to(number, &Outcome::NotReady { reason: reason.to_owned() }, now);
         if found {
             // Somebody else's process: it was offered to us, and goes on without us.
-            self.generations.retain(|generation| generation.number != number);
-            return vec![Effect::Forget(number)];
+            return self.remove(number);
         }
         self.stop(number, &drain, 0, now)
     }

@@ -33,6 +33,8 @@ parser.add_argument("--silent", action="store_true", help="accept, and say nothi
 parser.add_argument("--hang-up", action="store_true", help="accept, and close at once")
 parser.add_argument("--die-after", type=float, help="die so many seconds after the first connection, between two answers")
 parser.add_argument("--prefork", action="store_true", help="a master that listens, and workers that die and are started again")
+parser.add_argument("--accept-only", type=int, metavar="N", help="accept nobody any more after so many")
+parser.add_argument("--reopen", action="store_true", help="close the listener at SIGUSR1, and open it again at the next one")
 parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
 parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
@@ -174,6 +176,20 @@ if options.deaf:
     for listener in listeners:
         listener.close()
     signal.pause()
+if options.reopen:
+
+    def toggle(*_):
+        if listeners:
+            while listeners:
+                ready.unregister(listeners[0])
+                listeners.pop(0).close()
+        else:
+            listeners.extend(listen(address, alone) for address in addresses)
+            for listener in listeners:
+                ready.register(listener, selectors.EVENT_READ)
+
+    signal.signal(signal.SIGUSR1, toggle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 time.sleep(options.accept_after)
 held = []
 end = None
@@ -189,6 +205,8 @@ while True:
         except BlockingIOError:
             continue
         clients.append(client[1])
+        if len(clients) == options.accept_only:
+            signal.pause()
         if len(clients) == options.crash_at:
             crash()
         connection.setblocking(True)

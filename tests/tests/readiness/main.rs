@@ -1,6 +1,7 @@
 //! A new generation gets new connections when it accepts, not when it listens; and they go back by themselves if it fails
 //! soon after. Whatever a broken version does, its old one's clients do not notice.
 
+mod alone;
 mod candidate;
 mod settling;
 

@@ -21,8 +21,8 @@ pub(super) use self::transport::Stream;
 use super::arguments::Selected;
 use crate::{
     api::{
-        AttachRequest, Attached, Detached, EventView, Events, Explanation, Flows, History, Problem,
-        ProblemKind, RolloutView, ServiceView, Services, UndoRequest, UpgradeAnswer,
+        AttachRequest, Attached, Begun, Detached, EventView, Events, Explanation, Flows, History,
+        Problem, ProblemKind, RolloutView, ServiceView, Services, UndoRequest, UpgradeAnswer,
         UpgradeRequest,
     },
     rollout::RolloutId,
@@ -70,7 +70,7 @@ impl Client {
         &self,
         service: &Selected,
         request: &UndoRequest,
-    ) -> Result<RolloutView, ClientError> {
+    ) -> Result<Begun, ClientError> {
         self.post(&format!("/v1/services/{service}/undo"), request).await
     }
 

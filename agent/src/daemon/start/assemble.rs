@@ -159,7 +159,7 @@ impl Agent {
             tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
             self.forget_probes_of(id);
             let seen = self.seen(id)?;
-            let effects = self.record_mut(id).service.resume(&seen);
+            let effects = self.record_mut(id).service.resume(&seen, clock::now());
             self.outstanding.add(id, effects);
             self.finish_effects_of(id);
             for generation in service.generations {

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use super::super::{
-    kin::told_children,
+    kin::children,
     os_text::OsText,
     process::{Pid, ProcessError, command_line},
 };
@@ -30,10 +30,11 @@ pub(super) fn children_beside(
     let is_pipe = |path: &PathBuf| path.to_string_lossy().starts_with("pipe:");
     let written: Vec<_> =
         [1, 2].into_iter().filter_map(|it| end(child, it)).filter(is_pipe).collect();
-    let mut others = told_children(parent)?;
+    // While the server runs nobody sleeps until the next start; and who has executed nothing is a job of the parent's own.
+    let mut others = children(parent)?;
     // Others with its command line are more workers.
     let own = command_line(child)?;
-    others.retain(|(pid, command)| *pid != child && *command != own && !is_sleep(command));
+    others.retain(|(pid, command)| *pid != child && *command != own && !command.is_empty());
     let reads = |pid: Pid| end(pid, 0).is_some_and(|it| written.contains(&it));
     let (readers, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|(pid, _)| reads(*pid));
     let is_busy = !others.is_empty() || readers.iter().any(|(_, it)| !is_written_down(it));

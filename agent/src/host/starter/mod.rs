@@ -16,7 +16,7 @@ use super::{
     init::is_first_inside,
     kin::{ancestors, told_children, user_of, with_descendants},
     os_text::OsText,
-    process::{Pid, Process, ProcessError, ProcessIdentity, command_line, stat},
+    process::{Pid, Process, ProcessError, ProcessIdentity, command_line, stat, tasks},
     supervisor::Kind,
 };
 
@@ -32,7 +32,7 @@ pub struct Starter {
     server: Vec<OsText>,
     /// The command lines of those of its children that read what the server writes, as `tee` does: they end with it.
     readers: Vec<Vec<OsText>>,
-    /// Whether it has other children.
+    /// Whether it has other children, or threads.
     is_busy: bool,
 }
 
@@ -77,7 +77,8 @@ impl Starter {
                 break;
             }
             let server = server.clone();
-            let (readers, is_busy) = children_beside(pid, child)?;
+            let (readers, has_others) = children_beside(pid, child)?;
+            let is_busy = has_others || has_threads(pid);
             let (process, started) = (process.identity(), child_process.identity());
             found.push(Self { process, child: started, command, server, readers, is_busy });
             if begins_session {
@@ -170,6 +171,11 @@ impl Starter {
         let is_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
         Ok(self.command == self.server || with_descendants(children)?.into_iter().any(is_server))
     }
+}
+
+/// Whether a process does several things at once: what, nobody can tell.
+pub fn has_threads(pid: Pid) -> bool {
+    tasks(pid) > 1
 }
 
 /// Whether a process was born soon after the first of these: a master that starts its workers starts them one after the other,

@@ -51,7 +51,7 @@ impl Simulation {
         let Some(agent) = &mut self.agent else { return Ok(()) };
         let can_be_refused = event.can_be_refused();
         let before = agent.service.clone();
-        let served = !agent.service.is_vacant();
+        let could = agent.service.may_take_in();
         let applied = agent.service.apply(event, now);
         match applied {
             // Nothing can be written down: whoever asks is told no.
@@ -60,7 +60,7 @@ impl Simulation {
             Err(_) if agent.service == before => {}
             Err(refusal) => return broken(format!("{refusal} has changed the state")),
         }
-        if served && agent.service.is_vacant() {
+        if !could && agent.service.may_take_in() {
             self.report(Report::Stranger);
         }
         if self.mutation == Some(Mutation::ActsBeforeItWrites) {
@@ -181,7 +181,7 @@ impl Simulation {
     pub(super) fn start(&mut self) -> Result<(), Halt> {
         let mut service = self.disk.clone();
         let seen = self.seen(&service);
-        let effects = service.resume(&seen);
+        let effects = service.resume(&seen, self.now);
         for effect in &effects {
             if matches!(effect, Effect::Steer(targets) if self.world.steering.as_ref() == Some(targets))
             {

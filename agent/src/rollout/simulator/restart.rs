@@ -29,10 +29,10 @@ impl Simulation {
     /// As `Agent::look_for_successor`: what cannot be done is tried again.
     pub(super) fn look_for_successor(&mut self) -> Result<(), Halt> {
         let Some(agent) = &self.agent else { return Ok(()) };
-        let (vacant, number) = (agent.service.is_vacant(), agent.service.next_number());
+        let (wanted, number) = (agent.service.may_take_in(), agent.service.next_number());
         let greedy = self.mutation == Some(Mutation::TakesStrangersWhereOneServes);
         let came_back = agent.service.is_served() && self.world.has_come_back();
-        if !self.world.has_stranger() || !(vacant || greedy || came_back) {
+        if !self.world.has_stranger() || !(wanted || greedy || came_back) {
             return Ok(());
         }
         if self.fails() {
@@ -42,7 +42,7 @@ impl Simulation {
         self.may_crash()?;
         self.world.take_in(number);
         self.may_crash()?;
-        match vacant {
+        match wanted {
             true => self.feed(Event::Restarted(PortHold::Shared)),
             false if came_back => self.feed(Event::CameBack),
             false => self.take_unasked(number),

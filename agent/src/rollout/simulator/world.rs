@@ -231,7 +231,11 @@ impl World {
         let new = !self.served.contains(&number);
         let proved = self.servers.get(&number).is_none_or(|it| it.proved || it.need_not_prove);
         let serving = self.steering.as_ref().filter(|it| self.reachable(it.primary));
-        match serving {
+        // Who was started anew is as good as one that accepts nothing.
+        let anew = self.servers.get(&number).is_some_and(|it| it.started_anew);
+        let accepts =
+            |it: &&Targets| self.servers.get(&it.primary).is_some_and(|server| server.accepts);
+        match serving.filter(|it| !anew || accepts(it)) {
             Some(serving) if new && !proved => broken(format!(
                 "{number} has accepted nothing, and takes the place of {}",
                 serving.primary

@@ -134,21 +134,21 @@ fn after_a_restart_only_what_was_not_done_is_done() {
     clear(&mut service, 1, at(1));
     count(&mut service, 1, 0, at(2));
     let seen = Seen { steering: before, ..all_done(&service) };
-    assert_eq!(service.resume(&seen), [targets(2, &[])]);
-    assert_eq!(service.resume(&all_done(&service)), []);
+    assert_eq!(service.resume(&seen, at(0)), [targets(2, &[])]);
+    assert_eq!(service.resume(&all_done(&service), at(0)), []);
 
     last_look(&mut service, 1, 0, at(2));
     let signal = Effect::Signal(number(1), Signal::TERM);
-    assert_eq!(service.resume(&all_done(&service)), [signal]);
+    assert_eq!(service.resume(&all_done(&service), at(0)), [signal]);
     let closed = Seen { listening: [number(2)].into(), ..all_done(&service) };
-    assert_eq!(service.resume(&closed), [], "it closed its listener when it was told");
+    assert_eq!(service.resume(&closed, at(0)), [], "it closed its listener when it was told");
     apply(&mut service, Event::Told(number(1)), at(2));
-    assert_eq!(service.resume(&all_done(&service)), []);
+    assert_eq!(service.resume(&all_done(&service), at(0)), []);
 
     apply(&mut service, Event::Tick, at(12));
-    assert_eq!(service.resume(&all_done(&service)), [Effect::Kill(number(1))]);
+    assert_eq!(service.resume(&all_done(&service), at(0)), [Effect::Kill(number(1))]);
     let mapped = all_done(&service).mapped;
     apply(&mut service, Event::Exited(number(1)), at(13));
     let seen = Seen { mapped, ..all_done(&service) };
-    assert_eq!(service.resume(&seen), [Effect::Forget(number(1))]);
+    assert_eq!(service.resume(&seen, at(0)), [Effect::Forget(number(1))]);
 }

@@ -64,11 +64,54 @@ fn where_nobody_serves_one_that_listens_is_better_than_nobody() {
     let mut service = probed();
     assert_eq!(
         apply(&mut service, Event::Exited(number(1)), at(2)),
-        [targets(2, &[]), Effect::Forget(number(1))]
+        [targets(1, &[2])],
+        "connections wait for it"
     );
+    let mut useless = service.clone();
+    assert_eq!(
+        apply(&mut useless, Event::Tick, at(30)),
+        [targets(1, &[]), Effect::Signal(number(2), Signal::TERM)],
+        "that it listened is no success"
+    );
+    assert!(matches!(outcome(&useless, 1), Some(Outcome::NotReady { .. })));
+    let effects = apply(&mut service, Event::Accepted(number(2)), at(3));
+    assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
     assert_eq!(service.rollout(RolloutId(1)).unwrap().status, Status::Settling);
-    apply(&mut service, Event::Tick, at(5));
+    let mut stuck = service.clone();
+    assert_eq!(apply(&mut stuck, Event::Stuck(number(2)), at(4)), []);
+    assert!(matches!(outcome(&stuck, 1), Some(Outcome::NotReady { .. })), "nor is this");
+    apply(&mut service, Event::Tick, at(6));
     assert_eq!(outcome(&service, 1), Some(&Outcome::OldDied { flows: 0 }));
+}
+
+#[test]
+fn who_comes_back_is_fallen_back_to_while_the_new_one_proves_itself() {
+    let mut service = settling();
+    apply(&mut service, Event::Exited(number(1)), at(2));
+    let effects = apply(&mut service, Event::Restarted(PortHold::Shared), at(2));
+    assert_eq!(effects, [targets(2, &[3])]);
+    let mut died = service.clone();
+    let effects = apply(&mut died, Event::Exited(number(2)), at(3));
+    assert_eq!(effects, [targets(3, &[]), Effect::Forget(number(2))]);
+    assert!(matches!(outcome(&died, 1), Some(Outcome::RolledBack { .. })));
+    apply(&mut service, Event::Tick, at(60));
+    assert!(!service.settles());
+    assert!(!service.generation(number(3)).unwrap().can_take_over() || service.is_served());
+}
+
+#[test]
+fn after_a_restart_of_the_agent_it_has_to_prove_itself_anew() {
+    let mut service = settling();
+    let seen = Seen {
+        steering: service.targets(),
+        mapped: [number(1), number(2)].into(),
+        ..Seen::default()
+    };
+    assert_eq!(service.resume(&seen, at(100)), []);
+    apply(&mut service, Event::Tick, at(100));
+    assert_eq!(service.settling(), Some(number(2)));
+    let effects = apply(&mut service, Event::Stuck(number(2)), at(101));
+    assert_eq!(effects, [targets(1, &[2])]);
 }
 
 #[test]

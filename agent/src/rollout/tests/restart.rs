@@ -75,11 +75,11 @@ fn after_a_crash_on_the_way_the_number_is_not_given_again() {
     let kernel = service.targets();
     let mapped = [number(1), number(2)].into();
     let seen = Seen { steering: kernel, mapped, ..Seen::default() };
-    assert_eq!(service.resume(&seen), [Effect::Forget(number(2))]);
+    assert_eq!(service.resume(&seen, at(0)), [Effect::Forget(number(2))]);
     let effects = apply(&mut service, RESTARTED, at(2));
     assert_eq!(effects, [targets(3, &[]), Effect::Forget(number(1))]);
     assert_eq!(
-        service.resume(&Seen { mapped: [number(1), number(3)].into(), ..seen }),
+        service.resume(&Seen { mapped: [number(1), number(3)].into(), ..seen }, at(0)),
         [targets(3, &[]), Effect::Forget(number(1))]
     );
 }
