@@ -61,6 +61,12 @@ async fn one_that_accepts_no_more_is_no_success_though_the_old_one_died() -> Res
     scene.stage.namespace.clear()
 }
 
+/// Longer than the new generation has to prove itself.
+#[expect(clippy::disallowed_methods, reason = "nothing happens that could be waited for")]
+fn be_away() {
+    std::thread::sleep(std::time::Duration::from_secs(4));
+}
+
 /// What nobody looked at has shown nothing.
 #[tokio::test]
 async fn one_that_accepts_no_more_while_there_is_no_agent_is_taken_back() -> Result<()> {
@@ -68,7 +74,7 @@ async fn one_that_accepts_no_more_while_there_is_no_agent_is_taken_back() -> Res
     let waiting = scene.begin(&["--settle", "3s"])?;
     scene.until_second_is(GenerationState::Primary)?;
     scene.stage.agent.kill_daemon()?;
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    be_away();
     scene.stage.agent.start_daemon()?;
     let failed = waiting.finish()?;
     assert_eq!(failed.code, Some(8), "{failed:?}");

@@ -136,8 +136,8 @@ fn set_sets(wanted: Capabilities) -> rustix::io::Result<()> {
     // Root executes with all that the bounding set allows, whatever is permitted now.
     let permitted = if now.effective.is_empty() { ambient } else { now.permitted };
     set_capabilities(None, CapabilitySets { effective: permitted, permitted, inheritable })?;
-    let raised = all().filter(|it| ambient.contains(*it));
-    raised.map(|it| configure_capability_in_ambient_set(it, true)).collect()
+    let mut raised = all().filter(|it| ambient.contains(*it));
+    raised.try_for_each(|it| configure_capability_in_ambient_set(it, true))
 }
 
 /// Every capability that there may be, one by one.
