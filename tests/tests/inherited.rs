@@ -7,7 +7,7 @@ use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::agent::upgrade;
-use tests::servers::{Inline, Server};
+use tests::servers::{Commanded, Inline, Server};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -170,4 +170,34 @@ fn a_server_on_a_moved_port_sees_the_public_one() -> Result<()> {
     stage.switch(&server, 2, &["--user", "65534"])?;
     assert_ne!(stage.generation(server.address())?, u32::from(PORT), "nobody tells it");
     Ok(())
+}
+
+/// As who gives itself a title does (`setproctitle`): over its arguments, and the environment behind them.
+const WRITE_TITLE: &str = "import ctypes, runpy, sys
+stat = open('/proc/self/stat').read().rsplit(')', 1)[1].split()
+begin, end = int(stat[47]), int(stat[48])
+title = b'erver: master process TITLE=1'
+ctypes.memset(begin, 0, end - begin)
+ctypes.memmove(begin, title, len(title))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')";
+
+#[test]
+fn an_environment_that_was_written_over_is_not_believed_and_that_is_said() -> Result<()> {
+    let titled = ["/usr/bin/python3", "-c", WRITE_TITLE, "{}/server.py", "8080", "1"];
+    let first = Commanded::new(PORT, &titled)?;
+    let (stage, _first) = Stage::attached(&first)?;
+    let notes = first.directory().join("given");
+    let path = notes.display().to_string();
+    let words = ["/usr/bin/python3", "{}/server.py", "8080", "2", "--describe", &path];
+    let next = Commanded::new(PORT, &words)?;
+    let told = said(&stage, &next, 2, &["--env", "MODE=production"])?;
+    assert!(told.contains("written a title over its environment"), "{told}");
+    let given: serde_json::Value = serde_json::from_str(&fs::read_to_string(&notes)?)?;
+    let environment = given["environment"].as_object().expect("variables");
+    assert_eq!(environment["MODE"], "production");
+    assert!(environment.contains_key("PATH") && !environment.contains_key("TITLE"), "{given}");
+    let told = said(&stage, &next, 3, &[])?;
+    assert!(!told.contains("title"), "the second one was launched with a known one: {told}");
+    stage.detach(PORT)
 }

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,10 @@ use clap::{Arg, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
 
 use super::arguments::Cli;
-use crate::api::{Problem, ProblemKind};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::bounded,
+};
 
 /// Read if there is one and no other is named.
 const DEFAULT_FILE: &str = "/etc/agent.toml";
@@ -54,8 +57,10 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Cli, Refused> {
 
 fn read(named: Option<&Path>) -> Result<Option<Table>, Problem> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    /// Bytes; what people write has a thousand.
+    const MOST: u64 = 1 << 20;
+    let text = match bounded::read(path, MOST) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|error| refuse(path, error.to_string()))?,
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }

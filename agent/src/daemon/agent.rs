@@ -69,6 +69,8 @@ pub(super) struct Agent {
     pub(super) launches: HashMap<GenerationId, LaunchSpec>,
     /// What was decided and is not done yet.
     pub(super) outstanding: Outstanding,
+    /// When to look at what servers have written.
+    pub(super) next_output_look: Option<Instant>,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
     /// Listeners on our ports that are nobody's.
@@ -149,6 +151,7 @@ impl Agent {
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
             Message::Removed => self.mend(),
+            Message::OutputWritten => self.note_output(),
             Message::Stop => {}
         }
     }
@@ -334,6 +337,7 @@ impl Agent {
             .chain(self.next_nudge())
             .chain(retry)
             .chain(trouble)
+            .chain(self.next_output_look)
             .min()
     }
 
@@ -354,6 +358,7 @@ impl Agent {
         self.look_at_backlogs_where_due();
         self.nudge_where_due();
         self.retry_where_due();
+        self.look_at_outputs_where_due();
         self.finish_effects();
     }
 

@@ -36,8 +36,14 @@ pub(super) fn describe(pid: Pid) -> String {
     let command = process::command_line(pid).unwrap_or_default();
     let command: Vec<_> = command.iter().map(|part| part.as_os_str().to_string_lossy()).collect();
     // Who has overwritten its arguments with a shorter title leaves blanks behind.
-    format!("{pid} ({})", command.join(" ").trim_end())
+    let command = command.join(" ");
+    let short: String = command.trim_end().chars().take(MOST_SHOWN).collect();
+    let more = if short.len() < command.trim_end().len() { "…" } else { "" };
+    format!("{pid} ({short}{more})")
 }
+
+/// Characters of a command line: a process can give itself one of any length.
+const MOST_SHOWN: usize = 400;
 
 /// The same, and who started it: that may start it again. Nobody has to be told of the first process.
 pub(super) fn describe_with_parent(pid: Pid) -> String {

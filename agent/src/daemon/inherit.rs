@@ -122,6 +122,7 @@ impl Given {
         let why = "the running server lowered it for itself, and could not start with it";
         let mut left_out: Vec<_> = changed.iter().map(|unfit| limit_warning(unfit, why)).collect();
         left_out.extend(drop_handovers(&mut context.environment));
+        left_out.extend(stand_in_for_environment(&mut context));
         let started_as_root = was_started_as_root(root, &context, generation, pids)?;
         Ok(Self { context, started_as_root, left_out })
     }
@@ -181,6 +182,20 @@ fn drop_handovers(environment: &mut Vec<(OsText, OsText)>) -> Option<String> {
             dropped.join(", ")
         )
     })
+}
+
+/// Of an environment that is written over nobody knows what it was.
+fn stand_in_for_environment(context: &mut Context) -> Option<String> {
+    if std::mem::replace(&mut context.is_environment_known, true) {
+        return None;
+    }
+    let path = if context.uid == ROOT { ROOTS_PATH } else { USERS_PATH };
+    context.environment = vec![("PATH".into(), path.into())];
+    Some(
+        "the running server has written a title over its environment, which is not inherited therefore: say with `--env` what \
+         the new generation needs"
+            .to_owned(),
+    )
 }
 
 fn limit_warning(unfit: &Unfit, why: &str) -> String {
@@ -263,6 +278,9 @@ const ROOT: u32 = 0;
 
 /// As login gives it to root.
 const ROOTS_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// As login gives it to others.
+const USERS_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 #[cfg(test)]
 mod tests {

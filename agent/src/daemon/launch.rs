@@ -103,6 +103,7 @@ impl Agent {
                 tracing::warn!(%error, "cannot wait for the launched process");
             }
         })?;
+        self.look_at_outputs();
         self.watch_cgroup(generation, &cgroup)
     }
 

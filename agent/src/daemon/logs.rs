@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
+
+use rustix::fs::OFlags;
 
 use super::{
     agent::Agent,
@@ -16,6 +19,10 @@ use crate::{
     rollout::Service,
     service::{GenerationNumber, ServiceId, ServiceName},
 };
+
+/// How long an output may become, and how much of its end is kept then.
+const MOST_BYTES: u64 = 1 << 20;
+const END_BYTES: u64 = 256 << 10;
 
 /// Of so many generations that are gone the output is kept while the service is attached.
 const KEPT: usize = 16;
@@ -47,7 +54,11 @@ impl Agent {
             return Ok(());
         }
         let removed = change(Step::RemoveLogs, || {
-            gone.iter().for_each(|number| remove(&self.log_path(&service.name, *number)));
+            for number in gone {
+                let path = self.log_path(&service.name, number);
+                remove(&path);
+                remove(&earlier(&path));
+            }
             Ok(())
         });
         if let Err(problem) = removed {
@@ -76,6 +87,63 @@ impl Agent {
     }
 }
 
+/// Keeps the end of an output that has become too long, in a file beside it, and begins anew. Its server goes on writing at the
+/// new end (`O_APPEND`); what it writes just now may be lost.
+///
+/// # Errors
+///
+/// When the file cannot be read or cut.
+pub(super) fn cut(path: &Path) -> io::Result<()> {
+    let mut file = open(path)?;
+    let length = file.metadata()?.len();
+    if length <= MOST_BYTES {
+        return Ok(());
+    }
+    let end = read_end(&mut file, length, END_BYTES);
+    // The room first: the end is of no use to anybody whose disk is full.
+    file.set_len(0)?;
+    fs::write(earlier(path), end?)
+}
+
+/// The last lines of an output.
+pub(super) fn last_lines(path: &Path, lines: usize) -> Vec<String> {
+    const BYTES: u64 = 64 << 10;
+    let end = open(path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        read_end(&mut file, length, BYTES)
+    });
+    let text = end.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<_> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// Only the file itself: in a runtime directory of a user there may be anything in its place.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn read_end(file: &mut File, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut end = Vec::new();
+    file.take(most).read_to_end(&mut end)?;
+    Ok(end)
+}
+
+/// Where the end goes of what was cut.
+fn earlier(path: &Path) -> PathBuf {
+    path.with_extension("earlier")
+}
+
 fn logs_in(directory: &Path) -> Vec<GenerationNumber> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let number = |name: &str| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok();
@@ -99,7 +167,9 @@ fn all_but_newest(
 }
 
 fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::warn!(%error, path = %path.display(), "cannot remove the log of a generation that is gone");
     }
 }
@@ -110,6 +180,33 @@ const SUFFIX: &str = ".log";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_output_the_end_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("generation-1.log");
+        fs::write(&path, "short\n").unwrap();
+        cut(&path).unwrap();
+        assert_eq!(last_lines(&path, 2), ["short"]);
+        let lines: String = (0..200_000).map(|number| format!("line {number}\n")).collect();
+        fs::write(&path, &lines).unwrap();
+        assert_eq!(last_lines(&path, 1), ["line 199999"]);
+        cut(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        let end = fs::read_to_string(earlier(&path)).unwrap();
+        assert!(end.len() as u64 == END_BYTES && end.ends_with("line 199999\n"));
+        assert_eq!(logs_in(directory.path()), [GenerationNumber(1)]);
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("link"), directory.path().join("other"));
+        fs::write(&other, vec![0; MOST_BYTES as usize + 1]).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(cut(&path).is_err());
+        assert_eq!(fs::metadata(&other).unwrap().len(), MOST_BYTES + 1);
+    }
 
     #[test]
     fn the_oldest_of_the_dead_go() {

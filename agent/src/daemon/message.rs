@@ -36,6 +36,8 @@ pub(super) enum Message {
     CgroupEmptied(GenerationId),
     /// Something was removed from a directory that the agent lives in.
     Removed,
+    /// A server has written to its output.
+    OutputWritten,
     /// Leave everything as it is and end.
     Stop,
 }

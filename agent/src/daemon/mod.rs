@@ -37,6 +37,7 @@ mod logs;
 mod message;
 mod observe;
 mod others;
+mod outputs;
 mod outstanding;
 mod overrun;
 mod own_program;

@@ -174,6 +174,11 @@ impl StateFile {
         };
         let state = Versioned { agent_state_version: VERSION, state: self };
         let text = serde_json::to_vec(&state).map_err(|error| failed("write")(error.into()))?;
+        // Nobody could read it back.
+        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        if bytes > MAX_BYTES {
+            return Err(StateFileError::TooLarge { path: path.to_owned(), bytes });
+        }
         let aside = path.with_extension("new");
         let mut file = create(&aside).map_err(failed("create"))?;
         // Not synced to a disk: what the file speaks of does not outlive the machine's next start either.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     agent::Agent,
-    clock,
+    clock, logs,
     observe::{self, owner},
     troubles::Trouble,
 };
@@ -254,13 +254,7 @@ impl Agent {
             return Vec::new();
         }
         let path = self.log_path(&self.record(id).service.name, rollout.to);
-        let Ok(text) = std::fs::read(&path) else { return Vec::new() };
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(OUTPUT_LINES)..]
-            .iter()
-            .map(|line| (*line).to_owned())
-            .collect()
+        logs::last_lines(&path, OUTPUT_LINES)
     }
 
     pub(super) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {

@@ -16,7 +16,7 @@ use std::{
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use socket2::Socket;
 
-use super::{message::Message, removals::Removals};
+use super::{message::Message, outputs::Outputs, removals::Removals};
 use crate::{
     datapath::{Events, KernelLogs},
     host::{
@@ -32,6 +32,7 @@ pub(super) struct Watcher {
     watched: Mutex<Watched>,
     queue: Sender<Message>,
     removals: Removals,
+    outputs: Outputs,
 }
 
 #[derive(Default)]
@@ -52,6 +53,7 @@ const ENDING: Duration = Duration::from_millis(100);
 const EVENTS: u64 = 0;
 const LOGS: u64 = 1;
 const REMOVALS: u64 = 2;
+const OUTPUTS: u64 = 3;
 
 impl Watcher {
     /// Starts the waiting thread.
@@ -69,8 +71,10 @@ impl Watcher {
         epoll::add(&epoll, &logs, EventData::new_u64(LOGS), EventFlags::IN)?;
         let removals = Removals::new()?;
         epoll::add(&epoll, &removals, EventData::new_u64(REMOVALS), EventFlags::IN)?;
-        let watched = Mutex::new(Watched { last_key: REMOVALS, by_key: HashMap::new() });
-        let watcher = Arc::new(Self { epoll, watched, queue, removals });
+        let outputs = Outputs::new()?;
+        epoll::add(&epoll, &outputs, EventData::new_u64(OUTPUTS), EventFlags::IN)?;
+        let watched = Mutex::new(Watched { last_key: OUTPUTS, by_key: HashMap::new() });
+        let watcher = Arc::new(Self { epoll, watched, queue, removals, outputs });
         let waiting = Arc::clone(&watcher);
         thread::Builder::new()
             .name("watch".to_owned())
@@ -135,6 +139,11 @@ impl Watcher {
         self.removals.watch(directory)
     }
 
+    /// Tells the agent when a server writes to this file, once.
+    pub(super) fn watch_output(&self, file: &Path) -> io::Result<()> {
+        self.outputs.watch(file)
+    }
+
     /// Stops waiting on behalf of a generation.
     pub(super) fn forget(&self, generation: GenerationId) {
         self.watched().by_key.retain(|_, (of, _)| *of != generation);
@@ -175,6 +184,10 @@ impl Watcher {
                     }
                     REMOVALS => {
                         self.removals.any().then_some(Message::Removed).into_iter().collect()
+                    }
+                    OUTPUTS => {
+                        self.outputs.take();
+                        vec![Message::OutputWritten]
                     }
                     key => self.note(key),
                 };

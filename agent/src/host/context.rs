@@ -6,6 +6,7 @@ use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bounded,
     confinement::Confinement,
     os_text::OsText,
     process::{Pid, Process, ProcessError},
@@ -26,6 +27,9 @@ pub struct Context {
     /// The variables it was started with. Later changes stay inside a process, where nobody can see
     /// them.
     pub environment: Vec<(OsText, OsText)>,
+    /// Whether it still shows them: who gives itself a title writes it over them.
+    #[serde(default = "known")]
+    pub is_environment_known: bool,
     /// What it may use.
     pub limits: Vec<Limit>,
     /// The permissions that its new files do not get.
@@ -66,7 +70,7 @@ impl Context {
         let working_directory = entry
             .cwd()
             .map_err(|source| ProcessError::reading(pid, "the working directory", source))?;
-        let environment = read(pid, "environ", "the environment")?;
+        let environment = variables(&read(pid, "environ", "the environment")?);
         let limits = String::from_utf8_lossy(&read(pid, "limits", "the limits")?).into_owned();
         let score =
             String::from_utf8_lossy(&read(pid, "oom_score_adj", "the memory score")?).into_owned();
@@ -75,7 +79,8 @@ impl Context {
             gid: egid,
             groups: groups.into_iter().collect(),
             working_directory: working_directory.into(),
-            environment: variables(&environment),
+            is_environment_known: environment.is_some(),
+            environment: environment.unwrap_or_default(),
             limits: limits.lines().filter_map(Limit::parse).collect(),
             umask: umask.unwrap_or(DEFAULT_UMASK),
             namespaces: differing_namespaces(pid)?,
@@ -86,21 +91,32 @@ impl Context {
     }
 }
 
-/// A file of `/proc/PID`.
-fn read(pid: Pid, file: &str, what: &'static str) -> Result<Vec<u8>, ProcessError> {
-    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-    fs::read(&path).map_err(|error| ProcessError::reading(pid, what, error.into()))
+/// What was written down before that was looked at.
+const fn known() -> bool {
+    true
 }
 
-/// The variables in `/proc/PID/environ`; what is none, because the process wrote over its own
-/// memory, is left out.
-fn variables(environment: &[u8]) -> Vec<(OsText, OsText)> {
+/// A file of `/proc/PID`. The process decides how large some of them are.
+fn read(pid: Pid, file: &str, what: &'static str) -> Result<Vec<u8>, ProcessError> {
+    const MOST: u64 = 1 << 20;
+    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+    bounded::read(&path, MOST).map_err(|error| ProcessError::reading(pid, what, error.into()))
+}
+
+/// The variables in `/proc/PID/environ`; nothing if the process wrote over its own memory. A title that reaches into it
+/// leaves a part of itself in front, or zeros where variables were.
+fn variables(environment: &[u8]) -> Option<Vec<(OsText, OsText)>> {
     let split = |entry: &[u8]| {
         let equals =
             entry.iter().position(|byte| *byte == b'=').filter(|position| *position > 0)?;
         Some((OsText::from_bytes(&entry[..equals]), OsText::from_bytes(&entry[equals + 1..])))
     };
-    environment.split(|byte| *byte == 0).filter_map(split).collect()
+    let Some(whole) = environment.strip_suffix(b"\0") else {
+        return environment.is_empty().then(Vec::new);
+    };
+    let mut entries = whole.split(|byte| *byte == 0);
+    let is_overwritten = split(entries.clone().next()?).is_none() || entries.any(<[u8]>::is_empty);
+    (!is_overwritten).then(|| whole.split(|byte| *byte == 0).filter_map(split).collect())
 }
 
 /// A kind of namespace that a process can be in.
@@ -373,10 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn an_overwritten_environment_gives_what_is_left_of_it() {
-        assert_eq!(
-            variables(b"nginx: master\0=x\0A=\0\0B=1"),
-            [("A".into(), "".into()), ("B".into(), "1".into())]
-        );
+    fn an_environment_that_was_written_over_is_not_believed() {
+        let known = vec![("A".into(), "".into()), ("B".into(), "1".into())];
+        assert_eq!(variables(b"A=\0odd\0B=1\0"), Some(known));
+        assert_eq!(variables(b""), Some(Vec::new()));
+        for written in
+            [&b"aster process\0A=1\0"[..], b"A=1\0\0\0", b"\0\0\0\0", b"=x\0A=1\0", b"A=1\0B=2"]
+        {
+            assert_eq!(variables(written), None, "{}", String::from_utf8_lossy(written));
+        }
     }
 }

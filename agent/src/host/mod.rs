@@ -25,6 +25,7 @@
 //! asynchronous caller puts it on a thread of its own.
 
 pub mod accepting;
+pub mod bounded;
 pub mod bpf_links;
 pub mod cgroup;
 pub mod confinement;

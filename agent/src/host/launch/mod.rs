@@ -25,7 +25,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{MetadataExt as _, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -33,7 +33,7 @@ use std::{
 
 use rustix::{
     event::PollFlags,
-    fs::{MemfdFlags, memfd_create},
+    fs::{MemfdFlags, OFlags, memfd_create},
     pipe::{PipeFlags, pipe_with},
     process::Signal,
 };
@@ -126,7 +126,9 @@ pub fn launch_with(
         .create(true)
         .append(true)
         .mode(LOG_MODE)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&log_path)
+        .and_then(|log| give(&log, &spec.context).map(|()| log))
         .map_err(|source| LaunchError::Log { path: log_path, source })?;
     let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| LaunchError::Prepare { what: "a pipe", source: error.into() })?;
@@ -146,6 +148,15 @@ pub fn launch_with(
     drop(report_writer);
     let process = Process::of_child(pid).map_err(LaunchError::Process)?;
     await_execution(process, &File::from(report), &spec.context)
+}
+
+/// A server opens its own output by name (`/dev/stdout`), if it is its user's.
+fn give(log: &File, context: &Context) -> io::Result<()> {
+    let known = log.metadata()?;
+    if (known.uid(), known.gid()) == (context.uid, context.gid) {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(log, Some(context.uid), Some(context.gid))
 }
 
 /// The specification in memory, as the trampoline reads it: with the user numbered as in the

@@ -6,6 +6,7 @@ use std::{
     fmt, io,
     num::NonZeroI32,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 pub use self::error::ProcessError;
-use super::os_text::OsText;
+use super::{bounded, os_text::OsText};
 
 /// The number of a process, in our PID namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -297,13 +298,16 @@ pub fn program_of(pid: Pid) -> Result<OsText, ProcessError> {
     Ok(OsText::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)))
 }
 
-/// The arguments that a process was started with, or gave itself since; empty for a zombie.
+/// The arguments that a process was started with, or gave itself since; empty for a zombie. A process can show any length
+/// (`PR_SET_MM_MAP`): what is beyond all that people write is not looked at.
 ///
 /// # Errors
 ///
 /// When the process is gone.
 pub fn command_line(pid: Pid) -> Result<Vec<OsText>, ProcessError> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline"))
+    const MOST: u64 = 128 << 10;
+    let path = format!("/proc/{pid}/cmdline");
+    let bytes = bounded::read_beginning(Path::new(&path), MOST)
         .map_err(|error| ProcessError::reading(pid, "the command line", error.into()))?;
     let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     if words.is_empty() {

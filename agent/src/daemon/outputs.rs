@@ -1,0 +1,88 @@
+//! Keeps the output of launched generations from filling the disk: what a server writes is not ours to limit, but it is ours to
+//! throw away.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+
+use super::{agent::Agent, logs};
+use crate::rollout::Origin;
+
+/// Readable as a descriptor when a server has written something.
+pub(super) struct Outputs {
+    inotify: OwnedFd,
+}
+
+/// Between two looks at files that are written all the time: as long as nothing is written nobody looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Outputs {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)? })
+    }
+
+    /// Watches a file until it is written to once.
+    pub(super) fn watch(&self, file: &Path) -> io::Result<()> {
+        let once = WatchFlags::MODIFY | WatchFlags::ONESHOT | WatchFlags::DONT_FOLLOW;
+        inotify::add_watch(&self.inotify, file, once)?;
+        Ok(())
+    }
+
+    /// Takes what was reported.
+    pub(super) fn take(&self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&self.inotify, &mut buffer);
+        // Ends with EAGAIN.
+        while events.next().is_ok() {}
+    }
+}
+
+impl AsFd for Outputs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
+impl Agent {
+    /// A server has written something: more may come before its file is looked at.
+    pub(super) fn note_output(&mut self) {
+        self.next_output_look.get_or_insert_with(|| Instant::now() + LOOK);
+    }
+
+    /// Cuts what has become too long, and waits for more.
+    pub(super) fn look_at_outputs_where_due(&mut self) {
+        if self.next_output_look.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.next_output_look = None;
+        self.look_at_outputs();
+    }
+
+    /// The same at once.
+    pub(super) fn look_at_outputs(&self) {
+        for path in self.outputs_of_living() {
+            let cut = logs::cut(&path).and_then(|()| self.watcher.watch_output(&path));
+            match cut {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, path = %path.display(), "cannot keep an output short");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    fn outputs_of_living(&self) -> Vec<PathBuf> {
+        let generations = self.records.values().flat_map(|it| &it.service.generations);
+        let log = |origin: &Origin| match origin {
+            Origin::Launched { log, .. } => Some(log.clone()),
+            Origin::Found => None,
+        };
+        generations.filter_map(|it| log(&it.origin)).collect()
+    }
+}
