@@ -113,3 +113,19 @@ fn a_real_time_signal_ends_a_generation_like_any_other() -> Result<()> {
     assert!(events.contains("told to end (signal 35)") && !events.contains("killed"), "{events}");
     stage.detach(PORT)
 }
+
+/// A server that was launched by the agent is its child, whoever manages it.
+#[test]
+fn a_server_that_ends_after_the_detach_leaves_no_zombie() -> Result<()> {
+    let (stage, [_stubborn, neighbour], _started) = neighbours()?;
+    stage.switch(&neighbour, 2, &[])?;
+    stage.until_steady(NEIGHBOUR)?;
+    let pid = stage.agent.service(NEIGHBOUR)?.generations[0].pids[0];
+    let launched = Handle::open(pid)?;
+    stage.agent.detach(NEIGHBOUR)?.success()?;
+    launched.kill()?;
+    wait::until("its end", LIMIT, || {
+        Ok((!PathBuf::from(format!("/proc/{pid}")).exists()).then_some(()))
+    })?;
+    stage.namespace.clear()
+}

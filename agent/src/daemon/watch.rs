@@ -144,9 +144,11 @@ impl Watcher {
         self.outputs.watch(file)
     }
 
-    /// Stops waiting on behalf of a generation.
+    /// Stops waiting on behalf of a generation, but for the ends of its processes: those that are ours have to be reaped, also
+    /// when they have been detached long since.
     pub(super) fn forget(&self, generation: GenerationId) {
-        self.watched().by_key.retain(|_, (of, _)| *of != generation);
+        let is_process = |subject: &Subject| matches!(subject, Subject::Process(_));
+        self.watched().by_key.retain(|_, (of, it)| *of != generation || is_process(it));
     }
 
     fn watch(

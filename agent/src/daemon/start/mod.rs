@@ -4,17 +4,19 @@
 //! - `plan`: what to do about what is there (pure)
 //! - `assemble`: does it, but for the threads
 //! - `made`: a start that fails leaves nothing
+//! - `directory`: where its files are, which nobody else may change
 
 mod assemble;
+mod directory;
 mod lock;
 mod made;
 mod plan;
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::{
-        fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        fs::{OpenOptionsExt as _, PermissionsExt as _},
         net::UnixListener,
     },
     path::Path,
@@ -28,8 +30,8 @@ use tokio::{
 };
 
 use self::assemble::assemble;
-pub(super) use self::assemble::mount_bpf;
 pub use self::lock::Lock;
+pub(super) use self::{assemble::mount_bpf, directory::private_directory};
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
     control_socket::{self, ControlSocket},
@@ -165,14 +167,6 @@ fn require_root() -> Result<(), Problem> {
         "run it with sudo; it uses CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (steering, sock_diag), CAP_SYS_ADMIN \
          (BPF file system, cgroups), CAP_SYS_PTRACE (other users' descriptors), CAP_SETUID, CAP_SETGID and CAP_KILL (generations)",
     ))
-}
-
-pub(super) fn private_directory(path: &Path) -> Result<(), Problem> {
-    let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
 /// Replaces the socket of an agent that was killed; the lock says that none lives.

@@ -1,0 +1,98 @@
+//! The directory that the agent's files are in: whoever can change it decides what they are.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use crate::api::{Problem, ProblemKind};
+
+/// Makes a directory for us alone, with those above it.
+///
+/// # Errors
+///
+/// When it cannot be made, or somebody else could change what is in there.
+pub(in crate::daemon) fn private_directory(path: &Path) -> Result<(), Problem> {
+    let failed = |error: io::Error| {
+        Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    refuse_directory_of_others(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Whoever can change a directory, or one above it, decides where a path in there leads.
+fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
+    /// Others may write, and may rename what is not theirs.
+    const OPEN: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    const NOBODY: u32 = 65534;
+    let ours = rustix::process::geteuid().as_raw();
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // Where links on the way lead counts too.
+    let real = fs::canonicalize(&path).map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("examine `{}`: {error}", path.display()))
+    })?;
+    for above in path.ancestors().chain(real.ancestors()) {
+        let known = fs::symlink_metadata(above).map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("examine `{}`: {error}", above.display()))
+        })?;
+        // In a user namespace it stands for all who are nobody in there: they cannot change it from there.
+        let is_outside =
+            above != path && above != real && known.uid() == NOBODY && !sees_all_users();
+        let is_trusted = is_outside || [0, ours].contains(&known.uid());
+        let is_open = known.mode() & OPEN != 0 && known.mode() & STICKY == 0 && !known.is_symlink();
+        if is_trusted && !is_open && !(known.is_symlink() && above == path) {
+            continue;
+        }
+        let why = match (is_trusted, known.is_symlink()) {
+            (false, _) => format!("belongs to uid {}", known.uid()),
+            (true, true) => "is a link".to_owned(),
+            (true, false) => "can be changed by others".to_owned(),
+        };
+        let message = format!(
+            "the runtime directory `{}` cannot be trusted: `{}` {why}",
+            path.display(),
+            above.display()
+        );
+        return Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("name one that only root can change (`--runtime-dir`)"));
+    }
+    Ok(())
+}
+
+/// Whether we live in the machine's own user namespace (`user_namespaces(7)`).
+fn sees_all_users() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_of_others_or_a_link_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let ours = root.path().join("ours");
+        private_directory(&ours).unwrap();
+        let link = root.path().join("link");
+        symlink(&ours, &link).unwrap();
+        assert!(private_directory(&link).unwrap_err().message.contains("is a link"));
+        let open = root.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let below = open.join("below");
+        let problem = private_directory(&below).unwrap_err();
+        assert!(problem.message.contains("can be changed by others"), "{problem:?}");
+        if rustix::process::geteuid().is_root() {
+            chown(&ours, Some(1000), None).unwrap();
+            let problem = private_directory(&ours).unwrap_err();
+            assert!(problem.message.contains("belongs to uid 1000"), "{problem:?}");
+        }
+    }
+}
