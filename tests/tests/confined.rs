@@ -97,6 +97,30 @@ fn root_gets_no_more_than_it_had() -> Result<()> {
     Ok(())
 }
 
+/// Secure bits are to be seen nowhere, but what they leave of root's capabilities is.
+#[test]
+fn root_that_is_kept_from_its_capabilities_gets_none() -> Result<()> {
+    let scene = Scene::new(&["setpriv", "--securebits=+noroot,+noroot_locked", "--inh-caps=-all"])?;
+    let permitted = |pid| lines(pid, "status", &["CapPrm", "CapEff"]);
+    let none = scene.is_passed_on(permitted)?;
+    assert_eq!(none, ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"]);
+    Ok(())
+}
+
+#[test]
+fn what_children_are_not_to_have_of_the_policy_they_do_not_get() -> Result<()> {
+    let scene = Scene::new(&["chrt", "--reset-on-fork", "--fifo", "3"])?;
+    let chrt = |pid: i32| -> Result<Vec<String>> {
+        let said = std::process::Command::new("chrt").args(["-p", &pid.to_string()]).output()?;
+        let said = String::from_utf8(said.stdout)?;
+        let first = said.lines().next().context("a policy")?;
+        Ok(vec![first.split_once(':').context("a policy")?.1.to_owned()])
+    };
+    let policy = scene.is_passed_on(chrt)?;
+    assert!(policy[0].contains("SCHED_FIFO|SCHED_RESET_ON_FORK"), "{policy:?}");
+    Ok(())
+}
+
 #[test]
 fn processor_policy_and_personality_are_passed_on() -> Result<()> {
     let words =

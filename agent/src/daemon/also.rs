@@ -132,13 +132,13 @@ impl Agent {
             ProblemKind::Preflight,
             format!(
                 "the old generation of `{name}` also serves {}, which would end with it",
-                described.join(", ")
+                few(&described, ", ")
             ),
         )
         .fix(format!(
             "say `--also` if that may end; or have it switched too, if the new generation serves it: `agent detach {name}`, \
              then `agent attach --name {name} --port {}`",
-            ports.join(",")
+            few(&ports, ",")
         ))
     }
 
@@ -178,7 +178,7 @@ pub(super) fn rivals(pids: &[Pid], ports: &[u16]) -> Option<String> {
         format!(
             "other processes listen on port {} too, and get no new connection as long as it is attached: {}",
             listed(ports),
-            described.join("; ")
+            few(&described, "; ")
         )
     })
 }
@@ -205,7 +205,13 @@ fn other_ports(server: &Found) -> Vec<String> {
             describe(pid)
         ),
     };
-    beside.into_iter().map(warning).collect()
+    const MOST: usize = 16;
+    let more = beside.len().saturating_sub(MOST);
+    let mut warnings: Vec<_> = beside.into_iter().take(MOST).map(warning).collect();
+    if more > 0 {
+        warnings.push(format!("{more} more ports are served by the server and its children"));
+    }
+    warnings
 }
 
 /// What these processes and their descendants listen on, as far as it is wanted to be known; one process for each port,
@@ -279,6 +285,16 @@ fn forwarder(pid: Pid) -> Option<String> {
     })
 }
 
+/// The first of them, and how many more there are: a server decides how many.
+fn few(all: &[String], between: &str) -> String {
+    const MOST: usize = 16;
+    let shown = all.iter().take(MOST).cloned().collect::<Vec<_>>().join(between);
+    match all.len().checked_sub(MOST).filter(|more| *more > 0) {
+        Some(more) => format!("{shown} and {more} more"),
+        None => shown,
+    }
+}
+
 fn together(endpoints: &[crate::service::Endpoint], listeners: &[Listener]) -> String {
     let mut all = observe::ports(endpoints);
     all.extend(ports(listeners));
@@ -295,5 +311,5 @@ fn ports(listeners: &[Listener]) -> Vec<u16> {
 }
 
 fn listed(ports: &[u16]) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    few(&ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ", ")
 }

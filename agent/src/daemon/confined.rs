@@ -10,7 +10,7 @@ use crate::{
         confinement::{Confinement, Loss},
         context::Context,
         holders,
-        process::Pid,
+        process::{Pid, ProcessIdentity},
     },
     service::GenerationId,
 };
@@ -41,6 +41,17 @@ pub(super) fn refuse_losses(context: &Context, command: &Command) -> Result<(), 
     Err(Problem { fix, ..Problem::new(ProblemKind::Preflight, message) })
 }
 
+/// Root executes with all that its bounding set allows. The next one gets no more than the running server has; says so if that
+/// is less.
+pub(super) fn keep_to_what_root_has(context: &mut Context) -> Option<String> {
+    let capabilities = &mut context.confinement.as_mut()?.capabilities;
+    capabilities.keep_to_what_root_has().then(|| {
+        "the running server is root with less than all capabilities: the new generation is started with no more than it has \
+         now, which may be too little for the start"
+            .to_owned()
+    })
+}
+
 /// Leaves out the groups that went with the processes that were in them; says which.
 pub(super) fn leave_out_groups_gone(context: &mut Context) -> Option<String> {
     let groups = &mut context.confinement.as_mut()?.groups;
@@ -60,7 +71,11 @@ pub(super) fn leave_out_groups_gone(context: &mut Context) -> Option<String> {
 /// # Errors
 ///
 /// When it is not in there.
-pub(super) fn program_inside(program: &Path, context: &Context) -> Result<PathBuf, Problem> {
+pub(super) fn program_inside(
+    program: &Path,
+    context: &Context,
+    namespaces_of: Option<ProcessIdentity>,
+) -> Result<PathBuf, Problem> {
     let root = context.confinement.as_ref().and_then(|it| it.root.as_ref());
     let Some(root) = root.map(|it| Path::new(it.as_os_str())) else {
         return Ok(program.to_owned());
@@ -69,7 +84,12 @@ pub(super) fn program_inside(program: &Path, context: &Context) -> Result<PathBu
         return Ok(Path::new("/").join(inside));
     }
     let relative = program.strip_prefix("/").unwrap_or(program);
-    if root.join(relative).exists() {
+    // Below it may be mounted what only the server sees.
+    let seen = match namespaces_of {
+        Some(server) => PathBuf::from(format!("/proc/{}/root", server.pid)),
+        None => root.to_owned(),
+    };
+    if seen.join(relative).exists() {
         return Ok(program.to_owned());
     }
     let message = format!(

@@ -46,6 +46,7 @@ impl Agent {
         let mut context = overridden(context, command)?;
         confined::refuse_losses(&context, command)?;
         warnings.extend(confined::leave_out_groups_gone(&mut context));
+        warnings.extend(confined::keep_to_what_root_has(&mut context));
         if namespaces_of.is_none() {
             require_directory(&context)?;
         }
@@ -55,7 +56,7 @@ impl Agent {
             .split_first()
             .ok_or_else(|| Problem::new(ProblemKind::Usage, "the command is empty"))?;
         let spec = LaunchSpec {
-            program: text(confined::program_inside(&command.program, &context)?),
+            program: text(confined::program_inside(&command.program, &context, namespaces_of)?),
             argument_zero: Some(text(argument_zero)),
             arguments: arguments.iter().map(text).collect(),
             context,

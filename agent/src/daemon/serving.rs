@@ -38,7 +38,11 @@ impl Agent {
             let endpoints = &service.endpoints;
             endpoints.iter().any(|at| at.port == it.port && address.serves(at.address))
         };
-        let inodes: HashSet<_> = all.iter().filter(serves).map(|it| it.inode).collect();
+        // One that is being ended serves nobody, whether its listener is closed already or not.
+        let known: HashSet<u64> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let is_strange = |it: &&Listener| serves(it) && !known.contains(&it.cookie.0);
+        let inodes: HashSet<_> = all.iter().filter(is_strange).map(|it| it.inode).collect();
         if inodes.is_empty() {
             return Ok(Serving::Nobody);
         }

@@ -57,8 +57,8 @@ impl Service {
         self.steer_without(number)
     }
 
-    /// Of a replaced generation that is no news: servers that finish by themselves close their listeners first. As a standby
-    /// it is of no use. A primary is replaced as if it had died, but it has flows: it leaves as it would have let the other
+    /// Of a replaced generation that is no news: servers that finish by themselves close their listeners first. A standby may
+    /// open it again as long as it is kept. A primary is replaced as if it had died, but it has flows: it leaves as it would have let the other
     /// one leave.
     pub(super) fn note_deafness(
         &mut self,
@@ -70,18 +70,12 @@ impl Service {
             Phase::Starting { .. } | Phase::Dead => return Vec::new(),
             Phase::Clearing { .. }
             | Phase::Draining { .. }
+            | Phase::Standby { .. }
             | Phase::Parting { .. }
             | Phase::Finishing { .. }
             | Phase::Stopping { .. } => {
                 generation.deaf = true;
                 return Vec::new();
-            }
-            Phase::Standby { .. } => {
-                generation.deaf = true;
-                if self.is_kept_to_settle(number) {
-                    return Vec::new();
-                }
-                return self.end_standby(number, now);
             }
             Phase::Primary => generation.deaf = true,
         }

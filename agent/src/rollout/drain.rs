@@ -34,7 +34,7 @@ impl Service {
         };
         match left(drain, generation.to_wait_for(flows), deadline, now) {
             None => Vec::new(),
-            Some(0) if now < keep_until && !generation.deaf && !generation.stuck => {
+            Some(0) if now < keep_until && !generation.stuck => {
                 generation.phase = Phase::Standby { until: keep_until, drain: drain.clone() };
                 self.complete_if_settled(number, now);
                 Vec::new()
@@ -97,7 +97,6 @@ impl Service {
     }
 
     fn note_time_of(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
-        let is_kept = self.is_kept_to_settle(number);
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         match generation.phase.clone() {
             Phase::Starting { ready_by, listens, obstacle, .. } if now >= ready_by => {
@@ -119,9 +118,7 @@ impl Service {
             }
             Phase::Clearing { until, .. } if now >= until => self.clear(number, now),
             Phase::Draining { .. } => self.drain_gracefully(number, now),
-            Phase::Standby { until, .. } if now >= until || generation.deaf && !is_kept => {
-                self.end_standby(number, now)
-            }
+            Phase::Standby { until, .. } if now >= until => self.end_standby(number, now),
             Phase::Stopping { kill_at, patience, killed: false, signal, flows_left }
                 if generation.told && now >= kill_at =>
             {

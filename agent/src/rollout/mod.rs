@@ -21,7 +21,7 @@
 //! | `Primary` | `Dead` | it exited, and nobody can take over |
 //! | `Clearing` | `Draining` | its queues are empty, or `--queue-timeout` is over |
 //! | `Draining` | `Standby` | it has no flow left, or all are idle, but `--settle` or `--keep-old` is not over |
-//! | `Standby` | `Draining` | both are over, or it is deaf |
+//! | `Standby` | `Draining` | both are over |
 //! | `Draining` | `Parting` | as to `Standby`, and both are over; with flows at the deadline, or if the drain is graceful |
 //! | `Parting` | `Finishing` (graceful), `Stopping` | the last look found nothing that is waited for |
 //! | `Finishing` | `Stopping` | it has not ended at the deadline, and is killed |

@@ -5,6 +5,7 @@
 use std::io;
 
 use nix::{errno::Errno, libc};
+use serde::{Deserialize, Serialize};
 
 /// `IOPRIO_WHO_PROCESS`.
 const PROCESS: libc::c_int = 1;
@@ -24,15 +25,38 @@ pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
     Errno::result(answer).map(drop).map_err(io::Error::from)
 }
 
-/// Sets our own policy, with the priority that a real-time one has (`sched_setscheduler(2)`).
-pub(crate) fn set_policy(policy: u32, priority: u32) -> io::Result<()> {
-    let number = |value: u32| i32::try_from(value).map_err(io::Error::other);
-    let parameters = libc::sched_param { sched_priority: number(priority)? };
-    let policy = number(policy)?;
-    // SAFETY: the kernel reads the parameters, which live until it returns. Not by the function of the C library: musl's
-    // refuses to.
+/// How a process shares the processors (`struct sched_attr` of `sched_setattr(2)`, without what is about performance hints).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(C)]
+pub struct Scheduling {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// `SCHED_ATTR_SIZE_VER0`.
+const SIZE: u32 = size_of::<Scheduling>() as u32;
+
+/// That of a process.
+pub(crate) fn of(pid: i32) -> io::Result<Scheduling> {
+    let mut scheduling = Scheduling::default();
+    // SAFETY: the kernel writes at most the size that it is told, which is that of the value.
     let answer =
-        unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+        unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut scheduling, SIZE, 0) };
+    Errno::result(answer)?;
+    Ok(Scheduling { size: SIZE, ..scheduling })
+}
+
+/// Sets our own.
+pub(crate) fn set(scheduling: &Scheduling) -> io::Result<()> {
+    let scheduling = Scheduling { size: SIZE, ..*scheduling };
+    // SAFETY: the kernel reads as many bytes as the value says that it has, and those it has.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const scheduling, 0) };
     Errno::result(answer).map(drop).map_err(io::Error::from)
 }
 

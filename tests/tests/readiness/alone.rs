@@ -113,3 +113,26 @@ fn one_that_was_taken_back_and_listens_again_is_there_to_fall_back_to() -> Resul
     assert_eq!(stage.generation(([127, 0, 0, 1], PORT).into())?, 2);
     stage.namespace.clear()
 }
+
+#[test]
+fn one_that_is_kept_and_listens_again_can_be_put_back() -> Result<()> {
+    // Whoever was not launched by the agent has to share the port itself.
+    let first = Script::with(PORT, &["--reopen", "--reuse-port"])?;
+    let (stage, started) = Stage::attached(&first)?;
+    stage.switch(&Script::new(PORT)?, 2, &["--settle", "0s", "--keep-old", LONG])?;
+    stage.until("the drain", PORT, |service| {
+        stage::generations(service)[&1].state == GenerationState::Standby
+    })?;
+    let listeners = stage.listeners()?.len();
+    for left in [listeners - 1, listeners] {
+        kill(Pid::from_raw(started.pid()), Signal::SIGUSR1)?;
+        wait::until("its listener to close, or open", stage::LIMIT, || {
+            Ok((stage.listeners()?.len() == left).then_some(()))
+        })?;
+    }
+    wait::until("the way back", stage::LIMIT, || {
+        Ok((stage.agent.undo(PORT)?.code == Some(0)).then_some(()))
+    })?;
+    assert_eq!(stage.generation(([127, 0, 0, 1], PORT).into())?, 1);
+    stage.namespace.clear()
+}

@@ -17,9 +17,9 @@ pub use self::{
 };
 use super::{
     os_text::OsText,
-    process::{Pid, ProcessError, stat, status},
+    process::{Pid, ProcessError, status},
 };
-use crate::sys::scheduling;
+use crate::sys::scheduling::{self, Scheduling};
 
 /// How a process is confined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,10 +30,8 @@ pub struct Confinement {
     pub no_new_privileges: bool,
     /// The processors that it may run on; `None` if there are more than can be asked for.
     pub processors: Option<Vec<u32>>,
-    /// The scheduling policy, as `sched_setscheduler` numbers it.
-    pub policy: u32,
-    /// The priority of a real-time policy.
-    pub real_time_priority: u32,
+    /// How it shares the processors with others.
+    pub scheduling: Scheduling,
     /// Class and level of its input and output, as `ioprio_set` takes them.
     pub io_priority: i32,
     /// The execution domain and its flags, as `personality` takes them.
@@ -57,7 +55,23 @@ pub struct Capabilities {
     pub inheritable: u64,
     /// What an executed program has though its user is not root.
     pub ambient: u64,
+    /// What root has of what it could have: it gave the rest up, or is kept from it by secure bits, which nobody sees.
+    #[serde(default)]
+    pub of_root: Option<u64>,
 }
+
+impl Capabilities {
+    /// Leaves root no more than it has. Says whether it could have had more.
+    pub fn keep_to_what_root_has(&mut self) -> bool {
+        let Some(permitted) = self.of_root.take() else { return false };
+        let had = self.bounding;
+        self.bounding &= permitted;
+        self.inheritable &= permitted;
+        self.bounding != had
+    }
+}
+
+const ROOT: u32 = 0;
 
 impl Confinement {
     /// That of a running process.
@@ -67,11 +81,11 @@ impl Confinement {
     /// When the process is gone, or may not be looked at.
     pub fn of(pid: Pid) -> Result<Self, ProcessError> {
         let status = status(pid)?;
-        let stat = stat(pid)?;
         let capabilities = Capabilities {
             bounding: status.capbnd.unwrap_or(u64::MAX),
             inheritable: status.capinh,
             ambient: status.capamb.unwrap_or(0),
+            of_root: (status.euid == ROOT).then_some(status.capprm),
         };
         let io_priority = scheduling::io_priority(pid.get())
             .map_err(|error| ProcessError::reading(pid, "the I/O priority", error.into()))?;
@@ -79,8 +93,8 @@ impl Confinement {
             capabilities,
             no_new_privileges: status.nonewprivs == Some(1),
             processors: processors(pid),
-            policy: stat.policy.unwrap_or(0),
-            real_time_priority: stat.rt_priority.unwrap_or(0),
+            scheduling: scheduling::of(pid.get())
+                .map_err(|error| ProcessError::reading(pid, "the scheduling", error.into()))?,
             io_priority,
             personality: personality(pid)?,
             groups: groups::of(pid)?,
@@ -129,7 +143,7 @@ mod tests {
         assert_eq!(ours.capabilities.bounding & bounded.bits() != 0, kernel);
         assert_eq!(ours.no_new_privileges, rustix::thread::no_new_privs().unwrap());
         assert!(!ours.processors.clone().unwrap().is_empty());
-        assert_eq!((ours.policy, ours.root.clone()), (0, None));
+        assert_eq!(ours.root, None);
         let json = serde_json::to_string(&ours).unwrap();
         assert_eq!(serde_json::from_str::<Confinement>(&json).unwrap(), ours);
     }

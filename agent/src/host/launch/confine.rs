@@ -24,15 +24,14 @@ use crate::{
 
 /// What only the first user namespace gives a right to, by paths of ours.
 pub(super) fn join(confinement: &Confinement) -> Result<(), Failure> {
-    let Confinement { groups, processors, policy, real_time_priority, io_priority, .. } =
-        confinement;
+    let Confinement { groups, processors, scheduling: wanted, io_priority, .. } = confinement;
     groups.iter().try_for_each(join_group)?;
     // After the groups: joining a set of processors changes it.
     if let Some(processors) = processors {
         set_processors(processors)?;
     }
     let scheduled = |error: io::Error| Failure::new(Step::SetScheduling, "", error);
-    scheduling::set_policy(*policy, *real_time_priority).map_err(scheduled)?;
+    scheduling::set(wanted).map_err(scheduled)?;
     scheduling::set_io_priority(*io_priority).map_err(scheduled)?;
     scheduling::new_session_keyring().map_err(|error| Failure::new(Step::NewKeyring, "", error))
 }
