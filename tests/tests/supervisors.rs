@@ -296,10 +296,10 @@ fn a_version_that_crashes_does_not_take_the_port_from_the_next_one() -> Result<(
     let (output, (_supervisor, stage, _first, server)) =
         crashes_while_the_next_one_starts("sleep 2; exec \"$0\" \"$@\"")?;
     output.success()?;
-    let service = stage.until_steady(PORT)?;
-    assert_eq!(generations(&service).into_keys().collect::<Vec<_>>(), [2]);
+    stage.until_steady(PORT)?;
     assert_eq!(stage.generation(server.address())?, 2);
-    stage.detach(PORT)
+    // Its supervisor may just have started it once more.
+    stage.namespace.clear()
 }
 
 #[test]

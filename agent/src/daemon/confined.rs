@@ -109,12 +109,15 @@ impl Agent {
     /// When the processes cannot be listed.
     pub(super) fn group_to_resemble(&self, next: GenerationId) -> Result<Option<Cgroup>, Problem> {
         let record = self.record(next.service);
-        let pids = match record.service.primary() {
-            Some(primary) => self.pids_of(GenerationId { number: primary.number, ..next })?,
-            None => Vec::new(),
-        };
-        let root = holders::roots(&pids)?.first().copied();
+        let origin = || self.hierarchy.open(&record.origin_cgroup).ok();
+        let Some(primary) = record.service.primary() else { return Ok(origin()) };
+        let primary = GenerationId { number: primary.number, ..next };
+        if let Some(own) = self.cgroup_of(primary)? {
+            return Ok(Some(own));
+        }
+        let root = holders::roots(&self.pids_of(primary)?)?.first().copied();
         let of_root = root.and_then(|root| self.hierarchy.of(root).ok());
-        Ok(of_root.or_else(|| self.hierarchy.open(&record.origin_cgroup).ok()))
+        // The kernel names it from the root of all; the mount may show less.
+        Ok(of_root.filter(|group| group.id().is_ok()).or_else(origin))
     }
 }

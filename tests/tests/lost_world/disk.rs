@@ -91,7 +91,6 @@ async fn on_a_full_disk_requests_are_refused_and_what_happens_is_taken() -> Resu
     stage.until("the drain", PORT, |service| {
         service.generations[0].state == GenerationState::Draining
     })?;
-    refused_for_the_disk(stage, &["undo", "--port", &PORT.to_string()])?;
     assert_eq!(stage::ask(&mut old)?, 1);
     drop(old);
     let service = stage.until("the end of the drain", PORT, |service| {

@@ -71,9 +71,10 @@ fn run(spec_descriptor: RawFd, report: &mut File) -> Result<Infallible, Failure>
         .map_err(|error| Failure::new(Step::ConnectStandardStreams, "/dev/null", error))?;
     join_cgroup(spec.cgroup.as_ref())?;
     rustix::process::setsid().map_err(|error| Failure::new(Step::NewSession, "", error))?;
-    set_scheduling(&spec.context)?;
     let confinement = spec.context.confinement.as_ref();
     confinement.map_or(Ok(()), confine::join)?;
+    // After the policy, which has a priority of its own: this is the one that was asked for.
+    set_scheduling(&spec.context)?;
     let root = confinement.map_or(Ok(None), |it| confine::open_root(it, spec.namespaces_of))?;
     set_limits(&spec.context.limits)?;
     join_groups(&spec.context)?;
