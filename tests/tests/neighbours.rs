@@ -65,12 +65,18 @@ async fn what_cannot_be_done_for_one_service_keeps_no_other_one_waiting() -> Res
     stage.namespace.clear()
 }
 
+/// A service with a generation to go back to.
+fn upgraded() -> Result<(Stage, Script, Started)> {
+    let server = Script::new(PORT)?;
+    let (stage, first) = Stage::attached(&server)?;
+    stage.switch(&server, 2, &["--keep-old", "1m"])?;
+    Ok((stage, server, first))
+}
+
 /// It is the operator's way out, and has not happened until the kernel says so.
 #[test]
 fn an_undo_that_does_not_reach_the_kernel_is_no_success() -> Result<()> {
-    let server = Script::new(PORT)?;
-    let (stage, _first) = Stage::attached(&server)?;
-    stage.switch(&server, 2, &["--keep-old", "1m"])?;
+    let (stage, server, _first) = upgraded()?;
     let failing = Failing::always(&stage, "steer")?;
     let undone = stage.agent.run(&["undo", "8080", "--wait", "switched"])?;
     assert_ne!(undone.code, Some(0), "{undone:#?}");
@@ -85,9 +91,7 @@ fn an_undo_that_does_not_reach_the_kernel_is_no_success() -> Result<()> {
 
 #[test]
 fn an_undo_does_not_wait_for_a_full_disk() -> Result<()> {
-    let server = Script::new(PORT)?;
-    let (stage, _first) = Stage::attached(&server)?;
-    stage.switch(&server, 2, &["--keep-old", "1m"])?;
+    let (stage, server, _first) = upgraded()?;
     let failing = Failing::always(&stage, "write-state")?;
     stage.agent.run(&["undo", "8080", "--wait", "switched"])?.success()?;
     assert_eq!(stage.generation(server.address())?, 1);

@@ -1,6 +1,6 @@
 //! A new generation that has nobody to go back to, because the old one has died: that it is all there is makes it no good one.
 
-use agent::api::GenerationState;
+use agent::api::{GenerationState, ServiceView};
 use agent::rollout::Outcome;
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -14,14 +14,16 @@ use super::{PORT, Scene, outcome};
 
 const LONG: &str = "60s";
 
+fn until_it_listens(scene: &Scene) -> Result<()> {
+    let listens = |service: &ServiceView| service.rollouts.first().is_some_and(|it| it.listens);
+    scene.stage.until("it to listen", PORT, listens).map(drop)
+}
+
 #[tokio::test]
 async fn one_that_never_accepts_is_no_success_though_the_old_one_died() -> Result<()> {
     let mut scene = Scene::new(&["--deaf"])?;
     let waiting = scene.begin(&["--timeout", "3s"])?;
-    scene.until_second_is(GenerationState::Starting)?;
-    scene.stage.until("it to listen", PORT, |service| {
-        service.rollouts.first().is_some_and(|rollout| rollout.listens)
-    })?;
+    until_it_listens(&scene)?;
     scene.first.kill()?;
     let failed = waiting.finish()?;
     assert_eq!(failed.code, Some(5), "{failed:?}");
@@ -35,9 +37,7 @@ async fn one_that_never_accepts_is_no_success_though_the_old_one_died() -> Resul
 async fn one_that_accepts_later_is_waited_for_though_the_old_one_died() -> Result<()> {
     let mut scene = Scene::new(&["--accept-after", "2"])?;
     let waiting = scene.begin(&["--settle", "1s"])?;
-    scene.stage.until("it to listen", PORT, |service| {
-        service.rollouts.first().is_some_and(|rollout| rollout.listens)
-    })?;
+    until_it_listens(&scene)?;
     scene.first.kill()?;
     scene.stage.until("the death", PORT, |service| {
         service.generations.iter().any(|it| it.state == GenerationState::Dead)
