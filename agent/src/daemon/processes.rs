@@ -197,7 +197,7 @@ impl Agent {
     /// When there is one, or the listeners cannot be listed.
     pub(super) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        if service.is_vacant() {
+        if !service.is_served() {
             return Ok(());
         }
         let mut others = sock_diag::listeners()?;

@@ -95,7 +95,8 @@ pub enum Outcome {
     },
     /// The new generation died after the switch, when the old one had already been told to end.
     NewDied,
-    /// The new generation did not become ready; the old one serves on.
+    /// The new generation did not become ready, and the old one serves on; or it came to serve, accepted nothing more, and there
+    /// was nobody to go back to.
     NotReady {
         /// Why.
         reason: String,

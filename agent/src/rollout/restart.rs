@@ -9,21 +9,16 @@ use super::{
 use crate::service::GenerationNumber;
 
 impl Service {
-    /// Whether a server that somebody else started may become the next generation by itself. A candidate does not keep it from
-    /// that: one that only starts serves nobody, and finds the port taken by whoever is not known.
-    pub fn is_vacant(&self) -> bool {
-        !self.is_served()
-    }
-
     /// Whether a generation takes new connections.
     pub fn is_served(&self) -> bool {
         self.generations.iter().any(|it| it.phase == Phase::Primary && !it.deaf)
     }
 
     /// Whether a server that somebody else starts is of use: as the next generation, or to fall back to while the new one has
-    /// to prove itself.
+    /// to prove itself. A candidate does not keep it from that: one that only starts serves nobody, and finds the port taken by
+    /// whoever is not known.
     pub fn may_take_in(&self) -> bool {
-        self.is_vacant() || self.settling().is_some() && self.previous().is_none()
+        !self.is_served() || self.settling().is_some() && self.previous().is_none()
     }
 
     /// The number of the next generation.
@@ -37,7 +32,7 @@ impl Service {
         if !self.may_take_in() {
             return Vec::new();
         }
-        if !self.is_vacant() {
+        if self.is_served() {
             return self.stand_by(hold, now);
         }
         let number = self.next_number();

@@ -36,8 +36,13 @@ impl Service {
 
     /// After a time in which nobody looked: what a generation has proved until then is not known.
     pub(super) fn settle_anew(&mut self, now: Timestamp) {
+        self.extend_settling(|it| it.settled.unwrap_or_default().max(now.after(it.settle)));
+    }
+
+    /// Gives new generations more time to prove themselves; those that they replaced are there as long.
+    fn extend_settling(&mut self, until: impl Fn(&Rollout) -> Timestamp) {
         for rollout in self.rollouts.iter_mut().filter(|it| it.is_settling()) {
-            let settled = rollout.settled.unwrap_or_default().max(now.after(rollout.settle));
+            let settled = until(rollout);
             rollout.settled = Some(settled);
             let old = self.generations.iter_mut().find(|it| it.number == rollout.from);
             if let Some(old) = old {
@@ -87,15 +92,10 @@ impl Service {
     ) {
         let again = self.rollouts.iter().filter(|it| it.is_settling() && it.to == next);
         let until = again.map(|it| now.after(it.settle)).max().unwrap_or(until);
-        for rollout in self.rollouts.iter_mut().filter(|it| it.is_settling()) {
-            let known = rollout.settled.filter(|_| rollout.to != next).unwrap_or_default();
-            let settled = known.max(until);
-            rollout.settled = Some(settled);
-            let old = self.generations.iter_mut().find(|it| it.number == rollout.from);
-            if let Some(old) = old {
-                old.phase.keep_until_at_least(settled);
-            }
-        }
+        self.extend_settling(|it| {
+            let known = it.settled.filter(|_| it.to != next).unwrap_or_default();
+            known.max(until)
+        });
     }
 
     /// When the next one has settled.

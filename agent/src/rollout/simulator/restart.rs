@@ -63,7 +63,7 @@ impl Simulation {
 
     /// Where nobody serves, who was started anew is the primary as soon as all is taken that was reported.
     pub(super) fn check_successor(&self) -> Result<(), Halt> {
-        let vacant = self.agent.as_ref().is_some_and(|it| it.service.is_vacant());
+        let vacant = self.agent.as_ref().is_some_and(|it| !it.service.is_served());
         match vacant && self.world.has_stranger() {
             true => broken("nobody serves, and a server that was started anew is left out".into()),
             false => Ok(()),

@@ -8,7 +8,7 @@ const RESTARTED: Event = Event::Restarted(PortHold::Shared);
 fn where_nobody_serves_who_was_started_anew_is_the_next_generation() {
     let mut service = attached();
     apply(&mut service, Event::Exited(number(1)), at(1));
-    assert!(service.is_vacant());
+    assert!(!service.is_served());
     let effects = apply(&mut service, RESTARTED, at(2));
     assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
     assert_eq!(phase(&service, 2), &Phase::Primary);
