@@ -21,11 +21,12 @@ use std::{
 
 use agent::host::{
     cgroup::{Cgroup, Hierarchy},
-    context::{Context, Limit, Namespace, Resource},
+    context::{Context, Namespace},
     launch::{
         LaunchError, LaunchSpec, Launched, Step, TRAMPOLINE_ARGUMENT, launch, launch_with,
         trampoline,
     },
+    limit::{Limit, Resource},
     process::{Ending, Pid, Process},
 };
 use anyhow::{Context as _, Result, bail, ensure};

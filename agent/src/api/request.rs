@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{confinement::Loss, context::Limit},
+    host::{confinement::Loss, limit::Limit},
     rollout::{DrainPlan, DrainPolicy, Readiness},
     service::{GenerationNumber, ServiceName, Signal},
 };

@@ -9,7 +9,7 @@ use super::{
     follow::AWAY,
     output::{Answer, Look},
     persist::AGAIN,
-    published, start, status, words,
+    published, start, status,
 };
 use crate::{
     api::{AttachRequest, Attached, Problem, ProblemKind},
@@ -30,9 +30,7 @@ pub(super) async fn run(
         attached.warnings.extend(published::warnings(ports).await);
     }
     context.console.answer(&attached)?;
-    for warning in &attached.warnings {
-        context.console.warn(&words::line(warning));
-    }
+    context.console.warn_of(&attached.warnings);
     Ok(ExitCode::Done)
 }
 

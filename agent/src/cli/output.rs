@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     arguments::{ColourChoice, Format, GlobalOptions},
-    report,
+    report, words,
 };
 use crate::api::{Problem, ProblemKind};
 
@@ -115,6 +115,13 @@ impl Console {
     /// Tells what deserves attention.
     pub(super) fn warn(&self, text: &str) {
         eprintln!("{} {text}", Paint::Warning.on("warning:", self.err.colour));
+    }
+
+    /// Tells what the agent wants people to know.
+    pub(super) fn warn_of(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.warn(&words::line(warning));
+        }
     }
 
     /// Tells what went wrong.

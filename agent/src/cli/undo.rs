@@ -1,6 +1,6 @@
 //! `agent undo`.
 
-use super::{Context, arguments::UndoArguments, drain, follow, persist, words};
+use super::{Context, arguments::UndoArguments, drain, follow, persist};
 use crate::{
     api::{Begun, Problem, UndoRequest},
     exit::ExitCode,
@@ -20,9 +20,7 @@ pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<
     let Begun { rollout: begun, warnings } =
         persist::ask(&context.console, async || context.client.undo(&service, &request).await)
             .await?;
-    for warning in &warnings {
-        context.console.warn(&words::line(warning));
-    }
+    context.console.warn_of(&warnings);
     if begun.kind == Kind::Upgrade {
         // A candidate was taken back: its upgrade has failed, but what was asked for here is done.
         context.console.answer(&begun)?;

@@ -36,20 +36,14 @@ pub(super) async fn run(
         .await?
     {
         UpgradeAnswer::WouldDo(preview) => {
-            warn_of(context, &preview.warnings);
+            context.console.warn_of(&preview.warnings);
             context.console.answer(&preview)?;
             Ok(ExitCode::Done)
         }
         UpgradeAnswer::Begun(begun) => {
-            warn_of(context, &begun.warnings);
+            context.console.warn_of(&begun.warnings);
             follow::to_the_end(context, begun.rollout, arguments.wait).await
         }
-    }
-}
-
-fn warn_of(context: &Context, warnings: &[String]) {
-    for warning in warnings {
-        context.console.warn(&words::line(warning));
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) struct Agent {
     /// What was decided and is not done yet.
     pub(super) outstanding: Outstanding,
     /// When to look at what servers have written.
-    pub(super) next_output_look: Option<Instant>,
+    pub(super) next_log_look: Option<Instant>,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
     /// Listeners on our ports that are nobody's.
@@ -151,7 +151,7 @@ impl Agent {
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
             Message::Removed => self.mend(),
-            Message::OutputWritten => self.note_output(),
+            Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
         }
     }
@@ -337,7 +337,7 @@ impl Agent {
             .chain(self.next_nudge())
             .chain(retry)
             .chain(trouble)
-            .chain(self.next_output_look)
+            .chain(self.next_log_look)
             .min()
     }
 
@@ -358,7 +358,7 @@ impl Agent {
         self.look_at_backlogs_where_due();
         self.nudge_where_due();
         self.retry_where_due();
-        self.look_at_outputs_where_due();
+        self.look_at_logs_where_due();
         self.finish_effects();
     }
 

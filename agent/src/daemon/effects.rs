@@ -122,12 +122,22 @@ impl Agent {
         let Some(record) = self.records.get(&id) else { return };
         let after = record.service.clone();
         let name = after.name.clone();
+        self.note_new_phases(id, before, &after);
         for gone in before.generations.iter().filter(|it| after.generation(it.number).is_none()) {
             if let Origin::Launched { cgroup, .. } = &gone.origin {
                 let key = GenerationId { service: id, number: gone.number };
                 self.former_groups.insert(key, cgroup.clone());
             }
+            let message = format!("generation {} is gone", gone.number);
+            self.journal.note(&name, Some(gone.number), EventKind::Gone, message);
+            self.note_ended_early(id, gone);
         }
+        self.note_rollouts(before, &after);
+    }
+
+    /// Looks begin anew for a generation whose part has changed.
+    fn note_new_phases(&mut self, id: ServiceId, before: &Service, after: &Service) {
+        let name = &after.name;
         for generation in &after.generations {
             let number = generation.number;
             let Some(previous) = before.generation(number) else {
@@ -137,7 +147,7 @@ impl Agent {
                     }
                     Origin::Found => format!("generation {number} was found running"),
                 };
-                self.journal.note(&name, Some(number), EventKind::Launched, how);
+                self.journal.note(name, Some(number), EventKind::Launched, how);
                 continue;
             };
             if std::mem::discriminant(&previous.phase) == std::mem::discriminant(&generation.phase)
@@ -170,24 +180,19 @@ impl Agent {
                 self.end_probe(key);
             }
             if let Some((kind, message)) = transition(number, &generation.phase) {
-                self.journal.note(&name, Some(number), kind, message);
+                self.journal.note(name, Some(number), kind, message);
             }
         }
-        for gone in before.generations.iter().filter(|it| after.generation(it.number).is_none()) {
-            self.journal.note(
-                &name,
-                Some(gone.number),
-                EventKind::Gone,
-                format!("generation {} is gone", gone.number),
-            );
-            self.note_ended_early(id, gone);
-        }
+    }
+
+    fn note_rollouts(&mut self, before: &Service, after: &Service) {
+        let name = &after.name;
         for rollout in &after.rollouts {
             let previous = before.rollout(rollout.id).map(|it| &it.status);
             if previous == Some(&Status::Settling) && rollout.status == Status::Draining {
                 let number = rollout.to;
                 let message = format!("generation {number} has settled");
-                self.journal.note(&name, Some(number), EventKind::Settled, message);
+                self.journal.note(name, Some(number), EventKind::Settled, message);
             }
             // Also one that had ended: what was said of it then is corrected.
             if rollout.is_ended() && previous != Some(&rollout.status) {
@@ -195,7 +200,7 @@ impl Agent {
                     "rollout {} to generation {}: {}",
                     rollout.id, rollout.to, rollout.status
                 );
-                self.journal.note(&name, Some(rollout.to), EventKind::Ended, message);
+                self.journal.note(name, Some(rollout.to), EventKind::Ended, message);
             }
         }
     }

@@ -150,7 +150,7 @@ impl Inherited {
 
     /// The kernel counts the processes of a user, whatever server they are of (`is_rlimit_overlimit`), and root's not at all.
     fn make_room_beside(&mut self, pids: &[Pid]) -> Result<(), Problem> {
-        use crate::host::context::Resource::Nproc;
+        use crate::host::limit::Resource::Nproc;
         let Context { uid, limits, .. } = &self.context;
         let soft = limits.iter().find(|it| it.resource == Nproc).and_then(|it| it.soft);
         let Some(soft) = soft.filter(|_| *uid != ROOT) else { return Ok(()) };

@@ -104,7 +104,7 @@ impl Agent {
                 tracing::warn!(%error, "cannot wait for the launched process");
             }
         })?;
-        self.look_at_outputs();
+        self.look_at_logs();
         self.watch_cgroup(generation, &cgroup)
     }
 

@@ -37,7 +37,7 @@ pub(super) enum Message {
     /// Something was removed from a directory that the agent lives in.
     Removed,
     /// A server has written to its output.
-    OutputWritten,
+    LogWritten,
     /// Leave everything as it is and end.
     Stop,
 }

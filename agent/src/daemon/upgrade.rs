@@ -1,9 +1,9 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, asked::Asked, found, inherit::Given, troubles::Trouble, who};
+use super::{agent::Agent, asked::Asked, found, inherit::Given, who};
 use crate::{
     api::{
-        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, UndoRequest,
+        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId,
         UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     host::{
@@ -12,7 +12,7 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{DrainPlan, Event, Origin, Plan, RolloutId},
-    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
+    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 /// A candidate, checked before anything is done.
@@ -97,60 +97,8 @@ impl Agent {
         Ok(UpgradeAnswer::Begun(Box::new(Begun { rollout, warnings })))
     }
 
-    /// Puts new connections back to the previous generation: the switch comes first, everything else after it.
-    ///
-    /// # Errors
-    ///
-    /// When there is none; nothing has changed then.
-    pub(super) fn undo(&mut self, selector: &str, request: &UndoRequest) -> Result<Begun, Problem> {
-        let id = self.select(selector)?;
-        if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
-            self.refuse_unswitched(id)?;
-            return Ok(Begun { rollout: self.rollout_view(id, begun)?, warnings: Vec::new() });
-        }
-        self.refuse_half_detached(id)?;
-        self.expect_generation(id, request.if_generation)?;
-        let service = &self.record(id).service;
-        let candidate = service.candidate().map(|candidate| candidate.number);
-        let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
-        let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
-        self.remember(id, rollout, request.request.as_ref());
-        let before = self.record(id).service.endpoints.clone();
-        self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
-        self.refuse_unswitched(id)?;
-        let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
-        Ok(Begun { rollout: self.rollout_view(id, rollout)?, warnings })
-    }
-
-    /// What clients lose because an earlier generation listens on less than a later one did.
-    fn lost_endpoint(&self, id: ServiceId, before: &[Endpoint]) -> Result<Option<String>, Problem> {
-        let Some(number) = self.record(id).service.primary().map(|it| it.number) else {
-            return Ok(None);
-        };
-        let lost = self.first_uncovered(GenerationId { service: id, number }, before)?;
-        Ok(lost.map(|it| {
-            format!("generation {number} does not listen on {it}: clients are refused there as soon as the later one ends")
-        }))
-    }
-
-    /// What was decided is not done as long as the kernel leads new connections elsewhere: it is asked.
-    fn refuse_unswitched(&self, id: ServiceId) -> Result<(), Problem> {
-        let meant = self.record(id).service.targets().map(|it| it.primary.0);
-        let steering = self.datapath.steering(id)?.map(|it| it.primary);
-        if steering == meant {
-            return Ok(());
-        }
-        let [meant, steering] = [meant, steering]
-            .map(|it| it.map_or("nobody".to_owned(), |it| format!("generation {it}")));
-        let message = format!("{meant} is to get the new connections, but {steering} still does");
-        let mut problem = Problem::new(ProblemKind::Failed, message)
-            .fix("it is tried again until it works: see `agent status`");
-        problem.causes.extend(self.troubles.of(Trouble::Effect(id)).map(str::to_owned));
-        Err(problem)
-    }
-
     /// The rollout that this request has begun, if its asker was not told: an agent may have been killed in between.
-    fn begun_by(&self, id: ServiceId, request: Option<&RequestId>) -> Option<RolloutId> {
+    pub(super) fn begun_by(&self, id: ServiceId, request: Option<&RequestId>) -> Option<RolloutId> {
         let record = self.record(id);
         let known = record.requests.iter().rfind(|(_, known)| request == Some(known));
         known
@@ -159,7 +107,12 @@ impl Agent {
     }
 
     /// Written down together with the rollout, by the same event.
-    fn remember(&mut self, id: ServiceId, rollout: RolloutId, request: Option<&RequestId>) {
+    pub(super) fn remember(
+        &mut self,
+        id: ServiceId,
+        rollout: RolloutId,
+        request: Option<&RequestId>,
+    ) {
         let record = self.record_mut(id);
         let known: Vec<_> = record.service.rollouts.iter().map(|it| it.id.0).collect();
         record.requests.retain(|rollout, _| known.contains(rollout));
@@ -168,7 +121,7 @@ impl Agent {
         }
     }
 
-    fn refuse_half_detached(&self, id: ServiceId) -> Result<(), Problem> {
+    pub(super) fn refuse_half_detached(&self, id: ServiceId) -> Result<(), Problem> {
         let record = self.record(id);
         if record.unfinished.is_none() {
             return Ok(());
@@ -178,7 +131,7 @@ impl Agent {
             .fix("detach it again, which goes on where it ended"))
     }
 
-    fn expect_generation(
+    pub(super) fn expect_generation(
         &self,
         id: ServiceId,
         expected: Option<GenerationNumber>,
@@ -387,7 +340,7 @@ impl Agent {
     }
 }
 
-fn drain_plan(request: &DrainRequest) -> DrainPlan {
+pub(super) fn drain_plan(request: &DrainRequest) -> DrainPlan {
     let DrainRequest { policy, signal, queue_timeout, timeout, stop_timeout, keep_old } =
         request.clone();
     DrainPlan { policy, signal, queue_timeout, timeout, stop_timeout, keep_old }

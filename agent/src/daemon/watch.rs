@@ -16,7 +16,7 @@ use std::{
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use socket2::Socket;
 
-use super::{message::Message, outputs::Outputs, removals::Removals};
+use super::{log_watch::LogWatch, message::Message, removals::Removals};
 use crate::{
     datapath::{Events, KernelLogs},
     host::{
@@ -32,7 +32,7 @@ pub(super) struct Watcher {
     watched: Mutex<Watched>,
     queue: Sender<Message>,
     removals: Removals,
-    outputs: Outputs,
+    log_watch: LogWatch,
 }
 
 #[derive(Default)]
@@ -53,7 +53,7 @@ const ENDING: Duration = Duration::from_millis(100);
 const EVENTS: u64 = 0;
 const LOGS: u64 = 1;
 const REMOVALS: u64 = 2;
-const OUTPUTS: u64 = 3;
+const LOG_WATCH: u64 = 3;
 
 impl Watcher {
     /// Starts the waiting thread.
@@ -71,10 +71,10 @@ impl Watcher {
         epoll::add(&epoll, &logs, EventData::new_u64(LOGS), EventFlags::IN)?;
         let removals = Removals::new()?;
         epoll::add(&epoll, &removals, EventData::new_u64(REMOVALS), EventFlags::IN)?;
-        let outputs = Outputs::new()?;
-        epoll::add(&epoll, &outputs, EventData::new_u64(OUTPUTS), EventFlags::IN)?;
-        let watched = Mutex::new(Watched { last_key: OUTPUTS, by_key: HashMap::new() });
-        let watcher = Arc::new(Self { epoll, watched, queue, removals, outputs });
+        let log_watch = LogWatch::new()?;
+        epoll::add(&epoll, &log_watch, EventData::new_u64(LOG_WATCH), EventFlags::IN)?;
+        let watched = Mutex::new(Watched { last_key: LOG_WATCH, by_key: HashMap::new() });
+        let watcher = Arc::new(Self { epoll, watched, queue, removals, log_watch });
         let waiting = Arc::clone(&watcher);
         thread::Builder::new()
             .name("watch".to_owned())
@@ -140,8 +140,8 @@ impl Watcher {
     }
 
     /// Tells the agent when a server writes to this file, once.
-    pub(super) fn watch_output(&self, file: &Path) -> io::Result<()> {
-        self.outputs.watch(file)
+    pub(super) fn watch_log(&self, file: &Path) -> io::Result<()> {
+        self.log_watch.watch(file)
     }
 
     /// Stops waiting on behalf of a generation, but for the ends of its processes: those that are ours have to be reaped, also
@@ -187,9 +187,9 @@ impl Watcher {
                     REMOVALS => {
                         self.removals.any().then_some(Message::Removed).into_iter().collect()
                     }
-                    OUTPUTS => {
-                        self.outputs.take();
-                        vec![Message::OutputWritten]
+                    LOG_WATCH => {
+                        self.log_watch.take();
+                        vec![Message::LogWritten]
                     }
                     key => self.note(key),
                 };

@@ -11,6 +11,10 @@
 //! - [`kin`]: parents, descendants, users
 //! - [`supervisor`]: who starts a server again when it ends
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
+//! - [`confinement`]: what keeps a process from doing all that its user may
+//! - [`limit`]: how much of something a process may use
+//! - [`doors`]: where a process can be reached besides TCP
+//! - [`bounded`]: files of which others decide how large they are
 //! - [`bpf_links`]: who holds the attachment of a BPF program
 //! - [`names`]: PID files and Unix sockets, and how a name outlives its removal
 //! - [`init`]: which PID namespace ends with a process
@@ -37,6 +41,7 @@ pub mod init;
 mod io_uring;
 pub mod kin;
 pub mod launch;
+pub mod limit;
 pub mod master;
 pub mod mounts;
 pub mod names;

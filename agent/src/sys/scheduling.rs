@@ -59,14 +59,3 @@ pub(crate) fn set(scheduling: &Scheduling) -> io::Result<()> {
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const scheduling, 0) };
     Errno::result(answer).map(drop).map_err(io::Error::from)
 }
-
-/// Begins a session keyring of our own, without a name and empty (`keyctl(2)`). A kernel without keys has none to give.
-pub(crate) fn new_session_keyring() -> io::Result<()> {
-    const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: no name is passed.
-    let answer = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0) };
-    match Errno::result(answer) {
-        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use super::{Selected, Variable};
 use crate::{
-    host::{confinement::Loss, context::Limit},
+    host::{confinement::Loss, limit::Limit},
     service::{ServiceName, Signal},
 };
 

@@ -96,7 +96,7 @@ pub(super) fn assemble(
         changes: watch::Sender::new(0),
         launches: std::collections::HashMap::new(),
         outstanding: Outstanding::default(),
-        next_output_look: None,
+        next_log_look: None,
         looks: std::collections::HashMap::new(),
         strangers: Strangers::default(),
         returns: Returns::default(),
@@ -183,7 +183,7 @@ impl Agent {
             self.hand_on_after_restart(id);
         }
         self.look_where_due();
-        self.look_at_outputs();
+        self.look_at_logs();
         for id in self.records.keys().copied().collect::<Vec<_>>() {
             if let Some(number) = self.record(id).service.primary().map(|it| it.number) {
                 self.remember_mark(GenerationId { service: id, number });

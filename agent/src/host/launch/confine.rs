@@ -19,7 +19,7 @@ use crate::{
         confinement::{Capabilities, Confinement, Group},
         process::{Process, ProcessIdentity},
     },
-    sys::scheduling,
+    sys::{keyring, scheduling},
 };
 
 /// What only the first user namespace gives a right to, by paths of ours.
@@ -33,7 +33,7 @@ pub(super) fn join(confinement: &Confinement) -> Result<(), Failure> {
     let scheduled = |error: io::Error| Failure::new(Step::SetScheduling, "", error);
     scheduling::set(wanted).map_err(scheduled)?;
     scheduling::set_io_priority(*io_priority).map_err(scheduled)?;
-    scheduling::new_session_keyring().map_err(|error| Failure::new(Step::NewKeyring, "", error))
+    keyring::new_session().map_err(|error| Failure::new(Step::NewKeyring, "", error))
 }
 
 fn join_group(group: &Group) -> Result<(), Failure> {

@@ -6,7 +6,7 @@
 use std::fs;
 
 use crate::host::{
-    context::{Limit, Resource},
+    limit::{Limit, Resource},
     process::{Pid, ProcessError, status},
 };
 

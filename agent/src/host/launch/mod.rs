@@ -44,7 +44,8 @@ use self::{
     spawn::{Descriptors, spawn, spawn_in_pid_namespace},
 };
 use super::{
-    context::{Context, Namespace, Resource},
+    context::{Context, Namespace},
+    limit::Resource,
     os_text::OsText,
     process::{Ending, Process, ProcessError, ProcessIdentity, readable_within},
 };

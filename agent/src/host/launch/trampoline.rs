@@ -29,7 +29,8 @@ use super::{
     report::{BEGUN, Failure, Step},
 };
 use crate::host::{
-    context::{Context, Limit, Namespace},
+    context::{Context, Namespace},
+    limit::Limit,
     os_text::OsText,
 };
 

@@ -15,14 +15,14 @@ use super::{agent::Agent, logs};
 use crate::rollout::Origin;
 
 /// Readable as a descriptor when a server has written something.
-pub(super) struct Outputs {
+pub(super) struct LogWatch {
     inotify: OwnedFd,
 }
 
 /// Between two looks at files that are written all the time: as long as nothing is written nobody looks.
 const LOOK: Duration = Duration::from_secs(1);
 
-impl Outputs {
+impl LogWatch {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self { inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)? })
     }
@@ -43,7 +43,7 @@ impl Outputs {
     }
 }
 
-impl AsFd for Outputs {
+impl AsFd for LogWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
@@ -51,23 +51,23 @@ impl AsFd for Outputs {
 
 impl Agent {
     /// A server has written something: more may come before its file is looked at.
-    pub(super) fn note_output(&mut self) {
-        self.next_output_look.get_or_insert_with(|| Instant::now() + LOOK);
+    pub(super) fn note_log_written(&mut self) {
+        self.next_log_look.get_or_insert_with(|| Instant::now() + LOOK);
     }
 
     /// Cuts what has become too long, and waits for more.
-    pub(super) fn look_at_outputs_where_due(&mut self) {
-        if self.next_output_look.is_none_or(|at| at > Instant::now()) {
+    pub(super) fn look_at_logs_where_due(&mut self) {
+        if self.next_log_look.is_none_or(|at| at > Instant::now()) {
             return;
         }
-        self.next_output_look = None;
-        self.look_at_outputs();
+        self.next_log_look = None;
+        self.look_at_logs();
     }
 
     /// The same at once.
-    pub(super) fn look_at_outputs(&self) {
-        for path in self.outputs_of_living() {
-            let cut = logs::cut(&path).and_then(|()| self.watcher.watch_output(&path));
+    pub(super) fn look_at_logs(&self) {
+        for path in self.logs_of_living() {
+            let cut = logs::cut(&path).and_then(|()| self.watcher.watch_log(&path));
             match cut {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%error, path = %path.display(), "cannot keep an output short");
@@ -77,7 +77,7 @@ impl Agent {
         }
     }
 
-    fn outputs_of_living(&self) -> Vec<PathBuf> {
+    fn logs_of_living(&self) -> Vec<PathBuf> {
         let generations = self.records.values().flat_map(|it| &it.service.generations);
         let log = |origin: &Origin| match origin {
             Origin::Launched { log, .. } => Some(log.clone()),
