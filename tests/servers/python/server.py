@@ -35,7 +35,7 @@ parser.add_argument("--die-after", type=float, help="die so many seconds after t
 parser.add_argument("--prefork", action="store_true", help="a master that listens, and workers that die and are started again")
 parser.add_argument("--accept-only", type=int, metavar="N", help="accept nobody any more after so many")
 parser.add_argument("--reopen", action="store_true", help="close the listener at SIGUSR1, and open it again at the next one")
-parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections are accepted")
+parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections have sent something: probes send nothing")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
 parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
 parser.add_argument("--inherited", type=int, metavar="FD", help="listen on nothing: somebody passed this listener on")
@@ -51,6 +51,8 @@ def serve(connection):
     body = f"{options.generation}\n".encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with connection, connection.makefile("rb") as requests:
+        if options.crash_at and requests.peek(1):
+            count_to_crash()
         while requests.readline():
             close, length = False, 0
             while (line := requests.readline().strip().lower()) != b"":
@@ -109,7 +111,13 @@ def listen(address, alone):
     return listener
 
 
-def crash():
+def count_to_crash():
+    # Whoever is accepted from here on would be missing in the last words.
+    accepting.acquire()
+    asked.append(None)
+    if len(asked) < options.crash_at:
+        accepting.release()
+        return
     if options.last_words:
         with open(options.last_words + ".part", "w") as file:
             json.dump(clients, file)
@@ -166,7 +174,7 @@ if options.pid_file or options.control:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, leave)
-clients = []
+clients, asked, accepting = [], [], threading.Lock()
 if options.stray:
     deaf = lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN)
     passed = [listener.fileno() for listener in listeners]
@@ -200,15 +208,14 @@ while True:
             time.sleep(0.001)
         os._exit(1)
     for key, _ in found:
-        try:
-            connection, client = key.fileobj.accept()
-        except BlockingIOError:
-            continue
-        clients.append(client[1])
+        with accepting:
+            try:
+                connection, client = key.fileobj.accept()
+            except BlockingIOError:
+                continue
+            clients.append(client[1])
         if len(clients) == options.accept_only:
             signal.pause()
-        if len(clients) == options.crash_at:
-            crash()
         connection.setblocking(True)
         if options.die_after and end is None:
             end = time.monotonic() + options.die_after

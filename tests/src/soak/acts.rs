@@ -156,7 +156,7 @@ impl<'world> Actor<'world> {
     fn crash_after_switch(&mut self) -> Result<()> {
         let next = self.next();
         let _anchor = self.anchor()?;
-        let broken = self.role.crashing(next, self.random.u32(2..=31))?;
+        let broken = self.role.crashing(next, self.random.u32(1..=31))?;
         let end = self.begin(next, &[], &broken.command, Until::Drained)?.finish()?;
         end.must_be(ExitCode::RolledBack)?;
         self.deaths.push(Death::told(&self.role.last_words(next), Instant::now())?);

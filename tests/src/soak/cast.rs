@@ -74,7 +74,8 @@ impl Role {
         Broken::new(self, generation, &["--deaf"])
     }
 
-    /// A version that dies with the connection of a number, having written down the clients of all so far.
+    /// A version that dies with the first request of the connection of a number, having written down the clients of all so far.
+    /// Probes ask for nothing: it dies by its clients, after the switch.
     pub(super) fn crashing(&self, generation: u32, connection: u32) -> Result<Broken> {
         let words = self.last_words(generation).display().to_string();
         let number = connection.to_string();
