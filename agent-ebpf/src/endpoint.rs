@@ -59,8 +59,19 @@ pub struct Endpoint {
     pub service: u32,
     /// Number of the endpoint within its service.
     pub endpoint: u32,
-    /// Not zero if exact addresses of this port and family are endpoints too.
+    /// Not zero if exact addresses of this port and family are endpoints too: the service of which they are, or [`SEVERAL`].
     pub specific: u32,
+}
+
+/// Exact addresses of more than one service.
+pub const SEVERAL: u32 = u32::MAX;
+
+impl Endpoint {
+    /// Whether a service has this address, or, where it means "any", an exact one of its port and family.
+    #[inline(always)]
+    pub const fn is_met_by(&self, service: u32) -> bool {
+        self.service == service || self.specific == service || self.specific == SEVERAL
+    }
 }
 
 /// Service numbers start at 1.

@@ -21,20 +21,27 @@ use crate::{
 
 #[cgroup_sock_addr(bind4)]
 pub(crate) fn share_bind4(ctx: SockAddrContext) -> i32 {
-    share_bind(&ctx);
+    // SAFETY: the kernel passes a valid context; fields are read once and as declared, see `steer`.
+    let address = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    share_bind(&ctx, |port| EndpointKey::ipv4(TCP, address, port));
     ALLOW
 }
 
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn share_bind6(ctx: SockAddrContext) -> i32 {
-    share_bind(&ctx);
+    let mut address = [0; 4];
+    for (word, at) in address.iter_mut().zip(0..) {
+        // SAFETY: as in `share_bind4`; there are four words.
+        *word = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip6[at]) };
+    }
+    share_bind(&ctx, |port| EndpointKey::ipv6(TCP, address, port));
     ALLOW
 }
 
 const ALLOW: i32 = 1;
 
 #[inline(always)]
-fn share_bind(ctx: &SockAddrContext) {
+fn share_bind(ctx: &SockAddrContext, key: impl FnOnce(u16) -> EndpointKey) {
     const SOCK_STREAM: u32 = 1;
     // SAFETY: the kernel passes a valid context; fields are read once and as declared, see `steer`.
     let (kind, port) = unsafe {
@@ -49,7 +56,7 @@ fn share_bind(ctx: &SockAddrContext) {
     let Some(member) = current_member() else { return };
     // SAFETY: RCU keeps the element while the program runs.
     let Some(rule) = (unsafe { BIND_RULES.get(member.generation) }) else { return };
-    if !is_port_of(member.generation.service, u16::from_be(port as u16)) {
+    if !is_endpoint_of(member.generation.service, key(u16::from_be(port as u16))) {
         return;
     }
     let user = bpf_get_current_uid_gid() as u32;
@@ -58,24 +65,27 @@ fn share_bind(ctx: &SockAddrContext) {
     } else {
         move_bind(ctx, u16::from_be(port as u16));
         report(BIND_MOVED, member.generation, 0);
-        info!(ctx, "bind of port {} moved to a free one", u16::from_be(port as u16));
     }
 }
 
-/// Whether the port is an endpoint of the service in either family: a dual-stack bind meets IPv4 listeners too.
+/// Whether the address is one that the service is reached by. Which other services have exact addresses of the port is
+/// nothing to it.
 #[inline(always)]
-fn is_port_of(service: u32, port: u16) -> bool {
+fn is_endpoint_of(service: u32, key: EndpointKey) -> bool {
+    let any = key.any();
     // SAFETY: RCU keeps the elements while the program runs.
-    let (ipv4, ipv6) = unsafe {
-        (
-            ENDPOINTS.get(EndpointKey::ipv4(TCP, 0, port)),
-            ENDPOINTS.get(EndpointKey::ipv6(TCP, [0; 4], port)),
-        )
-    };
-    let ours = |endpoint: &agent_ebpf::endpoint::Endpoint| {
-        endpoint.service == service || endpoint.specific != 0
-    };
-    ipv4.is_some_and(ours) || ipv6.is_some_and(ours)
+    let (same, other) =
+        unsafe { (ENDPOINTS.get(any), ENDPOINTS.get(EndpointKey::ipv4(TCP, 0, key.port))) };
+    if key == any {
+        // On all addresses of IPv6 it meets listeners of IPv4 too.
+        return same.is_some_and(|it| it.is_met_by(service))
+            || other.is_some_and(|it| it.is_met_by(service));
+    }
+    // SAFETY: as above.
+    match unsafe { ENDPOINTS.get(key) } {
+        Some(exact) => exact.service == service,
+        None => same.is_some_and(|it| it.service == service),
+    }
 }
 
 #[inline(always)]

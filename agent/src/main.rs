@@ -4,7 +4,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use agent::{
     cli::Cli,
-    host::launch::{TRAMPOLINE_ARGUMENT, trampoline},
+    host::launch::{LAUNCHER_ARGUMENT, TRAMPOLINE_ARGUMENT, launcher, trampoline},
 };
 
 fn main() -> ExitCode {
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
     // Before anything else: this process becomes a server, which inherits what we would set up.
     if let Some(descriptor) = trampoline_descriptor(&arguments) {
         return trampoline(descriptor);
+    }
+    if matches!(&arguments[..], [_, command] if command == LAUNCHER_ARGUMENT) {
+        return launcher();
     }
     let cli = match Cli::read(arguments) {
         Ok(cli) => cli,

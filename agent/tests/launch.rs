@@ -16,6 +16,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
+    task::Poll,
     time::Duration,
 };
 
@@ -23,13 +24,17 @@ use agent::host::{
     cgroup::{Cgroup, Hierarchy},
     context::{Context, Namespace},
     launch::{
-        LaunchError, LaunchSpec, Launched, Step, TRAMPOLINE_ARGUMENT, launch, launch_with,
+        Here, Launch, LaunchError, LaunchSpec, Report, Step, TRAMPOLINE_ARGUMENT, launch,
         trampoline,
     },
     limit::{Limit, Resource},
     process::{Ending, Pid, Process},
 };
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::{
+    event::{PollFd, PollFlags},
+    time::Timespec,
+};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -49,6 +54,11 @@ fn main() -> Result<ExitCode> {
         return Err(run_again_with_odd_inheritance(&arguments));
     }
     run_tests(&arguments)
+}
+
+/// This program is the trampoline.
+fn us() -> Here<'static> {
+    Here(Path::new("/proc/self/exe"))
 }
 
 type Test = fn(&Surroundings) -> Result<()>;
@@ -165,17 +175,14 @@ impl Surroundings {
 
     /// Launches, waits for a good end, and gives what the server printed.
     fn printed(&self, spec: &LaunchSpec) -> Result<String> {
-        let launched = launch(spec, &[])?;
+        let launched = launched(launch(&us(), spec, &[])?)?;
         self.printed_by(&launched)
     }
 
-    fn printed_by(&self, launched: &Launched) -> Result<String> {
-        ensure!(
-            launched.process.has_exited_within(Duration::from_secs(20))?,
-            "the server does not end"
-        );
+    fn printed_by(&self, launched: &Process) -> Result<String> {
+        ensure!(launched.has_exited_within(Duration::from_secs(20))?, "the server does not end");
         let log = fs::read_to_string(self.log())?;
-        let ending = launched.process.reap()?;
+        let ending = launched.reap()?;
         ensure!(ending == Some(Ending::Exited(0)), "got {ending:?}, printed {log:?}");
         Ok(log)
     }
@@ -192,6 +199,39 @@ impl Drop for Surroundings {
             Ok(self.cgroup.remove()?)
         })();
         cleaned.expect("the test's control group can be emptied and removed");
+    }
+}
+
+/// The server, when its program has been executed.
+fn launched(Launch { process, mut report }: Launch) -> Result<Process> {
+    match reported(&mut report)? {
+        Ok(()) => Ok(process),
+        Err(error) => bail!(error),
+    }
+}
+
+/// Why it was not launched; what was to become the server is gone then.
+fn failure(begun: Result<Launch, LaunchError>) -> Result<LaunchError> {
+    let Launch { process, mut report } = match begun {
+        Err(error) => return Ok(error),
+        Ok(launch) => launch,
+    };
+    let error = reported(&mut report)?.err().context("launched what cannot be")?;
+    ensure!(process.has_exited_within(Duration::from_secs(20))?, "the trampoline does not end");
+    process.reap()?;
+    Ok(error)
+}
+
+fn reported(report: &mut Report) -> Result<Result<(), LaunchError>> {
+    loop {
+        if let Poll::Ready(told) = report.poll() {
+            return Ok(told);
+        }
+        let ready = rustix::event::poll(
+            &mut [PollFd::new(&*report, PollFlags::IN)],
+            Some(&Timespec { tv_sec: 20, tv_nsec: 0 }),
+        )?;
+        ensure!(ready > 0, "no report");
     }
 }
 
@@ -220,7 +260,7 @@ fn the_server_gets_what_was_asked(surroundings: &Surroundings) -> Result<()> {
     spec.argument_zero = Some("my server".into());
     // `$0` is the word after the script, so the shell's own name shows only in its command line.
     spec.arguments.push("word".into());
-    let launched = launch(&spec, &[])?;
+    let launched = launched(launch(&us(), &spec, &[])?)?;
     let printed = surroundings.printed_by(&launched)?;
     let name = surroundings
         .cgroup
@@ -307,8 +347,11 @@ fn sockets_are_passed_by_the_usual_convention(surroundings: &Surroundings) -> Re
                   readlink /proc/$$/fd/3 /proc/$$/fd/4";
     let mut spec = surroundings.spec(script)?;
     spec.socket_names = vec!["web".to_owned(), "admin".to_owned()];
-    ensure!(matches!(launch(&spec, &[]), Err(LaunchError::SocketNames { got: 2, expected: 0 })));
-    let launched = launch(&spec, &[sockets[0].as_fd(), sockets[1].as_fd()])?;
+    ensure!(matches!(
+        launch(&us(), &spec, &[]),
+        Err(LaunchError::SocketNames { got: 2, expected: 0 })
+    ));
+    let launched = launched(launch(&us(), &spec, &[sockets[0].as_fd(), sockets[1].as_fd()])?)?;
     let printed = surroundings.printed_by(&launched)?;
     let inode = |socket: &TcpListener| {
         rustix::fs::fstat(socket).map(|stat| format!("socket:[{}]", stat.st_ino))
@@ -323,11 +366,11 @@ fn a_failed_step_is_named_and_leaves_nothing_behind(surroundings: &Surroundings)
     fs::write(&text, "")?;
 
     let spec = LaunchSpec { program: "/no/such/server".into(), ..good.clone() };
-    let error = launch(&spec, &[]).map(drop).err().context("a missing program")?;
+    let error = failure(launch(&us(), &spec, &[]))?;
     ensure!(matches!(error, LaunchError::ProgramNotFound { .. }), "{error:?}");
 
     let spec = LaunchSpec { program: text.into(), ..good.clone() };
-    let error = launch(&spec, &[]).map(drop).err().context("a program without permission")?;
+    let error = failure(launch(&us(), &spec, &[]))?;
     ensure!(matches!(error, LaunchError::ProgramNotPermitted { .. }), "{error:?}");
 
     let mut spec = good.clone();
@@ -340,16 +383,12 @@ fn a_failed_step_is_named_and_leaves_nothing_behind(surroundings: &Surroundings)
     expect_failed_step(&spec, Step::SetLimit)?;
 
     let spec = LaunchSpec { log: "/no/such/directory/log".into(), ..good.clone() };
-    let error = launch(&spec, &[]).map(drop).err().context("a log that cannot be opened")?;
+    let error = failure(launch(&us(), &spec, &[]))?;
     ensure!(matches!(error, LaunchError::Log { .. }), "{error:?}");
 
-    let error =
-        launch_with(Path::new("/bin/true"), &good, &[]).map(drop).err().context("no trampoline")?;
-    ensure!(matches!(error, LaunchError::Silent { ending: Some(Ending::Exited(0)) }), "{error:?}");
-    let error = launch_with(Path::new("/no/trampoline"), &good, &[])
-        .map(drop)
-        .err()
-        .context("no program")?;
+    let error = failure(launch(&Here(Path::new("/bin/true")), &good, &[]))?;
+    ensure!(matches!(error, LaunchError::Silent), "{error:?}");
+    let error = failure(launch(&Here(Path::new("/no/trampoline")), &good, &[]))?;
     ensure!(matches!(error, LaunchError::Start { .. }), "{error:?}");
 
     ensure!(!surroundings.cgroup.is_populated()?, "a failed launch left a process");
@@ -359,8 +398,8 @@ fn a_failed_step_is_named_and_leaves_nothing_behind(surroundings: &Surroundings)
 }
 
 fn expect_failed_step(spec: &LaunchSpec, expected: Step) -> Result<()> {
-    match launch(spec, &[]) {
-        Err(LaunchError::Failed { step, .. }) if step == expected => Ok(()),
+    match failure(launch(&us(), spec, &[]))? {
+        LaunchError::Failed { step, .. } if step == expected => Ok(()),
         other => bail!("got {other:?}, expected a failure to {expected}"),
     }
 }
@@ -421,12 +460,12 @@ fn the_server_joins_the_namespaces_of_the_old_one(surroundings: &Surroundings) -
         // The server waits on the passed socket, so that its namespaces can be looked at.
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         spec.socket_names = vec!["gate".to_owned()];
-        let launched = launch(&spec, &[theirs.as_fd()])?;
+        let launched = launched(launch(&us(), &spec, &[theirs.as_fd()])?)?;
         drop(theirs);
         for namespace in Namespace::ALL {
             let link =
                 |pid: Pid| fs::read_link(format!("/proc/{pid}/ns/{}", namespace.file_name()));
-            let (new, old) = (link(launched.process.pid())?, link(container.inside.pid())?);
+            let (new, old) = (link(launched.pid())?, link(container.inside.pid())?);
             ensure!(new == old, "{namespace:?}: got {new:?}, expected {old:?}");
         }
         std::io::Write::write_all(&mut &ours, b"go\n")?;

@@ -1,5 +1,6 @@
 //! A service takes up the addresses that its primary serves beyond those that were attached.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use agent::api::ServiceView;
@@ -117,4 +118,30 @@ fn they_outlive_the_agent() -> Result<()> {
     assert_eq!(stage::ask(&mut pinned)?, 2);
     stage.switch(&second, 3, &[])?;
     all_go_to(&stage, IPV6, 3)
+}
+
+/// Whoever wants it is refused it, as without an agent.
+#[test]
+fn the_address_of_another_service_is_not_shared() -> Result<()> {
+    let (one, other) = (at("127.0.0.1")?, at("127.0.0.2")?);
+    let stage = Stage::new()?;
+    let _servers = [stage.start(&one, 1)?, stage.start(&other, 1)?];
+    for (name, address) in [("one", "127.0.0.1"), ("other", "127.0.0.2")] {
+        stage.attach(PORT, &["--name", name, "--address", address])?;
+    }
+    let upgrade = |server: &Script| -> Result<_> {
+        let command = ["upgrade", "other", "--"].map(str::to_owned);
+        stage.agent.run(&[&command[..], &server.command(2)?].concat())
+    };
+    let both = Script::with(PORT, &["--address", "127.0.0.2", "--address", "127.0.0.1"])?;
+    let refused = upgrade(&both)?;
+    assert_eq!(refused.code, Some(5), "{refused:#?}");
+    let log = refused.stderr.lines().find_map(|line| line.split_once("and `")?.1.split_once('`'));
+    let log = fs::read_to_string(log.expect("the log is named").0)?;
+    assert!(log.contains("Address already in use"), "{log}");
+    all_go_to(&stage, IPV4, 1)?;
+    // Its own is shared as ever.
+    upgrade(&at("127.0.0.2")?)?.success()?;
+    all_go_to(&stage, IPV4, 1)?;
+    all_go_to(&stage, [127, 0, 0, 2].into(), 2)
 }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tests::process::Handle;
-use tests::servers::{Script, Server as _, Started};
+use tests::servers::{Commanded, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage, until_answers};
 use tests::wait;
 
@@ -131,5 +131,81 @@ fn a_server_that_ends_after_the_detach_leaves_no_zombie() -> Result<()> {
     wait::until("its end", LIMIT, || {
         Ok((!PathBuf::from(format!("/proc/{pid}")).exists()).then_some(()))
     })?;
+    stage.namespace.clear()
+}
+
+/// Whoever the server runs as can stop the process that is to become it, once it is his. That takes luck: here it is frozen.
+#[test]
+fn a_launch_that_is_stopped_on_its_way_keeps_nobody_waiting() -> Result<()> {
+    let (stage, [stubborn, neighbour], _started) = neighbours()?;
+    let name = stage.agent.service(PORT)?.name.to_string();
+    let group = stage.agent.cgroup_of(&name, 2)?;
+    fs::create_dir(&group)?;
+    fs::write(group.join("cgroup.freeze"), "1")?;
+    let options = ["--timeout", "1m", "--stop-timeout", "100ms"];
+    let upgrade = tests::agent::upgrade(PORT, &options, &stubborn.command(2)?);
+    let upgrade = stage.agent.start(&mut stage.agent.command(&upgrade))?;
+    let pid = wait::until("the candidate to be frozen", LIMIT, || {
+        let pid = fs::read_to_string(group.join("cgroup.procs"))?.trim().parse().ok();
+        Ok(pid.filter(|_| {
+            fs::read_to_string(group.join("cgroup.events")).is_ok_and(|it| it.contains("frozen 1"))
+        }))
+    })?;
+    let stopped = Handle::open(pid)?;
+    assert_eq!(stopped.program(), stage.agent.binary().canonicalize()?, "it is on its way");
+
+    let begun = Instant::now();
+    stage.switch(&neighbour, 2, &["--settle", "0s", "--keep-old", "1m"])?;
+    stage.agent.run(&["undo", "8081", "--wait", "switched"])?.success()?;
+    assert_eq!(stage.generation(neighbour.address())?, 1);
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+
+    stage.agent.run(&["undo", "8080"])?.success()?;
+    assert_eq!(upgrade.finish()?.code, Some(5));
+    ensure!(stopped.ended_within(LIMIT)?, "it is killed in the end");
+    stage.until_steady(PORT)?;
+    stage.namespace.clear()
+}
+
+#[test]
+fn a_service_with_thousands_of_listeners_leaves_room_for_others() -> Result<()> {
+    let (stage, [_stubborn, neighbour], _started) = neighbours()?;
+    let greedy = Script::with(PORT, &["--reuse-port", "--listeners", "2100"])?;
+    let options = ["upgrade", "8080", "--stop-timeout", "100ms", "--"].map(str::to_owned);
+    stage.agent.run(&[&options[..], &greedy.command(2)?].concat())?;
+    // It may be ready before it has opened them all.
+    wait::until("it to be told", LIMIT, || {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok(events.contains("half of what other services leave").then_some(()))
+    })?;
+    stage.switch(&neighbour, 2, &[])?;
+    assert_eq!(stage.generation(neighbour.address())?, 2);
+    stage.namespace.clear()
+}
+
+/// Each of its binds is moved, and told.
+#[test]
+fn what_a_server_does_in_a_loop_is_told_as_a_number() -> Result<()> {
+    let (stage, [_stubborn, neighbour], _started) = neighbours()?;
+    let flood = "import socket, time\nend = time.time() + 20\nwhile time.time() < end:\n    s = socket.socket()\n    \
+                 s.bind((\"0.0.0.0\", 8080))\n    s.close()";
+    let script = format!(
+        "/usr/bin/python3 -c '{flood}' & exec /usr/bin/python3 {{}}/server.py 8080 2 --reuse-port"
+    );
+    let flooding = Commanded::new(PORT, &["sh", "-c", &script])?;
+    let options = ["--user", "65534", "--cwd", "/"];
+    stage.agent.switch(PORT, &options, &flooding.command(2)?)?.success()?;
+    let untold = "more of this kind, too many to be told one by one";
+    let events = wait::until("events that are not told", LIMIT, || {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok(events.contains(untold).then_some(events))
+    })?;
+    let moved = events.lines().filter(|line| line.contains("its bind was moved")).count();
+    assert!(moved < 100, "{moved} events of one kind");
+    assert!(events.contains("attached to script-8081"), "what came before is there: {events}");
+    let begun = Instant::now();
+    stage.switch(&neighbour, 2, &["--settle", "0s"])?;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    stage.agent.run(&["undo", "8080", "--stop-timeout", "100ms"])?;
     stage.namespace.clear()
 }

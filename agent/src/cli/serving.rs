@@ -2,7 +2,8 @@
 
 use super::words;
 use crate::{
-    api::{ServiceView, Serving, Stranger, Waiting},
+    api::{GenerationState, GenerationView, ServiceView, Serving, Stranger, Waiting},
+    rollout::PortHold,
     service::GenerationNumber,
 };
 
@@ -44,9 +45,19 @@ pub(super) fn complaint(service: &ServiceView) -> String {
 
 /// Who else listens there, if anybody does.
 pub(super) fn beside(service: &ServiceView) -> Option<String> {
-    (!service.beside.is_empty()).then(|| {
-        let who = named(&service.beside);
-        format!("others listen there too, and get no new connection: {who}")
+    if service.beside.is_empty() {
+        return None;
+    }
+    let who = named(&service.beside);
+    let moved = service
+        .generations
+        .iter()
+        .find(|it| it.state == GenerationState::Primary && it.hold == PortHold::Moved);
+    Some(match moved {
+        None => format!("others listen there too, and get no new connection: {who}"),
+        Some(GenerationView { number, .. }) => format!(
+            "others listen there too, and get every connection when generation {number} ends, which listens elsewhere: {who}"
+        ),
     })
 }
 

@@ -1,14 +1,14 @@
 //! Starting the agent in the background.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::OpenOptionsExt,
     process::Stdio,
     time::Duration,
 };
 
+use rustix::fs::OFlags;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{ChildStdout, Command},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    daemon::Other,
+    daemon::{Other, private_directory},
     places::Places,
 };
 
@@ -77,23 +77,18 @@ fn privileged() -> Result<(), Problem> {
 
 /// Makes the runtime directory and opens the log in it.
 fn prepare(places: &Places) -> Result<File, Problem> {
-    let failed = |what: &str, path: &Path, error: &io::Error| {
-        let message = format!("cannot {what} `{}`", path.display());
-        Problem::new(ProblemKind::Failed, message).because(error)
-    };
-    let directory = &places.runtime_dir;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| failed("make the runtime directory", directory, &error))?;
+    private_directory(&places.runtime_dir)?;
     let path = places.log_file();
-    OpenOptions::new()
+    let open = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(&path)
-        .map_err(|error| failed("open the agent's log", &path, &error))
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(&path);
+    open.map_err(|error| {
+        let message = format!("cannot open the agent's log `{}`", path.display());
+        Problem::new(ProblemKind::Failed, message).because(&error)
+    })
 }
 
 /// What the agent is started with: what this command was, where it matters to an agent.

@@ -15,7 +15,9 @@ use tokio::sync::watch;
 use super::{
     StateFile, clock,
     groups::Groups,
+    held_ports::HeldPorts,
     journal::Journal,
+    launching::Launching,
     message::{Inbox, LastAnswer, Message, Reply, Request},
     outstanding::Outstanding,
     presence::Presence,
@@ -34,7 +36,7 @@ use crate::{
     datapath::Datapath,
     host::{
         cgroup::{Cgroup, Hierarchy},
-        launch::LaunchSpec,
+        launch::{LaunchSpec, Launcher},
         process::ProcessIdentity,
         sock_diag::SocketCookie,
     },
@@ -61,12 +63,15 @@ pub(super) struct Agent {
     pub(super) datapath: Datapath,
     pub(super) records: BTreeMap<ServiceId, Record>,
     pub(super) watcher: Arc<Watcher>,
+    pub(super) launcher: Arc<Launcher>,
     pub(super) journal: Journal,
     pub(super) troubles: Troubles,
     /// Counts changes, for whoever follows a rollout.
     pub(super) changes: watch::Sender<u64>,
     /// What is to be launched for a candidate. Never written down: a launch is not repeated.
     pub(super) launches: HashMap<GenerationId, LaunchSpec>,
+    /// What was launched and is not executed yet.
+    pub(super) launching: HashMap<GenerationId, Launching>,
     /// What was decided and is not done yet.
     pub(super) outstanding: Outstanding,
     /// When to look at what servers have written.
@@ -95,6 +100,8 @@ pub(super) struct Agent {
     pub(super) backlogs: HashMap<GenerationId, Backlog>,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
+    /// Public ports of servers that listen elsewhere.
+    pub(super) held_ports: BTreeMap<ServiceId, HeldPorts>,
     /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
     pub(super) unattributed: HashSet<ServiceId>,
     /// Whether to end, leaving nothing behind, with the last service.
@@ -103,7 +110,8 @@ pub(super) struct Agent {
     /// The last answer where the agent ends with it: given when nothing is left, so that an `attach` right after it meets no
     /// agent that is about to end.
     pub(super) last_answer: Option<LastAnswer>,
-    /// Another agent has come, because the lock was removed: this one has to go, and to leave everything as it is.
+    /// Why this one has to go, and to leave everything as it is: another agent has come, because the lock was removed, or who
+    /// starts servers for it is gone.
     pub(super) superseded: Option<Problem>,
 }
 
@@ -149,7 +157,9 @@ impl Agent {
                 self.note_process_ended(generation, ending);
             }
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
+            Message::LaunchReported(generation) => self.look_at_launch(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
+            Message::LauncherGone => self.superseded = Some(launcher_gone()),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
@@ -278,6 +288,7 @@ impl Agent {
         }
         self.outstanding.add(id, effects);
         self.finish_effects_of(id);
+        self.hold_ports(id);
         self.remember_mark_of_another(id, &before);
         self.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -330,14 +341,17 @@ impl Agent {
         let looks = self.looks.values().copied().chain(self.strangers.next_look());
         let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
         let returns = self.returns.next_look();
+        let launches = self.next_launch_look();
         deadlines
             .chain(looks)
             .chain(asked)
             .chain(returns)
+            .chain(launches)
             .chain(self.next_nudge())
             .chain(retry)
             .chain(trouble)
             .chain(self.next_log_look)
+            .chain(self.journal.next_untold())
             .min()
     }
 
@@ -351,6 +365,7 @@ impl Agent {
         for id in due {
             self.feed_quietly(id, rollout::Event::Tick);
         }
+        self.look_at_launches_where_due();
         self.look_where_due();
         self.look_for_successors_where_due();
         self.look_for_returns_where_due();
@@ -359,6 +374,7 @@ impl Agent {
         self.nudge_where_due();
         self.retry_where_due();
         self.look_at_logs_where_due();
+        self.journal.tell_untold();
         self.finish_effects();
     }
 
@@ -371,6 +387,11 @@ impl Agent {
         tracing::info!("ending; nothing is attached, so nothing stays behind");
         self.leave_no_trace()
     }
+}
+
+fn launcher_gone() -> Problem {
+    let message = "the process that starts servers for the agent (agent-launcher) is gone";
+    Problem::new(ProblemKind::Failed, message).fix("start the agent again: it goes on where it was")
 }
 
 /// Why a request was refused before anything was done.

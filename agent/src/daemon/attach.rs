@@ -74,6 +74,7 @@ impl Agent {
         self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
         if let Err(problem) = self.save() {
             self.records.remove(&id);
+            self.let_go_of_ports(id);
             return Err(unchanged(problem));
         }
         if let Err(problem) = self.take_charge(id, &server) {

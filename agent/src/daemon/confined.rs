@@ -19,10 +19,14 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When something would be lost, or we cannot be looked at.
-pub(super) fn refuse_losses(context: &Context, command: &Command) -> Result<(), Problem> {
+/// When something would be lost, or the launcher, whose child the next one is, cannot be looked at.
+pub(super) fn refuse_losses(
+    context: &Context,
+    command: &Command,
+    launcher: Pid,
+) -> Result<(), Problem> {
     let Some(theirs) = &context.confinement else { return Ok(()) };
-    let ours = Confinement::of(Pid::ours())?;
+    let ours = Confinement::of(launcher)?;
     let lost = Loss::of(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
     let what = match lost {
         Some(Loss::Seccomp) => {

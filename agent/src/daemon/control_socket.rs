@@ -3,7 +3,7 @@
 use std::{fs::File, io, os::unix::net::UnixListener as Bound, time::Duration};
 
 use tokio::{
-    net::{UnixListener, UnixStream, unix::SocketAddr},
+    net::{UnixListener, UnixStream},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
@@ -31,21 +31,8 @@ impl ControlSocket {
         Ok(Self { listener, successors, reserve: reserve() })
     }
 
-    fn succeed(&mut self, successor: Bound) {
-        match UnixListener::from_std(successor) {
-            Ok(listener) => self.listener = listener,
-            Err(error) => {
-                tracing::error!(%error, "cannot use the control socket that was bound again");
-            }
-        }
-    }
-}
-
-impl axum::serve::Listener for ControlSocket {
-    type Io = UnixStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+    /// The next connection, however long that takes.
+    pub(super) async fn accept(&mut self) -> UnixStream {
         // Not again further down: what was given up is for the next connection.
         if self.reserve.is_none() {
             self.reserve = reserve();
@@ -61,7 +48,7 @@ impl axum::serve::Listener for ControlSocket {
                 }
             };
             match accepted {
-                Ok(accepted) => return accepted,
+                Ok((stream, _address)) => return stream,
                 Err(error)
                     if descriptors::are_exhausted(&error) && self.reserve.take().is_some() => {}
                 Err(error) => {
@@ -72,8 +59,13 @@ impl axum::serve::Listener for ControlSocket {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn succeed(&mut self, successor: Bound) {
+        match UnixListener::from_std(successor) {
+            Ok(listener) => self.listener = listener,
+            Err(error) => {
+                tracing::error!(%error, "cannot use the control socket that was bound again");
+            }
+        }
     }
 }
 

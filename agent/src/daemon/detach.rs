@@ -127,6 +127,7 @@ impl Agent {
         }
         change(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
         self.records.remove(&id);
+        self.let_go_of_ports(id);
         self.looks.retain(|generation, _| generation.service != id);
         self.told.retain(|generation, _| generation.service != id);
         self.strangers.forget(id);

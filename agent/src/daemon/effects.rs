@@ -55,7 +55,10 @@ impl Agent {
     pub(super) fn execute(&mut self, id: ServiceId, effect: &Effect) -> Result<(), Problem> {
         let of = |number: GenerationNumber| GenerationId { service: id, number };
         match effect {
-            Effect::Launch(number) => self.launch(of(*number)),
+            Effect::Launch(number) => {
+                self.launch(of(*number));
+                Ok(())
+            }
             Effect::Steer(targets) => {
                 let (probe_generation, probe_port) = self.probe_of(id).unwrap_or_default();
                 let probe_port = u32::from(probe_port);
@@ -82,14 +85,11 @@ impl Agent {
     }
 
     /// A launch that fails is the candidate's end, not a failure of ours.
-    fn launch(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn launch(&mut self, generation: GenerationId) {
         if let Err(problem) = self.launch_candidate(generation) {
             let failed = rollout::Event::Failed(generation.number, problem.in_full());
-            self.feed(generation.service, failed)?;
-            // Nothing runs: the cgroup is empty and will not become emptier.
-            self.feed(generation.service, rollout::Event::Exited(generation.number))?;
+            self.feed_quietly(generation.service, failed);
         }
-        Ok(())
     }
 
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
@@ -101,8 +101,10 @@ impl Agent {
         self.flows.remove(&generation);
         self.told.remove(&generation);
         self.launches.remove(&generation);
+        self.end_launch(generation);
         self.end_probe(generation);
         self.moot(Trouble::Look(generation));
+        self.moot(Trouble::Adoption(generation));
         self.moot(Trouble::Flows(generation));
         let former = self.former_groups.get(&generation).cloned();
         let path = former.unwrap_or_else(|| self.cgroup_path(generation));

@@ -52,7 +52,7 @@ impl Agent {
         }
     }
 
-    /// Has everything belong to a generation that `launch` forks. We are a member ourselves meanwhile, so that the first
+    /// Has everything belong to a generation that `launch` forks. The launcher is a member meanwhile, so that the first
     /// process of the generation is one from birth.
     ///
     /// # Errors
@@ -63,9 +63,10 @@ impl Agent {
         generation: GenerationId,
         launch: impl FnOnce(&mut Self) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        change(Step::FollowProcesses, || Ok(self.datapath.enlist(generation, [Pid::ours()])?))?;
+        let launcher = self.launcher.pid();
+        change(Step::FollowProcesses, || Ok(self.datapath.enlist(generation, [launcher])?))?;
         let launched = launch(self);
-        self.datapath.dismiss([Pid::ours()])?;
+        self.datapath.dismiss([launcher])?;
         launched
     }
 

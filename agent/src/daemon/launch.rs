@@ -1,6 +1,10 @@
 //! Launches a candidate with what the generation it replaces was given.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
@@ -44,7 +48,7 @@ impl Agent {
             namespaces_of = None;
         }
         let mut context = overridden(context, command)?;
-        confined::refuse_losses(&context, command)?;
+        confined::refuse_losses(&context, command, self.launcher.pid())?;
         warnings.extend(confined::leave_out_groups_gone(&mut context));
         warnings.extend(confined::keep_to_what_root_has(&mut context));
         if namespaces_of.is_none() {
@@ -68,7 +72,7 @@ impl Agent {
         Ok((spec, warnings))
     }
 
-    /// Starts the candidate's processes in a cgroup of their own.
+    /// Begins to start the candidate's processes in a cgroup of their own; [`Self::look_at_launch`] sees how that goes.
     ///
     /// # Errors
     ///
@@ -92,20 +96,16 @@ impl Agent {
         }
         change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(generation, rule)?))?;
         self.keep_names_from(generation)?;
-        let launched = self.born_into(generation, |_| {
+        let launcher = Arc::clone(&self.launcher);
+        let launch = self.born_into(generation, |_| {
             change(Step::Launch, || {
-                launch::launch(&spec, &[])
+                launch::launch(&*launcher, &spec, &[])
                     .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
             })
-        });
-        launched.map(|launched| {
-            // Its end is seen by the cgroup; this only takes the zombie away.
-            if let Err(error) = self.watcher.watch_process(generation, launched.process) {
-                tracing::warn!(%error, "cannot wait for the launched process");
-            }
         })?;
+        self.await_launch(generation, launch)?;
         self.look_at_logs();
-        self.watch_cgroup(generation, &cgroup)
+        Ok(())
     }
 
     /// Share the port with those that hold it, unless one of them cannot share it.
@@ -124,12 +124,14 @@ impl Agent {
             .partition(|it| it.hold != PortHold::Plain);
         let cookies: Vec<_> =
             shared.iter().flat_map(|it| &it.listeners).map(|listener| listener.cookie).collect();
-        let owner = sock_diag::listeners()?
-            .into_iter()
-            .find(|it| cookies.contains(&it.cookie.0))
-            .map(|it| it.uid);
-        let action = if alone.is_empty() { SHARE } else { MOVE };
-        Ok(BindRule { action, owner: owner.unwrap_or(launched_as) })
+        let open = sock_diag::listeners()?;
+        let listening = open.iter().filter(|it| cookies.contains(&it.cookie.0)).map(|it| it.uid);
+        let holding = self.held_groups(generation.service);
+        let owners: BTreeSet<u32> =
+            listening.chain(holding.iter().map(|group| group.uid)).collect();
+        // The kernel lets only sockets of one user share.
+        let action = if alone.is_empty() && owners.len() <= 1 { SHARE } else { MOVE };
+        Ok(BindRule { action, owner: owners.first().copied().unwrap_or(launched_as) })
     }
 
     pub(super) fn watch_cgroup(

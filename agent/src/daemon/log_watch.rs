@@ -1,5 +1,5 @@
 //! Keeps the output of launched generations from filling the disk: what a server writes is not ours to limit, but it is ours to
-//! throw away.
+//! throw away. The same for the log of an agent in the background.
 
 use std::{
     io,
@@ -66,7 +66,7 @@ impl Agent {
 
     /// The same at once.
     pub(super) fn look_at_logs(&self) {
-        for path in self.logs_of_living() {
+        for path in self.logs_of_living().into_iter().chain([self.places.log_file()]) {
             let cut = logs::cut(&path).and_then(|()| self.watcher.watch_log(&path));
             match cut {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

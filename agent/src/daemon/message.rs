@@ -30,10 +30,14 @@ pub(super) enum Message {
     ReportsLost(u64),
     /// A process of a generation has ended: of one that was found running, or the first one of a launched one.
     ProcessEnded(GenerationId, Option<Ending>),
+    /// A candidate that is being launched has something to say of it, or has become the server.
+    LaunchReported(GenerationId),
     /// A candidate has answered a probe: it said something, closed, or is gone.
     ProbeAnswered(GenerationId),
     /// The last process of a launched generation has ended.
     CgroupEmptied(GenerationId),
+    /// Whoever starts servers for us is gone.
+    LauncherGone,
     /// Something was removed from a directory that the agent lives in.
     Removed,
     /// A server has written to its output.

@@ -18,6 +18,7 @@ mod attribute;
 mod build;
 mod clock;
 mod confined;
+mod connections;
 mod control_socket;
 mod descriptors;
 mod detach;
@@ -28,10 +29,12 @@ mod family;
 mod flows;
 mod found;
 mod groups;
+mod held_ports;
 mod inherit;
 mod introduce;
 mod journal;
 mod launch;
+mod launching;
 mod leaving;
 mod log_watch;
 mod logs;
@@ -71,7 +74,7 @@ mod who;
 mod working_directory;
 
 pub use self::{
-    start::{Lock, Options, Other, run},
+    start::{Lock, Options, Other, private_directory, run},
     state_file::{StateFile, StateFileError},
     step::Step,
 };

@@ -79,6 +79,8 @@ impl Agent {
     /// Others of the generation may live, and new ones may have come. The first process of a launched one may have put its
     /// server into the background: its cgroup tells when the last one has ended.
     pub(super) fn note_process_ended(&mut self, generation: GenerationId, ending: Option<Ending>) {
+        // What it said of its launch says more than how it ended.
+        self.look_at_launch(generation);
         let Some(known) = self.generation(generation) else { return };
         let launched = known.origin != Origin::Found;
         let listens = matches!(known.phase, Phase::Starting { listens: true, .. });

@@ -23,6 +23,9 @@ impl From<DatapathError> for Problem {
             DatapathError::SocketMapFull { .. } | DatapathError::MapFull { .. } => problem.fix(
                 "wait until replaced generations are gone, or detach what this agent need not serve: the limit is for all its services together",
             ),
+            DatapathError::ShareFull { .. } => problem.fix(
+                "wait until replaced generations of it are gone, or have it open fewer listeners",
+            ),
             DatapathError::NoBpfFileSystem(_)
             | DatapathError::Pin { .. }
             | DatapathError::Map { .. }
@@ -45,6 +48,7 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         DatapathError::Pin { .. }
         | DatapathError::Map { .. }
         | DatapathError::SocketMapFull { .. }
+        | DatapathError::ShareFull { .. }
         | DatapathError::Group { .. }
         | DatapathError::MapFull { .. }
         | DatapathError::Walk(_)

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     extract::{
         ConnectInfo, FromRequest, Path, Query, Request as HttpRequest, State,
-        connect_info::Connected, rejection::JsonRejection,
+        rejection::JsonRejection,
     },
     http::StatusCode,
     middleware::{self, Next},
@@ -15,19 +15,15 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
-    serve::IncomingStream,
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::{
-    net::unix::UCred,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
     asked::Asked,
-    control_socket::ControlSocket,
+    connections::{PATIENCE, Peer},
     message::{Message, Reply, Request},
 };
 use crate::{
@@ -47,17 +43,9 @@ pub(super) struct Door {
 /// Longest time between two looks at a rollout that somebody follows.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// Serves until the shutdown future is done.
-///
-/// # Errors
-///
-/// When the socket breaks.
-pub(super) async fn serve(
-    socket: ControlSocket,
-    door: Door,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let routes = Router::new()
+/// What can be asked for.
+pub(super) fn routes(door: Door) -> Router {
+    Router::new()
         .route("/v1/agent", get(agent))
         .route("/v1/services", get(services).post(attach))
         .route("/v1/services/{selector}", get(service).delete(detach))
@@ -76,24 +64,12 @@ pub(super) async fn serve(
             Failure(Problem::new(ProblemKind::Usage, "that method does nothing here"))
         })
         .layer(middleware::from_fn_with_state(door.clone(), check_peer))
-        .with_state(door);
-    let service = routes.into_make_service_with_connect_info::<Peer>();
-    axum::serve(socket, service).with_graceful_shutdown(shutdown).await
+        .with_state(door)
 }
-
-/// Who is at the other end, as the kernel says (`SO_PEERCRED`).
-#[derive(Clone, Debug)]
-struct Peer(Option<UCred>);
 
 impl Peer {
     fn asked(&self) -> Asked {
         Asked::By(self.0.and_then(|it| it.pid()).and_then(Pid::new))
-    }
-}
-
-impl Connected<IncomingStream<'_, ControlSocket>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
-        Self(stream.io().peer_cred().ok())
     }
 }
 
@@ -142,10 +118,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Failure> {
-        let parsed: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
-        parsed
-            .map(|Json(body)| Self(body))
-            .map_err(|rejection| Failure(Problem::new(ProblemKind::Usage, rejection.body_text())))
+        let refused = |words: String| Failure(Problem::new(ProblemKind::Usage, words));
+        let parsed = tokio::time::timeout(PATIENCE, Json::from_request(request, state)).await;
+        let parsed: Result<Json<T>, JsonRejection> =
+            parsed.map_err(|_late| refused("the request does not end".to_owned()))?;
+        parsed.map(|Json(body)| Self(body)).map_err(|rejection| refused(rejection.body_text()))
     }
 }
 

@@ -16,7 +16,9 @@ impl Agent {
     /// When listeners cannot be listed, or it cannot be tried.
     pub(super) fn can_share(&mut self, id: ServiceId) -> Result<bool, Problem> {
         self.guard_queues(id);
-        for group in self.groups_of(id)? {
+        let mut groups = self.groups_of(id)?;
+        groups.extend(self.held_groups(id));
+        for group in groups {
             if !group.admits_another()? {
                 return Ok(false);
             }

@@ -19,8 +19,12 @@ pub(super) enum Trouble {
     Effect(ServiceId),
     /// A generation cannot be looked at.
     Look(GenerationId),
+    /// A generation of an earlier agent cannot be followed.
+    Adoption(GenerationId),
     /// A server that somebody has started anew cannot be taken up.
     Successor(ServiceId),
+    /// The public port of a server that listens elsewhere is not held.
+    OpenPort(ServiceId),
     /// The kernel counts flows of a generation that nobody finds.
     Flows(GenerationId),
 }
@@ -82,11 +86,18 @@ impl Agent {
             return;
         }
         self.troubles.retry = None;
-        if self.troubles.lasts(Trouble::Removed) {
-            self.mend();
-        }
-        if self.troubles.lasts(Trouble::Unsaved) {
-            self.save_or_owe();
+        for trouble in self.troubles.lasting.keys().copied().collect::<Vec<_>>() {
+            match trouble {
+                Trouble::Removed => self.mend(),
+                Trouble::Unsaved => self.save_or_owe(),
+                Trouble::Adoption(generation) => self.adopt_generation(generation),
+                Trouble::OpenPort(id) => self.hold_ports(id),
+                // These are looked at when their time comes.
+                Trouble::Effect(_)
+                | Trouble::Look(_)
+                | Trouble::Successor(_)
+                | Trouble::Flows(_) => {}
+            }
         }
     }
 }

@@ -57,10 +57,14 @@ impl Agent {
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
         let troubles = self.troubles.told();
         let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
+        let beside = self.beside(id)?;
+        // Where steering alone leads to the primary, they get all that it leaves.
+        let is_open = |primary: &Generation| primary.hold == PortHold::Moved && !beside.is_empty();
         let state = match service.primary() {
             _ if !troubles.is_empty() || waiting.is_some() => ServiceState::Degraded,
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
             Some(primary) if primary.deaf || !listens(primary) => ServiceState::Degraded,
+            Some(primary) if is_open(primary) => ServiceState::Degraded,
             None => ServiceState::Degraded,
             Some(_) if under_way.is_empty() => ServiceState::Steady,
             Some(_) => ServiceState::RollingOut,
@@ -89,7 +93,7 @@ impl Agent {
             },
             troubles,
             serving: Some(serving),
-            beside: self.beside(id)?,
+            beside,
             warnings: self.busy_starters(id),
             waiting,
         })

@@ -21,6 +21,7 @@ use crate::{
     datapath::{Events, KernelLogs},
     host::{
         cgroup::PopulatedWatch,
+        launch::{Launcher, Report},
         process::{Process, ProcessIdentity},
     },
     service::GenerationId,
@@ -30,6 +31,7 @@ use crate::{
 pub(super) struct Watcher {
     epoll: OwnedFd,
     watched: Mutex<Watched>,
+    launcher: Arc<Launcher>,
     queue: Sender<Message>,
     removals: Removals,
     log_watch: LogWatch,
@@ -46,14 +48,18 @@ enum Subject {
     Process(Process),
     Cgroup(PopulatedWatch),
     Probe(Arc<Socket>),
+    Launch(OwnedFd),
 }
 
 /// How long a process may take from leaving its cgroup to being reapable.
 const ENDING: Duration = Duration::from_millis(100);
+/// Reports that are taken together.
+const AT_ONCE: usize = 4096;
 const EVENTS: u64 = 0;
 const LOGS: u64 = 1;
 const REMOVALS: u64 = 2;
 const LOG_WATCH: u64 = 3;
+const LAUNCHER: u64 = 4;
 
 impl Watcher {
     /// Starts the waiting thread.
@@ -64,6 +70,7 @@ impl Watcher {
     pub(super) fn start(
         events: Events,
         logs: KernelLogs,
+        launcher: Arc<Launcher>,
         queue: Sender<Message>,
     ) -> io::Result<Arc<Self>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -73,8 +80,10 @@ impl Watcher {
         epoll::add(&epoll, &removals, EventData::new_u64(REMOVALS), EventFlags::IN)?;
         let log_watch = LogWatch::new()?;
         epoll::add(&epoll, &log_watch, EventData::new_u64(LOG_WATCH), EventFlags::IN)?;
-        let watched = Mutex::new(Watched { last_key: LOG_WATCH, by_key: HashMap::new() });
-        let watcher = Arc::new(Self { epoll, watched, queue, removals, log_watch });
+        // Its end only: what it answers is for who has asked.
+        epoll::add(&epoll, &*launcher, EventData::new_u64(LAUNCHER), EventFlags::RDHUP)?;
+        let watched = Mutex::new(Watched { last_key: LAUNCHER, by_key: HashMap::new() });
+        let watcher = Arc::new(Self { epoll, watched, launcher, queue, removals, log_watch });
         let waiting = Arc::clone(&watcher);
         thread::Builder::new()
             .name("watch".to_owned())
@@ -134,6 +143,19 @@ impl Watcher {
         self.watched().by_key.retain(|_, (of, it)| *of != generation || !is_probe(it));
     }
 
+    /// Tells the agent when a launch reports, or ends.
+    pub(super) fn watch_launch(&self, generation: GenerationId, report: &Report) -> io::Result<()> {
+        let report = report.as_fd().try_clone_to_owned()?;
+        let flags = EventFlags::IN | EventFlags::ET;
+        self.watch(generation, Subject::Launch(report), flags).map(drop)
+    }
+
+    /// Stops waiting for what a generation's launch reports.
+    pub(super) fn forget_launch(&self, generation: GenerationId) {
+        let is_launch = |subject: &Subject| matches!(subject, Subject::Launch(_));
+        self.watched().by_key.retain(|_, (of, it)| *of != generation || !is_launch(it));
+    }
+
     /// Tells the agent when something is removed from this directory.
     pub(super) fn watch_directory(&self, directory: &Path) -> io::Result<()> {
         self.removals.watch(directory)
@@ -191,6 +213,11 @@ impl Watcher {
                         self.log_watch.take();
                         vec![Message::LogWritten]
                     }
+                    LAUNCHER => {
+                        // Told once.
+                        let _: Result<_, _> = epoll::delete(&self.epoll, &*self.launcher);
+                        vec![Message::LauncherGone]
+                    }
                     key => self.note(key),
                 };
                 for message in messages {
@@ -207,15 +234,16 @@ impl Watcher {
         let Some((generation, subject)) = watched.by_key.get(&key) else { return Vec::new() };
         let generation = *generation;
         match subject {
-            Subject::Process(_) => watched.ended(key).into_iter().collect(),
+            Subject::Process(_) => watched.ended(key, &self.launcher).into_iter().collect(),
             Subject::Probe(_) => vec![Message::ProbeAnswered(generation)],
+            Subject::Launch(_) => vec![Message::LaunchReported(generation)],
             Subject::Cgroup(cgroup) => match cgroup.is_populated() {
                 Ok(true) => Vec::new(),
                 // If it cannot be read, the directory is gone, and the processes with it.
                 Ok(false) | Err(_) => {
                     watched.by_key.remove(&key);
                     // A process leaves its cgroup just before it can be reaped: how it ended is to be told first.
-                    let mut messages = watched.processes_of(generation);
+                    let mut messages = watched.processes_of(generation, &self.launcher);
                     messages.push(Message::CgroupEmptied(generation));
                     messages
                 }
@@ -231,7 +259,8 @@ impl Watcher {
 /// What the kernel programs have reported, and whether it is all that they had to. Reports only say what happened to whom: one
 /// more of the same, as a server with a thousand listeners sends them, says nothing more.
 fn reports(events: &mut Events) -> Vec<Message> {
-    let mut reported: Vec<_> = std::iter::from_fn(|| events.take()).collect();
+    // Whoever makes the kernel report faster than we take has no say in when we end: more wakes us again.
+    let mut reported: Vec<_> = std::iter::from_fn(|| events.take()).take(AT_ONCE).collect();
     reported.dedup();
     let mut messages: Vec<_> = reported.into_iter().map(Message::Kernel).collect();
     match events.newly_lost() {
@@ -243,19 +272,21 @@ fn reports(events: &mut Events) -> Vec<Message> {
 }
 
 impl Watched {
-    fn processes_of(&mut self, generation: GenerationId) -> Vec<Message> {
+    fn processes_of(&mut self, generation: GenerationId, launcher: &Launcher) -> Vec<Message> {
         let of_generation = self.by_key.iter().filter(|(_, (of, _))| *of == generation);
         let keys: Vec<_> = of_generation.map(|(key, _)| *key).collect();
-        keys.into_iter().filter_map(|key| self.ended(key)).collect()
+        keys.into_iter().filter_map(|key| self.ended(key, launcher)).collect()
     }
 
-    /// Reaps a process that ends now, if it is ours.
-    fn ended(&mut self, key: u64) -> Option<Message> {
+    /// Has a process reaped that ends now, if we launched it.
+    fn ended(&mut self, key: u64, launcher: &Launcher) -> Option<Message> {
         let (generation, Subject::Process(process)) = self.by_key.get(&key)? else { return None };
         let generation = *generation;
-        let ended = process.has_exited_within(ENDING).and_then(|_ended| process.reap());
+        // One that the launcher does not know, or the end of the launcher, says nothing of how.
+        let exited = process.has_exited_within(ENDING);
+        let ended = exited.ok().and_then(|_ended| launcher.reap(process).ok()).flatten();
         self.by_key.remove(&key);
-        Some(Message::ProcessEnded(generation, ended.unwrap_or_default()))
+        Some(Message::ProcessEnded(generation, ended))
     }
 }
 
@@ -265,6 +296,7 @@ impl Subject {
             Self::Process(process) => process.as_fd(),
             Self::Cgroup(cgroup) => cgroup.as_fd(),
             Self::Probe(probe) => probe.as_fd(),
+            Self::Launch(report) => report.as_fd(),
         }
     }
 }

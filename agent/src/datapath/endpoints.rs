@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_ebpf::endpoint::{Endpoint as EndpointValue, EndpointKey, NO_SERVICE};
+use agent_ebpf::endpoint::{Endpoint as EndpointValue, EndpointKey, NO_SERVICE, SEVERAL};
 
 use crate::service::{Endpoint, LocalAddress, ServiceId};
 
@@ -20,10 +20,12 @@ pub(super) fn entries<'a>(
             }
         }
     }
-    let exact: Vec<_> = entries.keys().filter(|key| **key != key.any()).copied().collect();
-    for key in exact {
+    let exact = entries.iter().filter(|(key, _)| **key != key.any());
+    let exact: Vec<_> = exact.map(|(key, value)| (key.any(), value.service)).collect();
+    for (any, service) in exact {
         let nobody = EndpointValue { service: NO_SERVICE, endpoint: 0, specific: 0 };
-        entries.entry(key.any()).or_insert(nobody).specific = 1;
+        let specific = &mut entries.entry(any).or_insert(nobody).specific;
+        *specific = if [0, service].contains(specific) { service } else { SEVERAL };
     }
     entries
 }
@@ -77,9 +79,23 @@ mod tests {
         assert_eq!(entries.len(), 3);
         let value = |address: LocalAddress| entries[&address.keys(80)[0]];
         assert_eq!(value(LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED)).service, 1);
-        assert_eq!(value(LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED)).specific, 1);
+        assert_eq!(value(LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED)).specific, 2);
         assert_eq!(value(LocalAddress::Ipv4(Ipv4Addr::LOCALHOST)).service, 2);
         assert_eq!(value(LocalAddress::DualStack).specific, 0);
+    }
+
+    #[test]
+    fn the_any_address_tells_whose_exact_ones_are() {
+        let one = [endpoint(0, 80, LocalAddress::Ipv4(Ipv4Addr::LOCALHOST))];
+        let other = [endpoint(0, 80, LocalAddress::Ipv4(Ipv4Addr::new(10, 0, 0, 1)))];
+        let any = |services: &[(ServiceId, &[Endpoint])]| {
+            entries(services.iter().copied())
+                [&LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED).keys(80)[0]]
+        };
+        let alone = any(&[(ServiceId(1), &one)]);
+        assert!(alone.is_met_by(1) && !alone.is_met_by(2));
+        let both = any(&[(ServiceId(1), &one), (ServiceId(2), &other)]);
+        assert!(both.is_met_by(1) && both.is_met_by(2));
     }
 
     #[test]

@@ -71,6 +71,17 @@ pub enum DatapathError {
         /// How many were to be added.
         wanted: usize,
     },
+    /// One service would have so many listeners that others found no room.
+    #[error(
+        "the service would have {wanted} listeners in all its generations, and may have {share}: half of what other services leave of {}",
+        MAX_LISTENERS
+    )]
+    ShareFull {
+        /// How many it would have.
+        wanted: usize,
+        /// How many it may have.
+        share: usize,
+    },
     /// Becoming a member of a reuseport group for a moment.
     #[error("join the listeners on {address}")]
     Group {
@@ -142,7 +153,7 @@ fn limit_of(map: &str) -> u32 {
 impl DatapathError {
     /// Whether trying again is in vain as long as nothing else goes.
     pub const fn is_lack_of_room(&self) -> bool {
-        matches!(self, Self::SocketMapFull { .. } | Self::MapFull { .. })
+        matches!(self, Self::SocketMapFull { .. } | Self::ShareFull { .. } | Self::MapFull { .. })
     }
 
     /// Whether it is about a socket that was closed meanwhile.

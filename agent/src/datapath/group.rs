@@ -86,6 +86,42 @@ impl Group {
         }
     }
 
+    /// A socket that has the group's address and does not listen, for as long as it is held. Only sockets of the group's user
+    /// that share their port may be bound there meanwhile.
+    ///
+    /// By force only where somebody is there: the first socket of a port that binds by force leaves the kernel the memory that
+    /// everybody may, with `SO_REUSEADDR` (`fastreuse`).
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be bound.
+    pub fn hold(&self) -> Result<OwnedFd, DatapathError> {
+        let hold = || {
+            let socket = self.new_socket()?;
+            socket.set_reuse_address(false)?;
+            match socket.bind(&self.address.into()) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => self.bound_by_force(),
+                bound => bound.map(|()| socket),
+            }
+        };
+        hold().map(Into::into).map_err(|source| self.failed(source))
+    }
+
+    /// Has the kernel look at whoever is bound there when the next one comes, and not at what it remembers of the users that
+    /// have shared the port (`fastreuseport`): none of them may be there any more.
+    ///
+    /// # Errors
+    ///
+    /// When no socket can be bound there.
+    pub fn forget_sharing(&self) -> Result<(), DatapathError> {
+        let forget = || {
+            let socket = self.new_socket()?;
+            socket.set_reuse_port(false)?;
+            bind_by_force(&socket, self.address)
+        };
+        forget().map_err(|source| self.failed(source))
+    }
+
     /// A socket in the group, for as long as it is held. Whoever asks for it knows that the group's listeners share their port:
     /// beside others this socket would be one more listener, which accepts nothing.
     fn join(&self) -> Result<OwnedFd, DatapathError> {
@@ -97,12 +133,15 @@ impl Group {
     }
 
     fn new_member(&self) -> io::Result<OwnedFd> {
-        let socket = self.new_socket()?;
-        setsockopt(&socket, TcpRepair, &REPAIR_ON)?;
-        socket.bind(&self.address.into())?;
-        setsockopt(&socket, TcpRepair, &REPAIR_OFF)?;
+        let socket = self.bound_by_force()?;
         socket.listen(1)?;
         Ok(socket.into())
+    }
+
+    fn bound_by_force(&self) -> io::Result<Socket> {
+        let socket = self.new_socket()?;
+        bind_by_force(&socket, self.address)?;
+        Ok(socket)
     }
 
     fn new_socket(&self) -> io::Result<Socket> {
@@ -115,6 +154,13 @@ impl Group {
         socket.set_reuse_port(true)?;
         Ok(socket)
     }
+}
+
+fn bind_by_force(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    setsockopt(socket, TcpRepair, &REPAIR_ON)?;
+    socket.bind(&address.into())?;
+    setsockopt(socket, TcpRepair, &REPAIR_OFF)?;
+    Ok(())
 }
 
 /// `TCP_REPAIR_ON`

@@ -2,6 +2,12 @@
 
 use agent_ebpf::{MAX_LISTENERS, steering::ListenerSet};
 
+/// How many slots a service may have, if the others have so many: half of what those leave. So there is room for one more,
+/// whatever the services do that are there.
+pub(super) const fn share(of_others: u32) -> u32 {
+    MAX_LISTENERS.saturating_sub(of_others) / 2
+}
+
 /// The lowest range of `count` free slots, or nothing if there is none.
 pub(super) fn free_range<'a>(
     used: impl IntoIterator<Item = &'a ListenerSet>,
@@ -31,6 +37,16 @@ mod tests {
         assert_eq!(free_range(&used, 3), Some(2));
         assert_eq!(free_range(&used, 4), Some(6));
         assert_eq!(free_range(&used, MAX_LISTENERS), None);
+    }
+
+    #[test]
+    fn there_is_room_for_one_more_whatever_the_others_take() {
+        let mut taken = 0;
+        for _greedy in 0..10 {
+            assert!(share(taken) > 0);
+            taken += share(taken);
+        }
+        assert_eq!(share(MAX_LISTENERS), 0);
     }
 
     proptest! {

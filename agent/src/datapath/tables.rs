@@ -99,11 +99,12 @@ impl Datapath {
         let mut used = self.sets()?;
         for endpoint in endpoints {
             let serving = listeners::serving(endpoint, listeners);
+            let key = listener_set_key(generation, endpoint);
+            keep_to_share(&used, key, serving.len())?;
             let first = slots::free_range(used.values(), serving.len() as u32)
                 .ok_or(DatapathError::SocketMapFull { wanted: serving.len() })?;
             let placed = self.place_listeners(generation, first, &serving)?;
             let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };
-            let key = listener_set_key(generation, endpoint);
             let set = ListenerSet { first, count };
             self.listener_sets.insert(key, set, 0).named("write", "LISTENER_SETS")?;
             used.insert(key, set);
@@ -260,6 +261,23 @@ impl Datapath {
     pub fn moved_from(&self, cookie: u64) -> Result<Option<u16>, DatapathError> {
         let port = error::found(self.moved_binds.get(&cookie, 0)).named("read", "MOVED_BINDS")?;
         Ok(port.and_then(|port| u16::try_from(port).ok()))
+    }
+}
+
+/// Refuses what would leave the other services no room.
+fn keep_to_share(
+    used: &BTreeMap<ListenerSetKey, ListenerSet>,
+    replaced: ListenerSetKey,
+    wanted: usize,
+) -> Result<(), DatapathError> {
+    let of = |is_ours: bool| {
+        let sets = used.iter().filter(|(key, _)| (key.service == replaced.service) == is_ours);
+        sets.filter(|(key, _)| **key != replaced).map(|(_, set)| set.count).sum::<u32>()
+    };
+    let (ours, share) = (of(true) as usize, slots::share(of(false)) as usize);
+    match ours + wanted <= share {
+        true => Ok(()),
+        false => Err(DatapathError::ShareFull { wanted: ours + wanted, share }),
     }
 }
 

@@ -1,6 +1,11 @@
 //! Puts the agent together: state, kernel side, and what has to be done again.
 
-use std::{fs::File, path::Path, sync::mpsc, time::Instant};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Instant,
+};
 
 use tokio::sync::watch;
 
@@ -24,13 +29,15 @@ use crate::{
         state_file,
         step::{Step, change},
         successor::Strangers,
-        troubles::Troubles,
+        troubles::{Trouble, Troubles},
         watch::Watcher,
     },
     datapath::{self, Datapath},
     host::{
         cgroup::{Cgroup, Hierarchy},
-        context, mounts,
+        context,
+        launch::Launcher,
+        mounts,
         process::Pid,
         syn_cookies,
     },
@@ -44,6 +51,7 @@ pub(super) fn assemble(
     options: &Options,
     made: &mut Made,
     presence: Presence,
+    launcher: Arc<Launcher>,
     messages: mpsc::Sender<Message>,
 ) -> Result<Agent, Problem> {
     let places = options.places.clone();
@@ -72,9 +80,10 @@ pub(super) fn assemble(
         }?)
     })?;
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
-    let watcher = Watcher::start(events, logs, messages).map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
-    })?;
+    let watcher =
+        Watcher::start(events, logs, Arc::clone(&launcher), messages).map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
+        })?;
     // One that takes over goes on as the one before would have.
     let inherited = options.other == Other::Replace && state.exit_when_detached;
     let records = state.services.into_iter().map(|record| (record.service.id, record)).collect();
@@ -91,10 +100,12 @@ pub(super) fn assemble(
         datapath,
         records,
         watcher,
+        launcher,
         journal: Journal::new(),
         troubles: Troubles::default(),
         changes: watch::Sender::new(0),
         launches: std::collections::HashMap::new(),
+        launching: std::collections::HashMap::new(),
         outstanding: Outstanding::default(),
         next_log_look: None,
         looks: std::collections::HashMap::new(),
@@ -109,6 +120,7 @@ pub(super) fn assemble(
         probes: std::collections::HashMap::new(),
         backlogs: std::collections::HashMap::new(),
         moves: std::collections::HashMap::new(),
+        held_ports: std::collections::BTreeMap::new(),
         unattributed: std::collections::HashSet::new(),
         exit_when_detached: options.exit_when_detached || inherited,
         detached_last: false,
@@ -164,10 +176,7 @@ impl Agent {
             self.outstanding.add(id, effects);
             self.finish_effects_of(id);
             for generation in service.generations {
-                self.adopt_generation(
-                    GenerationId { service: id, number: generation.number },
-                    &generation,
-                )?;
+                self.adopt_generation(GenerationId { service: id, number: generation.number });
             }
         }
         self.look_for_closed_listeners()?;
@@ -179,6 +188,7 @@ impl Agent {
         self.datapath.keep_only(&living.collect())?;
         for id in self.records.keys().copied().collect::<Vec<_>>() {
             self.guard_queues(id);
+            self.hold_ports(id);
             self.await_return(id);
             self.hand_on_after_restart(id);
         }
@@ -211,11 +221,25 @@ impl Agent {
         }
     }
 
-    fn adopt_generation(
-        &mut self,
-        generation: GenerationId,
-        known: &Generation,
-    ) -> Result<(), Problem> {
+    /// One that cannot be followed is tried again: it keeps the agent from no other one.
+    pub(in crate::daemon) fn adopt_generation(&mut self, generation: GenerationId) {
+        let trouble = Trouble::Adoption(generation);
+        let Some(known) = self.generation(generation).cloned() else { return self.moot(trouble) };
+        let name = self.record(generation.service).service.name.clone();
+        let number = generation.number;
+        match self.follow_as(generation, &known) {
+            Ok(()) => self.over(trouble, &format!("{name}: generation {number} is followed again")),
+            Err(problem) => {
+                let problem = problem.in_full();
+                self.trouble(
+                    trouble,
+                    format!("{name}: cannot follow generation {number}: {problem}"),
+                );
+            }
+        }
+    }
+
+    fn follow_as(&mut self, generation: GenerationId, known: &Generation) -> Result<(), Problem> {
         let alive = !self.pids_of(generation)?.is_empty();
         match (&known.origin, &known.phase) {
             (Origin::Found, Phase::Starting { listens: true, .. }) if alive => {

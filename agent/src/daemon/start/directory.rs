@@ -14,7 +14,7 @@ use crate::api::{Problem, ProblemKind};
 /// # Errors
 ///
 /// When it cannot be made, or somebody else could change what is in there.
-pub(in crate::daemon) fn private_directory(path: &Path) -> Result<(), Problem> {
+pub fn private_directory(path: &Path) -> Result<(), Problem> {
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
     };

@@ -5,12 +5,15 @@
 //! - `assemble`: does it, but for the threads
 //! - `made`: a start that fails leaves nothing
 //! - `directory`: where its files are, which nobody else may change
+//! - `privileges`, `filter`: what is given up as soon as the launcher runs
 
 mod assemble;
 mod directory;
+mod filter;
 mod lock;
 mod made;
 mod plan;
+mod privileges;
 
 use std::{
     fs::{self, OpenOptions},
@@ -30,10 +33,12 @@ use tokio::{
 };
 
 use self::assemble::assemble;
+pub(super) use self::assemble::mount_bpf;
+pub use self::directory::private_directory;
 pub use self::lock::Lock;
-pub(super) use self::{assemble::mount_bpf, directory::private_directory};
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
+    connections,
     control_socket::{self, ControlSocket},
     descriptors,
     message::Message,
@@ -43,7 +48,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    host::process::Pid,
+    host::{launch::Launcher, process::Pid},
     places::Places,
     sys::memory,
 };
@@ -86,10 +91,15 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         Other::Respect => Lock::take(places),
         Other::Replace => Lock::take_over(places),
     }?;
+    // Before there is a second thread.
+    let launcher = Launcher::start().map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("start the launcher: {error}"))
+    })?;
+    privileges::give_up()?;
     let (messages, queue) = mpsc::channel();
     let (sockets, rebound) = control_socket::successors();
     let presence = Presence::new(lock, sockets);
-    let agent = assemble(options, &mut made, presence, messages.clone())?;
+    let agent = assemble(options, &mut made, presence, launcher.into(), messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     made.expect(&places.socket());
     let listener = bind(&places.socket())?;
@@ -145,18 +155,19 @@ async fn serve(
     };
     // Followers of events would keep the server open: they are cut, and see that the agent ended.
     let (stopped, mut has_stopped) = watch::channel(false);
-    let serving = server::serve(socket, door, async move {
+    let serving = connections::serve(socket, server::routes(door), async move {
         stop.await;
         stopped.send_replace(true);
     });
     tokio::select! {
-        served = serving => served,
-        _ = async {
+        () = serving => {}
+        () = async {
             // Ends only together with the sender, after the stop.
             let _: Result<_, _> = has_stopped.wait_for(|stopped| *stopped).await;
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        } => Ok(()),
+        } => {}
     }
+    Ok(())
 }
 
 fn require_root() -> Result<(), Problem> {

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 use thiserror::Error;
 
 use super::report::Step;
-use crate::host::process::{Ending, Pid, ProcessError};
+use crate::host::process::ProcessError;
 
 /// Why a server was not started.
 #[derive(Debug, Error)]
@@ -83,10 +83,8 @@ pub enum LaunchError {
     #[error("hold on to the process whose namespaces the new generation shares")]
     NamespaceSource(#[source] ProcessError),
     /// Its PID namespace could not be entered.
-    #[error("enter the PID namespace of process `{pid}`")]
+    #[error("enter the PID namespace of the running server")]
     PidNamespace {
-        /// Its number.
-        pid: Pid,
         /// The system's answer.
         #[source]
         source: io::Error,
@@ -117,22 +115,22 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// Who starts servers for us does not answer.
+    #[error("ask the launcher to start it")]
+    Launcher(#[source] io::Error),
     /// What the trampoline says could not be read.
     #[error("read the report of the launch")]
     Report(#[source] io::Error),
     /// The trampoline died without a word.
-    #[error("the launch ended without a report{}", ending.map(|ending| format!(": {ending}")).unwrap_or_default())]
-    Silent {
-        /// How, if it is known.
-        ending: Option<Ending>,
-    },
-    /// The trampoline hangs.
+    #[error("the launch ended without a report")]
+    Silent,
+    /// The trampoline hangs, as a working directory on a dead file server makes it, or was stopped.
     #[error("the launch did not finish within `{patience:?}`")]
     TimedOut {
         /// How long it had.
         patience: Duration,
     },
-    /// The new process could not be held or ended.
-    #[error("watch over the launched process")]
+    /// The new process could not be held.
+    #[error("hold on to the launched process")]
     Process(#[source] ProcessError),
 }

@@ -1,9 +1,9 @@
 //! Starts a new generation with what the old one was given.
 //!
 //! ```text
-//! agent ── spawn ──> agent launch N ── execve ──> server
-//!   │                  (trampoline)                 │
-//!   │ <── + … failed step, or the end of the pipe ──┘
+//! agent ──> launcher ── spawn ──> agent launch N ── execve ──> server
+//!   │                             (trampoline)                 │
+//!   │ <────── + … failed step, or the end of the pipe ─────────┘
 //! ```
 //!
 //! The trampoline is our own program once more, which becomes the server when all is in place: its
@@ -14,6 +14,7 @@ mod confine;
 mod error;
 mod fitting;
 mod handover;
+mod launcher;
 mod program;
 mod report;
 mod spawn;
@@ -22,39 +23,31 @@ mod user_namespace;
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, Write},
+    io::{self, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::{MetadataExt as _, OpenOptionsExt},
     },
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+    path::PathBuf,
 };
 
-use rustix::{
-    event::PollFlags,
-    fs::{MemfdFlags, OFlags, memfd_create},
-    pipe::{PipeFlags, pipe_with},
-    process::Signal,
-};
+use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use self::{
-    report::{BEGUN, Failure},
-    spawn::{Descriptors, spawn, spawn_in_pid_namespace},
-};
+use self::spawn::Descriptors;
 use super::{
     context::{Context, Namespace},
-    limit::Resource,
     os_text::OsText,
-    process::{Ending, Process, ProcessError, ProcessIdentity, readable_within},
+    process::{Process, ProcessIdentity},
 };
 
 pub use error::LaunchError;
 pub use fitting::{Unfit, Usage, fitting, tasks_of_user, with_tasks};
 pub use handover::mechanism_of;
+pub use launcher::{LAUNCHER_ARGUMENT, Launcher, launcher};
 pub use program::{ResolveError, resolve_program};
-pub use report::Step;
+pub use report::{Report, Step};
+pub use spawn::{Here, Spawn};
 pub use trampoline::trampoline;
 
 /// The argument that makes a program call [`trampoline()`]; the number of a descriptor follows.
@@ -81,35 +74,27 @@ pub struct LaunchSpec {
     pub socket_names: Vec<String>,
 }
 
-/// A server that has begun to run.
+/// A launch under way.
 #[derive(Debug)]
-pub struct Launched {
-    /// Its first process, a child of ours: whoever sees it exit calls [`Process::reap`].
+pub struct Launch {
+    /// What is to become the server: whoever sees it exit has who spawned it take the zombie away.
     pub process: Process,
+    /// How far it is.
+    pub report: Report,
 }
 
-/// Starts a server; returns when its program has been executed.
+/// Begins to launch a server, and waits for nobody: what the server's user can stop is seen by its [`Report`].
 ///
 /// `sockets` become descriptors 3, 4, … as in `sd_listen_fds(3)`, one for each of the names.
 ///
 /// # Errors
 ///
-/// Names the step that failed. Nothing is left running then, and the control group stays as it was.
-pub fn launch(spec: &LaunchSpec, sockets: &[BorrowedFd<'_>]) -> Result<Launched, LaunchError> {
-    // The program that runs now, even if a newer one has been installed over it.
-    launch_with(Path::new("/proc/self/exe"), spec, sockets)
-}
-
-/// As [`launch()`], by another program that calls [`trampoline()`].
-///
-/// # Errors
-///
-/// As [`launch()`].
-pub fn launch_with(
-    executable: &Path,
+/// When the trampoline cannot be started. Nothing is left running then, and the control group stays as it was.
+pub fn launch(
+    by: &impl Spawn,
     spec: &LaunchSpec,
     sockets: &[BorrowedFd<'_>],
-) -> Result<Launched, LaunchError> {
+) -> Result<Launch, LaunchError> {
     if sockets.len() != spec.socket_names.len() {
         return Err(LaunchError::SocketNames {
             got: spec.socket_names.len(),
@@ -131,8 +116,8 @@ pub fn launch_with(
         .open(&log_path)
         .and_then(|log| give(&log, &spec.context).map(|()| log))
         .map_err(|source| LaunchError::Log { path: log_path, source })?;
-    let (report, report_writer) = pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|error| LaunchError::Prepare { what: "a pipe", source: error.into() })?;
+    let (report, report_writer) = Report::new(&spec.context)
+        .map_err(|source| LaunchError::Prepare { what: "a pipe", source })?;
     let descriptors = Descriptors {
         input: source.as_ref().map_or(spec_file.as_fd(), AsFd::as_fd),
         report: report_writer.as_fd(),
@@ -140,15 +125,10 @@ pub fn launch_with(
         sockets,
         spec: spec_file.as_fd(),
     };
-    let pid = match &source {
-        Some(source) if spec.context.namespaces.contains(&Namespace::Pid) => {
-            spawn_in_pid_namespace(source, executable, &descriptors)?
-        }
-        Some(_) | None => spawn(executable, &descriptors)?,
-    };
-    drop(report_writer);
+    let in_pid_namespace = source.is_some() && spec.context.namespaces.contains(&Namespace::Pid);
+    let pid = by.spawn(&descriptors, in_pid_namespace)?;
     let process = Process::of_child(pid).map_err(LaunchError::Process)?;
-    await_execution(process, &File::from(report), &spec.context)
+    Ok(Launch { process, report })
 }
 
 /// A server opens its own output by name (`/dev/stdout`), if it is its user's.
@@ -176,92 +156,5 @@ fn written(spec: &LaunchSpec, source: Option<&Process>) -> Result<File, LaunchEr
     Ok(file)
 }
 
-/// Listens until the trampoline has become the server or said why not.
-fn await_execution(
-    process: Process,
-    report: &File,
-    context: &Context,
-) -> Result<Launched, LaunchError> {
-    let told = match read_report(report) {
-        Ok(Some(told)) => told,
-        Ok(None) => {
-            end(&process)?;
-            return Err(LaunchError::TimedOut { patience: PATIENCE });
-        }
-        Err(source) => {
-            end(&process)?;
-            return Err(LaunchError::Report(source));
-        }
-    };
-    match told.split_first() {
-        Some((&BEGUN, [])) => Ok(Launched { process }),
-        Some((&BEGUN, failure)) => Err(failed_step(end(&process)?, failure, context)),
-        // It failed before it could say that it runs, or it is no trampoline at all.
-        Some((_, _)) => Err(failed_step(end(&process)?, &told, context)),
-        None => Err(LaunchError::Silent { ending: end(&process)? }),
-    }
-}
-
-/// All that the trampoline says; nothing if it takes too long, as a working directory on a dead
-/// file server makes it.
-fn read_report(mut report: &File) -> io::Result<Option<Vec<u8>>> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut told = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if !readable_within(report, PollFlags::IN, left)? {
-            return Ok(None);
-        }
-        match report.read(&mut chunk)? {
-            0 => return Ok(Some(told)),
-            length => told.extend_from_slice(&chunk[..length]),
-        }
-    }
-}
-
-/// Ends a trampoline that has failed, and takes the zombie away.
-fn end(process: &Process) -> Result<Option<Ending>, LaunchError> {
-    // One that writes its report is about to exit by itself, and its code says more than our
-    // signal.
-    let exited = process.has_exited_within(GRACE).map_err(LaunchError::Process)?;
-    if !exited {
-        match process.signal(Signal::KILL) {
-            Ok(()) | Err(ProcessError::Gone { .. }) => {}
-            Err(error) => return Err(LaunchError::Process(error)),
-        }
-        process.has_exited_within(PATIENCE).map_err(LaunchError::Process)?;
-    }
-    process.reap().map_err(LaunchError::Process)
-}
-
-fn failed_step(ending: Option<Ending>, report: &[u8], context: &Context) -> LaunchError {
-    let Ok(failure) = serde_json::from_slice::<Failure>(report) else {
-        return LaunchError::Silent { ending };
-    };
-    let (step, subject) = (failure.step, failure.subject.clone());
-    let source = failure.into_error();
-    match (step, source.kind()) {
-        (Step::Execute, io::ErrorKind::NotFound) => {
-            LaunchError::ProgramNotFound { program: subject.into(), source }
-        }
-        (Step::Execute, io::ErrorKind::PermissionDenied) => {
-            LaunchError::ProgramNotPermitted { program: subject.into(), source }
-        }
-        (Step::Execute | Step::ChangeUser, io::ErrorKind::WouldBlock) => {
-            let Context { uid, limits, .. } = context;
-            let limit = limits.iter().find(|limit| limit.resource == Resource::Nproc);
-            LaunchError::TooManyProcesses { uid: *uid, limit: limit.and_then(|it| it.soft), source }
-        }
-        _ => LaunchError::Failed { step, subject, source },
-    }
-}
-
 /// Readable for the agent's user only: servers log what they like.
 const LOG_MODE: u32 = 0o600;
-
-/// How long a trampoline may take; each of its steps takes microseconds on a sound machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long a trampoline that has failed may take to exit.
-const GRACE: Duration = Duration::from_secs(1);

@@ -4,9 +4,105 @@
 //! (close-on-exec), so an end of the stream after the first byte means success, and an end before
 //! it that the trampoline never ran.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    task::Poll,
+};
 
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    pipe::{PipeFlags, pipe_with},
+};
 use serde::{Deserialize, Serialize};
+
+use super::LaunchError;
+use crate::host::{context::Context, limit::Resource};
+
+/// The parent's end of the pipe: it can be waited for, and is never waited on.
+#[derive(Debug)]
+pub struct Report {
+    pipe: File,
+    told: Vec<u8>,
+    /// Whom a failure may be about.
+    uid: u32,
+    task_limit: Option<u64>,
+}
+
+impl Report {
+    /// Of the launch of a server with this context; and the trampoline's end.
+    pub(super) fn new(context: &Context) -> io::Result<(Self, OwnedFd)> {
+        let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        // This end only: they are two open files.
+        fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
+        let nproc = context.limits.iter().find(|limit| limit.resource == Resource::Nproc);
+        let task_limit = nproc.and_then(|it| it.soft);
+        Ok((Self { pipe: pipe.into(), told: Vec::new(), uid: context.uid, task_limit }, writer))
+    }
+
+    /// Whether the trampoline has become the server, as far as it has told.
+    ///
+    /// # Errors
+    ///
+    /// Names the step that failed. The trampoline is about to exit then, or has never been one.
+    pub fn poll(&mut self) -> Poll<Result<(), LaunchError>> {
+        let mut chunk = [0; 4096];
+        loop {
+            match self.pipe.read(&mut chunk) {
+                Ok(0) => return Poll::Ready(self.judge()),
+                Ok(_) if self.told.len() > LONGEST => {
+                    let endless = io::Error::other("it does not end");
+                    return Poll::Ready(Err(LaunchError::Report(endless)));
+                }
+                Ok(length) => self.told.extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(LaunchError::Report(error))),
+            }
+        }
+    }
+
+    fn judge(&self) -> Result<(), LaunchError> {
+        match self.told.split_first() {
+            Some((&BEGUN, [])) => Ok(()),
+            Some((&BEGUN, failure)) => Err(self.failed_step(failure)),
+            // It failed before it could say that it runs, or it is no trampoline at all.
+            Some((_, _)) => Err(self.failed_step(&self.told)),
+            None => Err(LaunchError::Silent),
+        }
+    }
+
+    fn failed_step(&self, failure: &[u8]) -> LaunchError {
+        let Ok(failure) = serde_json::from_slice::<Failure>(failure) else {
+            return LaunchError::Silent;
+        };
+        let (step, subject) = (failure.step, failure.subject.clone());
+        let source = failure.into_error();
+        match (step, source.kind()) {
+            (Step::Execute, io::ErrorKind::NotFound) => {
+                LaunchError::ProgramNotFound { program: subject.into(), source }
+            }
+            (Step::Execute, io::ErrorKind::PermissionDenied) => {
+                LaunchError::ProgramNotPermitted { program: subject.into(), source }
+            }
+            (Step::Execute | Step::ChangeUser, io::ErrorKind::WouldBlock) => {
+                LaunchError::TooManyProcesses { uid: self.uid, limit: self.task_limit, source }
+            }
+            _ => LaunchError::Failed { step, subject, source },
+        }
+    }
+}
+
+impl AsFd for Report {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+/// Bytes: a step, a path and an error.
+const LONGEST: usize = 64 << 10;
 
 /// The byte that says the trampoline runs.
 pub(super) const BEGUN: u8 = b'+';

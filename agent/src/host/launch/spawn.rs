@@ -5,7 +5,7 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -21,11 +21,43 @@ use rustix::{
 };
 
 use super::{LaunchError, TRAMPOLINE_ARGUMENT, trampoline::FIRST_PASSED};
-use crate::host::process::{Pid, Process};
+use crate::host::process::Pid;
+
+/// Who starts trampolines.
+pub trait Spawn {
+    /// Starts one; the number is that of a child whose zombie only the same may take away.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started. Nothing of it runs then.
+    fn spawn(
+        &self,
+        descriptors: &Descriptors<'_>,
+        in_pid_namespace: bool,
+    ) -> Result<Pid, LaunchError>;
+}
+
+/// This process, by a program that calls [`trampoline()`](super::trampoline()).
+#[derive(Debug)]
+pub struct Here<'a>(pub &'a Path);
+
+impl Spawn for Here<'_> {
+    fn spawn(
+        &self,
+        descriptors: &Descriptors<'_>,
+        in_pid_namespace: bool,
+    ) -> Result<Pid, LaunchError> {
+        match in_pid_namespace {
+            true => spawn_in_pid_namespace(self.0, descriptors),
+            false => spawn(self.0, descriptors),
+        }
+    }
+}
 
 /// What the trampoline finds at which number: 0 input, 1 report, 2 log, then the sockets, then the
 /// specification.
-pub(super) struct Descriptors<'a> {
+#[derive(Debug)]
+pub struct Descriptors<'a> {
     pub(super) input: BorrowedFd<'a>,
     pub(super) report: BorrowedFd<'a>,
     pub(super) log: BorrowedFd<'a>,
@@ -36,15 +68,13 @@ pub(super) struct Descriptors<'a> {
 /// A process never changes its own PID namespace, only that of its children to come, and each
 /// thread for itself: so a thread of its own enters it and is the one that spawns. The child is
 /// still the child of this process.
-pub(super) fn spawn_in_pid_namespace(
-    source: &Process,
+fn spawn_in_pid_namespace(
     executable: &Path,
     descriptors: &Descriptors<'_>,
 ) -> Result<Pid, LaunchError> {
     let enter_and_spawn = || {
-        move_into_thread_name_spaces(source.as_fd(), ThreadNameSpaceType::PROCESS_ID).map_err(
-            |error| LaunchError::PidNamespace { pid: source.pid(), source: error.into() },
-        )?;
+        move_into_thread_name_spaces(descriptors.input, ThreadNameSpaceType::PROCESS_ID)
+            .map_err(|error| LaunchError::PidNamespace { source: error.into() })?;
         spawn(executable, descriptors)
     };
     std::thread::scope(|scope| {
@@ -59,7 +89,7 @@ pub(super) fn spawn_in_pid_namespace(
 /// Starts the trampoline with all signals at their defaults: what the agent ignores or blocks,
 /// because whoever started it does (`nohup`), is none of the server's business. Only a spawn can do
 /// that to all signals in safe code.
-pub(super) fn spawn(executable: &Path, descriptors: &Descriptors<'_>) -> Result<Pid, LaunchError> {
+fn spawn(executable: &Path, descriptors: &Descriptors<'_>) -> Result<Pid, LaunchError> {
     let failed = |source| LaunchError::Start { executable: executable.to_owned(), source };
     let Descriptors { input, report, log, sockets, spec } = descriptors;
     let sources = [&[*input, *report, *log], *sockets, &[*spec]].concat();

@@ -17,7 +17,10 @@ use procfs::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
+    process::{
+        PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
+        waitid,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +48,7 @@ impl Pid {
         self.0.get()
     }
 
-    fn to_rustix(self) -> Result<rustix::process::Pid, ProcessError> {
+    pub(super) fn to_rustix(self) -> Result<rustix::process::Pid, ProcessError> {
         rustix::process::Pid::from_raw(self.0.get()).ok_or(ProcessError::Gone { pid: self })
     }
 }
@@ -122,7 +125,7 @@ impl Process {
         }
     }
 
-    /// Takes hold of a child of ours that nobody has reaped: it may have exited, but its number is
+    /// Takes hold of a child, of ours or our launcher's, that nobody has reaped: it may have exited, but its number is
     /// its own until then.
     pub(super) fn of_child(pid: Pid) -> Result<Self, ProcessError> {
         let pidfd = pidfd_open(pid.to_rustix()?, PidfdFlags::empty())
@@ -203,11 +206,7 @@ impl Process {
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         )
         .map_err(|number| ProcessError::Reap { pid: self.pid(), source: number.into() })?;
-        Ok(status.and_then(|status| match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Some(Ending::Exited(code)),
-            (None, Some(signal)) => Some(Ending::Killed(signal)),
-            (None, None) => None,
-        }))
+        Ok(status.and_then(|status| Ending::of(&status)))
     }
 
     fn unreadable(&self, what: &'static str, source: ProcError) -> ProcessError {
@@ -235,6 +234,17 @@ pub enum Ending {
     Exited(i32),
     /// By this signal.
     Killed(i32),
+}
+
+impl Ending {
+    /// What a wait says; nothing if it is about something else than an end.
+    pub(super) fn of(status: &WaitIdStatus) -> Option<Self> {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Self::Exited(code)),
+            (None, Some(signal)) => Some(Self::Killed(signal)),
+            (None, None) => None,
+        }
+    }
 }
 
 impl fmt::Display for Ending {

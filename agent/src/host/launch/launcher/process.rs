@@ -1,0 +1,90 @@
+//! The launcher itself.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    process::ExitCode,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid},
+};
+
+use super::{Answer, Request, receive, send};
+use crate::host::{
+    launch::{
+        LaunchError,
+        report::{Failure, Step},
+        spawn::{Descriptors, Here, Spawn as _},
+    },
+    process::{Ending, Pid},
+};
+
+/// Answers the agent whose socket is our standard input, until it is gone.
+///
+/// To be called first of all in the program that [`Launcher::start`](super::Launcher::start) starts.
+pub fn launcher() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("launcher: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    // With the agent at once, and not when we next read.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::thread::set_name(c"agent-launcher")?;
+    let socket = io::stdin();
+    while let Some((request, descriptors)) = receive(&socket)? {
+        let answer = match request {
+            Request::Spawn { in_pid_namespace } => spawn(in_pid_namespace, &descriptors),
+            Request::Reap(pid) => Answer::Reaped(reap(pid)?),
+        };
+        match send(&socket, &answer, &[]) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            sent => sent?,
+        }
+    }
+    Ok(())
+}
+
+fn spawn(in_pid_namespace: bool, descriptors: &[OwnedFd]) -> Answer {
+    let failed = |error: io::Error| Answer::NotSpawned(Failure::new(Step::Execute, "", error));
+    let [input, report, log, spec, sockets @ ..] = descriptors else {
+        return failed(io::Error::other("a request without descriptors"));
+    };
+    let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+    let descriptors = Descriptors {
+        input: input.as_fd(),
+        report: report.as_fd(),
+        log: log.as_fd(),
+        sockets: &sockets,
+        spec: spec.as_fd(),
+    };
+    // The program that runs now, even if a newer one has been installed over it.
+    match Here(Path::new("/proc/self/exe")).spawn(&descriptors, in_pid_namespace) {
+        Ok(pid) => Answer::Spawned(pid),
+        Err(LaunchError::PidNamespace { source }) => {
+            Answer::NotEntered(Failure::new(Step::EnterNamespaces, "", source))
+        }
+        Err(LaunchError::Start { source, .. } | LaunchError::Prepare { source, .. }) => {
+            failed(source)
+        }
+        Err(other) => failed(io::Error::other(other)),
+    }
+}
+
+/// Its number is nobody else's: only we take the zombies of our children away.
+fn reap(pid: Pid) -> io::Result<Option<Ending>> {
+    let pid = WaitId::Pid(pid.to_rustix().map_err(io::Error::other)?);
+    match waitid(pid, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(status) => Ok(status.and_then(|status| Ending::of(&status))),
+        Err(Errno::CHILD) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,105 @@
+//! The port of a server that listens elsewhere, since it could not share it, is nobody else's.
+
+use std::process::Command;
+
+use agent::api::ServiceState;
+use agent::rollout::PortHold;
+use anyhow::{Context as _, Result, ensure};
+use tests::process::Handle;
+use tests::servers::{Commanded, Server as _};
+use tests::stage::{LIMIT, Stage, generations};
+use tests::wait;
+
+const PORT: u16 = 8080;
+const NOBODY: &str = "65534";
+
+/// A service whose generation 2 is another user's, and serves alone.
+fn moved() -> Result<(Stage, Commanded)> {
+    let (stage, _first) = Stage::attached(&server(1)?)?;
+    let second = server(2)?;
+    stage.switch(&second, 2, &["--user", NOBODY, "--cwd", "/", "--settle", "0s"])?;
+    stage.until_steady(PORT)?;
+    assert_eq!(hold(&stage, 2)?, PortHold::Moved);
+    Ok((stage, second))
+}
+
+fn server(generation: u32) -> Result<Commanded> {
+    let number = generation.to_string();
+    Commanded::new(PORT, &["/usr/bin/python3", "{}/server.py", "8080", &number])
+}
+
+fn hold(stage: &Stage, generation: u32) -> Result<PortHold> {
+    let service = stage.agent.service(PORT)?;
+    Ok(generations(&service).get(&generation).context("the generation is there")?.hold)
+}
+
+/// A stranger who tries to listen there, with these socket options.
+fn stranger(uid: &str, options: &str, then: &str) -> Command {
+    let script = format!(
+        "import socket, time\ns = socket.socket()\nfor option in {options}: s.setsockopt(socket.SOL_SOCKET, option, 1)\n\
+         s.bind(('0.0.0.0', {PORT}))\ns.listen()\n{then}"
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", uid, "--regid", uid, "--clear-groups"]);
+    command.args(["/usr/bin/python3", "-c", &script]);
+    command
+}
+
+#[test]
+fn nobody_else_can_listen_on_it_and_the_next_generation_can() -> Result<()> {
+    let (stage, _second) = moved()?;
+    for uid in ["0", "54321"] {
+        for options in ["[]", "[2]", "[15]", "[2, 15]"] {
+            let tried = stage.namespace.output(&mut stranger(uid, options, ""))?;
+            let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+            ensure!(!tried.status.success(), "user {uid} with {options} listens there");
+            ensure!(said.contains("Address already in use"), "{said}");
+        }
+    }
+    let third = server(3)?;
+    stage.switch(&third, 3, &[])?;
+    assert_eq!(hold(&stage, 3)?, PortHold::Shared);
+    assert_eq!(stage.generation(third.address())?, 3);
+    stage.until_steady(PORT)?;
+    stage.detach(PORT)
+}
+
+#[test]
+fn it_is_free_for_whoever_starts_the_server_again_when_nobody_serves() -> Result<()> {
+    let (stage, _second) = moved()?;
+    let user = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
+    let own = ["/usr/bin/python3", "{}/server.py", "8080", "3"];
+    let third = Commanded::new(PORT, &[&user[..], &own].concat())?;
+    let second = Handle::open(generations(&stage.agent.service(PORT)?)[&2].pids[0])?;
+    second.kill()?;
+    let _again = wait::until("the port to be free", LIMIT, || Ok(stage.start(&third, 3).ok()))?;
+    stage.until("it to be taken in", PORT, |service| {
+        generations(service).get(&3).is_some_and(|it| it.hold != PortHold::Moved)
+    })?;
+    assert_eq!(stage.generation(third.address())?, 3);
+    stage.detach(PORT)
+}
+
+/// It can only have come while there was no agent.
+#[test]
+fn a_stranger_who_has_it_is_an_alarm() -> Result<()> {
+    let (stage, _second) = moved()?;
+    stage.agent.kill_daemon()?;
+    let stranger = stage.namespace.spawn(&mut stranger("54321", "[]", "time.sleep(600)"))?;
+    let stranger = Handle::open(stranger.id().cast_signed())?;
+    wait::until("the stranger to listen", LIMIT, || {
+        Ok(stage.namespace.listens(PORT)?.then_some(()))
+    })?;
+    stage.agent.start_daemon()?;
+    let service = stage.agent.service(PORT)?;
+    assert_eq!(service.state, ServiceState::Degraded);
+    assert_eq!(service.beside[0].pid, stranger.pid());
+    let status = stage.agent.run(&["status"])?.success()?.stdout;
+    assert!(status.contains("get every connection when generation 2 ends"), "{status}");
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    let named = format!("process {} (", stranger.pid());
+    assert!(events.contains(&named) && events.contains("listens on the port too"), "{events}");
+    stranger.kill()?;
+    stage.until_steady(PORT)?;
+    stage.namespace.clear()
+}
