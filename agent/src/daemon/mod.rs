@@ -48,6 +48,7 @@ mod probe;
 mod problems;
 mod processes;
 mod queued;
+mod refresh;
 mod removals;
 pub mod repair;
 mod returns;

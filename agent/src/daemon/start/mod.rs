@@ -1,12 +1,14 @@
 //! Starts the agent: one at a time, adopting what an earlier one left.
 //!
 //! - `lock`: one writer at a time, and how one takes over from another
+//! - `contents`: whether the maps have what the state says (pure)
 //! - `plan`: what to do about what is there (pure)
 //! - `assemble`: does it, but for the threads
 //! - `made`: a start that fails leaves nothing
 //! - `directory`: where its files are, which nobody else may change
 
 mod assemble;
+mod contents;
 mod directory;
 mod lock;
 mod made;
