@@ -153,7 +153,7 @@ fn parse(text: &str) -> Option<Behind> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::*;
+    use super::{super::directories::make_directory, *};
 
     #[test]
     fn each_kind_of_object_is_told_from_the_others() {
@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn what_is_no_pin_or_not_ours_alone_is_unusable() {
         let root = tempfile::tempdir().unwrap();
-        let [file, link] = ["file", "link"].map(|name| root.path().join(name));
+        let [file, link, below] = ["file", "link", "below"].map(|name| root.path().join(name));
+        make_directory(&below).unwrap();
         fs::write(&file, "").unwrap();
         symlink(&file, &link).unwrap();
         let allow = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -193,9 +194,9 @@ mod tests {
         allow(0o640);
         assert!(matches!(behind(&file), Err(Unusable::Open(0o640))));
         assert!(matches!(behind(&link), Err(Unusable::NoPin)));
-        assert!(matches!(behind(root.path()), Err(Unusable::NoPin)));
+        assert!(matches!(behind(&below), Err(Unusable::NoPin)));
         assert!(matches!(behind(&file.join("below")), Err(Unusable::Gone)));
         assert!(matches!(directory(&link), Err(Unusable::NoDirectory)));
-        assert!(directory(root.path()).is_ok());
+        assert!(directory(&below).is_ok());
     }
 }

@@ -59,7 +59,7 @@ impl Datapath {
                 }
                 is_free
             });
-            self.put_into_slots(generation, now)?;
+            self.put_into_slots(generation, &now)?;
             left = later;
         }
         Ok(true)
@@ -98,7 +98,7 @@ impl Datapath {
     fn put_into_slots(
         &mut self,
         generation: GenerationId,
-        places: Places<'_>,
+        places: &Places<'_>,
     ) -> Result<(), DatapathError> {
         let slots = places.iter().flat_map(|(first, serving)| (*first..).zip(serving));
         let slots: Vec<_> = slots.map(|(slot, listener)| (*listener, slot)).collect();
