@@ -105,9 +105,13 @@ impl Pins {
         Ok(())
     }
 
+    fn kept(&self) -> PathBuf {
+        PathBuf::from(format!("{}-kept", self.aside().display()))
+    }
+
     /// A second name for what is about to be damaged, or for what that directory is called meanwhile.
     pub(crate) fn keep(&self, pin: Pin, damage: Damage) -> Result<PathBuf> {
-        let kept = PathBuf::from(format!("{}-kept", self.aside().display()));
+        let kept = self.kept();
         let path = self.path(pin);
         match pin {
             _ if [Damage::Symlink, Damage::Open, Damage::Foreign].contains(&damage) => {}
@@ -210,6 +214,16 @@ impl Pins {
                 Ok(())
             }
             other => bail!("nobody empties {other}"),
+        }
+    }
+}
+
+/// A test that fails leaves nothing either.
+impl Drop for Pins {
+    fn drop(&mut self) {
+        for path in [self.aside(), self.kept()] {
+            // Whoever looks for what is left finds it.
+            let _: Result<()> = remove(&path);
         }
     }
 }
