@@ -3,7 +3,7 @@
 use std::{fs::File, io, os::unix::net::UnixListener as Bound, time::Duration};
 
 use tokio::{
-    net::{UnixListener, UnixStream, unix::SocketAddr},
+    net::{UnixListener, UnixStream},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
@@ -39,13 +39,9 @@ impl ControlSocket {
             }
         }
     }
-}
 
-impl axum::serve::Listener for ControlSocket {
-    type Io = UnixStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+    /// The next connection.
+    pub(super) async fn accept(&mut self) -> UnixStream {
         // Not again further down: what was given up is for the next connection.
         if self.reserve.is_none() {
             self.reserve = reserve();
@@ -61,7 +57,7 @@ impl axum::serve::Listener for ControlSocket {
                 }
             };
             match accepted {
-                Ok(accepted) => return accepted,
+                Ok((stream, _)) => return stream,
                 Err(error)
                     if descriptors::are_exhausted(&error) && self.reserve.take().is_some() => {}
                 Err(error) => {
@@ -70,10 +66,6 @@ impl axum::serve::Listener for ControlSocket {
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 }
 

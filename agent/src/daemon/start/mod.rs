@@ -150,13 +150,14 @@ async fn serve(
         stopped.send_replace(true);
     });
     tokio::select! {
-        served = serving => served,
-        _ = async {
+        () = serving => {}
+        () = async {
             // Ends only together with the sender, after the stop.
             let _: Result<_, _> = has_stopped.wait_for(|stopped| *stopped).await;
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        } => Ok(()),
+        } => {}
     }
+    Ok(())
 }
 
 fn require_root() -> Result<(), Problem> {

@@ -1,12 +1,14 @@
 //! The control socket: HTTP/JSON, each request one message to the agent.
 
+mod connections;
+
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{
         ConnectInfo, FromRequest, Path, Query, Request as HttpRequest, State,
-        connect_info::Connected, rejection::JsonRejection,
+        rejection::JsonRejection,
     },
     http::StatusCode,
     middleware::{self, Next},
@@ -15,7 +17,6 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
     routing::{get, post},
-    serve::IncomingStream,
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -25,6 +26,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::BroadcastStream;
 
+use self::connections::PATIENCE;
 use super::{
     asked::Asked,
     control_socket::ControlSocket,
@@ -48,16 +50,12 @@ pub(super) struct Door {
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Serves until the shutdown future is done.
-///
-/// # Errors
-///
-/// When the socket breaks.
-pub(super) async fn serve(
-    socket: ControlSocket,
-    door: Door,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let routes = Router::new()
+pub(super) async fn serve(socket: ControlSocket, door: Door, shutdown: impl Future<Output = ()>) {
+    connections::serve(socket, routes(door), PATIENCE, shutdown).await;
+}
+
+fn routes(door: Door) -> Router {
+    Router::new()
         .route("/v1/agent", get(agent))
         .route("/v1/services", get(services).post(attach))
         .route("/v1/services/{selector}", get(service).delete(detach))
@@ -76,9 +74,7 @@ pub(super) async fn serve(
             Failure(Problem::new(ProblemKind::Usage, "that method does nothing here"))
         })
         .layer(middleware::from_fn_with_state(door.clone(), check_peer))
-        .with_state(door);
-    let service = routes.into_make_service_with_connect_info::<Peer>();
-    axum::serve(socket, service).with_graceful_shutdown(shutdown).await
+        .with_state(door)
 }
 
 /// Who is at the other end, as the kernel says (`SO_PEERCRED`).
@@ -88,12 +84,6 @@ struct Peer(Option<UCred>);
 impl Peer {
     fn asked(&self) -> Asked {
         Asked::By(self.0.and_then(|it| it.pid()).and_then(Pid::new))
-    }
-}
-
-impl Connected<IncomingStream<'_, ControlSocket>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, ControlSocket>) -> Self {
-        Self(stream.io().peer_cred().ok())
     }
 }
 
@@ -142,10 +132,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Failure> {
-        let parsed: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
-        parsed
-            .map(|Json(body)| Self(body))
-            .map_err(|rejection| Failure(Problem::new(ProblemKind::Usage, rejection.body_text())))
+        /// Characters. What is wrong with a body is said with the words of it, which may be all there are.
+        const MOST: usize = 1000;
+        let refuse = |message: String| {
+            let message = message.chars().take(MOST).collect::<String>();
+            Failure(Problem::new(ProblemKind::Usage, message))
+        };
+        let parsed = tokio::time::timeout(PATIENCE, Json::from_request(request, state)).await;
+        let parsed: Result<Json<T>, JsonRejection> = parsed.map_err(|_elapsed| {
+            refuse(format!("the request was not complete after {} s", PATIENCE.as_secs()))
+        })?;
+        parsed.map(|Json(body)| Self(body)).map_err(|rejection| refuse(rejection.body_text()))
     }
 }
 
