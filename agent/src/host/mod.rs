@@ -37,6 +37,8 @@ pub mod cgroup;
 pub mod confinement;
 pub mod context;
 pub mod doors;
+#[cfg(test)]
+mod fuzz;
 pub mod holders;
 pub mod image;
 pub mod init;

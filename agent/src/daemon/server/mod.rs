@@ -1,6 +1,8 @@
 //! The control socket: HTTP/JSON, each request one message to the agent.
 
 mod connections;
+#[cfg(test)]
+mod fuzz;
 
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 

@@ -1,5 +1,8 @@
 //! What the agent knows besides the kernel maps: one small file, replaced by rename.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
