@@ -10,6 +10,8 @@ pub mod daemon;
 pub mod datapath;
 pub mod doctor;
 pub mod exit;
+#[cfg(test)]
+mod fuzzing;
 pub mod host;
 pub mod load;
 pub mod places;

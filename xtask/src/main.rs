@@ -11,6 +11,7 @@ mod build;
 mod check;
 mod command;
 mod demo;
+mod fuzz;
 mod install;
 mod layout;
 mod measure;
@@ -53,10 +54,13 @@ fn run(command: Command) -> Result<()> {
             bench::run(root, &bench::Choice { quick, rounds, again, only })
         }
         Command::Soak { minutes, seed } => soak::run(root, minutes, seed),
+        Command::Fuzz { minutes, seed, target } => {
+            fuzz::run(root, minutes, seed, target.as_deref())
+        }
     }
 }
 
-/// Sets up, builds, checks, tests, shows, measures, compares, soaks and installs the upgrade agent.
+/// Sets up, builds, checks, tests, shows, measures, compares, soaks, fuzzes and installs the upgrade agent.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -129,6 +133,19 @@ enum Command {
         /// Make the choices of another run again; it prints its seed
         #[arg(long, value_name = "NUMBER")]
         seed: Option<u64>,
+    },
+    /// Try what comes from outside in forms that nobody meant; the tests do so for a few seconds
+    Fuzz {
+        /// For how long, each target
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        minutes: u32,
+        /// Try the inputs of another run again; it prints its seeds
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
+        /// Only this one; all of them otherwise, one after the other
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(fuzz::TARGETS.map(|(name, _)| name)))]
+        target: Option<String>,
     },
 }
 

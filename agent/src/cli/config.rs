@@ -42,12 +42,17 @@ impl From<clap::Error> for Refused {
 
 /// The parsed command line, completed from the configuration file.
 pub(super) fn parse(arguments: &[OsString]) -> Result<Cli, Refused> {
-    let mut command = Cli::command();
     // Where the file is can be typed anywhere, so a first pass looks only for that. All else is complained about later,
     // when the defaults are known.
     let first = Cli::command().ignore_errors(true).try_get_matches_from(arguments)?;
     let named = first.try_get_one::<PathBuf>("config").ok().flatten();
-    if let Some(table) = read(named.map(PathBuf::as_path)).map_err(Refused::Configuration)? {
+    let table = read(named.map(PathBuf::as_path)).map_err(Refused::Configuration)?;
+    completed(arguments, table)
+}
+
+fn completed(arguments: &[OsString], table: Option<Table>) -> Result<Cli, Refused> {
+    let mut command = Cli::command();
+    if let Some(table) = table {
         command = with_defaults(command, table).map_err(Refused::Configuration)?;
     }
     let mut matches = command.clone().try_get_matches_from(arguments)?;
@@ -59,14 +64,17 @@ fn read(named: Option<&Path>) -> Result<Option<Table>, Problem> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
     /// Bytes; what people write has a thousand.
     const MOST: u64 = 1 << 20;
-    let text = match bounded::read(path, MOST) {
-        Ok(bytes) => String::from_utf8(bytes).map_err(|error| refuse(path, error.to_string()))?,
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
-        Err(error) => return Err(refuse(path, error.to_string())),
-    };
-    text.parse().map(Some).map_err(|error: toml::de::Error| refuse(path, error.to_string()))
+    // A pipe is as good as a file (`--config <(…)`).
+    match bounded::read(path, MOST) {
+        Ok(bytes) => table(path, bytes).map(Some),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refuse(path, error.to_string())),
+    }
+}
+
+fn table(path: &Path, bytes: Vec<u8>) -> Result<Table, Problem> {
+    let text = String::from_utf8(bytes).map_err(|error| refuse(path, error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| refuse(path, error.to_string()))
 }
 
 fn refuse(path: &Path, cause: String) -> Problem {
@@ -226,5 +234,73 @@ mod tests {
     fn a_file_that_is_named_must_be_there() {
         let refused = parse(&["agent".into(), "--config=/nonexistent".into(), "status".into()]);
         assert!(matches!(refused, Err(Refused::Configuration(_))));
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fuzzing::{
+        Verdict, fuzz,
+        mutate::{Bytes, mutated},
+    };
+
+    const EXAMPLES: [&str; 3] = [
+        "runtime-dir = \"/run/other\"\noutput = \"jsonl\"\nverbose = 2\n",
+        "# Patient\n[upgrade]\ndrain-timeout = \"30m\"\ndrain-signal = 3\nenv = [\"A=1\", \"B=2\"]\ndry-run = true\n",
+        "color = 'never'\n[status]\nwatch = false\n[bench]\nrate = 100\nduration = \"2s\"\n[daemon]\nreplace = false\n",
+    ];
+
+    /// Sections, and keys with one value and another.
+    fn words() -> Vec<String> {
+        const VALUES: [&str; 11] = [
+            "true",
+            "1",
+            "\"\"",
+            "[]",
+            "[[1]]",
+            "{a = 1}",
+            "1979-05-27",
+            "inf",
+            "-1",
+            "\"5m\"",
+            "[\"A=1\"]",
+        ];
+        let command = Cli::command();
+        let sections = command.get_subcommands().map(|it| format!("\n[{}]\n", it.get_name()));
+        let all = std::iter::once(&command).chain(command.get_subcommands());
+        let keys = all.flat_map(|it| it.get_arguments().filter_map(Arg::get_long)).enumerate();
+        let settings = keys.flat_map(|(which, key)| {
+            let values = VALUES.iter().cycle().skip(which).step_by(3).take(3);
+            values.map(move |value| format!("\n{key} = {value}\n"))
+        });
+        sections.chain(settings).collect()
+    }
+
+    fn judge(text: &Bytes) -> Verdict {
+        let Ok(table) = table(Path::new("agent.toml"), text.as_ref().to_vec()) else {
+            return Verdict::Refused;
+        };
+        let lines = ["status", "upgrade web -- server", "attach --port 80", "bench localhost:80"];
+        let parse = |line: &str| {
+            let words = std::iter::once("agent").chain(line.split(' ')).map(OsString::from);
+            completed(&words.collect::<Vec<_>>(), Some(table.clone()))
+        };
+        let parsed = lines.map(|line| {
+            let parsed = parse(line);
+            if let Err(Refused::CommandLine(error)) = &parsed {
+                assert!(!error.to_string().is_empty());
+            }
+            parsed.is_ok()
+        });
+        if parsed.contains(&true) { Verdict::Taken } else { Verdict::Refused }
+    }
+
+    #[test]
+    fn no_file_breaks_the_command_line() {
+        let words = words();
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let examples = EXAMPLES.map(|it| it.as_bytes().to_vec()).to_vec();
+        fuzz("configuration", &mutated(examples, &words), judge);
     }
 }

@@ -63,7 +63,7 @@ impl Agent {
             service: Service::attached(id, name.clone(), endpoints, first),
             context: given.passed_on().context,
             mark: None,
-            origin_cgroup: origin_cgroup.directory().to_owned(),
+            origin_cgroup: origin_cgroup.directory().into(),
             unfinished: Some(Unfinished::Attach),
             requests: BTreeMap::new(),
             given: BTreeMap::new(),

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     api::{EventKind, Problem},
-    host::sock_diag,
+    datapath::ListenerToAdopt,
+    host::sock_diag::{self, Listener},
     rollout::{Generation, Origin, Phase, Service, Timestamp},
-    service::{GenerationId, GenerationNumber, ServiceId},
+    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {
@@ -78,12 +79,30 @@ impl Agent {
             if !matches!(generation.phase, Phase::Starting { .. }) {
                 self.datapath.count_flows_of(key)?;
             }
-            if matches!(generation.origin, Origin::Launched { .. }) {
-                let rule = self.bind_rule(key, record.context.uid)?;
-                change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(key, rule)?))?;
-            }
+            self.describe_binds(key, generation, record.context.uid)?;
         }
         Ok(())
+    }
+
+    /// What new binds of a launched generation meet, and which port those were for that were moved.
+    pub(super) fn describe_binds(
+        &mut self,
+        key: GenerationId,
+        generation: &Generation,
+        launched_as: u32,
+    ) -> Result<(), Problem> {
+        if !matches!(generation.origin, Origin::Launched { .. }) {
+            return Ok(());
+        }
+        let rule = self.bind_rule(key, launched_as)?;
+        change(Step::SetBindRule, || {
+            self.datapath.set_bind_rule(key, rule)?;
+            let moved = generation.listeners.iter();
+            for (cookie, public) in moved.filter_map(|it| Some((it.cookie, it.public?))) {
+                self.datapath.note_moved(cookie, public)?;
+            }
+            Ok(())
+        })
     }
 
     /// Takes over again the listeners that the state knows, as far as they are there.
@@ -105,18 +124,7 @@ impl Agent {
                 let number = Some(generation.number);
                 self.journal.note(&service.name, number, EventKind::Warning, message);
             }
-            let to_adopt = found::to_adopt(&theirs, |it| {
-                public_port(&service, generation, it.cookie.0, it.port)
-            });
-            let endpoints: Vec<_> = service
-                .endpoints
-                .iter()
-                .filter(|endpoint| {
-                    let serves = endpoint.address;
-                    to_adopt.iter().any(|it| it.port == endpoint.port && it.address.serves(serves))
-                })
-                .cloned()
-                .collect();
+            let (endpoints, to_adopt) = served(&service, generation, &theirs);
             let key = GenerationId { service: id, number: generation.number };
             change(Step::TakeOverListeners, || {
                 Ok(self.datapath.adopt_listeners(key, &endpoints, &to_adopt)?)
@@ -124,6 +132,21 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// What these listeners of a generation serve, and how they are to be taken over.
+pub(super) fn served(
+    service: &Service,
+    generation: &Generation,
+    listeners: &[Listener],
+) -> (Vec<Endpoint>, Vec<ListenerToAdopt>) {
+    let to_adopt =
+        found::to_adopt(listeners, |it| public_port(service, generation, it.cookie.0, it.port));
+    let is_served = |endpoint: &&Endpoint| {
+        let serves = endpoint.address;
+        to_adopt.iter().any(|it| it.port == endpoint.port && it.address.serves(serves))
+    };
+    (service.endpoints.iter().filter(is_served).cloned().collect(), to_adopt)
 }
 
 /// For which public port a listener stands.

@@ -113,7 +113,7 @@ impl Agent {
     /// When the processes cannot be listed.
     pub(super) fn group_to_resemble(&self, next: GenerationId) -> Result<Option<Cgroup>, Problem> {
         let record = self.record(next.service);
-        let origin = || self.hierarchy.open(&record.origin_cgroup).ok();
+        let origin = || self.hierarchy.open(record.origin_cgroup.as_ref()).ok();
         let Some(primary) = record.service.primary() else { return Ok(origin()) };
         let primary = GenerationId { number: primary.number, ..next };
         if let Some(own) = self.cgroup_of(primary)? {

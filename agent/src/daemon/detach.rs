@@ -122,7 +122,7 @@ impl Agent {
                 Ok(self.datapath.forget(key, &record.service.endpoints)?)
             })?;
             if let Origin::Launched { .. } = generation.origin {
-                self.return_processes(key, &record.origin_cgroup)?;
+                self.return_processes(key, record.origin_cgroup.as_ref())?;
             }
         }
         change(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;

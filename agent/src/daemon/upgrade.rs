@@ -45,7 +45,7 @@ impl Agent {
             let rollout = rollout.map_or(self.record(id).service.last_rollout, |it| it.id);
             return Err(crate::rollout::Refusal::RolloutUnderWay(candidate.number, rollout).into());
         }
-        let number = GenerationNumber(self.record(id).service.last_generation.0 + 1);
+        let number = self.record(id).service.next_number();
         let generation = GenerationId { service: id, number };
         let mut warnings = Vec::new();
         let candidate = self.check_candidate(generation, &request.new, asked, &mut warnings)?;

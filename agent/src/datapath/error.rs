@@ -1,8 +1,11 @@
 //! What can go wrong between us and the kernel.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use agent_ebpf::{MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES};
+use agent_ebpf::{MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES, SCHEMA};
 use aya::maps::MapError;
 
 /// A failure of the kernel side.
@@ -151,6 +154,10 @@ fn limit_of(map: &str) -> u32 {
 }
 
 impl DatapathError {
+    pub(super) fn other_schema(path: &Path, found: String) -> Self {
+        Self::OtherSchema { path: path.to_owned(), found, known: SCHEMA }
+    }
+
     /// Whether trying again is in vain as long as nothing else goes.
     pub const fn is_lack_of_room(&self) -> bool {
         matches!(self, Self::SocketMapFull { .. } | Self::ShareFull { .. } | Self::MapFull { .. })

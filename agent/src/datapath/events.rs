@@ -108,3 +108,41 @@ fn parse(record: &[u8]) -> Option<Event> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fuzzing::{
+        Verdict, fuzz,
+        mutate::{Bytes, mutated},
+    };
+
+    /// Kind, process, service, generation and cookie, as the programs write them.
+    fn record(kind: u32) -> Vec<u8> {
+        let words = [kind, 4_194_304, 1, u32::from(kind == LISTENER_APPEARED) + 1, 7, 0];
+        words.into_iter().flat_map(u32::to_ne_bytes).collect()
+    }
+
+    fn judge(record: &Bytes) -> Verdict {
+        let record = record.as_ref();
+        let Some(event) = parse(record) else { return Verdict::Refused };
+        let word = |at: usize| u32::from_ne_bytes(*record[at..].first_chunk().unwrap());
+        let (kind, service) = match event {
+            Event::ListenerAppeared(it) => (LISTENER_APPEARED, it.service),
+            Event::ListenerGone(it) => (LISTENER_GONE, it.service),
+            Event::GenerationEmpty(it) => (GENERATION_EMPTY, it.service),
+            Event::FallbackUsed(it) => (FALLBACK_USED, it.service),
+            Event::BindMoved(it) => (BIND_MOVED, it.service),
+            Event::ConnectionsMoved(it) => (CONNECTIONS_MOVED, it.service),
+            Event::StrangerListens(service) => (STRANGER_LISTENS, service),
+        };
+        assert_eq!((kind, service.0), (word(0), word(8)));
+        Verdict::Taken
+    }
+
+    #[test]
+    fn no_record_is_taken_for_another_one() {
+        let records = (0..=STRANGER_LISTENS + 1).map(record).collect();
+        fuzz("ring_buffer", &mutated(records, &[]), judge);
+    }
+}

@@ -7,7 +7,7 @@ use std::{fs, os::fd::OwnedFd, path::PathBuf};
 
 use super::{
     DatapathError,
-    pins::{make_directory, pin_error},
+    directories::{make_directory, pin_error},
 };
 use crate::sys::bpf;
 

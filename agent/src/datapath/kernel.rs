@@ -23,6 +23,7 @@ use super::{
     error::{Named as _, program_error},
     held::Held,
     pins::Pins,
+    place::Place,
     programs::{
         self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, MIGRATE, ON_DEMAND,
         WITHOUT_COMFORTS,
@@ -32,7 +33,7 @@ use super::{
 use crate::service::ServiceId;
 
 /// The object that `cargo xtask build` made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every map that is pinned, by its name in the object.
 pub(super) const MAPS: [&str; 15] = [
@@ -88,8 +89,8 @@ impl Kernel {
     }
 
     /// With maps of its own, and no program in its place yet.
-    pub(super) fn begin(pin_dir: &Path) -> Result<Self, DatapathError> {
-        let (mut kernel, btf) = Self::create_maps(Pins::begin(pin_dir)?)?;
+    pub(super) fn begin(pin_dir: &Path, place: Place) -> Result<Self, DatapathError> {
+        let (mut kernel, btf) = Self::create_maps(Pins::begin(pin_dir, place)?)?;
         match kernel.load_all(&btf) {
             Ok(()) => Ok(kernel),
             Err(error) => {

@@ -101,30 +101,37 @@ impl Datapath {
         first: u32,
         listeners: &[&ListenerToAdopt],
     ) -> Result<Vec<AdoptedListener>, DatapathError> {
-        let outcomes = self.walk(listeners.iter().zip(first..).map(|(listener, slot)| {
+        let slots = listeners.iter().copied().zip(first..).collect();
+        self.place_in(generation, slots)?.into_iter().collect()
+    }
+
+    /// Puts each of these listeners, no two of which are the same, into its slot. Answers for each what became of it.
+    pub(super) fn place_in(
+        &mut self,
+        generation: GenerationId,
+        slots: Vec<(&ListenerToAdopt, u32)>,
+    ) -> Result<Vec<Result<AdoptedListener, DatapathError>>, DatapathError> {
+        let outcomes = self.walk(slots.iter().map(|(listener, slot)| {
             let adoption = Adoption {
                 action: ADOPT,
-                slot: if listener.multipath { NO_SLOT } else { slot },
+                slot: if listener.multipath { NO_SLOT } else { *slot },
                 share: listener.share.into(),
                 outcome: NOT_SEEN,
                 tag: Tag { generation: generation.key(), role: LISTENER, options_set: 0 },
             };
             (listener.cookie, adoption)
         }))?;
-        listeners
-            .iter()
-            .map(|listener| match outcomes.get(&listener.cookie).map(|it| it.outcome) {
-                Some(DONE) => {
-                    Ok(AdoptedListener { cookie: listener.cookie, in_map: !listener.multipath })
-                }
+        let outcome_of = |(listener, _): (&ListenerToAdopt, u32)| {
+            let cookie = listener.cookie;
+            match outcomes.get(&cookie).map(|it| it.outcome) {
+                Some(DONE) => Ok(AdoptedListener { cookie, in_map: !listener.multipath }),
                 Some(errno) if errno < 0 => {
-                    Err(socket_error(listener.cookie, io::Error::from_raw_os_error(-errno)))
+                    Err(socket_error(cookie, io::Error::from_raw_os_error(-errno)))
                 }
-                Some(_) | None => {
-                    Err(socket_error(listener.cookie, io::ErrorKind::NotFound.into()))
-                }
-            })
-            .collect()
+                Some(_) | None => Err(socket_error(cookie, io::ErrorKind::NotFound.into())),
+            }
+        };
+        Ok(slots.into_iter().map(outcome_of).collect())
     }
 
     /// Runs the iterator until it has met every wanted listener, or all sockets once, and returns what became of each.

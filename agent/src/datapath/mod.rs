@@ -8,30 +8,41 @@
 //! - `members` is which processes are a generation's, `types` how the programs find their way in the kernel's structures.
 //! - `group` has connections moved whose listener closes before they were accepted.
 //! - [`probe`] rehearses all of it where it disturbs nobody, to find out what this kernel can do.
-//! - `pins` is where all of it is pinned, `programs` how they come into their places.
+//! - `pins` is where all of it is pinned, `programs` how they come into their places, which `place` knows.
+//! - `directories` is how the directories of pins are made and removed, whatever is in there.
+//! - `in_use` is which maps the attached programs go by, whatever is pinned.
+//! - `whole` says whether what is pinned is that, and not something else of its name; `behind` is how one finds out.
 //! - `tables` is what the programs go by, `primary_sets` a copy that spares them a lookup, `counts` what they have counted.
+//! - `contents` is of whom the maps have something, `restore` writes again what somebody changed in them.
 //! - `others` finds the programs of others that steer here too.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
 
+mod behind;
+mod contents;
 mod counts;
+mod directories;
 mod endpoints;
 mod error;
 mod events;
 mod flows;
 mod group;
 mod held;
+mod in_use;
 mod kernel;
 mod listeners;
 mod members;
 mod others;
 mod pins;
+mod place;
 mod primary_sets;
 pub mod probe;
 mod programs;
+mod restore;
 mod slots;
 mod survey;
 mod tables;
 mod types;
+mod whole;
 
 use std::{
     collections::HashSet,
@@ -51,15 +62,19 @@ use agent_ebpf::{
 use aya::maps::{HashMap, MapData, PerCpuArray};
 
 pub use self::{
+    contents::Contents,
     error::DatapathError,
     events::{Event, Events},
     flows::FlowAddress,
     group::Group,
+    in_use::steering_program,
     kernel::KernelLogs,
     listeners::{AdoptedListener, ListenerToAdopt},
-    others::{LookupProgram, lookup_programs, others, steering_program},
-    pins::{Pinned, clear, examine},
+    others::{LookupProgram, lookup_programs, others},
+    pins::{Pinned, clear},
+    place::Place,
     survey::{Survey, steers, steers_elsewhere},
+    whole::examine,
 };
 use self::{
     kernel::Kernel,
@@ -99,13 +114,13 @@ impl Datapath {
     }
 
     /// Begins anew beside what is pinned, if anything is: with empty maps, and no program in its place before
-    /// [`Self::assist`] and [`Self::take_over_steering`].
+    /// [`Self::assist`] and [`Self::take_over_steering`]. What is pinned and attached to this place is used again.
     ///
     /// # Errors
     ///
     /// Names the step and the object. What was pinned before steers on.
-    pub fn begin(pin_dir: &Path) -> Result<Self, DatapathError> {
-        Self::of(Kernel::begin(pin_dir)?)
+    pub fn begin(pin_dir: &Path, place: Place) -> Result<Self, DatapathError> {
+        Self::of(Kernel::begin(pin_dir, place)?)
     }
 
     /// Puts every program in its place but the one that steers. From here on what is tagged is counted, and new generations

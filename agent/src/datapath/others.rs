@@ -5,14 +5,12 @@ use std::{collections::BTreeMap, fs::File, path::Path};
 use agent_ebpf::endpoint::{Endpoint as EndpointValue, EndpointKey};
 use aya::{
     maps::{HashMap, Map, MapData, MapError, MapInfo},
-    programs::{
-        ProgramInfo,
-        links::{FdLink, PinnedLink},
-        loaded_programs,
-    },
+    programs::{ProgramInfo, loaded_programs},
 };
 
-use super::{DatapathError, endpoints, error::program_error, pins::link, programs::STEER};
+use super::{
+    DatapathError, endpoints, error::program_error, in_use::steering_program, programs::STEER,
+};
 use crate::service::Endpoint;
 
 /// A program that is asked for each new connection of this network namespace.
@@ -64,19 +62,6 @@ fn described(attached: &[u32]) -> Vec<LookupProgram> {
         .map(|program| (program.id(), program))
         .collect();
     attached.iter().filter_map(|id| known.get(id)).map(LookupProgram::of).collect()
-}
-
-/// The number of the program that is pinned below `pin_dir` to steer, if one is.
-///
-/// # Errors
-///
-/// When the kernel does not say.
-pub fn steering_program(pin_dir: &Path) -> Result<Option<u32>, DatapathError> {
-    let Some(pin) = link(pin_dir, STEER)? else { return Ok(None) };
-    let link = PinnedLink::from_pin(&pin).map_err(program_error("find the link of", STEER))?;
-    let attached =
-        FdLink::from(link).info().map_err(program_error("examine the link of", STEER))?;
-    Ok(Some(attached.program_id()))
 }
 
 impl LookupProgram {

@@ -13,19 +13,26 @@
 //! An agent that dies anywhere in between leaves a `-new`, which the next one builds again.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::DirBuilderExt as _,
-    },
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind::{DirectoryNotEmpty, NotFound},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use agent_ebpf::SCHEMA;
 use aya::maps::MapData;
 
-use super::{DatapathError, error::Named as _, kernel::MAPS, programs::ATTACHED};
+use super::{
+    DatapathError,
+    directories::{
+        is_bpf, is_directory, make_directory, make_private, make_root, names, pin_error, remove,
+    },
+    error::Named as _,
+    place::Place,
+    programs::{ATTACHED, COMFORTS},
+    whole::usable_links,
+};
 
 /// What was found below a pin directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,117 +53,103 @@ pub(super) struct Pins {
     current: PathBuf,
     /// Where the links are: those of an earlier agent stay in its directory until all is built.
     links: PathBuf,
+    /// Those that a program of ours can be put behind.
+    usable: BTreeSet<&'static str>,
 }
 
-/// Looks, and changes nothing.
-///
-/// # Errors
-///
-/// When the directory cannot be read, or a later agent made what is in it.
-pub fn examine(root: &Path) -> Result<Pinned, DatapathError> {
-    let names = match names(root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Pinned::Nothing),
-        names => names.map_err(|source| pin_error("read", root, source))?,
-    };
-    match judge(&names) {
-        Judgement::Other(found) => {
-            Err(DatapathError::OtherSchema { path: root.to_owned(), found, known: SCHEMA })
-        }
-        Judgement::Nothing => Ok(Pinned::Nothing),
-        Judgement::Broken(what) => Ok(Pinned::Broken(what)),
-        Judgement::Ours => {
-            let version = root.join(version());
-            let maps = MAPS.iter().map(|map| version.join("maps").join(map));
-            let links = ATTACHED.iter().map(|program| version.join("links").join(program));
-            let gone: Vec<_> =
-                maps.chain(links).filter(|pin| !pin.exists()).map(|pin| quoted(&pin)).collect();
-            match gone.is_empty() {
-                true => Ok(Pinned::Whole),
-                false => Ok(Pinned::Broken(format!("gone are {}", gone.join(", ")))),
-            }
-        }
-    }
-}
-
-/// Removes all pins, of whatever version: the programs are detached, and the ports are the kernel's again.
+/// Removes all pins, of whatever version: the programs are detached, and the ports are the kernel's again. What others have
+/// beside them stays.
 ///
 /// # Errors
 ///
 /// When something cannot be removed.
 pub fn clear(root: &Path) -> Result<(), DatapathError> {
-    if !root.exists() {
-        return Ok(());
+    // Elsewhere nothing can be a pin, and somebody else's directory may have such a name.
+    if is_bpf(root) {
+        for name in ours(root)? {
+            remove_version(&root.join(name))?;
+        }
     }
-    for name in names(root).map_err(|source| pin_error("read", root, source))? {
-        remove_version(&root.join(name))?;
+    match fs::remove_dir(root) {
+        Err(error) if [NotFound, DirectoryNotEmpty].contains(&error.kind()) => Ok(()),
+        removed => removed.map_err(|source| pin_error("remove", root, source)),
     }
-    fs::remove_dir(root).map_err(|source| pin_error("remove", root, source))
 }
 
 /// Where a program's link is pinned, of whichever version; `None` if it is not.
 pub(super) fn link(root: &Path, program: &str) -> Result<Option<PathBuf>, DatapathError> {
-    let versions = names(root).map_err(|source| pin_error("read", root, source))?;
-    let mut links = versions.iter().map(|version| root.join(version).join("links").join(program));
+    if !root.is_dir() {
+        return Ok(None);
+    }
+    let versions = ours(root)?.into_iter();
+    let mut links = versions.map(|version| root.join(version).join("links").join(program));
     Ok(links.find(|link| link.exists()))
 }
 
 /// What the names in a pin directory mean.
 #[derive(Debug, PartialEq, Eq)]
-enum Judgement {
+pub(super) enum Judgement {
     Nothing,
     Ours,
     Broken(String),
     Other(String),
 }
 
-fn judge(names: &[String]) -> Judgement {
-    for name in names {
-        let number = name.strip_prefix('v').map(|rest| rest.strip_suffix(NEW).unwrap_or(rest));
-        match number.and_then(|number| number.parse::<u32>().ok()) {
-            Some(number) if number <= SCHEMA => {}
-            Some(_) | None => return Judgement::Other(name.trim_start_matches('v').to_owned()),
-        }
+/// Names that we never give are others', and no matter of ours.
+pub(super) fn judge(names: &[String]) -> Judgement {
+    let ours: Vec<_> = names.iter().filter_map(|name| Some((number_in(name)?, name))).collect();
+    if let Some((number, _)) = ours.iter().find(|(number, _)| *number > SCHEMA) {
+        return Judgement::Other(number.to_string());
     }
-    let unfinished = names.iter().any(|name| name.ends_with(NEW));
-    match names {
-        [] => Judgement::Nothing,
-        [only] if *only == version() => Judgement::Ours,
+    let unfinished = ours.iter().any(|(_, name)| name.ends_with(NEW));
+    match (&ours[..], ours.iter().map(|(number, _)| number).min()) {
+        ([], _) | (_, None) => Judgement::Nothing,
+        ([(_, only)], _) if **only == version() => Judgement::Ours,
         _ if unfinished => {
             Judgement::Broken("they were being built when the agent ended".to_owned())
         }
-        _ => Judgement::Broken(format!("they are of schema version {}", oldest(names))),
+        (_, Some(oldest)) => Judgement::Broken(format!("they are of schema version {oldest}")),
     }
 }
 
-fn oldest(names: &[String]) -> &str {
-    names.iter().map(|name| name.trim_start_matches('v')).min().unwrap_or_default()
+/// The version that a directory is of, if we could have made it.
+fn number_in(name: &str) -> Option<u32> {
+    name.strip_prefix('v')?.trim_end_matches(NEW).parse().ok()
 }
 
 impl Pins {
     /// Of pins that are whole.
     pub(super) fn adopt(root: &Path) -> Self {
         let current = root.join(version());
-        Self { root: root.to_owned(), links: current.join("links"), current }
+        let links = current.join("links");
+        let pinned = ATTACHED.into_iter().chain(COMFORTS);
+        let usable = pinned.filter(|program| links.join(program).exists()).collect();
+        Self { root: root.to_owned(), links, current, usable }
     }
 
     /// Begins to build anew. What is there stays in use.
-    pub(super) fn begin(root: &Path) -> Result<Self, DatapathError> {
-        make_directory(root)?;
-        if !is_bpf(root).map_err(|source| pin_error("examine", root, source))? {
-            return Err(DatapathError::NoBpfFileSystem(root.to_owned()));
-        }
+    pub(super) fn begin(root: &Path, place: Place) -> Result<Self, DatapathError> {
+        make_root(root)?;
         let current = root.join(format!("{}{NEW}", version()));
-        let mut pins = Self { root: root.to_owned(), links: current.join("links"), current };
+        let links = current.join("links");
+        let mut pins = Self { root: root.to_owned(), links, current, usable: BTreeSet::new() };
+        if !is_directory(&pins.current) {
+            remove(&pins.current)?;
+        }
         // Of an agent that ended while it built: its maps were not used yet, or their programs keep them.
-        remove_files(&pins.maps())?;
+        remove(&pins.maps())?;
         make_directory(&pins.maps())?;
-        if !pins.links.exists() {
+        if !is_directory(&pins.links) {
+            remove(&pins.links)?;
             let others = pins.others()?.into_iter();
-            match others.map(|name| root.join(name).join("links")).find(|links| links.exists()) {
+            let mut others = others.map(|name| root.join(name).join("links"));
+            match others.find(|links| is_directory(links)) {
                 Some(theirs) => pins.links = theirs,
                 None => make_directory(&pins.links)?,
             }
         }
+        make_private(&pins.links)?;
+        pins.usable = usable_links(&pins.links, place)?;
         Ok(pins)
     }
 
@@ -166,6 +159,7 @@ impl Pins {
         if self.current == finished {
             return Ok(());
         }
+        self.remove_strange_links()?;
         let links = self.current.join("links");
         if self.links != links {
             fs::rename(&self.links, &links)
@@ -206,14 +200,28 @@ impl Pins {
         &self.links
     }
 
+    /// Whether a program can be put behind the link that is pinned under its name.
+    pub(super) fn has_link(&self, program: &str) -> bool {
+        self.usable.contains(program)
+    }
+
     pub(super) fn remove(&self) -> Result<(), DatapathError> {
         clear(&self.root)
     }
 
+    /// Whatever somebody put beside our links: in our directory it would be taken for one of them.
+    fn remove_strange_links(&self) -> Result<(), DatapathError> {
+        let names = names(&self.links).map_err(|source| pin_error("read", &self.links, source))?;
+        let is_ours = |name: &&String| ATTACHED.into_iter().chain(COMFORTS).any(|it| it == **name);
+        names
+            .iter()
+            .filter(|name| !is_ours(name))
+            .try_for_each(|name| remove(&self.links.join(name)))
+    }
+
     /// The youngest first.
     fn others(&self) -> Result<Vec<String>, DatapathError> {
-        let mut names =
-            names(&self.root).map_err(|source| pin_error("read", &self.root, source))?;
+        let mut names = ours(&self.root)?;
         names.retain(|name| self.root.join(name) != self.current);
         names.sort_by(|a, b| b.cmp(a));
         Ok(names)
@@ -222,58 +230,21 @@ impl Pins {
 
 /// Links first: a program that is still attached must find its maps whole.
 fn remove_version(version: &Path) -> Result<(), DatapathError> {
-    for directory in [version.join("links"), version.join("maps"), version.to_owned()] {
-        remove_files(&directory)?;
-        match fs::remove_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(pin_error("remove", &directory, error));
-            }
-            Ok(()) | Err(_) => {}
-        }
+    if is_directory(version) {
+        remove(&version.join("links"))?;
     }
-    Ok(())
+    remove(version)
 }
 
-fn remove_files(directory: &Path) -> Result<(), DatapathError> {
-    let names = match names(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        names => names.map_err(|source| pin_error("read", directory, source))?,
-    };
-    for path in names.iter().map(|name| directory.join(name)).filter(|path| !path.is_dir()) {
-        fs::remove_file(&path).map_err(|source| pin_error("remove", &path, source))?;
-    }
-    Ok(())
+/// The names of versions in a pin directory.
+fn ours(root: &Path) -> Result<Vec<String>, DatapathError> {
+    let mut names = names(root).map_err(|source| pin_error("read", root, source))?;
+    names.retain(|name| number_in(name).is_some());
+    Ok(names)
 }
 
-fn names(directory: &Path) -> io::Result<Vec<String>> {
-    fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
-}
-
-fn version() -> String {
+pub(super) fn version() -> String {
     format!("v{SCHEMA}")
-}
-
-fn quoted(path: &Path) -> String {
-    format!("`{}`", path.display())
-}
-
-pub(super) fn make_directory(path: &Path) -> Result<(), DatapathError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| pin_error("create", path, source))
-}
-
-fn is_bpf(path: &Path) -> io::Result<bool> {
-    const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-    Ok(rustix::fs::statfs(path)?.f_type as u64 == BPF_FS_MAGIC)
-}
-
-pub(super) fn pin_error(operation: &'static str, path: &Path, source: io::Error) -> DatapathError {
-    DatapathError::Pin { operation, path: path.to_owned(), source }
 }
 
 /// Marks what is being built. The BPF file system refuses names with a dot (`bpf_lookup`).
@@ -299,6 +270,9 @@ mod tests {
         let newer = format!("v{}", SCHEMA + 1);
         assert!(matches!(judge(&names(&[&newer])), Judgement::Other(_)));
         assert!(matches!(judge(&names(&[&ours, &format!("{newer}{NEW}")])), Judgement::Other(_)));
-        assert_eq!(judge(&names(&["somebody"])), Judgement::Other("somebody".to_owned()));
+        for somebody in ["somebody", "v", "vx", "v1-old"] {
+            assert_eq!(judge(&names(&[somebody])), Judgement::Nothing);
+            assert_eq!(judge(&names(&[somebody, &ours])), Judgement::Ours);
+        }
     }
 }

@@ -25,8 +25,7 @@ impl Datapath {
         service: ServiceId,
         steering: Steering,
     ) -> Result<(), DatapathError> {
-        let primary = GenerationKey { service: service.0, generation: steering.primary };
-        let primary_sets = self.sets_to_copy(primary)?;
+        let primary_sets = self.sets_to_copy(service, steering.primary)?;
         self.put_steering(service, Steering { primary_sets, ..steering })
     }
 
@@ -62,14 +61,14 @@ impl Datapath {
         Ok(steering.filter(|steering| steering.primary == generation.generation))
     }
 
-    fn sets_to_copy(
+    pub(super) fn sets_to_copy(
         &self,
-        primary: GenerationKey,
+        service: ServiceId,
+        generation: u32,
     ) -> Result<[ListenerSet; PRIMARY_SETS], DatapathError> {
         let mut sets = [ListenerSet::default(); PRIMARY_SETS];
         for (set, endpoint) in sets.iter_mut().zip(0..) {
-            let GenerationKey { service, generation } = primary;
-            let key = ListenerSetKey { service, generation, endpoint };
+            let key = ListenerSetKey { service: service.0, generation, endpoint };
             let found = error::found(self.listener_sets.get(&key, 0));
             *set = found.named("read", "LISTENER_SETS")?.unwrap_or_default();
         }

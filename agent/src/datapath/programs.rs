@@ -11,30 +11,21 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
-    programs::{
-        CgroupAttachMode, Program, ProgramError,
-        links::{FdLink, PinnedLink},
-    },
+    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
 };
 
 use super::{
     DatapathError,
+    directories::{pin_error, remove},
     error::program_error,
-    pins::{Pins, pin_error},
+    pins::Pins,
 };
 use crate::sys;
 
 /// Every program that is attached for good, by its name in the object and in the pin directory; the one that steers comes
 /// last, when everything that it leads to is there.
-pub(super) const ATTACHED: [&str; 7] = [
-    FOLLOW_EXIT,
-    FOLLOW_FORK,
-    TRACK_FLOWS,
-    "share_bind4",
-    "share_bind6",
-    "refuse_multipath",
-    STEER,
-];
+pub(super) const ATTACHED: [&str; 7] =
+    [FOLLOW_EXIT, FOLLOW_FORK, TRACK_FLOWS, "share_bind4", "share_bind6", WITHOUT_MAPS, STEER];
 
 /// Follows processes that are born, and those that end. The latter comes first: whoever is followed is let go too.
 const FOLLOW_FORK: &str = "follow_fork";
@@ -42,6 +33,9 @@ const FOLLOW_EXIT: &str = "follow_exit";
 
 /// The one that counts.
 pub(super) const TRACK_FLOWS: &str = "track_flows";
+
+/// The one that goes by no map: it refuses Multipath TCP to whoever is in the control group.
+pub(super) const WITHOUT_MAPS: &str = "refuse_multipath";
 
 /// Comfort: attached where the kernel takes them, and done without where it does not.
 pub(super) const COMFORTS: [&str; 2] = ["public_port4", "public_port6"];
@@ -64,6 +58,9 @@ pub(super) const ITERATOR: &str = "adopt_listeners";
 /// Finds one flow.
 pub(super) const ADOPT_FLOW: &str = "adopt_flow";
 
+/// What a link's pin is called until it takes its place.
+const ASIDE: &str = "-next";
+
 /// Attached to reuseport groups, which keep it: it has no link and no pin.
 pub(super) const MIGRATE: &str = "migrate";
 
@@ -73,7 +70,9 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         Program::SkLookup(steer) => steer.load(),
         Program::CgroupSockAddr(bind) => bind.load(),
         Program::CgroupSock(create) => create.load(),
-        Program::BtfTracePoint(tracepoint) => tracepoint.load(tracepoint_of(name), btf),
+        Program::BtfTracePoint(tracepoint) => {
+            tracepoint.load(tracepoint_of(name).unwrap_or_default(), btf)
+        }
         Program::Iter(iterator) => iterator.load(if name == ENLIST { "task" } else { "tcp" }, btf),
         Program::SkReuseport(migrate) => migrate.load(),
         Program::SchedClassifier(flow) => flow.load(),
@@ -84,16 +83,29 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
     loaded.map_err(program_error("load", name))
 }
 
-fn tracepoint_of(name: &str) -> &'static str {
+/// What a tracing program is attached to.
+pub(super) fn tracepoint_of(name: &str) -> Option<&'static str> {
     match name {
-        FOLLOW_FORK => "sched_process_fork",
-        FOLLOW_EXIT => "sched_process_exit",
-        _ => "inet_sock_set_state",
+        FOLLOW_FORK => Some("sched_process_fork"),
+        FOLLOW_EXIT => Some("sched_process_exit"),
+        TRACK_FLOWS => Some("inet_sock_set_state"),
+        _ => None,
     }
 }
 
-/// Puts a loaded program behind the link that is pinned under its name; where there is none, or what it was attached to is
-/// gone, attaches it anew.
+/// A program's name as the kernel keeps it (`BPF_OBJ_NAME_LEN`).
+pub(super) fn kernel_name(name: &str) -> &[u8] {
+    const KEPT: usize = 15;
+    &name.as_bytes()[..name.len().min(KEPT)]
+}
+
+/// Whether this is where the link of a program is pinned for a moment.
+pub(super) fn is_aside(pinned: &str, name: &str) -> bool {
+    pinned.strip_suffix(ASIDE) == Some(name)
+}
+
+/// Puts a loaded program behind the link that is pinned under its name. Where there is none of ours, or what it was attached
+/// to is gone, attaches it anew.
 pub(super) fn put_in_place(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -103,23 +115,19 @@ pub(super) fn put_in_place(
     let pin = pins.links().join(name);
     #[cfg(debug_assertions)]
     if is_switched_off(name) {
-        return fs::remove_file(&pin).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(pin_error("remove", &pin, error)),
-        });
+        return remove(&pin);
     }
-    if !pin.exists() {
-        let link = attach(ebpf, name, cgroup)?;
-        return link.pin(&pin).map(drop).map_err(program_error("pin the link of", name));
-    }
+    // Of an agent that ended while it attached.
+    let aside = pin.with_file_name(format!("{name}{ASIDE}"));
+    remove(&aside)?;
     // The link ops of the kernel's tracing links have no `update_prog`.
-    if matches!(program(ebpf, name), Program::BtfTracePoint(_)) {
-        return relieve(ebpf, name, &pin, cgroup);
+    if !pins.has_link(name) || matches!(program(ebpf, name), Program::BtfTracePoint(_)) {
+        return relieve(ebpf, name, &pin, &aside, cgroup);
     }
     match update(ebpf, name, &pin) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOLINK) => {
             tracing::warn!(program = name, "what the program was attached to is gone");
-            relieve(ebpf, name, &pin, cgroup)
+            relieve(ebpf, name, &pin, &aside, cgroup)
         }
         updated => updated.map_err(program_error("replace", name)),
     }
@@ -137,28 +145,25 @@ fn update(ebpf: &mut Ebpf, name: &'static str, pin: &Path) -> io::Result<()> {
     sys::bpf::update_link(&link, program)
 }
 
-/// Attaches the new one before the old one goes. For a moment both run at every change of a socket's state, one after the
-/// other under that socket's lock: whichever comes first changes the role in the socket's tag, and with it keeps the other
-/// from counting again. A report that comes twice has the agent look twice, and a process that is followed twice is followed.
+/// Attaches the new one before whatever is pinned goes. For a moment an old one and the new one may both run at every change
+/// of a socket's state, one after the other under that socket's lock: whichever comes first changes the role in the socket's
+/// tag, and with it keeps the other from counting again. A report that comes twice has the agent look twice, and a process that
+/// is followed twice is followed.
 fn relieve(
     ebpf: &mut Ebpf,
     name: &'static str,
     pin: &Path,
+    aside: &Path,
     cgroup: &File,
 ) -> Result<(), DatapathError> {
-    let old = PinnedLink::from_pin(pin).map_err(program_error("adopt the pinned link of", name))?;
-    let aside = pin.with_file_name(format!("{name}-next"));
-    // Of an agent that ended just here.
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(pin_error("remove", &aside, error));
-        }
-        Ok(()) | Err(_) => {}
-    }
     let new = attach(ebpf, name, cgroup)?;
-    let new = new.pin(&aside).map_err(program_error("pin the link of", name))?;
-    fs::rename(&aside, pin).map_err(|source| pin_error("replace", pin, source))?;
-    drop((new, old));
+    let new = new.pin(aside).map_err(program_error("pin the link of", name))?;
+    // Nothing but a directory is in the way of a rename.
+    if pin.is_dir() {
+        remove(pin)?;
+    }
+    fs::rename(aside, pin).map_err(|source| pin_error("replace", pin, source))?;
+    drop(new);
     Ok(())
 }
 

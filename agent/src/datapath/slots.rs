@@ -25,6 +25,18 @@ pub(super) fn free_range<'a>(
     (first + count <= MAX_LISTENERS).then_some(first)
 }
 
+/// Whether a set's slots exist and are no other set's.
+pub(super) fn is_apart<'a>(
+    set: ListenerSet,
+    others: impl IntoIterator<Item = &'a ListenerSet>,
+) -> bool {
+    let end = |set: &ListenerSet| u64::from(set.first) + u64::from(set.count);
+    let overlaps = |other: &ListenerSet| {
+        u64::from(set.first) < end(other) && u64::from(other.first) < end(&set)
+    };
+    end(&set) <= u64::from(MAX_LISTENERS) && !others.into_iter().any(overlaps)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -47,6 +59,18 @@ mod tests {
             taken += share(taken);
         }
         assert_eq!(share(MAX_LISTENERS), 0);
+    }
+
+    #[test]
+    fn slots_that_are_others_or_nowhere_are_told() {
+        let set = |first, count| ListenerSet { first, count };
+        let others = [set(0, 2), set(5, 1)];
+        assert!(is_apart(set(2, 3), &others));
+        assert!(!is_apart(set(2, 4), &others));
+        assert!(!is_apart(set(1, 1), &others));
+        assert!(!is_apart(set(MAX_LISTENERS, 1), &others));
+        assert!(!is_apart(set(u32::MAX, u32::MAX), &[]));
+        assert!(is_apart(set(1, 1), &[set(1, 0)]));
     }
 
     proptest! {

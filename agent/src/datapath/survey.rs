@@ -1,6 +1,13 @@
-//! What pinned maps say, read without loading or attaching anything.
+//! What the maps say, read without loading or attaching anything.
+//!
+//! Those that the attached programs work on are read, for they are what steers: a pin may be of another map by now.
 
-use std::{collections::BTreeMap, fs::File, os::fd::OwnedFd, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use agent_ebpf::{
     endpoint::{Endpoint as EndpointValue, EndpointKey},
@@ -14,9 +21,11 @@ use aya::{
 };
 
 use super::{
-    DatapathError, endpoints,
+    DatapathError,
+    behind::{Behind, behind},
+    endpoints,
     error::{Named as _, program_error},
-    others::steering_program,
+    in_use::{maps_in_use, steering_program},
     pins::Pins,
     programs::STEER,
 };
@@ -38,38 +47,40 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Reads what is pinned below `pin_dir`.
+    /// Reads what is in use or pinned below `pin_dir`.
     ///
     /// # Errors
     ///
-    /// When a map is gone or of another version.
+    /// When a map is gone, or of another version.
     pub fn of(pin_dir: &Path) -> Result<Self, DatapathError> {
-        let pins = Pins::adopt(pin_dir);
-        let moved = entries::<u64, u32>(&pins, "MOVED_BINDS", Map::LruHashMap)?;
+        let maps = Maps::below(pin_dir)?;
+        let moved = maps.entries::<u64, u32>("MOVED_BINDS", Map::LruHashMap)?;
         let port = |(cookie, port)| Some((cookie, u16::try_from(port).ok()?));
         Ok(Self {
-            endpoints: endpoints_in(&pins)?,
-            steering: entries::<u32, Steering>(&pins, "SERVICES", Map::HashMap)?
+            endpoints: maps.endpoints()?,
+            steering: maps
+                .entries::<u32, Steering>("SERVICES", Map::HashMap)?
                 .into_iter()
                 .map(|(service, steering)| (ServiceId(service), steering))
                 .collect(),
-            members: entries::<u32, Member>(&pins, "MEMBERS", Map::HashMap)?
+            members: maps
+                .entries::<u32, Member>("MEMBERS", Map::HashMap)?
                 .into_values()
                 .map(|member| (member.pid, member.generation))
                 .collect(),
             moved_binds: moved.into_iter().filter_map(port).collect(),
-            tags: pins.descriptor("TAGS")?,
+            tags: maps.descriptor("TAGS")?,
         })
     }
 }
 
-/// Whether what is pinned below `pin_dir` has an endpoint.
+/// Whether what is in use or pinned below `pin_dir` has an endpoint.
 ///
 /// # Errors
 ///
 /// When that cannot be read.
 pub fn steers(pin_dir: &Path) -> Result<bool, DatapathError> {
-    Ok(!endpoints_in(&Pins::adopt(pin_dir))?.is_empty())
+    Ok(!Maps::below(pin_dir)?.endpoints()?.is_empty())
 }
 
 /// Whether the program that is pinned below `pin_dir` steers in another network namespace than this one.
@@ -85,19 +96,51 @@ pub fn steers_elsewhere(pin_dir: &Path) -> Result<bool, DatapathError> {
     Ok(!here.contains(&attached))
 }
 
-fn endpoints_in(pins: &Pins) -> Result<BTreeMap<ServiceId, Vec<Endpoint>>, DatapathError> {
-    let entries = entries::<EndpointKey, EndpointValue>(pins, "ENDPOINTS", Map::HashMap)?;
-    Ok(endpoints::services(&entries))
+/// Where the maps are.
+pub(super) struct Maps {
+    in_use: BTreeMap<String, u32>,
+    pins: Pins,
 }
 
-fn entries<K: Pod + Ord, V: Pod>(
-    pins: &Pins,
-    name: &'static str,
-    kind: impl FnOnce(MapData) -> Map,
-) -> Result<BTreeMap<K, V>, DatapathError> {
-    let read = || -> Result<_, MapError> {
-        let map: HashMap<_, K, V> = kind(MapData::from_pin(pins.maps().join(name))?).try_into()?;
-        map.iter().collect()
-    };
-    read().named("read", name)
+impl Maps {
+    pub(super) fn below(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Ok(Self { in_use: maps_in_use(pin_dir)?, pins: Pins::adopt(pin_dir) })
+    }
+
+    fn endpoints(&self) -> Result<BTreeMap<ServiceId, Vec<Endpoint>>, DatapathError> {
+        let entries = self.entries::<EndpointKey, EndpointValue>("ENDPOINTS", Map::HashMap)?;
+        Ok(endpoints::services(&entries))
+    }
+
+    pub(super) fn entries<K: Pod + Ord, V: Pod>(
+        &self,
+        name: &'static str,
+        kind: impl FnOnce(MapData) -> Map,
+    ) -> Result<BTreeMap<K, V>, DatapathError> {
+        let read = || -> Result<_, MapError> {
+            let map: HashMap<_, K, V> = kind(self.map(name)?).try_into()?;
+            map.iter().collect()
+        };
+        read().named("read", name)
+    }
+
+    fn descriptor(&self, name: &'static str) -> Result<OwnedFd, DatapathError> {
+        let map = self.map(name).named("open", name)?;
+        let descriptor = map.fd().as_fd().try_clone_to_owned();
+        descriptor.map_err(program_error("hold a map of", STEER))
+    }
+
+    fn map(&self, name: &'static str) -> Result<MapData, MapError> {
+        if let Some(id) = self.in_use.get(name) {
+            return MapData::from_id(*id);
+        }
+        let pin = self.pins.maps().join(name);
+        // What the kernel says of a program would be taken for what it says of a map.
+        match behind(&pin) {
+            Ok(Behind::Map { .. }) => MapData::from_pin(&pin),
+            Ok(Behind::Program | Behind::Link(_)) | Err(_) => {
+                Err(MapError::InvalidName { name: name.to_owned() })
+            }
+        }
+    }
 }

@@ -249,7 +249,7 @@ impl Datapath {
         Ok(())
     }
 
-    fn sets(&self) -> Result<BTreeMap<ListenerSetKey, ListenerSet>, DatapathError> {
+    pub(super) fn sets(&self) -> Result<BTreeMap<ListenerSetKey, ListenerSet>, DatapathError> {
         self.listener_sets.iter().collect::<Result<_, _>>().named("read", "LISTENER_SETS")
     }
 
@@ -287,7 +287,10 @@ fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>
     map.keys().collect()
 }
 
-const fn listener_set_key(generation: GenerationId, endpoint: &Endpoint) -> ListenerSetKey {
+pub(super) const fn listener_set_key(
+    generation: GenerationId,
+    endpoint: &Endpoint,
+) -> ListenerSetKey {
     ListenerSetKey {
         service: generation.service.0,
         generation: generation.number.0,

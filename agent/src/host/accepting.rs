@@ -2,16 +2,11 @@
 //!
 //! A sign says that it does. Its absence says nothing for certain: who waits in `poll` shows none.
 
-use std::{
-    collections::HashSet,
-    fs,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, fs, path::Path};
 
 use nix::libc::{SYS_accept, SYS_accept4};
 
-use super::{holders::socket_inode, io_uring, process::Pid, sock_diag::SocketInode};
+use super::{holders::socket_inode, io_uring, patience, process::Pid, sock_diag::SocketInode};
 
 /// Whether a process shows that it accepts from one of these listeners: it waits in `accept`, has the listener in an epoll
 /// set, or in a ring of io_uring.
@@ -23,7 +18,7 @@ pub fn accepts(pid: Pid, listeners: &HashSet<SocketInode>) -> bool {
         if socket_inode(&target).is_some_and(|inode| listeners.contains(&inode)) {
             numbers.extend(number_of(&descriptor));
         } else if target == Path::new("anon_inode:[eventpoll]") {
-            let set = start_of(&information_on(pid, &descriptor)).unwrap_or_default();
+            let set = information_on(pid, &descriptor).unwrap_or_default();
             if set.lines().filter_map(watched).any(|inode| listeners.contains(&inode)) {
                 return true;
             }
@@ -34,41 +29,38 @@ pub fn accepts(pid: Pid, listeners: &HashSet<SocketInode>) -> bool {
             }
         }
     }
-    !numbers.is_empty() && threads_of(pid).any(|thread| waits_in_accept(&thread, &numbers))
+    !numbers.is_empty() && threads_of(pid).any(|thread| waits_in_accept(pid, thread, &numbers))
 }
 
 fn number_of(descriptor: &Path) -> Option<u64> {
     descriptor.file_name()?.to_str()?.parse().ok()
 }
 
-fn information_on(pid: Pid, descriptor: &Path) -> PathBuf {
-    Path::new("/proc")
-        .join(pid.to_string())
-        .join("fdinfo")
-        .join(descriptor.file_name().unwrap_or_default())
+fn information_on(pid: Pid, descriptor: &Path) -> Option<String> {
+    start_of(pid, &format!("fdinfo/{}", number_of(descriptor)?))
 }
 
 /// The socket of a line of an epoll set: `tfd: 3 events: 19 data: 3  pos:0 ino:170f0 sdev:9`, in hexadecimal digits
 /// (`ep_show_fdinfo`).
-fn watched(line: &str) -> Option<SocketInode> {
+pub(super) fn watched(line: &str) -> Option<SocketInode> {
     let mut words = line.strip_prefix("tfd:")?.split_ascii_whitespace();
     let inode = words.find_map(|word| word.strip_prefix("ino:"))?;
     u64::from_str_radix(inode, 16).ok().map(SocketInode)
 }
 
-fn threads_of(pid: Pid) -> impl Iterator<Item = PathBuf> {
+fn threads_of(pid: Pid) -> impl Iterator<Item = u64> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
-    threads.filter_map(Result::ok).map(|thread| thread.path())
+    threads.filter_map(|thread| number_of(&thread.ok()?.path()))
 }
 
-fn waits_in_accept(thread: &Path, descriptors: &HashSet<u64>) -> bool {
-    start_of(&thread.join("syscall")).is_some_and(|text| {
+fn waits_in_accept(pid: Pid, thread: u64, descriptors: &HashSet<u64>) -> bool {
+    start_of(pid, &format!("task/{thread}/syscall")).is_some_and(|text| {
         accepted_from(&text).is_some_and(|descriptor| descriptors.contains(&descriptor))
     })
 }
 
 /// The descriptor in `288 0x3 0x7ffd… …`, if that is a call of `accept`; who runs is in no call.
-fn accepted_from(syscall: &str) -> Option<u64> {
+pub(super) fn accepted_from(syscall: &str) -> Option<u64> {
     let mut words = syscall.split_ascii_whitespace();
     let number = words.next()?.parse().ok()?;
     let descriptor = words.next()?.strip_prefix("0x")?;
@@ -78,11 +70,10 @@ fn accepted_from(syscall: &str) -> Option<u64> {
         .flatten()
 }
 
-/// The first part of a file of `/proc`: an epoll set may have a million lines.
-fn start_of(path: &Path) -> Option<String> {
+/// The first part of a file of `/proc/PID`: an epoll set may have a million lines.
+fn start_of(pid: Pid, file: &str) -> Option<String> {
     const ENOUGH: u64 = 1 << 20;
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(ENOUGH).read_to_end(&mut bytes).ok()?;
+    let bytes = patience::read_beginning(pid, file, ENOUGH).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 

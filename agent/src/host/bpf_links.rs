@@ -31,7 +31,7 @@ fn holds(pid: Pid, id: u32) -> bool {
 const NAMES: [&str; 2] = ["anon_inode:bpf_link", "anon_inode:bpf-link"];
 
 /// The number in the line `prog_id:\t42` (`bpf_link_show_fdinfo`).
-fn program_of(information: &str) -> Option<u32> {
+pub(super) fn program_of(information: &str) -> Option<u32> {
     let number = information.lines().find_map(|line| line.strip_prefix("prog_id:"))?;
     number.trim().parse().ok()
 }

@@ -1,16 +1,16 @@
 //! What a running process was given, so that the next generation can be given the same.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bounded,
     confinement::Confinement,
     limit::Limit,
     os_text::OsText,
-    process::{Pid, Process, ProcessError},
+    patience,
+    process::{Pid, Process, ProcessError, stat, status, text_of},
 };
 
 /// The surroundings of a process that are not its program: who it is, where it runs, what it may
@@ -61,20 +61,13 @@ impl Context {
     }
 
     fn read(pid: Pid) -> Result<Self, ProcessError> {
-        let what = "the status";
-        let entry = procfs::process::Process::new(pid.get())
-            .map_err(|source| ProcessError::reading(pid, what, source))?;
-        let Status { euid, egid, groups, umask, .. } =
-            entry.status().map_err(|source| ProcessError::reading(pid, what, source))?;
-        let stat =
-            entry.stat().map_err(|source| ProcessError::reading(pid, "the state", source))?;
-        let working_directory = entry
-            .cwd()
-            .map_err(|source| ProcessError::reading(pid, "the working directory", source))?;
-        let environment = variables(&read(pid, "environ", "the environment")?);
-        let limits = String::from_utf8_lossy(&read(pid, "limits", "the limits")?).into_owned();
-        let score =
-            String::from_utf8_lossy(&read(pid, "oom_score_adj", "the memory score")?).into_owned();
+        let Status { euid, egid, groups, umask, .. } = status(pid)?;
+        let working_directory = fs::read_link(format!("/proc/{pid}/cwd")).map_err(|error| {
+            ProcessError::reading(pid, "the working directory", ProcError::from(error))
+        })?;
+        let environment = environment_of(pid)?;
+        let limits = text_of(pid, "limits", "the limits")?;
+        let score = text_of(pid, "oom_score_adj", "the memory score")?;
         Ok(Self {
             uid: euid,
             gid: egid,
@@ -82,11 +75,11 @@ impl Context {
             working_directory: working_directory.into(),
             is_environment_known: environment.is_some(),
             environment: environment.unwrap_or_default(),
-            limits: limits.lines().filter_map(Limit::parse).collect(),
+            limits: String::from_utf8_lossy(&limits).lines().filter_map(Limit::parse).collect(),
             umask: umask.unwrap_or(DEFAULT_UMASK),
             namespaces: differing_namespaces(pid)?,
-            oom_score_adj: score.trim().parse().unwrap_or(0),
-            nice: i32::try_from(stat.nice).unwrap_or(0),
+            oom_score_adj: String::from_utf8_lossy(&score).trim().parse().unwrap_or(0),
+            nice: i32::try_from(stat(pid)?.nice).unwrap_or(0),
             confinement: Some(Confinement::of(pid)?),
         })
     }
@@ -97,16 +90,17 @@ const fn known() -> bool {
     true
 }
 
-/// A file of `/proc/PID`. The process decides how large some of them are.
-fn read(pid: Pid, file: &str, what: &'static str) -> Result<Vec<u8>, ProcessError> {
+/// The process decides how large it is, and how long it takes.
+fn environment_of(pid: Pid) -> Result<Option<Vec<(OsText, OsText)>>, ProcessError> {
     const MOST: u64 = 1 << 20;
-    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-    bounded::read(&path, MOST).map_err(|error| ProcessError::reading(pid, what, error.into()))
+    let bytes = patience::read(pid, "environ", MOST)
+        .map_err(|error| ProcessError::reading(pid, "the environment", error.into()))?;
+    Ok(variables(&bytes))
 }
 
 /// The variables in `/proc/PID/environ`; nothing if the process wrote over its own memory. A title that reaches into it
 /// leaves a part of itself in front, or zeros where variables were.
-fn variables(environment: &[u8]) -> Option<Vec<(OsText, OsText)>> {
+pub(super) fn variables(environment: &[u8]) -> Option<Vec<(OsText, OsText)>> {
     let split = |entry: &[u8]| {
         let equals =
             entry.iter().position(|byte| *byte == b'=').filter(|position| *position > 0)?;

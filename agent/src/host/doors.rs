@@ -1,13 +1,17 @@
 //! Where a process can be reached besides TCP: sockets that say that it serves something.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, path::Path};
 
 use procfs::{
-    ProcError,
-    net::{UdpNetEntry, UnixNetEntry, UnixState},
+    FromBufReadSI as _, ProcResult, current_system_info,
+    net::{UdpNetEntries, UdpNetEntry},
 };
 
-use super::sock_diag::SocketInode;
+use super::{
+    bounded,
+    sock_diag::SocketInode,
+    unix_sockets::{self, UnixSocket},
+};
 
 /// Sockets of our network namespace that wait for whoever comes: UDP without a peer, and Unix sockets with an address.
 ///
@@ -15,21 +19,37 @@ use super::sock_diag::SocketInode;
 ///
 /// When the kernel's tables cannot be read.
 pub fn doors() -> io::Result<HashSet<SocketInode>> {
-    let failed = |error: ProcError| io::Error::other(error.to_string());
-    let unix = procfs::net::unix().map_err(failed)?;
+    let unix = unix_sockets::table(Path::new("/proc/thread-self/net/unix"))?;
     let mut doors: HashSet<_> =
-        unix.iter().filter(|it| is_open(it)).map(|it| SocketInode(it.inode)).collect();
-    let udp = procfs::net::udp().map_err(failed)?;
+        unix_sockets::sockets(&unix).filter(is_open).map(|it| it.inode).collect();
+    doors.extend(waiting(udp("udp")?));
     // A machine without IPv6 has no such table.
-    let udp6 = procfs::net::udp6().unwrap_or_default();
-    let waits = |it: &&UdpNetEntry| it.local_address.port() != 0 && it.remote_address.port() == 0;
-    doors.extend(udp.iter().chain(&udp6).filter(waits).map(|it| SocketInode(it.inode)));
+    match udp("udp6") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        sockets => doors.extend(waiting(sockets?)),
+    }
     Ok(doors)
 }
 
+fn udp(table: &str) -> io::Result<Vec<UdpNetEntry>> {
+    /// Half a million sockets.
+    const MOST: u64 = 64 << 20;
+    let text = bounded::read(&Path::new("/proc/thread-self/net").join(table), MOST)?;
+    entries(&text).map_err(|error| io::Error::other(error.to_string()))
+}
+
+pub(super) fn entries(table: &[u8]) -> ProcResult<Vec<UdpNetEntry>> {
+    UdpNetEntries::from_buf_read(table, current_system_info()).map(|entries| entries.0)
+}
+
+fn waiting(sockets: Vec<UdpNetEntry>) -> impl Iterator<Item = SocketInode> {
+    let waits = |it: &UdpNetEntry| it.local_address.port() != 0 && it.remote_address.port() == 0;
+    sockets.into_iter().filter(waits).map(|it| SocketInode(it.inode))
+}
+
 /// One that has an address and no peer listens, or takes datagrams; one that was accepted has the listener's address.
-fn is_open(socket: &UnixNetEntry) -> bool {
-    socket.path.is_some() && socket.state == UnixState::UNCONNECTED
+const fn is_open(socket: &UnixSocket<'_>) -> bool {
+    socket.address.is_some() && socket.is_unconnected
 }
 
 #[cfg(test)]
@@ -38,7 +58,8 @@ mod tests {
         net::UdpSocket,
         os::{
             fd::AsRawFd,
-            unix::net::{UnixListener, UnixStream},
+            linux::net::SocketAddrExt as _,
+            unix::net::{SocketAddr, UnixListener, UnixStream},
         },
     };
 
@@ -48,6 +69,17 @@ mod tests {
         let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
         let text = link.to_string_lossy().into_owned();
         SocketInode(text.trim_start_matches("socket:[").trim_end_matches(']').parse().unwrap())
+    }
+
+    /// The kernel shows the address as it is, and any user may have a socket like that.
+    #[test]
+    fn an_address_that_is_no_text_hides_nobody() {
+        let address = SocketAddr::from_abstract_name(format!("\u{fffd}{}", std::process::id()));
+        let name = [b"\xff ".as_slice(), &std::process::id().to_ne_bytes()].concat();
+        let odd = SocketAddr::from_abstract_name(name).unwrap();
+        let _odd = UnixListener::bind_addr(&odd).unwrap();
+        let listener = UnixListener::bind_addr(&address.unwrap()).unwrap();
+        assert!(doors().unwrap().contains(&inode(&listener)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Sockets that a process has in a ring of io_uring (`IORING_REGISTER_FILES`): they are open, and need no descriptor.
 
-use std::{collections::HashSet, fs, io, path::Path};
+use std::{collections::HashSet, ffi::OsStr, io, path::Path};
 
-use super::{process::Pid, sock_diag::SocketInode};
+use super::{patience, process::Pid, sock_diag::SocketInode};
 
 /// Whether a link below `/proc/PID/fd` is one to a ring.
 pub(super) fn is_ring(link: &Path) -> bool {
@@ -17,11 +17,14 @@ pub(super) fn is_ring(link: &Path) -> bool {
 /// as it submits. Then it is asked again, a few times: an owner that never pauses is not waited for.
 pub(super) fn registered_sockets(pid: Pid, descriptor: &Path) -> io::Result<HashSet<SocketInode>> {
     const ATTEMPTS: u32 = 8;
-    let Some(number) = descriptor.file_name() else { return Ok(HashSet::new()) };
-    let path = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(number);
+    /// A million sockets (`IORING_MAX_FIXED_FILES`) are less; files with long names are more, which are no sockets.
+    const ENOUGH: u64 = 32 << 20;
+    let Some(number) = descriptor.file_name().and_then(OsStr::to_str) else {
+        return Ok(HashSet::new());
+    };
     let mut found = None;
     for _attempt in 0..ATTEMPTS {
-        found = sockets(&fs::read_to_string(&path)?);
+        found = sockets(&patience::read_beginning(pid, format_args!("fdinfo/{number}"), ENOUGH)?);
         if found.is_some() {
             break;
         }
@@ -31,7 +34,8 @@ pub(super) fn registered_sockets(pid: Pid, descriptor: &Path) -> io::Result<Hash
 }
 
 /// The sockets in what the kernel says of a ring; `None` if it does not say what files there are.
-fn sockets(text: &str) -> Option<HashSet<SocketInode>> {
+pub(super) fn sockets(text: &[u8]) -> Option<HashSet<SocketInode>> {
+    let text = String::from_utf8_lossy(text);
     let mut lines = text.lines().skip_while(|line| !line.starts_with("UserFiles:"));
     lines.next()?;
     // Each file is on a line of its own, `    0: socket:[94576]`; what comes next is not indented.
@@ -46,14 +50,15 @@ mod tests {
 
     #[test]
     fn the_registered_sockets_are_read_and_nothing_else() {
-        let text = "pos:\t0\nSqMask:\t0x7\nUserFiles:\t3\n    0: socket:[94576]\n    1: /tmp/a: socket:[1]\n    2: \
+        // A file may have any name.
+        let text = b"pos:\t0\nSqMask:\t0x7\nUserFiles:\t3\n    0: socket:[94576]\n    1: /tmp/\xff: socket:[1]\n    2: \
                     socket:[7]\nUserBufs:\t1\n    0: socket:[5]\nPollList:\n  op=13, task_works=0\n";
         assert_eq!(sockets(text), Some(HashSet::from([SocketInode(94576), SocketInode(7)])));
-        assert_eq!(sockets("UserFiles:\t0\nUserBufs:\t0\n"), Some(HashSet::new()));
+        assert_eq!(sockets(b"UserFiles:\t0\nUserBufs:\t0\n"), Some(HashSet::new()));
     }
 
     #[test]
     fn a_ring_whose_lock_is_held_says_nothing() {
-        assert_eq!(sockets("pos:\t0\nflags:\t02000002\n"), None);
+        assert_eq!(sockets(b"pos:\t0\nflags:\t02000002\n"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
 };
 
@@ -10,7 +10,7 @@ use super::{
     holders::all_pids,
     image::{self, Image},
     os_text::OsText,
-    process::{Pid, ProcessError, command_line, stat},
+    process::{Pid, ProcessError, command_line, stat, status},
 };
 
 /// The parent of a process, the parent of that, and so on, as far as they can be seen.
@@ -98,16 +98,32 @@ pub fn told_children(parent: Pid) -> Result<Vec<(Pid, Vec<OsText>)>, ProcessErro
 ///
 /// # Errors
 ///
-/// When the process is gone.
+/// When the process is gone, or its children say more than anybody's.
 pub fn children(parent: Pid) -> Result<Vec<(Pid, Vec<OsText>)>, ProcessError> {
     let failed = |error| ProcessError::reading(parent, "the children", error);
     let process = procfs::process::Process::new(parent.get()).map_err(failed)?;
     // Each of its threads has those that it forked.
     let threads = process.tasks().map_err(failed)?.filter_map(Result::ok);
     let numbers = threads.filter_map(|thread| thread.children().ok()).flatten();
-    let pids = numbers.filter_map(|number| Pid::new(number.cast_signed()));
-    Ok(pids.map(|pid| (pid, command_line(pid).unwrap_or_default())).collect())
+    let mut room = ROOM;
+    let mut children = Vec::new();
+    for pid in numbers.filter_map(|number| Pid::new(number.cast_signed())) {
+        let command = command_line(pid).unwrap_or_default();
+        let taken = command.iter().map(|word| size_of::<OsText>() + word.as_bytes().len());
+        room = room.checked_sub(taken.sum::<usize>()).ok_or_else(|| too_much(parent))?;
+        children.push((pid, command));
+    }
+    Ok(children)
 }
+
+fn too_much(parent: Pid) -> ProcessError {
+    let message = format!("their command lines have more than {ROOM} bytes together");
+    let source = io::Error::new(io::ErrorKind::FileTooLarge, message);
+    ProcessError::Unreadable { pid: parent, what: "the children", source }
+}
+
+/// For the command lines of all children of a process, which decide how long they are: thousands of usual ones.
+const ROOM: usize = 16 << 20;
 
 /// The effective user of a process.
 ///
@@ -115,10 +131,7 @@ pub fn children(parent: Pid) -> Result<Vec<(Pid, Vec<OsText>)>, ProcessError> {
 ///
 /// When the process is gone.
 pub fn user_of(pid: Pid) -> Result<u32, ProcessError> {
-    procfs::process::Process::new(pid.get())
-        .and_then(|process| process.status())
-        .map(|status| status.euid)
-        .map_err(|error| ProcessError::reading(pid, "the status", error))
+    status(pid).map(|status| status.euid)
 }
 
 /// Whether we live in the machine's own PID namespace, of which all others are part.
@@ -178,6 +191,26 @@ mod tests {
         end(orphan);
         drop(child.stdin.take());
         child.wait().unwrap();
+    }
+
+    /// Each argument takes a pointer and its length beside it, however short it is.
+    #[test]
+    fn children_that_say_too_much_are_refused() {
+        let script = r#"words=$(printf 'a %.0s' $(seq 60000)); i=0
+            while [ $i -lt 16 ]; do sh -c 'echo; read line' $words <&3 & i=$((i+1)); done 3<&0; wait"#;
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Each has written its line when it runs its program.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 16]).unwrap();
+        let found = children(Pid::new(child.id().cast_signed()).unwrap());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let error = found.unwrap_err();
+        assert!(matches!(error, ProcessError::Unreadable { .. }), "{error}");
     }
 
     #[test]

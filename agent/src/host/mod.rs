@@ -14,7 +14,9 @@
 //! - [`confinement`]: what keeps a process from doing all that its user may
 //! - [`limit`]: how much of something a process may use
 //! - [`doors`]: where a process can be reached besides TCP
-//! - [`bounded`]: files of which others decide how large they are
+//! - [`bounded`]: files of which others decide what they are, and how large
+//! - `patience`: files of processes that may keep whoever reads them waiting
+//! - `unix_sockets`: the kernel's table of Unix sockets, with addresses of any kind
 //! - [`bpf_links`]: who holds the attachment of a BPF program
 //! - [`names`]: PID files and Unix sockets, and how a name outlives its removal
 //! - [`init`]: which PID namespace ends with a process
@@ -35,6 +37,8 @@ pub mod cgroup;
 pub mod confinement;
 pub mod context;
 pub mod doors;
+#[cfg(test)]
+mod fuzz;
 pub mod holders;
 pub mod image;
 pub mod init;
@@ -46,6 +50,7 @@ pub mod master;
 pub mod mounts;
 pub mod names;
 pub mod os_text;
+mod patience;
 pub mod probe;
 pub mod process;
 pub mod servers;
@@ -53,3 +58,4 @@ pub mod sock_diag;
 pub mod starter;
 pub mod supervisor;
 pub mod syn_cookies;
+mod unix_sockets;

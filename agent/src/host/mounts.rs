@@ -2,10 +2,12 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    io,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
+
+use super::bounded;
 
 /// One mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,9 @@ pub fn of_type(kind: &str) -> io::Result<Vec<Mount>> {
 ///
 /// When `/proc/self/mountinfo` cannot be read.
 pub fn with_options(kind: &str, satisfy: impl Fn(&str) -> bool) -> io::Result<Vec<Mount>> {
-    let table = fs::read(Path::new("/proc/thread-self/mountinfo"))?;
+    /// 100,000 mounts (`fs.mount-max`) with usual names are less; users may have some of them made.
+    const MOST: u64 = 64 << 20;
+    let table = bounded::read(Path::new("/proc/thread-self/mountinfo"), MOST)?;
     let lines = table.split(|byte| *byte == b'\n').filter(|line| {
         let options = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
         satisfy(&String::from_utf8_lossy(options))
@@ -41,7 +45,7 @@ pub fn with_options(kind: &str, satisfy: impl Fn(&str) -> bool) -> io::Result<Ve
 
 /// A line of the table if it is of the wanted type: number, parent, device, root, point, options,
 /// any optional fields, a lone hyphen, type, source, options.
-fn parse(line: &[u8], kind: &str) -> Option<Mount> {
+pub(super) fn parse(line: &[u8], kind: &str) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let hyphen = fields.iter().position(|field| *field == b"-")?;
     if *fields.get(hyphen + 1)? != kind.as_bytes() {

@@ -1,9 +1,11 @@
 //! Who starts a server again when it ends: told by such a one to end, it is there again a moment later, in the old version.
 
-use std::{fs, io::Read as _, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use super::{
+    bounded,
     kin::ancestors,
+    patience,
     process::{Pid, ProcessError, stat},
 };
 
@@ -73,7 +75,8 @@ impl Supervisor {
             Status::Hidden => true,
             Status::Daemontools => {
                 let path = format!("/proc/{}/cwd/supervise/status", self.pid);
-                start_of(Path::new(&path)).is_none_or(|status| wants_up(&status))
+                let status = bounded::read_regular_beginning(Path::new(&path), ENOUGH);
+                status.map_or(true, |status| wants_up(&status))
             }
         }
     }
@@ -87,11 +90,11 @@ impl Kind {
 
     /// Which kind of supervisor a process is, if any.
     pub fn of(pid: Pid) -> Option<&'static Self> {
-        let command = start_of(Path::new(&format!("/proc/{pid}/cmdline")))?;
+        let command = patience::read_beginning(pid, "cmdline", ENOUGH).ok()?;
         Self::by_command(&command)
     }
 
-    fn by_command(command: &[u8]) -> Option<&'static Self> {
+    pub(super) fn by_command(command: &[u8]) -> Option<&'static Self> {
         let mut words = command.split(|byte| *byte == 0);
         let first = words.next()?;
         // `python3 /usr/bin/supervisord`, `python3 -m supervisor.supervisord`, `perl /usr/bin/start_server`
@@ -110,18 +113,13 @@ fn base_name(word: &[u8]) -> &[u8] {
 }
 
 /// `svstatus_get` of runit, `readstatus` of daemontools.
-fn wants_up(status: &[u8]) -> bool {
+pub(super) fn wants_up(status: &[u8]) -> bool {
     const WANT: usize = 17;
     status.get(WANT).is_none_or(|want| *want == b'u')
 }
 
 /// What people write is short; what a process says of itself may be endless.
-fn start_of(path: &Path) -> Option<Vec<u8>> {
-    const ENOUGH: u64 = 4096;
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(ENOUGH).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
-}
+const ENOUGH: u64 = 4096;
 
 /// All that are known. systemd is not among them: it is asked in other ways.
 static KINDS: [Kind; 9] = [
@@ -183,6 +181,8 @@ static KINDS: [Kind; 9] = [
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     fn name(command: &str) -> Option<&'static str> {
@@ -204,6 +204,33 @@ mod tests {
         for command in ["", "nginx", "python3 server.py --under supervisord", "/srv/runsv-stats"] {
             assert_eq!(name(command), None, "{command}");
         }
+    }
+
+    #[test]
+    fn who_calls_itself_a_supervisor_makes_nobody_wait_for_what_it_writes_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let status = directory.path().join("supervise/status");
+        std::fs::create_dir(status.parent().unwrap()).unwrap();
+        assert!(Command::new("mkfifo").arg(&status).status().unwrap().success());
+        let mut child = Command::new("bash")
+            .args(["-c", "exec -a runsv cat"])
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::new(child.id().cast_signed()).unwrap();
+        let kind = loop {
+            match Kind::of(pid) {
+                Some(kind) => break kind,
+                None => std::thread::yield_now(),
+            }
+        };
+        let (answer, answered) = std::sync::mpsc::channel();
+        std::thread::spawn(move || answer.send(Supervisor { pid, kind }.restarts()));
+        let restarts = answered.recv_timeout(std::time::Duration::from_secs(20));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(restarts, Ok(true), "in doubt");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub fn sent() -> io::Result<u64> {
 }
 
 /// The kernel writes two lines for each group: the counters' names, then their values.
-fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
+pub(super) fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with(group));
     let (names, values) = (lines.next()?, lines.next()?);
     let place = names.split_whitespace().position(|it| it == name)?;

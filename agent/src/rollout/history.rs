@@ -17,7 +17,7 @@ impl Service {
         status: Status,
         began: Timestamp,
     ) -> RolloutId {
-        let id = RolloutId(self.last_rollout.0 + 1);
+        let id = self.last_rollout.next();
         self.last_rollout = id;
         self.rollouts.push(Rollout {
             id,

@@ -45,7 +45,7 @@ mod resume;
 mod service;
 mod settling;
 #[cfg(test)]
-mod simulator;
+pub(crate) mod simulator;
 mod steering;
 #[cfg(test)]
 mod tests;

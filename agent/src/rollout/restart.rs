@@ -23,7 +23,7 @@ impl Service {
 
     /// The number of the next generation.
     pub fn next_number(&self) -> GenerationNumber {
-        GenerationNumber(self.last_generation.0 + 1)
+        self.last_generation.next()
     }
 
     /// Connections go there already, by the kernel's own lookup; this makes it official. One that lives and is deaf drains

@@ -64,8 +64,16 @@ impl Service {
         }
         let forgotten = seen.mapped.iter().filter(|number| self.generation(**number).is_none());
         effects.extend(forgotten.copied().map(Effect::Forget));
+        let given = seen.mapped.iter().filter(|number| self.may_have_given(**number)).max();
         self.last_generation =
-            seen.mapped.last().map_or(self.last_generation, |last| self.last_generation.max(*last));
+            given.map_or(self.last_generation, |last| self.last_generation.max(*last));
         effects
+    }
+
+    /// Whether a number that the maps know can be one of ours. Somebody else may have written another one there, and the next
+    /// generation's must not come after that.
+    fn may_have_given(&self, number: GenerationNumber) -> bool {
+        const AT_MOST: u32 = 1 << 10;
+        number.0 <= self.last_generation.0.saturating_add(AT_MOST)
     }
 }

@@ -1,5 +1,7 @@
 //! A service: its generations, and what happens to them.
 
+use std::{collections::HashSet, hash::Hash};
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -109,6 +111,21 @@ impl Service {
             .min()
     }
 
+    /// Whether [`Self::apply`] can have made it: what was read from somewhere may be anything. Each generation and each rollout
+    /// has a number of its own, and there is a next one; one serves at most, and one is being made ready.
+    pub fn is_sound(&self) -> bool {
+        let numbers: Vec<_> = self.generations.iter().map(|it| it.number).collect();
+        let rollouts: Vec<_> = self.rollouts.iter().map(|it| it.id).collect();
+        let count =
+            |is: fn(&Phase) -> bool| self.generations.iter().filter(|it| is(&it.phase)).count();
+        are_below(&numbers, self.last_generation.next())
+            && self.last_generation.next() > self.last_generation
+            && are_below(&rollouts, self.last_rollout.next())
+            && self.last_rollout.next() > self.last_rollout
+            && count(|it| matches!(it, Phase::Primary | Phase::Dead)) <= 1
+            && count(|it| matches!(it, Phase::Starting { .. })) <= 1
+    }
+
     /// The generation with this number, if it lives.
     pub fn generation(&self, number: GenerationNumber) -> Option<&Generation> {
         self.generations.iter().find(|generation| generation.number == number)
@@ -150,4 +167,10 @@ impl Service {
         self.generations.retain(|generation| generation.number != number);
         vec![Effect::Forget(number)]
     }
+}
+
+/// Whether these are different from each other, and all below another one.
+fn are_below<T: Copy + Eq + Ord + Hash>(all: &[T], end: T) -> bool {
+    let distinct: HashSet<T> = all.iter().copied().collect();
+    distinct.len() == all.len() && all.iter().all(|it| *it < end)
 }

@@ -14,7 +14,7 @@ impl Service {
         now: Timestamp,
     ) -> Result<Vec<Effect>, Refusal> {
         self.refuse_while_making_ready()?;
-        let number = GenerationNumber(self.last_generation.0 + 1);
+        let number = self.last_generation.next();
         let from = self.primary().map_or(self.last_generation, |primary| primary.number);
         self.last_generation = number;
         let launch = matches!(origin, Origin::Launched { .. });

@@ -15,6 +15,14 @@ pub struct ServiceId(pub u32);
 #[serde(transparent)]
 pub struct GenerationNumber(pub u32);
 
+impl GenerationNumber {
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl fmt::Display for GenerationNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use agent::datapath::{Datapath, ListenerToAdopt};
+use agent::datapath::{Datapath, ListenerToAdopt, Place};
 use agent::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 use agent_ebpf::steering::Steering;
 use anyhow::{Context as _, Result};
@@ -41,7 +41,7 @@ impl Steered {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("agent-test-lookup-{}-{number}", std::process::id());
         let pins = Path::new("/sys/fs/bpf").join(name);
-        let mut datapath = Datapath::begin(&pins)?;
+        let mut datapath = Datapath::begin(&pins, Place::with(None)?)?;
         match begin(&mut datapath, &pins) {
             Ok(steer) => Ok(Self { datapath: Some(datapath), pins, steer }),
             Err(error) => {

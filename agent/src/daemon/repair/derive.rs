@@ -154,7 +154,7 @@ impl World {
             service,
             context,
             mark: None,
-            origin_cgroup,
+            origin_cgroup: origin_cgroup.into(),
             unfinished: None,
             requests: BTreeMap::new(),
             given: BTreeMap::new(),

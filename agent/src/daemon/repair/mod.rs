@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    datapath::{self, Pinned},
+    datapath::{self, Pinned, Place},
     host::{cgroup::Hierarchy, context, process::Pid},
     places::Places,
 };
@@ -54,7 +54,9 @@ pub fn examine(places: &Places) -> Result<Leftovers, Problem> {
     if agent_answers(places) {
         return Ok(Leftovers::Fine("an agent runs"));
     }
-    let pinned = datapath::examine(&places.pin_dir)?;
+    let groups = groups_of(places)?;
+    let place = Place::with(groups.as_ref().map(|(groups, _)| groups.above()))?;
+    let pinned = datapath::examine(&places.pin_dir, place)?;
     let quoted = |path: &Path| format!("`{}`", path.display());
     let (state, file) = (read(places)?, places.state_file());
     let what = match (&pinned, &state) {

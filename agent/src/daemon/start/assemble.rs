@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Options, Other,
+    Options, Other, contents,
     made::Made,
     plan::{Plan, plan},
 };
@@ -32,7 +32,7 @@ use crate::{
         troubles::{Trouble, Troubles},
         watch::Watcher,
     },
-    datapath::{self, Datapath},
+    datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
     host::{
         cgroup::{Cgroup, Hierarchy},
         context,
@@ -60,23 +60,23 @@ pub(super) fn assemble(
     let boot_id = state_file::boot_id()?;
     let state = read_state(&places, network_namespace, &boot_id)?;
     mount_bpf(&places.pin_dir)?;
-    let pinned = datapath::examine(&places.pin_dir)?;
-    // What cannot be read belongs to what is broken, which only a state can mend.
-    let steers = datapath::steers(&places.pin_dir).unwrap_or(false);
-    let plan = plan(&places, state.as_ref(), &pinned, steers)?;
-    let state = state.unwrap_or_default();
     let hierarchy = Hierarchy::find().map_err(|error| {
         Problem::caused(ProblemKind::Preflight, &error)
             .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
     })?;
     let mut groups = Groups::of(&places, &hierarchy, network_namespace);
+    let pinned = examine(&places.pin_dir, groups.above(), state.as_ref())?;
+    // What cannot be read belongs to what is broken, which only a state can mend.
+    let steers = datapath::steers(&places.pin_dir).unwrap_or(false);
+    let plan = plan(&places, state.as_ref(), &pinned, steers)?;
+    let state = state.unwrap_or_default();
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
     made.expect_pins(&places.pin_dir);
-    let attach_to = open(&cgroup)?;
+    let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
     let mut datapath = change(Step::OpenDatapath, || {
         Ok(match plan {
             Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to),
-            Plan::Build { .. } => Datapath::begin(&places.pin_dir),
+            Plan::Build { .. } => Datapath::begin(&places.pin_dir, place),
         }?)
     })?;
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
@@ -127,15 +127,35 @@ pub(super) fn assemble(
         last_answer: None,
         superseded: None,
     };
-    if let Plan::Build { lost } = plan
-        && let Err(problem) = agent.build(&attach_to, lost.as_deref())
-    {
-        agent.datapath.abandon();
-        return Err(problem);
+    match plan {
+        Plan::Adopt => agent.refresh()?,
+        Plan::Build { lost } => {
+            if let Err(problem) = agent.build(&attach_to, lost.as_deref()) {
+                agent.datapath.abandon();
+                return Err(problem);
+            }
+        }
     }
     agent.watch_places()?;
     agent.adopt()?;
     Ok(agent)
+}
+
+/// What is pinned, and whether it has what the state says.
+fn examine(
+    pin_dir: &Path,
+    cgroup: &Path,
+    state: Option<&StateFile>,
+) -> Result<Pinned, DatapathError> {
+    let pinned = datapath::examine(pin_dir, Place::with(Some(cgroup))?)?;
+    let (Pinned::Whole, Some(state)) = (&pinned, state) else { return Ok(pinned) };
+    if state.services.is_empty() {
+        return Ok(pinned);
+    }
+    // What is half attached or half detached is taken back, whatever the maps have of it.
+    let done = state.services.iter().filter(|record| record.unfinished.is_none());
+    let missing = contents::missing(done.map(|record| &record.service), &Contents::of(pin_dir)?);
+    Ok(missing.map_or(pinned, Pinned::Broken))
 }
 
 fn create_cgroup(

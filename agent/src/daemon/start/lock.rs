@@ -17,7 +17,10 @@ use rustix::{
 use crate::{
     api::{Problem, ProblemKind},
     doctor,
-    host::process::{Pid, Process},
+    host::{
+        bounded,
+        process::{Pid, Process},
+    },
     places::Places,
 };
 
@@ -97,7 +100,7 @@ fn try_lock(places: &Places) -> Result<Option<Lock>, Problem> {
 }
 
 fn held(places: &Places) -> Problem {
-    let pid = fs::read_to_string(places.pid_file()).unwrap_or_else(|_| "unknown".to_owned());
+    let pid = written(places).map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
     let message =
         format!("an agent runs already on `{}` (pid {pid})", places.runtime_dir.display());
     Problem::new(ProblemKind::Locked, message)
@@ -119,15 +122,20 @@ fn prove_ourselves(places: &Places) -> Result<(), Problem> {
 /// The agent that has the lock: it says so itself, over its socket (`SO_PEERCRED`, which the kernel fills in, and which a
 /// hung agent answers too) or in its file, and it has the lock file open.
 fn holder(places: &Places) -> Result<Option<Process>, Problem> {
-    let said = fs::read_to_string(places.pid_file()).ok();
-    let written = said.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::new);
-    for pid in answering(&places.socket()).into_iter().chain(written) {
+    for pid in answering(&places.socket()).into_iter().chain(written(places)) {
         let Ok(process) = Process::open(pid) else { continue };
         if has_open(pid, &places.lock_file())? {
             return Ok(Some(process));
         }
     }
     Ok(None)
+}
+
+/// What is in the pid file.
+fn written(places: &Places) -> Option<Pid> {
+    const MOST: u64 = 64;
+    let text = bounded::read_regular(&places.pid_file(), MOST).ok()?;
+    str::from_utf8(&text).ok()?.trim().parse().ok().and_then(Pid::new)
 }
 
 /// Whether an agent runs on these places: one that has just begun to start does not count yet.

@@ -1,6 +1,7 @@
 //! Starts the agent: one at a time, adopting what an earlier one left.
 //!
 //! - `lock`: one writer at a time, and how one takes over from another
+//! - `contents`: whether the maps have what the state says (pure)
 //! - `plan`: what to do about what is there (pure)
 //! - `assemble`: does it, but for the threads
 //! - `made`: a start that fails leaves nothing
@@ -8,6 +9,7 @@
 //! - `privileges`, `filter`: what is given up as soon as the launcher runs
 
 mod assemble;
+mod contents;
 mod directory;
 mod filter;
 mod lock;
@@ -38,7 +40,6 @@ pub use self::directory::private_directory;
 pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
-    connections,
     control_socket::{self, ControlSocket},
     descriptors,
     message::Message,
@@ -155,7 +156,7 @@ async fn serve(
     };
     // Followers of events would keep the server open: they are cut, and see that the agent ended.
     let (stopped, mut has_stopped) = watch::channel(false);
-    let serving = connections::serve(socket, server::routes(door), async move {
+    let serving = server::serve(socket, door, async move {
         stop.await;
         stopped.send_replace(true);
     });

@@ -41,6 +41,7 @@ pub(super) fn plan(
         (Pinned::Whole, false) if !steers => Ok(Plan::Adopt),
         // An agent without services leaves such a state, and steers nothing.
         (Pinned::Broken(_), false) if state.is_some() && !steers => Ok(Plan::Build { lost: None }),
+        (Pinned::Broken(what), false) if !steers => Err(nobody_needs(places, what)),
         (Pinned::Whole | Pinned::Broken(_), false) => Err(nobody_knows(places)),
     }
 }
@@ -56,6 +57,18 @@ fn nobody_knows(places: &Places) -> Problem {
     )
 }
 
+/// Or nobody can read it, which is found out by those who are to mend it.
+fn nobody_needs(places: &Places, what: &str) -> Problem {
+    let message = format!(
+        "`{}` is not usable ({what}), and `{}` is gone",
+        places.pin_dir.display(),
+        places.state_file().display()
+    );
+    Problem::new(ProblemKind::Preflight, message).fix(
+        "`agent doctor --repair` derives the state from what runs, or removes what nobody needs",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -63,12 +76,15 @@ mod tests {
     use super::*;
 
     fn decide(state: Option<&StateFile>, pinned: &Pinned, steers: bool) -> Option<Plan> {
-        let places = Places {
+        plan(&places(), state, pinned, steers).ok()
+    }
+
+    fn places() -> Places {
+        Places {
             runtime_dir: PathBuf::from("/run/agent"),
             pin_dir: PathBuf::from("/sys/fs/bpf/agent"),
             cgroup: None,
-        };
-        plan(&places, state, pinned, steers).ok()
+        }
     }
 
     #[test]
@@ -80,6 +96,8 @@ mod tests {
             }
         }
         assert_eq!(decide(None, &broken, false), None);
+        let problem = plan(&places(), None, &broken, false).unwrap_err();
+        assert!(problem.message.contains("older"), "{problem:?}");
         assert_eq!(decide(None, &Pinned::Whole, false), Some(Plan::Adopt));
         assert_eq!(decide(None, &Pinned::Nothing, false), Some(Plan::Build { lost: None }));
         assert_eq!(decide(Some(&empty), &broken, false), Some(Plan::Build { lost: None }));

@@ -31,6 +31,7 @@ use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
     pins::Pins,
+    place::Place,
     programs::{ATTACHED, COMFORTS, MIGRATE, ON_DEMAND},
 };
 use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
@@ -129,7 +130,9 @@ impl Rehearsal {
 
     /// Also says which map it was that the kernel refused.
     fn create_maps(&mut self) -> Result<(Kernel, aya::Btf), Ended> {
-        let created = Pins::begin(Path::new(PINS)).and_then(Kernel::create_maps);
+        let created = Place::with(None)
+            .and_then(|place| Pins::begin(Path::new(PINS), place))
+            .and_then(Kernel::create_maps);
         let error = match created {
             Ok(created) => {
                 self.outcomes.push((Feature::Types, Outcome::Works));

@@ -1,12 +1,15 @@
 //! Where the tree of control groups is, and the way to each of them.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
 };
 
 use super::{Cgroup, CgroupError};
 use crate::host::{
+    bounded,
     mounts::{self, Mount},
     process::Pid,
 };
@@ -76,18 +79,16 @@ impl Hierarchy {
     ///
     /// [`CgroupError::Outside`] if the mount does not show it.
     pub fn of(&self, pid: Pid) -> Result<Cgroup, CgroupError> {
+        /// Hierarchies are a dozen, paths have 4,096 bytes at most.
+        const MOST: u64 = 1 << 20;
         let file = PathBuf::from(format!("/proc/{pid}/cgroup"));
-        let table = fs::read_to_string(&file).map_err(|source| CgroupError::Failed {
+        let table = bounded::read(&file, MOST).map_err(|source| CgroupError::Failed {
             operation: "read",
             path: file,
             source,
         })?;
-        // Version 2 is the line with hierarchy number 0 and no controllers.
-        let path = table
-            .lines()
-            .find_map(|line| line.strip_prefix("0::"))
-            .ok_or(CgroupError::NotMounted)?;
-        let inside = Path::new(path).strip_prefix(&self.mount.root).map_err(
+        let path = membership(&table).ok_or(CgroupError::NotMounted)?;
+        let inside = path.strip_prefix(&self.mount.root).map_err(
             |_outside: std::path::StripPrefixError| CgroupError::Outside { path: path.into() },
         )?;
         self.below_root(inside)
@@ -111,6 +112,13 @@ impl Hierarchy {
         }
         Ok(group)
     }
+}
+
+/// The path in the line with hierarchy number 0 and no controllers, which is that of version 2. Whoever may make groups may
+/// call them anything, also what is no UTF-8.
+pub(in crate::host) fn membership(table: &[u8]) -> Option<&Path> {
+    let mut lines = table.split(|byte| *byte == b'\n');
+    lines.find_map(|line| line.strip_prefix(b"0::")).map(|it| Path::new(OsStr::from_bytes(it)))
 }
 
 /// How often a group on the way may be removed before that is an error.

@@ -4,7 +4,7 @@
 //! The kernel tells when a group has become empty, kills all of it at once, and lets BPF programs
 //! know a process's group: none of this can be had from process numbers without races.
 
-mod hierarchy;
+pub(super) mod hierarchy;
 mod limits;
 mod watch;
 

@@ -1,7 +1,9 @@
 //! Control groups version 1, where limits live in hierarchies of their own beside ours.
 
 use std::{
-    fs, io,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::{
     mounts::{self, Mount},
     os_text::OsText,
-    process::{Pid, ProcessError},
+    process::{Pid, ProcessError, text_of},
 };
 
 /// A group of one hierarchy.
@@ -31,12 +33,9 @@ impl Group {
 
 /// Those of a process that are not ours too.
 pub(super) fn of(pid: Pid) -> Result<Vec<Group>, ProcessError> {
-    let [theirs, ours] = [pid, Pid::ours()].map(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .map_err(|error| ProcessError::reading(pid, "the control groups", error.into()))
-    });
-    let ours = ours?;
-    let (theirs, ours): (_, Vec<_>) = (theirs?, memberships(&ours).collect());
+    let [theirs, ours] = [pid, Pid::ours()].map(|pid| text_of(pid, "cgroup", "the control groups"));
+    let (theirs, ours) = (theirs?, ours?);
+    let ours: Vec<_> = memberships(&ours).collect();
     let differing: Vec<_> = memberships(&theirs).filter(|it| !ours.contains(it)).collect();
     let found = differing.into_iter().filter_map(|(controllers, path)| {
         located(controllers, path).transpose().map(|it| {
@@ -47,21 +46,24 @@ pub(super) fn of(pid: Pid) -> Result<Vec<Group>, ProcessError> {
 }
 
 /// Lines of `/proc/PID/cgroup`: number, controllers, path; version 2 has the number 0 and no controllers.
-fn memberships(table: &str) -> impl Iterator<Item = (&str, &str)> {
-    table.lines().filter_map(|line| {
-        let (_number, rest) = line.split_once(':')?;
-        rest.split_once(':').filter(|(controllers, _)| !controllers.is_empty())
+/// The path may be anything but a line end, and is where whoever may make groups wants it to be.
+pub(in crate::host) fn memberships(table: &[u8]) -> impl Iterator<Item = (&str, &Path)> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut parts = line.splitn(3, |byte| *byte == b':').skip(1);
+        let (controllers, path) = (str::from_utf8(parts.next()?).ok()?, parts.next()?);
+        let is_first_version = !controllers.is_empty();
+        is_first_version.then(|| (controllers, Path::new(OsStr::from_bytes(path))))
     })
 }
 
 /// Nothing for a hierarchy that is mounted nowhere, or of which the group is not shown.
-fn located(controllers: &str, path: &str) -> io::Result<Option<Group>> {
+fn located(controllers: &str, path: &Path) -> io::Result<Option<Group>> {
     let wanted: Vec<_> = controllers.split(',').collect();
     let mounts = mounts::with_options("cgroup", |options| {
         let options: Vec<_> = options.split(',').collect();
         wanted.iter().all(|it| options.contains(it))
     })?;
-    let directory = mounts.iter().find_map(|mount| below(mount, Path::new(path)));
+    let directory = mounts.iter().find_map(|mount| below(mount, path));
     Ok(directory.map(|it| Group { controllers: controllers.to_owned(), directory: it.into() }))
 }
 
@@ -75,8 +77,12 @@ mod tests {
 
     #[test]
     fn version_2_is_left_out() {
-        let table = "9:name=systemd:/\n2:cpu,cpuacct:/a:b\n0::/c\n";
-        let expected = [("name=systemd", "/"), ("cpu,cpuacct", "/a:b")];
+        let table = b"9:name=systemd:/\n2:cpu,cpuacct:/a:b\n3:pids:/\xff\n0::/c\n";
+        let expected = [
+            ("name=systemd", Path::new("/")),
+            ("cpu,cpuacct", Path::new("/a:b")),
+            ("pids", Path::new(OsStr::from_bytes(b"/\xff"))),
+        ];
         assert_eq!(memberships(table).collect::<Vec<_>>(), expected);
     }
 

@@ -1,11 +1,11 @@
 //! What of a confinement nobody can give to another process.
 
-use std::{fmt, fs, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
 use super::Confinement;
-use crate::host::process::{Pid, ProcessError};
+use crate::host::process::{Pid, ProcessError, text_of};
 
 /// Something that a successor would not be confined by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,18 +59,22 @@ pub struct LossError {
 
 /// Strict mode counts like one.
 pub(super) fn filters(pid: Pid, mode: Option<u32>) -> Result<u32, ProcessError> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status"))
-        .map_err(|error| ProcessError::reading(pid, "the status", error.into()))?;
-    let counted = text.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    let counted = counted_filters(&text_of(pid, "status", "the status")?);
     // Before Linux 5.9 only the mode shows.
-    let counted = counted.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
-    Ok(counted.max(u32::from(mode.unwrap_or(0) != 0)))
+    Ok(counted.unwrap_or(0).max(u32::from(mode.unwrap_or(0) != 0)))
+}
+
+pub(in crate::host) fn counted_filters(status: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(status);
+    let counted = text.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?;
+    counted.trim().parse().ok()
 }
 
 /// Nothing where no security module gives labels (`EINVAL`).
 pub(super) fn label(pid: Pid) -> Option<String> {
-    let label = fs::read_to_string(format!("/proc/{pid}/attr/current")).ok()?;
-    Some(label.trim_end_matches(['\0', '\n']).to_owned()).filter(|label| !label.is_empty())
+    let label = text_of(pid, "attr/current", "the label").ok()?;
+    Some(String::from_utf8_lossy(&label).trim_end_matches(['\0', '\n']).to_owned())
+        .filter(|label| !label.is_empty())
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! A successor gets the same, so that it can do no more, and no less. Two things show nowhere: the secure bits, and the session
 //! keyring, of which a successor gets one of its own that is empty.
 
-mod groups;
-mod loss;
+pub(super) mod groups;
+pub(super) mod loss;
 
 use std::{fs, path::Path};
 
@@ -17,6 +17,7 @@ pub use self::{
 };
 use super::{
     os_text::OsText,
+    patience,
     process::{Pid, ProcessError, status},
 };
 use crate::sys::scheduling::{self, Scheduling};
@@ -113,9 +114,10 @@ fn processors(pid: Pid) -> Option<Vec<u32>> {
 }
 
 fn personality(pid: Pid) -> Result<u32, ProcessError> {
-    let text = fs::read_to_string(format!("/proc/{pid}/personality"))
+    const MOST: u64 = 64;
+    let text = patience::read(pid, "personality", MOST)
         .map_err(|error| ProcessError::reading(pid, "the personality", error.into()))?;
-    Ok(u32::from_str_radix(text.trim(), 16).unwrap_or(0))
+    Ok(u32::from_str_radix(String::from_utf8_lossy(&text).trim(), 16).unwrap_or(0))
 }
 
 /// Servers that change their root themselves do so after they were executed, by a program that is outside of it: their

@@ -20,7 +20,7 @@ use crate::host::{
     holders,
     os_text::OsText,
     process::{Pid, command_line, name},
-    sock_diag::SocketInode,
+    unix_sockets,
 };
 
 /// The PID files that name one of these processes, and the named Unix sockets that they listen on.
@@ -57,8 +57,16 @@ pub fn pid_files(named: &[Pid], others: &[Pid]) -> Vec<Name> {
 /// The Unix sockets that have a name which one of these processes listens under, and one of those others did.
 pub fn shared_sockets(named: &[Pid], others: &[Pid]) -> Vec<Name> {
     let Some(first) = named.first() else { return Vec::new() };
-    let Ok(table) = fs::read(format!("/proc/{first}/net/unix")) else { return Vec::new() };
-    let bound: Vec<_> = table.split(|byte| *byte == b'\n').filter_map(bound_socket).collect();
+    let table = PathBuf::from(format!("/proc/{first}/net/unix"));
+    let table = match unix_sockets::table(&table) {
+        Ok(table) => table,
+        Err(error) => {
+            tracing::warn!(%error, table = %table.display(), "cannot see which Unix sockets a server has");
+            return Vec::new();
+        }
+    };
+    let bound: Vec<_> =
+        unix_sockets::sockets(&table).filter_map(|it| Some((it.inode, it.path()?))).collect();
     let inodes: HashSet<_> = bound.iter().map(|(inode, _)| *inode).collect();
     let paths = |pids: &[Pid]| -> BTreeSet<&Path> {
         let holders = holders::holders_among(pids.iter().copied(), &inodes).unwrap_or_default();
@@ -68,14 +76,6 @@ pub fn shared_sockets(named: &[Pid], others: &[Pid]) -> Vec<Name> {
     let (theirs, ours) = (paths(others), paths(named));
     let names = theirs.intersection(&ours).filter_map(|path| Name::of(path));
     names.filter(|name| is_socket(*first, name)).take(MOST_NAMES).collect()
-}
-
-/// A line of `/proc/net/unix`: its seventh word is the inode, the eighth, if there is one, the path.
-fn bound_socket(line: &[u8]) -> Option<(SocketInode, &Path)> {
-    let mut words = line.splitn(8, |byte| *byte == b' ').filter(|word| !word.is_empty());
-    let (inode, path) = (words.nth(6)?, words.next()?);
-    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
-    path.starts_with(b"/").then(|| (SocketInode(inode), Path::new(OsStr::from_bytes(path))))
 }
 
 /// Where a process keeps its things.

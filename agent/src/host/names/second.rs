@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
     io,
     os::fd::{AsRawFd as _, OwnedFd},
     path::Path,
@@ -18,7 +17,7 @@ use rustix::{
 };
 
 use super::{Name, content::Content, open_directory};
-use crate::host::{os_text::OsText, process::Pid};
+use crate::host::{bounded::reopen_regular, os_text::OsText, process::Pid};
 
 /// What has become of a name that had a second one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,11 +116,15 @@ fn is_stale(directory: &OwnedFd, first: &OsStr, second: &OsStr) -> io::Result<bo
     if kept.is_ok_and(|kept| same(&there, &kept)) {
         return Ok(false);
     }
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     match FileType::from_raw_mode(there.st_mode) {
-        FileType::Socket => nobody_listens(&path),
+        FileType::Socket => nobody_listens(&format!("/proc/self/fd/{}", file.as_raw_fd())),
         FileType::RegularFile => {
-            let number = Content::read(&File::open(path)?).and_then(|content| content.number());
+            let file = match reopen_regular(&file) {
+                // Whoever has a lease on it lives.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                file => file?,
+            };
+            let number = Content::read(&file).and_then(|content| content.number());
             Ok(number.is_some_and(|it| !Path::new(&format!("/proc/{it}")).exists()))
         }
         _ => Ok(false),
@@ -142,7 +145,12 @@ const fn same(one: &Stat, other: &Stat) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::net::UnixListener};
+    use std::{
+        fs,
+        io::Read as _,
+        os::unix::net::UnixListener,
+        process::{Command, Stdio},
+    };
 
     use super::{super::in_a_directory, *};
 
@@ -175,6 +183,34 @@ mod tests {
         assert_eq!(give_back(&name, &second, Pid::ours()).unwrap(), Fate::Stayed);
         let now = fs::read_to_string(name.path()).unwrap();
         assert_eq!(now, format!("{}\n", std::process::id()));
+    }
+
+    /// Whoever opens a file of which somebody has a lease is kept waiting (`/proc/sys/fs/lease-break-time`).
+    #[test]
+    fn nobody_is_kept_waiting_by_a_lease() {
+        const LEASE: &str = "import fcntl, signal, sys\nfile = open(sys.argv[1], 'r+')\n\
+            signal.signal(signal.SIGIO, signal.SIG_IGN)\nfcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+            print(flush=True)\nsys.stdin.read()";
+        let (_directory, name) = in_a_directory("server.pid");
+        let second = OsText::from(".server.pid.kept");
+        fs::write(name.path(), "7\n").unwrap();
+        keep(&name, &second, Pid::ours()).unwrap();
+        fs::remove_file(name.path()).unwrap();
+        // No process has a number as large.
+        fs::write(name.path(), "4194305\n").unwrap();
+        let mut command = Command::new("python3");
+        command.args(["-c", LEASE]).arg(name.path());
+        let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+            return eprintln!("skipped: there is no Python to hold a lease");
+        };
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let began = std::time::Instant::now();
+        let fate = give_back(&name, &second, Pid::ours());
+        let waited = began.elapsed();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(fate.unwrap(), Fate::Stayed);
+        assert!(waited < std::time::Duration::from_secs(10), "{waited:?}");
     }
 
     #[test]

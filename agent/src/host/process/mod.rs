@@ -1,19 +1,16 @@
 //! One process, held so that it can never be mistaken for another with the same number.
 
 mod error;
+pub(super) mod texts;
 
 use std::{
     fmt, io,
     num::NonZeroI32,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    path::Path,
     time::{Duration, Instant},
 };
 
-use procfs::{
-    Current, ProcError,
-    process::{Stat, Status},
-};
+use procfs::{Current, ProcError};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -24,8 +21,11 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::error::ProcessError;
-use super::{bounded, os_text::OsText};
+pub(super) use self::texts::{name, stat, status, text_of};
+pub use self::{
+    error::ProcessError,
+    texts::{command_line, is_ending, program_of, tasks},
+};
 
 /// The number of a process, in our PID namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -256,76 +256,6 @@ impl fmt::Display for Ending {
     }
 }
 
-/// `/proc/PID/stat`.
-pub(super) fn stat(pid: Pid) -> Result<Stat, ProcessError> {
-    procfs::process::Process::new(pid.get())
-        .and_then(|process| process.stat())
-        .map_err(|source| ProcessError::reading(pid, "the state", source))
-}
-
-/// `/proc/PID/status`.
-pub(super) fn status(pid: Pid) -> Result<Status, ProcessError> {
-    procfs::process::Process::new(pid.get())
-        .and_then(|process| process.status())
-        .map_err(|source| ProcessError::reading(pid, "the status", source))
-}
-
-/// The name of a process, as the kernel keeps it: the first 15 bytes of its program's, unless it gave itself another.
-pub(super) fn name(pid: Pid) -> Result<String, ProcessError> {
-    stat(pid).map(|stat| stat.comm)
-}
-
-/// How many tasks a process is for the kernel: its threads; none if it is gone.
-pub fn tasks(pid: Pid) -> u64 {
-    status(pid).map_or(0, |status| status.threads)
-}
-
-/// Whether a process has ended or is about to: the kernel marks it (`PF_EXITING`) before it closes its descriptors, and lets
-/// nobody know of its end before it has.
-///
-/// # Errors
-///
-/// When that cannot be found out, for example for want of a descriptor.
-pub fn is_ending(pid: Pid) -> Result<bool, ProcessError> {
-    const PF_EXITING: u32 = 0x4;
-    match stat(pid) {
-        Ok(stat) => Ok(stat.flags & PF_EXITING != 0),
-        Err(ProcessError::Gone { .. }) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-/// The file name of the program that a process runs, also if the file has been replaced or removed since.
-///
-/// # Errors
-///
-/// When the process is gone, or may not be looked at.
-pub fn program_of(pid: Pid) -> Result<OsText, ProcessError> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = std::fs::read_link(format!("/proc/{pid}/exe"))
-        .map_err(|error| ProcessError::reading(pid, "the program", error.into()))?;
-    let name = path.file_name().unwrap_or_default().as_bytes();
-    Ok(OsText::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name)))
-}
-
-/// The arguments that a process was started with, or gave itself since; empty for a zombie. A process can show any length
-/// (`PR_SET_MM_MAP`): what is beyond all that people write is not looked at.
-///
-/// # Errors
-///
-/// When the process is gone.
-pub fn command_line(pid: Pid) -> Result<Vec<OsText>, ProcessError> {
-    const MOST: u64 = 128 << 10;
-    let path = format!("/proc/{pid}/cmdline");
-    let bytes = bounded::read_beginning(Path::new(&path), MOST)
-        .map_err(|error| ProcessError::reading(pid, "the command line", error.into()))?;
-    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-    if words.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(words.split(|byte| *byte == 0).map(OsText::from_bytes).collect())
-}
-
 /// Whether `descriptor` reports one of `flags` within `patience`.
 pub(super) fn readable_within(
     descriptor: impl AsFd,
@@ -388,11 +318,5 @@ mod tests {
     fn no_process_has_a_number_that_is_not_positive() {
         assert_eq!(Pid::new(0), None);
         assert_eq!(Pid::new(-1), None);
-    }
-
-    #[test]
-    fn the_command_line_is_ours() {
-        let words = command_line(Pid::ours()).unwrap();
-        assert_eq!(words.len(), std::env::args_os().count());
     }
 }

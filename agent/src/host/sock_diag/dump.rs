@@ -26,9 +26,49 @@ pub(super) fn dump(request: &Request<'_>) -> Result<Vec<RawSocket>, SockDiagErro
 }
 
 /// What one attempt gave.
-enum Answer {
+pub(super) enum Answer {
     Complete(Vec<RawSocket>),
     Interrupted,
+}
+
+/// What has come of an answer so far.
+#[derive(Default)]
+pub(super) struct Collected {
+    sockets: Vec<RawSocket>,
+    any_interrupted: bool,
+}
+
+impl Collected {
+    /// Takes what is in one datagram; gives the answer if that is its end.
+    pub(super) fn take(
+        &mut self,
+        what: &'static str,
+        sequence: u32,
+        datagram: &[u8],
+    ) -> Result<Option<Answer>, SockDiagError> {
+        for envelope in envelopes(datagram).filter(|it| it.sequence == sequence) {
+            self.any_interrupted |= envelope.interrupted;
+            match envelope.message {
+                Message::Socket(bytes) => self.sockets.push(parse(what, bytes)?),
+                Message::Done(Err(number)) | Message::Error(Err(number)) => {
+                    return Err(SockDiagError::Refused { what, source: number.into() });
+                }
+                Message::Done(Ok(())) if self.any_interrupted => {
+                    return Ok(Some(Answer::Interrupted));
+                }
+                Message::Done(Ok(())) => {
+                    return Ok(Some(Answer::Complete(std::mem::take(&mut self.sockets))));
+                }
+                Message::Error(Ok(())) | Message::Other => {}
+            }
+        }
+        Ok(None)
+    }
+
+    #[cfg(test)]
+    pub(super) fn so_far(self) -> Vec<RawSocket> {
+        self.sockets
+    }
 }
 
 fn send(socket: &Socket, request: &Request<'_>, sequence: u32) -> Result<(), SockDiagError> {
@@ -40,26 +80,13 @@ fn send(socket: &Socket, request: &Request<'_>, sequence: u32) -> Result<(), Soc
 fn receive(socket: &Socket, request: &Request<'_>, sequence: u32) -> Result<Answer, SockDiagError> {
     let what = request.what;
     let mut buffer = Vec::with_capacity(DATAGRAM);
-    let mut sockets = Vec::new();
-    let mut any_interrupted = false;
+    let mut collected = Collected::default();
     loop {
         buffer.clear();
         retry_on_signal(|| socket.recv(&mut buffer, 0))
             .map_err(|source| SockDiagError::Receive { what, source })?;
-        for envelope in envelopes(&buffer) {
-            if envelope.sequence != sequence {
-                continue;
-            }
-            any_interrupted |= envelope.interrupted;
-            match envelope.message {
-                Message::Socket(bytes) => sockets.push(parse(what, bytes)?),
-                Message::Done(Err(number)) | Message::Error(Err(number)) => {
-                    return Err(SockDiagError::Refused { what, source: number.into() });
-                }
-                Message::Done(Ok(())) if any_interrupted => return Ok(Answer::Interrupted),
-                Message::Done(Ok(())) => return Ok(Answer::Complete(sockets)),
-                Message::Error(Ok(())) | Message::Other => {}
-            }
+        if let Some(answer) = collected.take(what, sequence, &buffer)? {
+            return Ok(answer);
         }
     }
 }

@@ -122,7 +122,7 @@ fn means_unsupported(error: &io::Error) -> bool {
 /// Newer kernels copy the inode to the subflow; where they do not, equal address, port and
 /// interface decide, each `mptcp` socket being used once, so that listeners which share a port do
 /// not all get the first one's inode.
-fn merge(sockets: Vec<RawSocket>, mut multipath: Vec<RawSocket>) -> Vec<Listener> {
+pub(super) fn merge(sockets: Vec<RawSocket>, mut multipath: Vec<RawSocket>) -> Vec<Listener> {
     let mut found = Vec::new();
     for socket in sockets {
         let mut inode = socket.inode;

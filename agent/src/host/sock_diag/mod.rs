@@ -10,6 +10,8 @@
 mod dump;
 mod exact;
 mod flows;
+#[cfg(test)]
+mod fuzz;
 mod listeners;
 mod request;
 mod wire;

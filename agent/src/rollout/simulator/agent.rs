@@ -75,6 +75,9 @@ impl Simulation {
     }
 
     pub(super) fn save(&mut self) -> Result<(), Halt> {
+        if self.agent.as_ref().is_some_and(|agent| !agent.service.is_sound()) {
+            return broken("what is written down is not sound".to_owned());
+        }
         if self.is_unsaved() && !self.disk_full {
             self.may_crash()?;
             let Some(agent) = &self.agent else { return Ok(()) };

@@ -67,18 +67,44 @@ struct Simulation {
 struct Reached {
     phases: HashSet<Discriminant<Phase>>,
     outcomes: HashSet<Discriminant<Outcome>>,
+    /// What was written down when something came about for the first time.
+    services: Vec<Service>,
 }
 
 impl Reached {
     fn note(&mut self, service: &Service) {
+        let before = (self.phases.len(), self.outcomes.len());
         self.phases.extend(service.generations.iter().map(|it| discriminant(&it.phase)));
         for rollout in &service.rollouts {
             if let Status::Ended(outcome) = &rollout.status {
                 self.outcomes.insert(discriminant(outcome));
             }
         }
+        if before != (self.phases.len(), self.outcomes.len()) {
+            self.services.push(service.clone());
+        }
+    }
+
+    /// By so many schedules.
+    fn by(schedules: u64) -> Self {
+        let mut reached = Self::default();
+        for seed in 0..schedules {
+            let mut simulation = Simulation::new(seed, None);
+            simulation.reached = Some(reached);
+            assert_eq!(simulation.run(), Ok(()));
+            reached = simulation.reached.unwrap_or_default();
+        }
+        reached
     }
 }
+
+/// Services with generations in every phase and rollouts with every outcome.
+pub(crate) fn examples() -> Vec<Service> {
+    Reached::by(ENOUGH).services
+}
+
+/// So many schedules reach everything.
+const ENOUGH: u64 = 1000;
 
 /// What the agent is told of, if it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,13 +262,7 @@ fn the_simulator_finds_no_broken_promise() {
 
 #[test]
 fn the_schedules_reach_every_phase_and_every_outcome() {
-    let mut reached = Reached::default();
-    for seed in 0..1000 {
-        let mut simulation = Simulation::new(seed, None);
-        simulation.reached = Some(reached);
-        assert_eq!(simulation.run(), Ok(()));
-        reached = simulation.reached.unwrap_or_default();
-    }
+    let reached = Reached::by(ENOUGH);
     assert_eq!((reached.phases.len(), reached.outcomes.len()), (9, 6));
 }
 

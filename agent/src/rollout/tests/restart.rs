@@ -85,6 +85,15 @@ fn after_a_crash_on_the_way_the_number_is_not_given_again() {
 }
 
 #[test]
+fn a_number_that_no_agent_gave_is_forgotten_and_has_no_successor() {
+    let mut service = attached();
+    let mapped = [number(1), number(u32::MAX)].into();
+    let seen = Seen { steering: service.targets(), mapped, ..Seen::default() };
+    assert_eq!(service.resume(&seen, at(0)), [Effect::Forget(number(u32::MAX))]);
+    assert_eq!(service.next_number(), number(2));
+}
+
+#[test]
 fn what_came_back_is_told_to_end_and_never_served() {
     let mut service = upgraded(PATIENT);
     apply(&mut service, Event::Exited(number(1)), at(1));

@@ -1,7 +1,10 @@
 //! What the agent knows besides the kernel maps: one small file, replaced by rename.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -13,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{inherit::Given, shared_names::KeptName, starters::StarterOf};
 use crate::{
     api::{Problem, ProblemKind, RequestId},
-    host::{context::Context, os_text::OsText},
+    host::{bounded, context::Context, os_text::OsText},
     rollout::Service,
 };
 
@@ -48,7 +51,7 @@ pub struct Record {
     #[serde(default)]
     pub mark: Option<Mark>,
     /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones.
-    pub origin_cgroup: PathBuf,
+    pub origin_cgroup: OsText,
     /// What was begun and is not finished: whoever reads this takes it back, or finishes it.
     #[serde(default)]
     pub unfinished: Option<Unfinished>,
@@ -109,12 +112,10 @@ pub enum StateFileError {
         source: serde_json::Error,
     },
     /// It is too large to be ours.
-    #[error("`{}` has {bytes} bytes, more than any state file of this agent", .path.display())]
+    #[error("`{}` has more than {MAX_BYTES} bytes, as no state file of this agent", .path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// A later agent wrote it.
     #[error("`{}` has version {found}, this agent knows version {VERSION}", .path.display())]
@@ -142,25 +143,43 @@ impl StateFile {
     pub fn read(path: &Path) -> Result<Option<Self>, StateFileError> {
         let failed =
             |source| StateFileError::Io { operation: "read", path: path.to_owned(), source };
-        let bytes = match fs::metadata(path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        if bytes > MAX_BYTES {
-            return Err(StateFileError::TooLarge { path: path.to_owned(), bytes });
+        match bounded::read_regular(path, MAX_BYTES) {
+            Ok(text) => Self::parse(&text, path).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(StateFileError::TooLarge { path: path.to_owned() })
+            }
+            Err(error) => Err(failed(error)),
         }
-        let text = fs::read(path).map_err(failed)?;
+    }
+
+    fn parse(text: &[u8], path: &Path) -> Result<Self, StateFileError> {
         let damaged = |source| StateFileError::Damaged { path: path.to_owned(), source };
         let version: Versioned<serde_json::Value> =
-            serde_json::from_slice(&text).map_err(damaged)?;
+            serde_json::from_slice(text).map_err(damaged)?;
         if version.agent_state_version != VERSION {
             return Err(StateFileError::OtherVersion {
                 path: path.to_owned(),
                 found: version.agent_state_version,
             });
         }
-        serde_json::from_value(version.state).map(Some).map_err(damaged)
+        let state: Self = serde_json::from_value(version.state).map_err(damaged)?;
+        state.check().map_err(|what| damaged(serde::de::Error::custom(what)))?;
+        Ok(state)
+    }
+
+    /// What has the form of a state and is none would only be noticed later, and by parts.
+    fn check(&self) -> Result<(), String> {
+        let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for Record { service, .. } in &self.services {
+            if !ids.insert(service.id) || !names.insert(&service.name) {
+                return Err(format!("service `{}` is there twice", service.name));
+            }
+            if !service.is_sound() {
+                return Err(format!("service `{}` contradicts itself", service.name));
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the file. A reader sees the old state or the new one, never a part.
@@ -172,12 +191,10 @@ impl StateFile {
         let failed = |operation| {
             move |source| StateFileError::Io { operation, path: path.to_owned(), source }
         };
-        let state = Versioned { agent_state_version: VERSION, state: self };
-        let text = serde_json::to_vec(&state).map_err(|error| failed("write")(error.into()))?;
+        let text = self.text().map_err(|error| failed("write")(error.into()))?;
         // Nobody could read it back.
-        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        if bytes > MAX_BYTES {
-            return Err(StateFileError::TooLarge { path: path.to_owned(), bytes });
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+            return Err(StateFileError::TooLarge { path: path.to_owned() });
         }
         let aside = path.with_extension("new");
         let mut file = create(&aside).map_err(failed("create"))?;
@@ -191,6 +208,10 @@ impl StateFile {
             tracing::warn!(%error, path = %aside.display(), "cannot remove what was written in part");
         }
         replaced
+    }
+
+    fn text(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Versioned { agent_state_version: VERSION, state: self })
     }
 }
 
@@ -214,7 +235,10 @@ fn create(path: &Path) -> io::Result<File> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::host::process::Pid;
 
     #[test]
     fn what_is_written_is_read_back_and_nobody_else_may_read_it() {
@@ -226,6 +250,49 @@ mod tests {
         state.write(&path).unwrap();
         assert_eq!(StateFile::read(&path).unwrap(), Some(state));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_no_state_and_nobody_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(matches!(StateFile::read(&path), Err(StateFileError::Io { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(matches!(StateFile::read(&path), Err(StateFileError::Io { .. })));
+    }
+
+    #[test]
+    fn a_state_that_contradicts_itself_is_damaged() {
+        let record = |name: &str, id: u32, number: u32, last: u32| {
+            json!({
+                "service": {
+                    "id": id, "name": name, "endpoints": [], "rollouts": [], "last_rollout": 0,
+                    "generations": [{
+                        "number": number, "phase": {"name": "primary"}, "origin": {"origin": "found"},
+                        "hold": "shared", "since": 0, "processes": [], "listeners": [],
+                    }],
+                    "last_generation": last,
+                },
+                "context": Context::of(Pid::ours()).unwrap(), "origin_cgroup": "/c",
+            })
+        };
+        let read = |services: &[serde_json::Value]| {
+            let text = json!({
+                "agent_state_version": 1, "network_namespace": 1, "boot_id": "b", "services": services,
+            });
+            StateFile::parse(text.to_string().as_bytes(), Path::new("state.json"))
+        };
+        read(&[record("web", 1, 3, 3), record("api", 2, 1, 2)]).unwrap();
+        for services in [
+            &[record("web", 1, 1, 1), record("web", 2, 1, 1)][..],
+            &[record("web", 1, 1, 1), record("api", 1, 1, 1)],
+            &[record("web", 1, 2, 1)],
+            &[record("web", 1, 1, u32::MAX)],
+        ] {
+            assert!(matches!(read(services), Err(StateFileError::Damaged { .. })), "{services:?}");
+        }
     }
 
     #[test]

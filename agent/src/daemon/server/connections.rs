@@ -20,7 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::control_socket::ControlSocket;
+use crate::daemon::control_socket::ControlSocket;
 
 /// Who is at the other end, as the kernel says (`SO_PEERCRED`).
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ const LONGEST_HEAD: usize = 16 << 10;
 pub(super) async fn serve(
     mut socket: ControlSocket,
     routes: Router,
+    patience: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
     let (stopped, has_stopped) = watch::channel(false);
@@ -50,7 +51,7 @@ pub(super) async fn serve(
                 connections.open.retain(|it| it.task.id() != id);
             }
             stream = socket.accept(), if connections.have_room() => {
-                connections.add(stream, &routes, has_stopped.clone());
+                connections.add(stream, (&routes, patience), has_stopped.clone());
             }
         }
     }
@@ -82,7 +83,12 @@ impl Connections {
         self.open.iter().position(|it| !it.has_asked.load(Ordering::Relaxed))
     }
 
-    fn add(&mut self, stream: UnixStream, routes: &Router, has_stopped: watch::Receiver<bool>) {
+    fn add(
+        &mut self,
+        stream: UnixStream,
+        (routes, patience): (&Router, Duration),
+        has_stopped: watch::Receiver<bool>,
+    ) {
         if self.open.len() >= MOST
             && let Some(silent) = self.first_silent()
         {
@@ -98,16 +104,21 @@ impl Connections {
                 std::future::ready(request)
             }))
             .layer(Extension(ConnectInfo(peer)));
-        let task = self.tasks.spawn(answer(stream, routes, has_stopped));
+        let task = self.tasks.spawn(answer(stream, routes, patience, has_stopped));
         self.open.push(Open { task, has_asked });
     }
 }
 
 /// Whoever broke the connection, or was too slow, knows it.
-async fn answer(stream: UnixStream, routes: Router, mut has_stopped: watch::Receiver<bool>) {
+async fn answer(
+    stream: UnixStream,
+    routes: Router,
+    patience: Duration,
+    mut has_stopped: watch::Receiver<bool>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(patience)
         .max_buf_size(LONGEST_HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     tokio::pin!(connection);

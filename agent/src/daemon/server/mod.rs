@@ -1,5 +1,9 @@
 //! The control socket: HTTP/JSON, each request one message to the agent.
 
+mod connections;
+#[cfg(test)]
+mod fuzz;
+
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
 use axum::{
@@ -21,9 +25,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
+use self::connections::{PATIENCE, Peer};
 use super::{
     asked::Asked,
-    connections::{PATIENCE, Peer},
+    control_socket::ControlSocket,
     message::{Message, Reply, Request},
 };
 use crate::{
@@ -43,8 +48,12 @@ pub(super) struct Door {
 /// Longest time between two looks at a rollout that somebody follows.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// What can be asked for.
-pub(super) fn routes(door: Door) -> Router {
+/// Serves until the shutdown future is done.
+pub(super) async fn serve(socket: ControlSocket, door: Door, shutdown: impl Future<Output = ()>) {
+    connections::serve(socket, routes(door), PATIENCE, shutdown).await;
+}
+
+fn routes(door: Door) -> Router {
     Router::new()
         .route("/v1/agent", get(agent))
         .route("/v1/services", get(services).post(attach))
@@ -118,11 +127,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: HttpRequest, state: &S) -> Result<Self, Failure> {
-        let refused = |words: String| Failure(Problem::new(ProblemKind::Usage, words));
+        /// Characters. What is wrong with a body is said with the words of it, which may be all there are.
+        const MOST: usize = 1000;
+        let refuse = |message: String| {
+            let message = message.chars().take(MOST).collect::<String>();
+            Failure(Problem::new(ProblemKind::Usage, message))
+        };
         let parsed = tokio::time::timeout(PATIENCE, Json::from_request(request, state)).await;
-        let parsed: Result<Json<T>, JsonRejection> =
-            parsed.map_err(|_late| refused("the request does not end".to_owned()))?;
-        parsed.map(|Json(body)| Self(body)).map_err(|rejection| refused(rejection.body_text()))
+        let parsed: Result<Json<T>, JsonRejection> = parsed.map_err(|_elapsed| {
+            refuse(format!("the request was not complete after {} s", PATIENCE.as_secs()))
+        })?;
+        parsed.map(|Json(body)| Self(body)).map_err(|rejection| refuse(rejection.body_text()))
     }
 }
 
