@@ -202,7 +202,7 @@ fn what_a_server_does_in_a_loop_is_told_as_a_number() -> Result<()> {
     })?;
     let moved = events.lines().filter(|line| line.contains("its bind was moved")).count();
     assert!(moved < 100, "{moved} events of one kind");
-    assert!(events.contains("attached to script-8081"), "what came before is there: {events}");
+    assert!(events.contains("attached to python3-8081"), "what came before is there: {events}");
     let begun = Instant::now();
     stage.switch(&neighbour, 2, &["--settle", "0s"])?;
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());

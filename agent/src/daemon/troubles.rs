@@ -29,6 +29,19 @@ pub(super) enum Trouble {
     Flows(GenerationId),
 }
 
+impl Trouble {
+    /// Whose it is; nothing if it is everybody's.
+    const fn service(self) -> Option<ServiceId> {
+        match self {
+            Self::Removed | Self::Unsaved => None,
+            Self::Effect(id) | Self::Successor(id) | Self::OpenPort(id) => Some(id),
+            Self::Look(generation) | Self::Adoption(generation) | Self::Flows(generation) => {
+                Some(generation.service)
+            }
+        }
+    }
+}
+
 /// Those that last.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
@@ -38,9 +51,11 @@ pub(super) struct Troubles {
 }
 
 impl Troubles {
-    /// For `status`.
-    pub(super) fn told(&self) -> Vec<String> {
-        self.lasting.values().cloned().collect()
+    /// For the `status` of a service: its own, and those of all.
+    pub(super) fn told(&self, id: ServiceId) -> Vec<String> {
+        let concerning =
+            self.lasting.iter().filter(|(it, _)| it.service().is_none_or(|of| of == id));
+        concerning.map(|(_, message)| message.clone()).collect()
     }
 
     /// What people were told of one that lasts.

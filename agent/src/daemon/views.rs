@@ -55,7 +55,7 @@ impl Agent {
         let live = live_listeners()?;
         let listens =
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
-        let troubles = self.troubles.told();
+        let troubles = self.troubles.told(id);
         let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
         let beside = self.beside(id)?;
         // Where steering alone leads to the primary, they get all that it leaves.

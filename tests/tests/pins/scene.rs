@@ -195,7 +195,9 @@ impl Scene {
         self.goes_on().await?;
         ensure!(theirs.exists(), "it was not ours to remove");
         remove(&theirs)?;
-        remove(self.stage.agent.pins())
+        let pins = self.stage.agent.pins();
+        // The agent may not have ended yet.
+        wait::until("its own to be gone", LIMIT, || Ok(fs::remove_dir(pins).ok()))
     }
 
     /// The state is derived from what steers, and then the pins are built anew.
