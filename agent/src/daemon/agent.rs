@@ -380,6 +380,9 @@ impl Agent {
 
     /// Leaves steering as it is, or, with nothing to steer, no trace.
     fn end(self) -> Result<(), Problem> {
+        if let Err(error) = self.launcher.end() {
+            tracing::warn!(%error, "cannot wait for the end of the launcher");
+        }
         if !self.records.is_empty() {
             tracing::info!(services = self.records.len(), "ending; steering goes on in the kernel");
             return Ok(());

@@ -35,7 +35,8 @@ const FLOWS: u64 = 2_000;
 /// Datagrams: the kernel puts about a hundred flows into one.
 const ONE_LIST: f64 = FLOWS as f64 / 100.0;
 const IDLE: Duration = Duration::from_secs(4);
-const QUIET: Duration = Duration::from_millis(300);
+/// Longer than it waits before it looks at logs that were written, its own among them.
+const QUIET: Duration = Duration::from_millis(1_500);
 
 /// Counts as long as it lives.
 struct Calls {

@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::{Answer, LAUNCHER_ARGUMENT, Request, receive, send};
 use crate::host::{
@@ -21,7 +21,7 @@ use crate::host::{
     process::{Ending, Pid, Process},
 };
 
-/// A launcher of our own. It ends when this is dropped.
+/// A launcher of our own. It ends when it is told to, and with us.
 #[derive(Debug)]
 pub struct Launcher {
     pid: Pid,
@@ -29,7 +29,7 @@ pub struct Launcher {
     socket: Mutex<OwnedFd>,
     /// For whoever waits for its end.
     also: OwnedFd,
-    _child: Child,
+    child: Mutex<Child>,
 }
 
 impl Launcher {
@@ -52,7 +52,7 @@ impl Launcher {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
         let pid = pid.ok_or_else(|| io::Error::other("the kernel gave no process number"))?;
         let also = ours.try_clone()?;
-        Ok(Self { pid, socket: Mutex::new(ours), also, _child: child })
+        Ok(Self { pid, socket: Mutex::new(ours), also, child: Mutex::new(child) })
     }
 
     /// Its number: servers are forked by it.
@@ -70,6 +70,20 @@ impl Launcher {
             Answer::Reaped(ending) => Ok(ending),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Has it end, and waits for that: who has asked the agent to end finds nothing of it left.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited for.
+    pub fn end(&self) -> io::Result<()> {
+        match shutdown(&self.also, Shutdown::Both) {
+            // It has ended before.
+            Err(rustix::io::Errno::NOTCONN) => {}
+            closed => closed?,
+        }
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).wait().map(drop)
     }
 
     fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
