@@ -11,7 +11,7 @@ use tests::wait;
 
 use crate::PORT;
 
-/// More than half of what the socket map holds: two generations of it do not fit.
+/// More than half of what one service may have: two generations of it do not fit.
 const MANY: usize = 1_500;
 
 /// The listeners of each generation that steering may lead to, by what the kernel map says.
