@@ -33,10 +33,10 @@ fn is_replaced_for_good(supervisor: &[&str]) -> Result<()> {
     let service = stage.until_steady(PORT)?;
     let [second] = &service.generations[..] else { panic!("{service:#?}") };
     assert_eq!(second.number.0, 2, "{service:#?}");
-    let daemon = stage.agent.daemon().context("an agent")?;
+    let agent = stage.agent.processes()?;
     wait::until("everybody of the first to end", LIMIT, || {
         let mut left = stage.namespace.processes()?;
-        left.retain(|pid| !second.pids.contains(pid) && daemon.pid() != *pid);
+        left.retain(|pid| !second.pids.contains(pid) && !agent.contains(pid));
         Ok(left.is_empty().then_some(()))
     })
     .with_context(|| format!("{:?}", stage.namespace.processes()))?;

@@ -17,7 +17,7 @@ mod command;
 
 pub use self::command::{Output, Pending, upgrade};
 use crate::namespace::Namespace;
-use crate::process::Handle;
+use crate::process::{Handle, children};
 use crate::wait;
 
 /// An agent that shares nothing with any other; ended and removed with all its traces when dropped.
@@ -184,6 +184,18 @@ impl Agent {
         let program = Path::new(program.trim_end_matches(" (deleted)"));
         let ours = self.binaries.iter().chain([&self.binary]).any(|binary| binary == program);
         ours.then_some(handle)
+    }
+
+    /// The processes of the agent itself: the daemon and its launcher. None if it does not run.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell its children.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let Some(daemon) = self.daemon() else { return Ok(Vec::new()) };
+        let mut own = children(daemon.pid())?;
+        own.push(daemon.pid());
+        Ok(own)
     }
 
     /// Ends the daemon as `kill -9` does.

@@ -77,9 +77,9 @@ impl Procedure<'_> {
 
     /// The processes of the server: all of the namespace that are not known to be others.
     fn processes(&self, stage: &Stage) -> Result<BTreeMap<i32, Handle>> {
-        let agent = stage.agent.daemon().map(|agent| agent.pid());
+        let agent = stage.agent.processes()?;
         let found = stage.namespace.processes()?.into_iter();
-        let own = found.filter(|pid| Some(*pid) != agent && !self.others.contains(pid));
+        let own = found.filter(|pid| !agent.contains(pid) && !self.others.contains(pid));
         // One of them may end by itself.
         Ok(own.filter_map(|pid| Some((pid, Handle::open(pid).ok()?))).collect())
     }

@@ -23,9 +23,9 @@ pub(crate) async fn is_refused(stage: &Stage, server: &dyn Server, words: &[&str
         ensure!(refusal.stderr.contains(word), "`{word}` is no part of the reason: {refusal:?}");
     }
 
-    let agent = stage.agent.daemon().map(|agent| agent.pid());
+    let agent = stage.agent.processes()?;
     let after: BTreeSet<i32> =
-        stage.namespace.processes()?.into_iter().filter(|pid| Some(*pid) != agent).collect();
+        stage.namespace.processes()?.into_iter().filter(|pid| !agent.contains(pid)).collect();
     ensure!(after == before, "processes {before:?} have become {after:?}");
     let answered = clients.snapshot().generations()[&1];
     stage::until_answers(&clients, 1, answered + 20)?;

@@ -194,10 +194,7 @@ impl Scene {
         self.is_built_anew(Pin::Links, Damage::Removed).await?;
         self.goes_on().await?;
         ensure!(theirs.exists(), "it was not ours to remove");
-        remove(&theirs)?;
-        let pins = self.stage.agent.pins();
-        // The agent may not have ended yet.
-        wait::until("its own to be gone", LIMIT, || Ok(fs::remove_dir(pins).ok()))
+        remove(&theirs)
     }
 
     /// The state is derived from what steers, and then the pins are built anew.
