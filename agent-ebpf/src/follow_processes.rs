@@ -78,12 +78,15 @@ pub(crate) extern "C" fn enlist(ctx: *mut TaskIteration) -> i32 {
     let Some(pid) = task.number_at(level) else { return 0 };
     // SAFETY: RCU keeps the element while the program runs.
     let Some(wish) = (unsafe { ENLISTMENTS.get(pid) }) else { return 0 };
-    let outcome = if wish.generation.service == 0 {
-        MEMBERS.remove(process)
-    } else {
-        MEMBERS.insert(process, Member { generation: wish.generation, pid, level }, 0)
-    };
+    let is_nobodys = wish.generation.service == 0;
     // The agent asks the map who is in it.
-    let _: Result<(), i32> = outcome;
+    if !is_nobodys {
+        let _: Result<(), i32> =
+            MEMBERS.insert(process, Member { generation: wish.generation, pid, level }, 0);
+    }
+    // Only after that: the last thread counts as ended (`do_exit`) before `follow_exit` is called, so that one of us sees it.
+    if is_nobodys || task.living_threads().is_none_or(|left| left == 0) {
+        let _: Result<(), i32> = MEMBERS.remove(process);
+    }
     0
 }
