@@ -3,37 +3,35 @@
 //! The launches are real: this program starts itself as the trampoline, which is why it has its own
 //! main function. The servers are shell scripts that print what they see to the log.
 
+mod container;
+mod report;
+mod surroundings;
+
 use std::{
     ffi::OsString,
     fs,
     net::TcpListener,
     os::{
         fd::AsFd,
-        unix::{
-            fs::{MetadataExt, PermissionsExt},
-            process::CommandExt,
-        },
+        unix::{fs::MetadataExt, process::CommandExt},
     },
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
-    task::Poll,
-    time::Duration,
+    path::Path,
+    process::{Command, ExitCode},
 };
 
 use agent::host::{
-    cgroup::{Cgroup, Hierarchy},
+    cgroup::Hierarchy,
     context::{Context, Namespace},
-    launch::{
-        Here, Launch, LaunchError, LaunchSpec, Report, Step, TRAMPOLINE_ARGUMENT, launch,
-        trampoline,
-    },
+    launch::{Here, LaunchError, LaunchSpec, Step, TRAMPOLINE_ARGUMENT, launch, trampoline},
     limit::{Limit, Resource},
-    process::{Ending, Pid, Process},
+    process::Pid,
 };
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::{
-    event::{PollFd, PollFlags},
-    time::Timespec,
+
+use self::{
+    container::Container,
+    report::{failure, launched},
+    surroundings::Surroundings,
 };
 
 fn main() -> Result<ExitCode> {
@@ -130,109 +128,6 @@ fn run_tests(arguments: &[OsString]) -> Result<ExitCode> {
         failed |= outcome.is_err();
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// A directory and a control group of a test's own; both go with it, and all processes in the
-/// group.
-struct Surroundings {
-    directory: tempfile::TempDir,
-    cgroup: Cgroup,
-}
-
-impl Surroundings {
-    fn new(hierarchy: &Hierarchy, name: &str) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        // The server's user must get in.
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-        let path = PathBuf::from(format!("agent-test-{}-{name}", std::process::id()));
-        Ok(Self { directory, cgroup: hierarchy.create(&path)? })
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn log(&self) -> PathBuf {
-        self.path().join("log")
-    }
-
-    /// A shell script as the server, in the context of this test.
-    fn spec(&self, script: &str) -> Result<LaunchSpec> {
-        Ok(LaunchSpec {
-            program: "/bin/sh".into(),
-            argument_zero: None,
-            arguments: vec!["-c".into(), script.into()],
-            context: Context {
-                environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
-                ..Context::of(Pid::ours())?
-            },
-            namespaces_of: None,
-            cgroup: self.cgroup.directory().into(),
-            log: self.log().into(),
-            socket_names: Vec::new(),
-        })
-    }
-
-    /// Launches, waits for a good end, and gives what the server printed.
-    fn printed(&self, spec: &LaunchSpec) -> Result<String> {
-        let launched = launched(launch(&us(), spec, &[])?)?;
-        self.printed_by(&launched)
-    }
-
-    fn printed_by(&self, launched: &Process) -> Result<String> {
-        ensure!(launched.has_exited_within(Duration::from_secs(20))?, "the server does not end");
-        let log = fs::read_to_string(self.log())?;
-        let ending = launched.reap()?;
-        ensure!(ending == Some(Ending::Exited(0)), "got {ending:?}, printed {log:?}");
-        Ok(log)
-    }
-}
-
-impl Drop for Surroundings {
-    fn drop(&mut self) {
-        let cleaned = (|| -> Result<()> {
-            self.cgroup.kill()?;
-            ensure!(
-                self.cgroup.watch_populated()?.is_empty_within(Duration::from_secs(10))?,
-                "processes are left"
-            );
-            Ok(self.cgroup.remove()?)
-        })();
-        cleaned.expect("the test's control group can be emptied and removed");
-    }
-}
-
-/// The server, when its program has been executed.
-fn launched(Launch { process, mut report }: Launch) -> Result<Process> {
-    match reported(&mut report)? {
-        Ok(()) => Ok(process),
-        Err(error) => bail!(error),
-    }
-}
-
-/// Why it was not launched; what was to become the server is gone then.
-fn failure(begun: Result<Launch, LaunchError>) -> Result<LaunchError> {
-    let Launch { process, mut report } = match begun {
-        Err(error) => return Ok(error),
-        Ok(launch) => launch,
-    };
-    let error = reported(&mut report)?.err().context("launched what cannot be")?;
-    ensure!(process.has_exited_within(Duration::from_secs(20))?, "the trampoline does not end");
-    process.reap()?;
-    Ok(error)
-}
-
-fn reported(report: &mut Report) -> Result<Result<(), LaunchError>> {
-    loop {
-        if let Poll::Ready(told) = report.poll() {
-            return Ok(told);
-        }
-        let ready = rustix::event::poll(
-            &mut [PollFd::new(&*report, PollFlags::IN)],
-            Some(&Timespec { tv_sec: 20, tv_nsec: 0 }),
-        )?;
-        ensure!(ready > 0, "no report");
-    }
 }
 
 fn expect_lines(printed: &str, expected: &[&str]) -> Result<()> {
@@ -401,42 +296,6 @@ fn expect_failed_step(spec: &LaunchSpec, expected: Step) -> Result<()> {
     match failure(launch(&us(), spec, &[]))? {
         LaunchError::Failed { step, .. } if step == expected => Ok(()),
         other => bail!("got {other:?}, expected a failure to {expected}"),
-    }
-}
-
-/// A process in namespaces of its own; all in them end when it does.
-struct Container {
-    unshare: Child,
-    inside: Process,
-}
-
-impl Container {
-    fn start(options: &[&str]) -> Result<Self> {
-        let script = "hostname elsewhere; echo ready; exec sleep 60";
-        let mut unshare = Command::new("unshare")
-            .args(["--fork", "--kill-child", "--pid", "--uts", "--mount"])
-            .args(options)
-            .args(["sh", "-c", script])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut ready = [0; 6];
-        let output = unshare.stdout.as_mut().context("the container's output")?;
-        std::io::Read::read_exact(output, &mut ready).context("the container did not start")?;
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id()))?;
-        let pid = children
-            .trim()
-            .parse()
-            .ok()
-            .and_then(Pid::new)
-            .context("the container's first process")?;
-        Ok(Self { inside: Process::open(pid)?, unshare })
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        self.unshare.kill().expect("our own child can be killed");
-        self.unshare.wait().expect("our own child can be waited for");
     }
 }
 
