@@ -41,7 +41,7 @@ use crate::{
         sock_diag::SocketCookie,
     },
     places::Places,
-    rollout::{self, Flows, Generation, Service, Timestamp},
+    rollout::{self, Flows, Generation, Timestamp},
     service::{GenerationId, ServiceId},
 };
 
@@ -78,6 +78,8 @@ pub(super) struct Agent {
     pub(super) next_log_look: Option<Instant>,
     /// When to look at a generation next.
     pub(super) looks: HashMap<GenerationId, Instant>,
+    /// When to count the processes of a generation again, which come and go.
+    pub(super) recounts: HashMap<GenerationId, Instant>,
     /// Listeners on our ports that are nobody's.
     pub(super) strangers: Strangers,
     /// Services of which a server may just be started again.
@@ -112,7 +114,7 @@ pub(super) struct Agent {
     pub(super) last_answer: Option<LastAnswer>,
     /// Why this one has to go, and to leave everything as it is: another agent has come, because the lock was removed, or who
     /// starts servers for it is gone.
-    pub(super) superseded: Option<Problem>,
+    pub(super) has_to_go: Option<Problem>,
 }
 
 /// How long a failed effect waits for its next try.
@@ -129,7 +131,7 @@ impl Agent {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.keep_time();
-            if let Some(other) = self.superseded {
+            if let Some(other) = self.has_to_go {
                 return Err(other);
             }
             if self.detached_last && self.exit_when_detached {
@@ -159,7 +161,7 @@ impl Agent {
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::LaunchReported(generation) => self.look_at_launch(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
-            Message::LauncherGone => self.superseded = Some(launcher_gone()),
+            Message::LauncherGone => self.has_to_go = Some(launcher_gone()),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
@@ -206,41 +208,6 @@ impl Agent {
                 send(reply, Ok((events, self.journal.follow())));
             }
         }
-    }
-
-    /// The service with this name, or the one that has an endpoint on this port.
-    pub(super) fn select(&self, selector: &str) -> Result<ServiceId, Problem> {
-        let port: Option<u16> = selector.parse().ok();
-        let matches = |service: &Service| match port {
-            Some(port) => service.endpoints.iter().any(|endpoint| endpoint.port == port),
-            None => service.name.as_str() == selector,
-        };
-        let mut found =
-            self.records.iter().filter(|(_, record)| matches(&record.service)).map(|(id, _)| *id);
-        match (found.next(), found.next()) {
-            (Some(id), None) => Ok(id),
-            (Some(_), Some(_)) => Err(Problem::new(
-                ProblemKind::Usage,
-                format!("several services have port {selector}"),
-            )
-            .fix("select one by its name: `agent status` lists them")),
-            (None, _) => Err(self.not_found(selector, port)),
-        }
-    }
-
-    fn not_found(&self, selector: &str, port: Option<u16>) -> Problem {
-        let message = match port {
-            Some(port) => format!("no service is attached to port {port}"),
-            None => format!("there is no service `{selector}`"),
-        };
-        let names: Vec<_> =
-            self.records.values().map(|record| record.service.name.to_string()).collect();
-        let fix = match (port, names.is_empty()) {
-            (Some(port), true) => format!("attach it: `agent attach --port {port}`"),
-            (_, false) => format!("attached are: {}", names.join(", ")),
-            (None, true) => "nothing is attached; see `agent attach --help`".to_owned(),
-        };
-        Problem::new(ProblemKind::NotFound, message).fix(fix)
     }
 
     pub(super) fn record(&self, id: ServiceId) -> &Record {
@@ -339,6 +306,7 @@ impl Agent {
         let retry = (!self.outstanding.is_empty()).then(|| Instant::now() + RETRY);
         let trouble = self.troubles.retry();
         let looks = self.looks.values().copied().chain(self.strangers.next_look());
+        let recounts = self.recounts.values().copied();
         let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
         let returns = self.returns.next_look();
         let launches = self.next_launch_look();
@@ -347,6 +315,7 @@ impl Agent {
             .chain(asked)
             .chain(returns)
             .chain(launches)
+            .chain(recounts)
             .chain(self.next_nudge())
             .chain(retry)
             .chain(trouble)
@@ -366,6 +335,7 @@ impl Agent {
             self.feed_quietly(id, rollout::Event::Tick);
         }
         self.look_at_launches_where_due();
+        self.count_again_where_due();
         self.look_where_due();
         self.look_for_successors_where_due();
         self.look_for_returns_where_due();

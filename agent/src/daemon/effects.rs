@@ -97,6 +97,7 @@ impl Agent {
         self.await_return(generation.service);
         self.watcher.forget(generation);
         self.looks.remove(&generation);
+        self.recounts.remove(&generation);
         self.half_open.remove(&generation);
         self.flows.remove(&generation);
         self.told.remove(&generation);

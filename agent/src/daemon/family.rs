@@ -13,7 +13,7 @@ use crate::{
         process::{Pid, Process, ProcessError, ProcessIdentity},
         sock_diag,
     },
-    rollout::Origin,
+    rollout::{Origin, Phase},
     service::GenerationId,
 };
 
@@ -91,9 +91,25 @@ impl Agent {
             pids = self.pids_of(generation)?;
             pids.retain(|pid| !gone.contains(pid));
         }
-        // They come and go faster than they can be waited for, maybe on purpose: it lives, and is looked at again.
-        self.looks.insert(generation, Instant::now() + RETRY);
+        // They come and go faster than they can be waited for, maybe on purpose: it lives, for now.
+        self.recounts.insert(generation, Instant::now() + RETRY);
         Ok(pids.len().max(1))
+    }
+
+    /// Counts again where processes come and go. Of a generation that was killed those are killed too who were born as the
+    /// others were.
+    pub(super) fn count_again_where_due(&mut self) {
+        let now = Instant::now();
+        let due = self.recounts.extract_if(|_, at| *at <= now).map(|(generation, _)| generation);
+        for generation in due.collect::<Vec<_>>() {
+            let phase = self.generation(generation).map(|it| &it.phase);
+            let killed = match phase {
+                Some(Phase::Stopping { killed: true, .. }) => self.kill(generation),
+                _ => Ok(()),
+            };
+            let counted = killed.and_then(|()| self.count_processes(generation));
+            self.note_look(generation, counted);
+        }
     }
 
     /// Waits for the ends of these processes; returns those that have ended already.

@@ -1,7 +1,7 @@
 //! The public ports of servers that listen elsewhere: steering leads there while they live, and nobody else may have the port.
 //!
 //! A socket that is bound and does not listen holds it. It shares the port with sockets of the server's user only, as that
-//! server's listener would, so that the next generation may have it. A stranger who was there before stays, and is told of.
+//! server's listener would, or of the next generation's, which may have it. A stranger who was there before stays, and is told of.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,6 +64,22 @@ impl Agent {
         }
     }
 
+    /// Has the user of the next generation share what is held, and nobody else.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses. What is held stays what it was.
+    pub(super) fn offer_ports(&mut self, id: ServiceId, uid: u32) -> Result<(), Problem> {
+        let Some(held) = self.held_ports.get_mut(&id) else { return Ok(()) };
+        let mut offered = BTreeMap::new();
+        for group in held.sockets.keys().map(|group| Group { uid, ..*group }) {
+            offered.insert(group, group.hold()?);
+            group.forget_sharing()?;
+        }
+        held.sockets = offered;
+        Ok(())
+    }
+
     /// Those that are held, as the groups that they are in.
     pub(super) fn held_groups(&self, id: ServiceId) -> BTreeSet<Group> {
         self.held_ports.get(&id).into_iter().flat_map(|it| it.sockets.keys().copied()).collect()
@@ -80,7 +96,7 @@ impl Agent {
         id: ServiceId,
         endpoints: &[Endpoint],
     ) -> Result<BTreeMap<Group, OwnedFd>, Problem> {
-        let uid = self.uid_of_primary(id)?;
+        let uid = self.sharer(id)?;
         let mut before = self.held_ports.remove(&id).map(|it| it.sockets).unwrap_or_default();
         let mut sockets = BTreeMap::new();
         for endpoint in endpoints {
@@ -110,6 +126,16 @@ impl Agent {
             );
             self.warn_of(GenerationId { service: id, number: primary }, message);
         }
+    }
+
+    /// The user who may have the port: that of the next generation while it starts.
+    fn sharer(&self, id: ServiceId) -> Result<u32, Problem> {
+        let candidate = self.record(id).service.candidate();
+        let rule = match candidate.map(|it| GenerationId { service: id, number: it.number }) {
+            Some(candidate) => self.datapath.bind_rule(candidate)?,
+            None => None,
+        };
+        rule.map_or_else(|| self.uid_of_primary(id), |rule| Ok(rule.owner))
     }
 
     fn uid_of_primary(&self, id: ServiceId) -> Result<u32, Problem> {

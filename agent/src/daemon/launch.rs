@@ -90,6 +90,7 @@ impl Agent {
             let limited = cgroup.resemble(&other, &self.hierarchy);
             limited.map_err(|error| Problem::caused(ProblemKind::NotReady, &error))?;
         }
+        self.offer_ports(generation.service, spec.context.uid)?;
         let mut rule = self.bind_rule(generation, spec.context.uid)?;
         if rule.action == SHARE && !self.can_share(generation.service)? {
             rule.action = MOVE;

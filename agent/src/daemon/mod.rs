@@ -55,6 +55,7 @@ mod removals;
 pub mod repair;
 mod returns;
 mod seen;
+mod select;
 mod server;
 mod serving;
 mod settling;

@@ -84,7 +84,7 @@ impl Agent {
         }
         match pins.and(runtime) {
             Ok(()) => self.over(Trouble::Removed, "all that was removed was made again"),
-            Err(problem) if problem.kind == ProblemKind::Locked => self.superseded = Some(problem),
+            Err(problem) if problem.kind == ProblemKind::Locked => self.has_to_go = Some(problem),
             Err(problem) => {
                 let message = format!("cannot make again what was removed: {}", problem.in_full());
                 self.trouble(Trouble::Removed, message);

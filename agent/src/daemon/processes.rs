@@ -1,9 +1,12 @@
 //! The processes of a generation: listed, told to end, killed, and found out if they outlive their turn.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Instant,
+};
 
 use super::{
-    agent::Agent,
+    agent::{Agent, RETRY},
     found,
     step::{Step, change},
 };
@@ -133,6 +136,8 @@ impl Agent {
             );
             self.note(generation, EventKind::Signalled, message);
         }
+        // Of some nobody has known yet: one control group is killed as a whole, a family is not.
+        self.recounts.insert(generation, Instant::now() + RETRY);
         let cgroup = self.cgroup_of(generation)?;
         change(Step::Kill, || {
             if let Some(cgroup) = cgroup {

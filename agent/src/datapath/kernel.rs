@@ -36,7 +36,7 @@ use crate::service::ServiceId;
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every map that is pinned, by its name in the object.
-pub(super) const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 15] = [
     "ADOPTIONS",
     "AYA_LOGS",
     "BIND_RULES",

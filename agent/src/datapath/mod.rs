@@ -68,18 +68,16 @@ pub use self::{
     flows::FlowAddress,
     group::Group,
     in_use::steering_program,
-    kernel::KernelLogs,
+    kernel::{KernelLogs, MAPS},
     listeners::{AdoptedListener, ListenerToAdopt},
     others::{LookupProgram, lookup_programs, others},
     pins::{Pinned, clear},
     place::Place,
+    programs::{ATTACHED, COMFORTS},
     survey::{Survey, steers, steers_elsewhere},
     whole::examine,
 };
-use self::{
-    kernel::Kernel,
-    programs::{ATTACHED, STEER},
-};
+use self::{kernel::Kernel, programs::STEER};
 
 /// The pinned maps and programs of one agent.
 pub struct Datapath {

@@ -24,7 +24,7 @@ use crate::sys;
 
 /// Every program that is attached for good, by its name in the object and in the pin directory; the one that steers comes
 /// last, when everything that it leads to is there.
-pub(super) const ATTACHED: [&str; 7] =
+pub const ATTACHED: [&str; 7] =
     [FOLLOW_EXIT, FOLLOW_FORK, TRACK_FLOWS, "share_bind4", "share_bind6", WITHOUT_MAPS, STEER];
 
 /// Follows processes that are born, and those that end. The latter comes first: whoever is followed is let go too.
@@ -38,7 +38,7 @@ pub(super) const TRACK_FLOWS: &str = "track_flows";
 pub(super) const WITHOUT_MAPS: &str = "refuse_multipath";
 
 /// Comfort: attached where the kernel takes them, and done without where it does not.
-pub(super) const COMFORTS: [&str; 2] = ["public_port4", "public_port6"];
+pub const COMFORTS: [&str; 2] = ["public_port4", "public_port6"];
 
 /// What is lost without them.
 pub const WITHOUT_COMFORTS: &str = "a server whose listener was moved sees that other port, not the public one, when it asks for its own address";

@@ -235,6 +235,15 @@ impl Datapath {
         self.bind_rules.insert(generation.key(), rule, 0).named("write", BIND_RULES)
     }
 
+    /// What was said so, if anything was.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn bind_rule(&self, generation: GenerationId) -> Result<Option<BindRule>, DatapathError> {
+        error::found(self.bind_rules.get(&generation.key(), 0)).named("read", BIND_RULES)
+    }
+
     /// Gives a generation counters, unless it has some: nothing is counted without.
     ///
     /// # Errors

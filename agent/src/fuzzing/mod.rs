@@ -1,6 +1,6 @@
 //! Fuzzing: what comes from outside, in forms that nobody meant.
 //!
-//! There are six targets, each a test in a module `fuzz` beside the code that it tries, because most of that is private. An
+//! There are seven targets, each a test in a module `fuzz` beside the code that it tries, because most of that is private. An
 //! input is a real example that was changed in a few places ([`mutate`]): random bytes alone never get past the first check. So
 //! each target also says how many of its inputs the code took for what they should be, and fails if those are too few.
 //!

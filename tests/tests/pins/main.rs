@@ -7,40 +7,19 @@
 mod damage;
 mod scene;
 
+use agent::datapath::{ATTACHED, COMFORTS, MAPS};
 use anyhow::Result;
 
 use self::damage::{Damage, Pin};
 use self::scene::Scene;
 
-const MAPS: [&str; 15] = [
-    "ADOPTIONS",
-    "AYA_LOGS",
-    "BIND_RULES",
-    "ENDPOINTS",
-    "ENLISTMENTS",
-    "EVENTS",
-    "FLOWS",
-    "LISTENERS",
-    "LISTENER_SETS",
-    "LOST_REPORTS",
-    "MEMBERS",
-    "MOVED_BINDS",
-    "SERVICES",
-    "STEERED",
-    "TAGS",
-];
+fn links() -> impl Iterator<Item = &'static str> {
+    ATTACHED.into_iter().chain(COMFORTS)
+}
 
-const LINKS: [&str; 9] = [
-    "follow_exit",
-    "follow_fork",
-    "public_port4",
-    "public_port6",
-    "refuse_multipath",
-    "share_bind4",
-    "share_bind6",
-    "steer",
-    "track_flows",
-];
+fn pins() -> impl Iterator<Item = Pin> {
+    MAPS.into_iter().map(Pin::Map).chain(links().map(Pin::Link))
+}
 
 /// Maps that no program works on but for moments, in which the agent fills them: whichever it is makes no difference.
 const FOR_MOMENTS: [&str; 2] = ["ADOPTIONS", "ENLISTMENTS"];
@@ -62,7 +41,7 @@ fn no_pin_is_believed_for_its_name() -> Result<()> {
     ];
     let mut scene = Scene::new()?;
     scene.kill()?;
-    for pin in MAPS.map(Pin::Map).into_iter().chain(LINKS.map(Pin::Link)) {
+    for pin in pins() {
         for damage in damages.into_iter().filter(|damage| matters(pin, *damage)) {
             scene.is_noticed(pin, damage)?;
         }

@@ -165,10 +165,7 @@ impl Scene {
     }
 
     fn links_of_other(&self) -> Result<Vec<u32>> {
-        crate::LINKS
-            .iter()
-            .map(|link| program_of(&self.pins.others.join("links").join(link)))
-            .collect()
+        crate::links().map(|link| program_of(&self.pins.others.join("links").join(link))).collect()
     }
 
     /// Nobody has noticed any of it, and the next upgrade works.

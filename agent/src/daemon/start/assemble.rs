@@ -1,10 +1,11 @@
 //! Puts the agent together: state, kernel side, and what has to be done again.
 
 use std::{
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     path::Path,
     sync::{Arc, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -26,10 +27,10 @@ use crate::{
         outstanding::Outstanding,
         presence::Presence,
         returns::Returns,
-        state_file,
+        state_file::{self, Record},
         step::{Step, change},
         successor::Strangers,
-        troubles::{Trouble, Troubles},
+        troubles::Troubles,
         watch::Watcher,
     },
     datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
@@ -42,8 +43,7 @@ use crate::{
         syn_cookies,
     },
     places::Places,
-    rollout::{Event, Generation, Origin, Phase},
-    service::{GenerationId, ServiceId},
+    service::ServiceId,
 };
 
 /// Everything but the threads.
@@ -87,46 +87,20 @@ pub(super) fn assemble(
     // One that takes over goes on as the one before would have.
     let inherited = options.other == Other::Replace && state.exit_when_detached;
     let records = state.services.into_iter().map(|record| (record.service.id, record)).collect();
-    let mut agent = Agent {
+    let mut agent = begun(Parts {
         places,
         network_namespace,
         boot_id,
-        began: clock::now(),
         presence,
         hierarchy,
         cgroup,
         groups,
-        former_groups: std::collections::HashMap::new(),
         datapath,
         records,
         watcher,
         launcher,
-        journal: Journal::new(),
-        troubles: Troubles::default(),
-        changes: watch::Sender::new(0),
-        launches: std::collections::HashMap::new(),
-        launching: std::collections::HashMap::new(),
-        outstanding: Outstanding::default(),
-        next_log_look: None,
-        looks: std::collections::HashMap::new(),
-        strangers: Strangers::default(),
-        returns: Returns::default(),
-        told: std::collections::HashMap::new(),
-        listeners_rest: Instant::now(),
-        half_open: std::collections::HashMap::new(),
-        cookies_sent: syn_cookies::sent().unwrap_or_default(),
-        flows: std::collections::HashMap::new(),
-        count_cost: std::time::Duration::ZERO,
-        probes: std::collections::HashMap::new(),
-        backlogs: std::collections::HashMap::new(),
-        moves: std::collections::HashMap::new(),
-        held_ports: std::collections::BTreeMap::new(),
-        unattributed: std::collections::HashSet::new(),
         exit_when_detached: options.exit_when_detached || inherited,
-        detached_last: false,
-        last_answer: None,
-        superseded: None,
-    };
+    });
     match plan {
         Plan::Adopt => agent.refresh()?,
         Plan::Build { lost } => {
@@ -139,6 +113,81 @@ pub(super) fn assemble(
     agent.watch_places()?;
     agent.adopt()?;
     Ok(agent)
+}
+
+/// What an agent is made of.
+struct Parts {
+    places: Places,
+    network_namespace: u64,
+    boot_id: String,
+    presence: Presence,
+    hierarchy: Hierarchy,
+    cgroup: Cgroup,
+    groups: Groups,
+    datapath: Datapath,
+    records: BTreeMap<ServiceId, Record>,
+    watcher: Arc<Watcher>,
+    launcher: Arc<Launcher>,
+    exit_when_detached: bool,
+}
+
+/// One that has seen nothing yet.
+fn begun(parts: Parts) -> Agent {
+    let Parts {
+        places,
+        network_namespace,
+        boot_id,
+        presence,
+        hierarchy,
+        cgroup,
+        groups,
+        datapath,
+        records,
+        watcher,
+        launcher,
+        exit_when_detached,
+    } = parts;
+    Agent {
+        places,
+        network_namespace,
+        boot_id,
+        began: clock::now(),
+        presence,
+        hierarchy,
+        cgroup,
+        groups,
+        former_groups: HashMap::new(),
+        datapath,
+        records,
+        watcher,
+        launcher,
+        journal: Journal::new(),
+        troubles: Troubles::default(),
+        changes: watch::Sender::new(0),
+        launches: HashMap::new(),
+        launching: HashMap::new(),
+        outstanding: Outstanding::default(),
+        next_log_look: None,
+        looks: HashMap::new(),
+        recounts: HashMap::new(),
+        strangers: Strangers::default(),
+        returns: Returns::default(),
+        told: HashMap::new(),
+        listeners_rest: Instant::now(),
+        half_open: HashMap::new(),
+        cookies_sent: syn_cookies::sent().unwrap_or_default(),
+        flows: HashMap::new(),
+        count_cost: Duration::ZERO,
+        probes: HashMap::new(),
+        backlogs: HashMap::new(),
+        moves: HashMap::new(),
+        held_ports: BTreeMap::new(),
+        unattributed: HashSet::new(),
+        exit_when_detached,
+        detached_last: false,
+        last_answer: None,
+        has_to_go: None,
+    }
 }
 
 /// What is pinned, and whether it has what the state says.
@@ -180,125 +229,6 @@ fn open(cgroup: &Cgroup) -> Result<File, Problem> {
         let path = cgroup.directory().display();
         Problem::new(ProblemKind::Failed, format!("open `{path}`: {error}"))
     })
-}
-
-impl Agent {
-    /// Continues what an earlier agent left: does what it decided and did not do, and looks who died meanwhile.
-    fn adopt(&mut self) -> Result<(), Problem> {
-        self.settle_unfinished();
-        let ids: Vec<ServiceId> = self.records.keys().copied().collect();
-        for id in ids {
-            let service = self.record(id).service.clone();
-            tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
-            self.forget_probes_of(id);
-            let seen = self.seen(id)?;
-            let effects = self.record_mut(id).service.resume(&seen, clock::now());
-            self.outstanding.add(id, effects);
-            self.finish_effects_of(id);
-            for generation in service.generations {
-                self.adopt_generation(GenerationId { service: id, number: generation.number });
-            }
-        }
-        self.look_for_closed_listeners()?;
-        self.set_endpoints()?;
-        let living = self.records.iter().flat_map(|(id, record)| {
-            let numbers = record.service.generations.iter().map(|it| it.number);
-            numbers.map(|number| GenerationId { service: *id, number }.key())
-        });
-        self.datapath.keep_only(&living.collect())?;
-        for id in self.records.keys().copied().collect::<Vec<_>>() {
-            self.guard_queues(id);
-            self.hold_ports(id);
-            self.await_return(id);
-            self.hand_on_after_restart(id);
-        }
-        self.look_where_due();
-        self.look_at_logs();
-        for id in self.records.keys().copied().collect::<Vec<_>>() {
-            if let Some(number) = self.record(id).service.primary().map(|it| it.number) {
-                self.remember_mark(GenerationId { service: id, number });
-            }
-        }
-        // Only now: a server that serves again must not be taken for one that does not.
-        for id in self.records.keys() {
-            self.strangers.look_at(*id, Instant::now());
-        }
-        Ok(())
-    }
-
-    /// An attach that was not finished is taken back: whoever asked for it was not told that it is done. A detach is
-    /// finished: what it has taken away already does not come back by itself.
-    fn settle_unfinished(&mut self) {
-        let half_done = self.records.iter().filter(|(_, record)| record.unfinished.is_some());
-        for id in half_done.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let name = self.record(id).service.name.clone();
-            match self.release(id) {
-                Ok(()) => tracing::info!(service = %name, "finished what was half done"),
-                Err(problem) => {
-                    tracing::error!(service = %name, problem = problem.in_full(), "cannot finish what is half done");
-                }
-            }
-        }
-    }
-
-    /// One that cannot be followed is tried again: it keeps the agent from no other one.
-    pub(in crate::daemon) fn adopt_generation(&mut self, generation: GenerationId) {
-        let trouble = Trouble::Adoption(generation);
-        let Some(known) = self.generation(generation).cloned() else { return self.moot(trouble) };
-        let name = self.record(generation.service).service.name.clone();
-        let number = generation.number;
-        match self.follow_as(generation, &known) {
-            Ok(()) => self.over(trouble, &format!("{name}: generation {number} is followed again")),
-            Err(problem) => {
-                let problem = problem.in_full();
-                self.trouble(
-                    trouble,
-                    format!("{name}: cannot follow generation {number}: {problem}"),
-                );
-            }
-        }
-    }
-
-    fn follow_as(&mut self, generation: GenerationId, known: &Generation) -> Result<(), Problem> {
-        let alive = !self.pids_of(generation)?.is_empty();
-        match (&known.origin, &known.phase) {
-            (Origin::Found, Phase::Starting { listens: true, .. }) if alive => {
-                self.follow_again(generation)?;
-                self.feed(generation.service, Event::Covers(generation.number, known.hold))?;
-            }
-            (Origin::Found, Phase::Starting { .. }) => {
-                let why = "the agent was restarted before it was introduced".to_owned();
-                self.feed(generation.service, Event::Failed(generation.number, why))?;
-            }
-            // One that was not launched yet never is: nobody knows any more what was to be launched.
-            (Origin::Launched { .. }, Phase::Starting { .. }) if !alive => {
-                let why = "the agent was restarted meanwhile, and nothing of it runs".to_owned();
-                self.feed(generation.service, Event::NotYet(generation.number, why))?;
-                self.feed(generation.service, Event::Exited(generation.number))?;
-            }
-            (_, Phase::Dead) => {}
-            _ if !alive => self.note_exit(generation),
-            (Origin::Launched { .. }, _) => {
-                if let Some(cgroup) = self.cgroup_of(generation)? {
-                    self.watch_cgroup(generation, &cgroup)?;
-                }
-                self.follow_again(generation)?;
-                self.looks.insert(generation, Instant::now());
-            }
-            (Origin::Found, _) => {
-                self.follow_again(generation)?;
-                self.looks.insert(generation, Instant::now());
-            }
-        }
-        Ok(())
-    }
-
-    /// Those that we found once, or launched, where the maps that knew them are gone.
-    fn follow_again(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let pids = self.pids_of(generation)?;
-        self.enlist(generation, pids)?;
-        self.count_processes(generation)
-    }
 }
 
 /// The state, unless it is of an earlier start of the machine: then nothing of what it speaks of exists any more.

@@ -4,10 +4,12 @@
 //! - `contents`: whether the maps have what the state says (pure)
 //! - `plan`: what to do about what is there (pure)
 //! - `assemble`: does it, but for the threads
+//! - `adopt`: goes on where an earlier agent stopped
 //! - `made`: a start that fails leaves nothing
 //! - `directory`: where its files are, which nobody else may change
 //! - `privileges`, `filter`: what is given up as soon as the launcher runs
 
+mod adopt;
 mod assemble;
 mod contents;
 mod directory;

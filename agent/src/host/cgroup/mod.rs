@@ -4,6 +4,7 @@
 //! The kernel tells when a group has become empty, kills all of it at once, and lets BPF programs
 //! know a process's group: none of this can be had from process numbers without races.
 
+mod error;
 pub(super) mod hierarchy;
 mod limits;
 mod watch;
@@ -13,13 +14,14 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::process::Signal;
-use thiserror::Error;
 
 use super::process::{Pid, Process, ProcessError};
 
+pub use error::CgroupError;
 pub use hierarchy::Hierarchy;
 pub use watch::PopulatedWatch;
 
@@ -160,13 +162,21 @@ impl Cgroup {
             if pids.is_empty() {
                 return Ok(());
             }
+            let mut moved = false;
             for pid in pids {
                 match other.adopt(pid) {
                     Err(CgroupError::Failed { source, .. })
                         if source.raw_os_error()
                             == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
-                    answer => answer?,
+                    answer => {
+                        answer?;
+                        moved = true;
+                    }
                 }
+            }
+            // Those that are about to end leave it by themselves, and nobody else can have them leave it.
+            if !moved && self.watch_populated()?.is_empty_within(ENDING)? {
+                return Ok(());
             }
         }
         Err(CgroupError::NeverEmpty { path: self.directory.clone() })
@@ -237,51 +247,6 @@ impl Cgroup {
     }
 }
 
-/// Why something about a control group could not be done.
-#[derive(Debug, Error)]
-pub enum CgroupError {
-    /// The operator can mount it: `mount -t cgroup2 none /sys/fs/cgroup`.
-    #[error("no cgroup2 file system is mounted")]
-    NotMounted,
-    /// Whether one is mounted is unknown.
-    #[error("read the mount table")]
-    MountTable(#[source] io::Error),
-    /// The group exists, but not below the mount that we see.
-    #[error("control group `{path}` is outside the mounted tree")]
-    Outside {
-        /// The path that leads out.
-        path: PathBuf,
-    },
-    /// The system said no.
-    #[error("{operation} control group `{path}`")]
-    Failed {
-        /// What was attempted.
-        operation: &'static str,
-        /// On which group or file.
-        path: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A process of the group could not be killed.
-    #[error("kill the processes of control group `{path}`")]
-    Signal {
-        /// The group's directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ProcessError,
-    },
-    /// Its processes forked faster than they were moved.
-    #[error(
-        "control group `{path}` still has processes after `{ROUNDS}` rounds of moving them out"
-    )]
-    NeverEmpty {
-        /// The group's directory.
-        path: PathBuf,
-    },
-}
-
 /// Of a group below: removed meanwhile (`ENODEV` for a file that was open), or one of threads
 /// (`EOPNOTSUPP`).
 fn is_benign(error: &io::Error) -> bool {
@@ -292,6 +257,9 @@ fn is_benign(error: &io::Error) -> bool {
 
 /// How often a list of processes is worked off before we call it a fork bomb.
 const ROUNDS: u32 = 100;
+
+/// How long a process that ends may stay in its group before the others are looked at again.
+const ENDING: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

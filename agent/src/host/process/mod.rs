@@ -14,10 +14,7 @@ use procfs::{Current, ProcError};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{
-        PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
-        waitid,
-    },
+    process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +45,7 @@ impl Pid {
         self.0.get()
     }
 
-    pub(super) fn to_rustix(self) -> Result<rustix::process::Pid, ProcessError> {
+    fn to_rustix(self) -> Result<rustix::process::Pid, ProcessError> {
         rustix::process::Pid::from_raw(self.0.get()).ok_or(ProcessError::Gone { pid: self })
     }
 }
@@ -206,7 +203,11 @@ impl Process {
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         )
         .map_err(|number| ProcessError::Reap { pid: self.pid(), source: number.into() })?;
-        Ok(status.and_then(|status| Ending::of(&status)))
+        Ok(status.and_then(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Ending::Exited(code)),
+            (None, Some(signal)) => Some(Ending::Killed(signal)),
+            (None, None) => None,
+        }))
     }
 
     fn unreadable(&self, what: &'static str, source: ProcError) -> ProcessError {
@@ -234,17 +235,6 @@ pub enum Ending {
     Exited(i32),
     /// By this signal.
     Killed(i32),
-}
-
-impl Ending {
-    /// What a wait says; nothing if it is about something else than an end.
-    pub(super) fn of(status: &WaitIdStatus) -> Option<Self> {
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Some(Self::Exited(code)),
-            (None, Some(signal)) => Some(Self::Killed(signal)),
-            (None, None) => None,
-        }
-    }
 }
 
 impl fmt::Display for Ending {

@@ -7,10 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use rustix::{
-    io::Errno,
-    process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid},
-};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use super::{Answer, Request, receive, send};
 use crate::host::{
@@ -19,7 +16,7 @@ use crate::host::{
         report::{Failure, Step},
         spawn::{Descriptors, Here, Spawn as _},
     },
-    process::{Ending, Pid},
+    process::{Ending, Pid, Process},
 };
 
 /// Answers the agent whose socket is our standard input, until it is gone.
@@ -43,7 +40,7 @@ fn run() -> io::Result<()> {
     while let Some((request, descriptors)) = receive(&socket)? {
         let answer = match request {
             Request::Spawn { in_pid_namespace } => spawn(in_pid_namespace, &descriptors),
-            Request::Reap(pid) => Answer::Reaped(reap(pid)?),
+            Request::Reap(pid) => Answer::Reaped(reap(pid)),
         };
         match send(&socket, &answer, &[]) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -79,12 +76,7 @@ fn spawn(in_pid_namespace: bool, descriptors: &[OwnedFd]) -> Answer {
     }
 }
 
-/// Its number is nobody else's: only we take the zombies of our children away.
-fn reap(pid: Pid) -> io::Result<Option<Ending>> {
-    let pid = WaitId::Pid(pid.to_rustix().map_err(io::Error::other)?);
-    match waitid(pid, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-        Ok(status) => Ok(status.and_then(|status| Ending::of(&status))),
-        Err(Errno::CHILD) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+/// Of a child of ours, whose number is nobody else's: only we take its zombie away. Others are not ours to wait for.
+fn reap(pid: Pid) -> Option<Ending> {
+    Process::of_child(pid).ok()?.reap().ok()?
 }
