@@ -74,20 +74,16 @@ async fn its_neighbour_is_upgraded_as_if_it_were_alone() -> Result<()> {
             1 => ["undo", "8080"].map(str::to_owned).to_vec(),
             _ => ["detach", "8080"].map(str::to_owned).to_vec(),
         };
-        let mut asked = stage.agent.start(&mut stage.agent.command(&asked))?;
+        let asked = stage.agent.start(&mut stage.agent.command(&asked))?;
         beside.push(upgraded(&stage, &neighbour, number)?);
-        // It can keep its own upgrade from ending, by listening only now and then.
-        match asked.has_ended()? {
-            true => done += u32::from(asked.finish()?.code == Some(0)),
-            false => asked.kill()?,
-        }
+        done += u32::from(asked.finish()?.code == Some(0));
         if turn % 4 == 3 {
             stage.agent.attach(PORT)?;
         }
     }
     until_answers(&load, 6 + UPGRADES, 20)?;
     ensure!(connections(&load) > 500, "the neighbour was busy");
-    ensure!(done > 0, "{done} of what was asked of the hostile one was done");
+    ensure!(done >= UPGRADES / 2, "{done} of what was asked of the hostile one was done");
     let summary = load.stop().await.summary;
     assert_eq!(summary.failures(), 0, "{summary}");
     let (alone, beside) = (median(alone), median(beside));

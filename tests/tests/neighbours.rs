@@ -49,6 +49,7 @@ async fn what_cannot_be_done_for_one_service_keeps_no_other_one_waiting() -> Res
     let options = ["--stop-timeout", "100ms", "--settle", "0s"];
     stage.switch(&stubborn, 2, &options)?;
     stage.until("the trouble", PORT, |service| !service.troubles.is_empty())?;
+    assert_eq!(stage.agent.service(NEIGHBOUR)?.troubles, [""; 0], "it is not the neighbour's");
     let load = stage.busy(&neighbour)?;
     for generation in 2..=4 {
         stage.switch(&neighbour, generation, &["--keep-old", "1m"])?;
@@ -62,6 +63,27 @@ async fn what_cannot_be_done_for_one_service_keeps_no_other_one_waiting() -> Res
     failing.mend()?;
     ensure!(first.ended_within(LIMIT)?, "it is killed in the end");
     stage.until_steady(PORT)?;
+    stage.namespace.clear()
+}
+
+/// Whatever the reason: a family that has more processes than the kernel's table, say.
+#[test]
+fn a_generation_that_cannot_be_followed_keeps_no_agent_from_starting() -> Result<()> {
+    let (stage, [_stubborn, neighbour], _started) = neighbours()?;
+    stage.agent.kill_daemon()?;
+    let failing = Failing::always(&stage, "follow-processes")?;
+    stage.agent.start_daemon()?;
+    for port in [PORT, NEIGHBOUR] {
+        let troubles = stage.agent.service(port)?.troubles;
+        assert!(
+            troubles.iter().any(|it| it.contains("cannot follow generation 1")),
+            "{troubles:?}"
+        );
+    }
+    failing.mend()?;
+    stage.until_steady(PORT)?;
+    stage.switch(&neighbour, 2, &[])?;
+    stage.until_steady(NEIGHBOUR)?;
     stage.namespace.clear()
 }
 

@@ -56,12 +56,24 @@ fn nobody_else_can_listen_on_it_and_the_next_generation_can() -> Result<()> {
             ensure!(said.contains("Address already in use"), "{said}");
         }
     }
-    let third = server(3)?;
-    stage.switch(&third, 3, &[])?;
-    assert_eq!(hold(&stage, 3)?, PortHold::Shared);
-    assert_eq!(stage.generation(third.address())?, 3);
-    stage.until_steady(PORT)?;
+    goes_on(&stage, &[])?;
     stage.detach(PORT)
+}
+
+#[test]
+fn a_next_generation_of_another_user_can_have_it_too() -> Result<()> {
+    let (stage, _second) = moved()?;
+    goes_on(&stage, &["--user", "0"])?;
+    stage.detach(PORT)
+}
+
+/// Generation 3 has the port itself.
+fn goes_on(stage: &Stage, options: &[&str]) -> Result<()> {
+    let third = server(3)?;
+    stage.switch(&third, 3, options)?;
+    assert_eq!(hold(stage, 3)?, PortHold::Shared);
+    assert_eq!(stage.generation(third.address())?, 3);
+    stage.until_steady(PORT).map(drop)
 }
 
 #[test]
