@@ -13,6 +13,7 @@
 //! | [`other_build`] | the agent with other programs inside |
 //! | [`process`] | ending what was started, and nothing else |
 //! | [`lookup`] | running `steer` without a SYN
+//! | [`systemd`] | systemd as process 1 of a machine within the machine |
 //! | [`wait`] | waiting for a condition, with an end |
 //! | `bpftool`, `http`, `machine`, `traces` | the kernel's counts, asking the agent directly, what this runs on, and whether anything is left |
 //! | [`interrupt`] | being told to stop |
@@ -36,6 +37,7 @@ pub mod process;
 pub mod servers;
 pub mod soak;
 pub mod stage;
+pub mod systemd;
 pub mod wait;
 
 mod bpftool;

@@ -27,7 +27,7 @@ pub(crate) fn run(root: &Path, prefix: &Path, destdir: Option<&Path>) -> Result<
     put(&place.join("bin/agent"), &fs::read(&agent)?, Mode::Program)?;
     completions(&agent, &place)?;
     manual(&agent, &place)?;
-    unit(root, prefix, &place)?;
+    units(root, prefix, &place)?;
     eprintln!("installed to `{}`", place.display());
     Ok(())
 }
@@ -70,18 +70,18 @@ fn manual(agent: &Path, place: &Path) -> Result<()> {
     Ok(())
 }
 
-fn unit(root: &Path, prefix: &Path, place: &Path) -> Result<()> {
-    let source = root.join("packaging/systemd/agent.service");
-    let text =
-        fs::read_to_string(&source).with_context(|| format!("read `{}`", source.display()))?;
-    put(
-        &place.join("lib/systemd/system/agent.service"),
-        with_prefix(&text, prefix).as_bytes(),
-        Mode::Data,
-    )
+fn units(root: &Path, prefix: &Path, place: &Path) -> Result<()> {
+    for name in ["agent.service", "agent-launcher.socket", "agent-launcher@.service"] {
+        let source = root.join("packaging/systemd").join(name);
+        let text =
+            fs::read_to_string(&source).with_context(|| format!("read `{}`", source.display()))?;
+        let installed = place.join("lib/systemd/system").join(name);
+        put(&installed, with_prefix(&text, prefix).as_bytes(), Mode::Data)?;
+    }
+    Ok(())
 }
 
-/// The unit names the binary below the default prefix.
+/// A unit names the binary below the default prefix.
 fn with_prefix(unit: &str, prefix: &Path) -> String {
     unit.replace("/usr/local/bin/", &format!("{}/", prefix.join("bin").display()))
 }

@@ -90,7 +90,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
-    /// Install the agent, its completions, its manual pages and its systemd unit
+    /// Install the agent, its completions, its manual pages and its systemd units
     Install {
         /// Where the files will be used from
         #[arg(long, default_value = "/usr/local")]

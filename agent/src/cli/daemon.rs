@@ -14,13 +14,14 @@ pub(super) const READY: &str = "ready";
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<ExitCode, Problem> {
-    let DaemonArguments { replace, background, exit_when_detached } = *arguments;
+    let DaemonArguments { replace, background, exit_when_detached, ref launcher } = *arguments;
     let other = if replace { Other::Replace } else { Other::Respect };
     if background {
         start::in_background(context, other)?;
         return Ok(ExitCode::Done);
     }
-    let options = Options { places: context.places.clone(), exit_when_detached, other };
+    let launcher = launcher.clone();
+    let options = Options { places: context.places.clone(), exit_when_detached, other, launcher };
     if exit_when_detached { in_background(&options) } else { daemon::run(&options, || ()) }?;
     Ok(ExitCode::Done)
 }

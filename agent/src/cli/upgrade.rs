@@ -29,7 +29,14 @@ pub(super) async fn run(
     arguments: &UpgradeArguments,
 ) -> Result<ExitCode, Problem> {
     let service = arguments.service.selected();
-    let here = env::current_dir().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    let here = env::current_dir().map_err(|error| {
+        Problem::new(
+            ProblemKind::Usage,
+            "the directory from which this is asked for is gone, or may not be entered",
+        )
+        .because(&error)
+        .fix("`cd` to one that is there")
+    })?;
     let request =
         UpgradeRequest { request: Some(persist::new_id()?), ..request(arguments, &here)? };
     match persist::ask(&context.console, async || context.client.upgrade(&service, &request).await)

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     agent::{Agent, unchanged},
     asked::Asked,
-    clock, found,
-    inherit::Given,
-    observe,
+    clock, found, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
     who,
@@ -54,7 +52,7 @@ impl Agent {
             ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
         };
         let pids: Vec<_> = server.processes.iter().map(|process| process.pid).collect();
-        let given = Given::found(root, &first, &pids)?;
+        let given = self.found(root, &first, &pids)?;
         let origin_cgroup = self
             .hierarchy
             .of(root)

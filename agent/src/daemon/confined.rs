@@ -15,7 +15,7 @@ use crate::{
     service::GenerationId,
 };
 
-/// Refuses to start with more rights than the running server has, unless that was asked for by name.
+/// Refuses to start with fewer rights than the running server has, and with more, unless that was asked for by name.
 ///
 /// # Errors
 ///
@@ -27,6 +27,15 @@ pub(super) fn refuse_losses(
 ) -> Result<(), Problem> {
     let Some(theirs) = &context.confinement else { return Ok(()) };
     let ours = Confinement::of(launcher)?;
+    let lacking = theirs.capabilities.not_passed_on_by(&ours.capabilities, context.uid);
+    if !lacking.is_empty() {
+        let message = format!(
+            "the running server has {}, and the agent's launcher, of which the next one is born, has not",
+            lacking.join(", ")
+        );
+        return Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("start the agent with all that its servers may do"));
+    }
     let lost = Loss::of(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
     let what = match lost {
         Some(Loss::Seccomp) => {

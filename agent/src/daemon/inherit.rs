@@ -52,13 +52,27 @@ impl Agent {
         };
         let mut inherited = match given {
             Some(given) => passed_on(given),
-            None => passed_on(&Given::found(root, primary, &pids)?),
+            None => passed_on(&self.found(root, primary, &pids)?),
         };
         if !inherited.context.namespaces.is_empty() {
             inherited.namespaces_of = Some(Process::open(root)?.identity());
         }
         inherited.make_room_beside(&pids)?;
         Ok(inherited)
+    }
+
+    /// What a server shows that somebody started.
+    ///
+    /// # Errors
+    ///
+    /// When its process cannot be looked at.
+    pub(super) fn found(
+        &self,
+        root: Pid,
+        generation: &Generation,
+        pids: &[Pid],
+    ) -> Result<Given, Problem> {
+        Given::found(Context::of(root, self.launcher.pid())?, root, generation, pids)
     }
 
     /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
@@ -84,7 +98,7 @@ impl Agent {
         let Some(known) = self.generation(generation) else { return Ok(()) };
         // One that has just ended has given all that it had.
         let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
-        let given = Given::found(root, known, &pids)?;
+        let given = self.found(root, known, &pids)?;
         self.record_mut(generation.service).context = given.passed_on().context;
         self.remember_given(generation, given);
         Ok(())
@@ -110,13 +124,17 @@ impl Given {
         Self { context, started_as_root: false, left_out: Vec::new() }
     }
 
-    /// That of a server that somebody started, without what was meant for the running process alone.
+    /// That of a server that somebody started and that shows this context, without what was meant for the running process alone.
     ///
     /// # Errors
     ///
     /// When its process cannot be looked at.
-    pub(super) fn found(root: Pid, generation: &Generation, pids: &[Pid]) -> Result<Self, Problem> {
-        let mut context = Context::of(root)?;
+    fn found(
+        mut context: Context,
+        root: Pid,
+        generation: &Generation,
+        pids: &[Pid],
+    ) -> Result<Self, Problem> {
         let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
         context.limits = limits;
         let why = "the running server lowered it for itself, and could not start with it";
@@ -302,7 +320,7 @@ mod tests {
     #[test]
     fn root_is_led_nowhere_by_one_who_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let mut context = Context::of(Pid::ours()).unwrap();
+        let mut context = Context::of(Pid::ours(), Pid::ours()).unwrap();
         context.uid = 33;
         context.umask = 0;
         context.working_directory = directory.path().into();

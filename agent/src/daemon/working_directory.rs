@@ -103,7 +103,7 @@ mod tests {
         fs::write(new.join("added"), "").unwrap();
         fs::write(old.join("shared"), "").unwrap();
         fs::hard_link(old.join("shared"), new.join("shared")).unwrap();
-        let mut context = Context::of(Pid::ours()).unwrap();
+        let mut context = Context::of(Pid::ours(), Pid::ours()).unwrap();
         context.working_directory = old.as_path().into();
         let command = Command {
             program: "/usr/bin/python3".into(),

@@ -1,6 +1,6 @@
 //! What a running process was given, so that the next generation can be given the same.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub struct Context {
     pub limits: Vec<Limit>,
     /// The permissions that its new files do not get.
     pub umask: u32,
-    /// The namespaces it does not share with us.
+    /// The namespaces it does not share with the launcher.
     pub namespaces: Vec<Namespace>,
     /// How readily the kernel kills it for its memory.
     pub oom_score_adj: i32,
@@ -47,20 +47,20 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of a running process.
+    /// The context of a running process, as the launcher has to make it for a child of its own.
     ///
     /// # Errors
     ///
     /// [`ProcessError::Gone`], or [`ProcessError::Read`] where we may not look: the environment and
     /// the namespaces of another user's process are for root.
-    pub fn of(pid: Pid) -> Result<Self, ProcessError> {
+    pub fn of(pid: Pid, launcher: Pid) -> Result<Self, ProcessError> {
         let process = Process::open(pid)?;
-        let context = Self::read(pid)?;
+        let context = Self::read(pid, launcher)?;
         // All files were of this process only if it has lived until now.
         if process.is_alive()? { Ok(context) } else { Err(ProcessError::Gone { pid }) }
     }
 
-    fn read(pid: Pid) -> Result<Self, ProcessError> {
+    fn read(pid: Pid, launcher: Pid) -> Result<Self, ProcessError> {
         let Status { euid, egid, groups, umask, .. } = status(pid)?;
         let working_directory = fs::read_link(format!("/proc/{pid}/cwd")).map_err(|error| {
             ProcessError::reading(pid, "the working directory", ProcError::from(error))
@@ -77,7 +77,7 @@ impl Context {
             environment: environment.unwrap_or_default(),
             limits: String::from_utf8_lossy(&limits).lines().filter_map(Limit::parse).collect(),
             umask: umask.unwrap_or(DEFAULT_UMASK),
-            namespaces: differing_namespaces(pid)?,
+            namespaces: differing_namespaces(pid, launcher)?,
             oom_score_adj: String::from_utf8_lossy(&score).trim().parse().unwrap_or(0),
             nice: i32::try_from(stat(pid)?.nice).unwrap_or(0),
             confinement: Some(Confinement::of(pid)?),
@@ -164,18 +164,22 @@ pub fn network_namespace_of(pid: Pid) -> Result<u64, ProcessError> {
         .map_err(|error| ProcessError::reading(pid, "the namespaces", ProcError::from(error)))
 }
 
-/// Which namespaces of the process are not ours. A link there reads like `mnt:[4026531841]`, one
+/// Which namespaces of the process are not the launcher's. A link there reads like `mnt:[4026531841]`, one
 /// number per namespace.
-fn differing_namespaces(pid: Pid) -> Result<Vec<Namespace>, ProcessError> {
+fn differing_namespaces(pid: Pid, launcher: Pid) -> Result<Vec<Namespace>, ProcessError> {
     let mut differing = Vec::new();
     for namespace in Namespace::ALL {
         let name = namespace.file_name();
         // A kernel built without this kind has no file of it, for any process.
-        let Ok(ours) = fs::read_link(format!("/proc/thread-self/ns/{name}")) else { continue };
-        let theirs = fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(|error| {
-            ProcessError::reading(pid, "the namespaces", ProcError::from(error))
-        })?;
-        if ours != theirs {
+        if !Path::new("/proc/thread-self/ns").join(name).exists() {
+            continue;
+        }
+        let of = |pid: Pid| {
+            fs::read_link(format!("/proc/{pid}/ns/{name}")).map_err(|error| {
+                ProcessError::reading(pid, "the namespaces", ProcError::from(error))
+            })
+        };
+        if of(pid)? != of(launcher)? {
             differing.push(namespace);
         }
     }
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn our_own_context_is_ours() {
-        let context = Context::of(Pid::ours()).unwrap();
+        let context = Context::of(Pid::ours(), Pid::ours()).unwrap();
         assert_eq!(context.uid, rustix::process::geteuid().as_raw());
         assert_eq!(context.gid, rustix::process::getegid().as_raw());
         assert_eq!(context.working_directory, std::env::current_dir().unwrap().into());
@@ -219,7 +223,8 @@ mod tests {
             .spawn()
             .unwrap();
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-        let context = Context::of(Pid::new(child.id().try_into().unwrap()).unwrap()).unwrap();
+        let context =
+            Context::of(Pid::new(child.id().try_into().unwrap()).unwrap(), Pid::ours()).unwrap();
         drop(child.stdin.take());
         child.wait().unwrap();
         assert_eq!(context.environment, [("GREETING".into(), "a=b\nc".into())]);

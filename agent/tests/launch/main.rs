@@ -308,7 +308,7 @@ fn the_server_joins_the_namespaces_of_the_old_one(surroundings: &Surroundings) -
         let container = Container::start(options)?;
         let mut spec =
             surroundings.spec("hostname; id -u; [ $$ -lt 100 ] && echo small; read line <&3")?;
-        let context = Context::of(container.inside.pid())?;
+        let context = Context::of(container.inside.pid(), Pid::ours())?;
         ensure!(
             context.namespaces == expected,
             "got {:?}, expected {expected:?}",

@@ -49,7 +49,7 @@ impl Surroundings {
             arguments: vec!["-c".into(), script.into()],
             context: Context {
                 environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
-                ..Context::of(Pid::ours())?
+                ..Context::of(Pid::ours(), Pid::ours())?
             },
             namespaces_of: None,
             cgroup: self.cgroup.directory().into(),

@@ -223,12 +223,23 @@ impl Agent {
     /// As [`Self::start_daemon`].
     pub fn start_daemon_without(&self, programs: &[&str]) -> Result<()> {
         let mut command = self.command(&["daemon"]);
-        let daemon = self.start(command.env("AGENT_WITHOUT", programs.join(",")))?;
-        let answers = || Ok(self.run(&["status"])?.success().ok());
-        match wait::until("the agent to answer", LIMIT, answers) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.context(format!("{:?}", daemon.said()?))),
-        }
+        self.start_daemon_by(command.env("AGENT_WITHOUT", programs.join(",")))
+    }
+
+    /// The same, by a command that becomes the daemon.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start_daemon`].
+    pub fn start_daemon_by(&self, command: &mut Command) -> Result<()> {
+        let mut daemon = self.start(command)?;
+        let answers = || match self.run(&["status"])?.success() {
+            Ok(_) => Ok(Some(())),
+            Err(error) if daemon.has_ended()? => Err(error),
+            Err(_) => Ok(None),
+        };
+        let answered = wait::until("the agent to answer", LIMIT, answers);
+        answered.or_else(|error| Err(error.context(daemon.said()?.join("\n"))))
     }
 
     /// The program.

@@ -53,6 +53,8 @@ async fn one_that_accepts_no_more_is_no_success_though_the_old_one_died() -> Res
     let mut scene = Scene::new(&["--accept-only", "50"])?;
     let waiting = scene.begin(&["--settle", LONG])?;
     scene.until_second_is(GenerationState::Primary)?;
+    // Or a flow ends with it, and that is what is told.
+    scene.until_first_has_no_flows()?;
     scene.first.kill()?;
     let failed = waiting.finish()?;
     assert_eq!(failed.code, Some(5), "{failed:?}");

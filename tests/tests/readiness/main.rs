@@ -5,7 +5,7 @@ mod alone;
 mod candidate;
 mod settling;
 
-use agent::api::{EventKind, GenerationState, History, RolloutView};
+use agent::api::{EventKind, GenerationState, History, RolloutView, ServiceView};
 use agent::load::{Plan, Running};
 use agent::rollout::Outcome;
 use anyhow::{Context as _, Result};
@@ -51,6 +51,13 @@ impl Scene {
                 stage::generations(service).get(&2).is_some_and(|it| it.state == state)
             })
             .map(drop)
+    }
+
+    fn until_first_has_no_flows(&self) -> Result<()> {
+        let flows = |service: &ServiceView| {
+            stage::generations(service).get(&1).is_some_and(|it| it.open_flows == 0)
+        };
+        self.stage.until("generation 1 to have drained", PORT, flows).map(drop)
     }
 
     /// The last rollout, as the history has it.

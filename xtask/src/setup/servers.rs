@@ -55,8 +55,9 @@ fn missing(wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Vec<&'static str
     missing.map(|&(_, package)| package).collect()
 }
 
-/// Each program, and the package that has it. `ip` makes the namespaces, `nft` loses packets in them.
-const PROGRAMS: [(&str, &str); 19] = [
+/// Each program, and the package that has it. `systemd-analyze` stands for all of systemd. `ip` makes the namespaces, `nft` loses packets in them.
+const PROGRAMS: [(&str, &str); 20] = [
+    ("systemd-analyze", "systemd"),
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
     ("node", "nodejs"),
@@ -79,7 +80,8 @@ const PROGRAMS: [(&str, &str); 19] = [
 ];
 
 /// What the tests need of them.
-const TESTS: [&str; 18] = [
+const TESTS: [&str; 19] = [
+    "systemd-analyze",
     "nginx",
     "redis-server",
     "node",

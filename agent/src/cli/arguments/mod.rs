@@ -237,6 +237,10 @@ pub(super) struct DaemonArguments {
     /// Return when it answers, and leave it in the background; it ends after the last detach, and logs to agent.log
     #[arg(long, env = "AGENT_BACKGROUND")]
     pub(super) background: bool,
+    /// Have servers started by who answers at this socket (agent-launcher.socket), and not by a process of the agent's own: the
+    /// agent can be confined then, and they are not
+    #[arg(long, value_name = "SOCKET", env = "AGENT_LAUNCHER", conflicts_with = "background")]
+    pub(super) launcher: Option<PathBuf>,
     /// End after the last service was detached; the first line of the standard output says how the start went.
     #[arg(long, hide = true, conflicts_with = "background")]
     pub(super) exit_when_detached: bool,

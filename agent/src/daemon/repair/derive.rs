@@ -134,7 +134,8 @@ impl World {
         let (Some(last), Some(model)) = (last, model) else { return Ok(None) };
         let pids: Vec<_> = model.processes.iter().map(|it| it.pid).collect();
         let root = holders::roots(&pids)?.first().copied().unwrap_or(pids[0]);
-        let context = Context::of(root)?;
+        // Who repairs stands where the agent will start its launcher.
+        let context = Context::of(root, Pid::ours())?;
         let name = match name {
             Some(name) => name,
             None => found::name_of(root, endpoints[0].port)?,

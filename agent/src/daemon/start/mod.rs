@@ -26,7 +26,7 @@ use std::{
         fs::{OpenOptionsExt as _, PermissionsExt as _},
         net::UnixListener,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
 };
@@ -51,7 +51,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    host::{launch::Launcher, process::Pid},
+    host::{context, launch::Launcher, process::Pid},
     places::Places,
     sys::memory,
 };
@@ -65,6 +65,8 @@ pub struct Options {
     pub exit_when_detached: bool,
     /// What to do about an agent that runs already.
     pub other: Other,
+    /// The socket of a service manager that starts the launcher; the agent does so by itself if there is none.
+    pub launcher: Option<PathBuf>,
 }
 
 /// What to do about an agent that runs already on the same places.
@@ -95,9 +97,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         Other::Replace => Lock::take_over(places),
     }?;
     // Before there is a second thread.
-    let launcher = Launcher::start().map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("start the launcher: {error}"))
-    })?;
+    let launcher = launcher(options.launcher.as_deref())?;
     privileges::give_up()?;
     let (messages, queue) = mpsc::channel();
     let (sockets, rebound) = control_socket::successors();
@@ -132,6 +132,29 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         Problem::new(ProblemKind::Failed, format!("serve the control socket: {error}"))
     })?;
     written
+}
+
+fn launcher(socket: Option<&Path>) -> Result<Launcher, Problem> {
+    let Some(socket) = socket else {
+        return Launcher::start().map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("start the launcher: {error}"))
+        });
+    };
+    let launcher = Launcher::connect(socket).map_err(|error| {
+        let message = format!("no launcher answers at `{}`: {error}", socket.display());
+        Problem::new(ProblemKind::Preflight, message)
+            .fix("`systemctl start agent-launcher.socket`, or leave `--launcher` out")
+    })?;
+    let [ours, theirs] = [Pid::ours(), launcher.pid()].map(context::network_namespace_of);
+    if ours? == theirs? {
+        return Ok(launcher);
+    }
+    let message = format!(
+        "the launcher at `{}` (process {}) is in another network namespace than the agent",
+        socket.display(),
+        launcher.pid()
+    );
+    Err(Problem::new(ProblemKind::Preflight, message).fix("run both in the one of the servers"))
 }
 
 async fn serve(

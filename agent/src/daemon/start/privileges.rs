@@ -12,15 +12,12 @@ use rustix::thread::{
 use super::filter;
 use crate::api::{Problem, ProblemKind};
 
-/// Each with what needs it.
-const KEPT: [CapabilitySet; 12] = [
-    // Maps and programs.
-    CapabilitySet::BPF,
-    // Programs that look at kernel structures.
-    CapabilitySet::PERFMON,
+/// Each with what needs it; `tests/tests/capabilities.rs` shows what fails without.
+const KEPT: [CapabilitySet; 9] = [
     // Steering, `sock_diag` of all users, binding by force.
     CapabilitySet::NET_ADMIN,
-    // Programs and maps by number, control groups, the BPF file system; before Linux 5.8 all of BPF.
+    // Maps, programs, and both by number; control groups, the BPF file system. CAP_BPF and CAP_PERFMON are parts of it
+    // (`bpf_capable`, `perfmon_capable`).
     CapabilitySet::SYS_ADMIN,
     // Descriptors and environments of other users' processes.
     CapabilitySet::SYS_PTRACE,
@@ -28,7 +25,6 @@ const KEPT: [CapabilitySet; 12] = [
     CapabilitySet::KILL,
     // PID files, sockets and directories of other users.
     CapabilitySet::DAC_OVERRIDE,
-    CapabilitySet::DAC_READ_SEARCH,
     // Second names of files of others (`fs.protected_hardlinks`).
     CapabilitySet::FOWNER,
     // An output is its server's; a socket in a reuseport group is its user's.

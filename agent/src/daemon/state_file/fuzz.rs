@@ -35,7 +35,7 @@ const WORDS: [&str; 12] = [
 
 /// Ours, without most of what there is many of: what is decided by is to be changed as often.
 fn context() -> Context {
-    let mut context = Context::of(Pid::ours()).unwrap();
+    let mut context = Context::of(Pid::ours(), Pid::ours()).unwrap();
     context.environment = vec![("A".into(), "1".into())];
     context.limits.truncate(1);
     context.groups.truncate(1);

@@ -275,7 +275,7 @@ mod tests {
                     }],
                     "last_generation": last,
                 },
-                "context": Context::of(Pid::ours()).unwrap(), "origin_cgroup": "/c",
+                "context": Context::of(Pid::ours(), Pid::ours()).unwrap(), "origin_cgroup": "/c",
             })
         };
         let read = |services: &[serde_json::Value]| {

@@ -8,7 +8,7 @@ pub(super) mod loss;
 
 use std::{fs, path::Path};
 
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CapabilitySet, sched_getaffinity};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -69,6 +69,14 @@ impl Capabilities {
         self.bounding &= permitted;
         self.inheritable &= permitted;
         self.bounding != had
+    }
+
+    /// What a process of this user that has these cannot pass on through a launcher that has those, by name.
+    pub fn not_passed_on_by(&self, launcher: &Self, user: u32) -> Vec<String> {
+        let of_root = self.of_root.filter(|_| user == ROOT).unwrap_or(0);
+        let held = (of_root & self.bounding) | self.ambient;
+        let lacking = CapabilitySet::from_bits_retain(held & !launcher.bounding);
+        lacking.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
     }
 }
 

@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn our_own_use_fits_our_own_limits() {
-        let context = crate::host::context::Context::of(Pid::ours()).unwrap();
+        let context = crate::host::context::Context::of(Pid::ours(), Pid::ours()).unwrap();
         let usage = Usage::of(Pid::ours()).unwrap();
         assert!(usage.descriptors > 2 && usage.address_space > 0);
         assert_eq!(fitting(&context.limits, &usage), (context.limits.clone(), Vec::new()));

@@ -6,11 +6,17 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with, socketpair,
+    sockopt::{Timeout, set_socket_timeout},
+};
 
 use super::{Answer, LAUNCHER_ARGUMENT, Request, receive, send};
 use crate::host::{
@@ -21,7 +27,7 @@ use crate::host::{
     process::{Ending, Pid, Process},
 };
 
-/// A launcher of our own. It ends when it is told to, and with us.
+/// A launcher that is ours alone. It ends when it is told to, and with us.
 #[derive(Debug)]
 pub struct Launcher {
     pid: Pid,
@@ -29,8 +35,12 @@ pub struct Launcher {
     socket: Mutex<OwnedFd>,
     /// For whoever waits for its end.
     also: OwnedFd,
-    child: Mutex<Child>,
+    /// Where we have started it ourselves.
+    child: Option<Mutex<Child>>,
 }
+
+/// How long a service manager may take to start one.
+const INTRODUCTION: Duration = Duration::from_secs(30);
 
 impl Launcher {
     /// Starts it, with all rights that we have now.
@@ -52,7 +62,26 @@ impl Launcher {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
         let pid = pid.ok_or_else(|| io::Error::other("the kernel gave no process number"))?;
         let also = ours.try_clone()?;
-        Ok(Self { pid, socket: Mutex::new(ours), also, child: Mutex::new(child) })
+        Ok(Self { pid, socket: Mutex::new(ours), also, child: Some(Mutex::new(child)) })
+    }
+
+    /// Connects to a socket for which a service manager starts one (`Accept=yes`), with all rights that it gives it.
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens, or who answers is no launcher.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let ours =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        connect(&ours, &SocketAddrUnix::new(path)?)?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(INTRODUCTION))?;
+        let pid = match exchange(&ours, &Request::Introduce, &[])? {
+            Answer::Introduced(pid) => pid,
+            other => return Err(unexpected(&other)),
+        };
+        set_socket_timeout(&ours, Timeout::Recv, None)?;
+        let also = ours.try_clone()?;
+        Ok(Self { pid, socket: Mutex::new(ours), also, child: None })
     }
 
     /// Its number: servers are forked by it.
@@ -72,7 +101,7 @@ impl Launcher {
         }
     }
 
-    /// Has it end, and waits for that: who has asked the agent to end finds nothing of it left.
+    /// Has it end, and waits for that where it is a child of ours: who has asked the agent to end finds nothing of it left.
     ///
     /// # Errors
     ///
@@ -83,15 +112,24 @@ impl Launcher {
             Err(rustix::io::Errno::NOTCONN) => {}
             closed => closed?,
         }
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).wait().map(drop)
+        let Some(child) = &self.child else { return Ok(()) };
+        child.lock().unwrap_or_else(PoisonError::into_inner).wait().map(drop)
     }
 
     fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        send(&*socket, request, descriptors)?;
-        let answer = receive(&*socket)?;
-        answer.map(|(answer, _none)| answer).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        exchange(&*socket, request, descriptors)
     }
+}
+
+fn exchange(
+    socket: impl AsFd,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<Answer> {
+    send(&socket, request, descriptors)?;
+    let answer = receive(&socket)?;
+    answer.map(|(answer, _none)| answer).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 impl Spawn for Launcher {

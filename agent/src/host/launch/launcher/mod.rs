@@ -9,6 +9,9 @@
 //!
 //! It answers each request at once and waits for no trampoline. Servers are its children, so that it is the one who can say how
 //! they ended. It ends with the agent, by the end of their connection, and the servers go on as anybody's orphans do.
+//!
+//! The agent starts it, or connects to a socket for which a service manager does: that one can confine the agent then, and not the
+//! servers too.
 
 mod handle;
 mod process;
@@ -44,6 +47,8 @@ enum Request {
     },
     /// Say how a child ended, and take the zombie away.
     Reap(Pid),
+    /// Say who you are.
+    Introduce,
 }
 
 /// What the launcher answers.
@@ -56,6 +61,7 @@ enum Answer {
     NotSpawned(Failure),
     /// Nothing if it has not ended, or is not the launcher's child.
     Reaped(Option<Ending>),
+    Introduced(Pid),
 }
 
 /// Messages come whole (`SOCK_SEQPACKET`), and none is longer than a step, a path and an error.

@@ -21,7 +21,8 @@ use crate::host::{
 
 /// Answers the agent whose socket is our standard input, until it is gone.
 ///
-/// To be called first of all in the program that [`Launcher::start`](super::Launcher::start) starts.
+/// To be called first of all in the program that [`Launcher::start`](super::Launcher::start) starts, or a service manager when
+/// [`Launcher::connect`](super::Launcher::connect) does.
 pub fn launcher() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,7 +34,7 @@ pub fn launcher() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    // With the agent at once, and not when we next read.
+    // With the agent that is our parent at once, and not when we next read.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::thread::set_name(c"agent-launcher")?;
     let socket = io::stdin();
@@ -41,6 +42,7 @@ fn run() -> io::Result<()> {
         let answer = match request {
             Request::Spawn { in_pid_namespace } => spawn(in_pid_namespace, &descriptors),
             Request::Reap(pid) => Answer::Reaped(reap(pid)),
+            Request::Introduce => Answer::Introduced(Pid::ours()),
         };
         match send(&socket, &answer, &[]) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
