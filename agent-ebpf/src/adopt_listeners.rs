@@ -10,6 +10,10 @@
 //! Listeners come first (`bpf_iter_tcp_batch`), and the walk is to end with them. In the table of connections the kernel takes
 //! references on half-open requests that have none yet (`bpf_iter_tcp_established_batch` against `reqsk_queue_hash_req`), and
 //! with that frees somebody's memory sooner or later. Connections are `adopt_flow`'s.
+//!
+//! Before 9378096e8a65 (Linux 6.5, 6.1.42) the walk had a listener by `lock_sock_fast` only, with its spinlock held, and an
+//! update of a socket map takes that lock once more (`bh_lock_sock`): it would never return, and the machine with it. So each
+//! listener is asked whether it is ours for the moment, whatever the kernel calls itself.
 
 use core::ffi::c_void;
 
@@ -26,7 +30,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    kernel::group_program_of,
+    kernel::{group_program_of, is_owned},
     maps::{ADOPTIONS, LISTENERS, TAGS},
     share_bind::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET},
 };
@@ -66,6 +70,7 @@ pub(crate) extern "C" fn adopt_listeners(ctx: *mut TcpIteration) -> i32 {
     // A walk that is resumed may come by a socket twice.
     let is_new = adoption.outcome == NOT_SEEN;
     adoption.outcome = match adoption.action {
+        ADOPT if !is_owned(socket) => -EDEADLK,
         ADOPT => adopt(socket, adoption),
         RELEASE => release(socket),
         EXAMINE => examine(socket, adoption),
@@ -90,6 +95,7 @@ fn tell_reader(ctx: *mut TcpIteration) {
 const CONTINUE: i32 = 0;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EINVAL: i32 = 22;
+const EDEADLK: i32 = 35;
 
 #[inline(always)]
 fn adopt(socket: *mut c_void, adoption: &Adoption) -> i32 {

@@ -8,8 +8,8 @@ use crate::flow::GenerationKey;
 pub struct Event {
     /// One of the constants of this module.
     pub kind: u32,
-    /// The process that caused it, where one did.
-    pub pid: u32,
+    /// Whatever: no gap, which the kernel would not let a program send.
+    pub unused: u32,
     /// Whose it is.
     pub generation: GenerationKey,
     /// The socket, where there is one.

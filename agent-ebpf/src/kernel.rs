@@ -27,6 +27,7 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     group_program: 0,
     program_aux: 0,
     aux_id: 0,
+    lock_owned: 0,
 };
 
 /// The loader's value of one field: a plain read would be folded to the zero above.
@@ -117,6 +118,13 @@ pub(crate) fn group_program_of(socket: *const c_void) -> Option<u32> {
     let program: *const c_void = read(group, place_of!(group_program))?;
     let known: *const c_void = read(program, place_of!(program_aux))?;
     read(known, place_of!(aux_id))
+}
+
+/// Whether somebody has a socket to themselves (`lock_sock`), and not only its spinlock (`lock_sock_fast`).
+#[inline(always)]
+pub(crate) fn is_owned(socket: *const c_void) -> bool {
+    let owned: Option<i32> = read(socket, place_of!(lock_owned));
+    owned.is_some_and(|it| it != 0)
 }
 
 /// A field; nothing if the structure is not there.

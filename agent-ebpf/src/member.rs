@@ -59,6 +59,8 @@ pub struct KernelLayout {
     pub program_aux: u32,
     /// `bpf_prog_aux.id`: its number; 0 for one of the classic kind.
     pub aux_id: u32,
+    /// `sock.sk_lock.owned`: whether somebody has a socket to themselves.
+    pub lock_owned: u32,
 }
 
 /// The deepest that PID namespaces are nested (`MAX_PID_NS_LEVEL`).
@@ -66,4 +68,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 64);
+const _: () = assert!(size_of::<KernelLayout>() == 68);

@@ -91,7 +91,7 @@ impl Agent {
             return self.feed(generation.service, failed);
         }
         let cookies: Vec<u64> = serving.iter().map(|it| it.cookie.0).collect();
-        if !self.datapath.with_own_program(&cookies)?.is_empty() {
+        if !self.datapath.with_program(&cookies)?.own.is_empty() {
             // It took the place of ours in the group that both generations are in: nobody else had one there.
             self.guard_queues_again(generation.service);
             let failed = Event::Failed(generation.number, OWN_PROGRAM.to_owned());

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::{agent::Agent, queued::group_of};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
-    datapath::Group,
+    datapath::{Group, WithProgram},
     host::sock_diag::{self, Listener},
     service::ServiceId,
 };
@@ -24,7 +24,7 @@ impl Agent {
     /// When it has, or the sockets cannot be walked.
     pub(super) fn refuse_own_program(&mut self, listeners: &[Listener]) -> Result<(), Problem> {
         let cookies: Vec<u64> = listeners.iter().map(|it| it.cookie.0).collect();
-        if self.datapath.with_own_program(&cookies)?.is_empty() {
+        if self.datapath.with_program(&cookies)?.own.is_empty() {
             return Ok(());
         }
         Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM)
@@ -74,12 +74,29 @@ impl Agent {
     }
 
     fn groups_with_own_program(&mut self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
+        self.groups_with_program(id, |it| it.own)
+    }
+
+    /// Those groups of a service that an agent has given `migrate`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::groups_without_program`].
+    pub(super) fn guarded_groups(&mut self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
+        self.groups_with_program(id, |it| it.ours)
+    }
+
+    fn groups_with_program(
+        &mut self,
+        id: ServiceId,
+        whose: impl FnOnce(WithProgram) -> Vec<u64>,
+    ) -> Result<BTreeSet<Group>, Problem> {
         let groups = self.groups_of(id)?;
         let mut listeners = sock_diag::tagged_listeners(self.datapath.tags())?;
         listeners.retain(|it| groups.contains(&group_of(it)));
         let cookies: Vec<u64> = listeners.iter().map(|it| it.cookie.0).collect();
-        let own: HashSet<u64> = self.datapath.with_own_program(&cookies)?.into_iter().collect();
-        let with = listeners.iter().filter(|it| own.contains(&it.cookie.0));
+        let with: HashSet<u64> = whose(self.datapath.with_program(&cookies)?).into_iter().collect();
+        let with = listeners.iter().filter(|it| with.contains(&it.cookie.0));
         Ok(with.map(group_of).collect())
     }
 }

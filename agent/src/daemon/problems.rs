@@ -1,10 +1,15 @@
 //! How the layers' errors become what the operator reads.
 
+use std::io;
+
 use super::StateFileError;
 use crate::{
     api::{Problem, ProblemKind},
     datapath::DatapathError,
-    host::{process::ProcessError, sock_diag::SockDiagError},
+    host::{
+        process::ProcessError,
+        sock_diag::{self, SockDiagError},
+    },
     rollout::Refusal,
 };
 
@@ -17,7 +22,9 @@ impl From<DatapathError> for Problem {
                 path.display()
             )),
             DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => problem.fix("run a kernel built with CONFIG_DEBUG_INFO_BTF=y"),
-            DatapathError::Program { .. } | DatapathError::Object(_) => {
+            DatapathError::Program { .. }
+            | DatapathError::Object(_)
+            | DatapathError::Deadlock => {
                 problem.fix("run `agent doctor`: it says what this kernel lacks")
             }
             DatapathError::SocketMapFull { .. } | DatapathError::MapFull { .. } => problem.fix(
@@ -44,7 +51,8 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         | DatapathError::KernelTypes(_)
         | DatapathError::KernelLayout(_)
         | DatapathError::Object(_)
-        | DatapathError::Program { .. } => ProblemKind::Preflight,
+        | DatapathError::Program { .. }
+        | DatapathError::Deadlock => ProblemKind::Preflight,
         DatapathError::Pin { .. }
         | DatapathError::Map { .. }
         | DatapathError::SocketMapFull { .. }
@@ -78,7 +86,13 @@ impl From<StateFileError> for Problem {
 
 impl From<SockDiagError> for Problem {
     fn from(error: SockDiagError) -> Self {
-        Self::caused(ProblemKind::Failed, &error)
+        match &error {
+            // What the kernel answers where nobody lists such sockets (`inet_diag_lock_handler`).
+            SockDiagError::Refused { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Self::caused(ProblemKind::Preflight, &error).fix(sock_diag::MODULES)
+            }
+            _ => Self::caused(ProblemKind::Failed, &error),
+        }
     }
 }
 

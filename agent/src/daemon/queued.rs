@@ -90,9 +90,10 @@ impl Agent {
         })
     }
 
-    /// Takes the program away again, while steering still keeps new connections from the socket that does it.
+    /// Takes the program away again, while steering still keeps new connections from the socket that does it. Where there is none,
+    /// since an attach did not come so far, nothing may keep them from it.
     pub(super) fn leave_queues(&mut self, id: ServiceId) -> Result<(), Problem> {
-        for group in self.groups_without_program(id)? {
+        for group in self.guarded_groups(id)? {
             change(Step::LeaveQueue, || Ok(group.detach_migrate()?))?;
         }
         Ok(())

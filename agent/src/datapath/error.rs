@@ -6,7 +6,7 @@ use std::{
 };
 
 use agent_ebpf::{MAX_ENDPOINTS, MAX_LISTENERS, MAX_SERVICES, SCHEMA};
-use aya::maps::MapError;
+use aya::{maps::MapError, programs::ProgramError};
 
 /// A failure of the kernel side.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,11 @@ pub enum DatapathError {
         #[source]
         source: io::Error,
     },
+    /// What is said of a kernel that must not be asked to.
+    #[error(
+        "this kernel would hang for ever: its walk of sockets takes a lock that an update of a socket map takes again"
+    )]
+    Deadlock,
     /// The iterator could not do what it was asked to.
     #[error("take over the socket with cookie {cookie}")]
     Socket {
@@ -189,6 +194,37 @@ pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+/// What the verifier has against a program, without its walk through it.
+#[derive(Debug, thiserror::Error)]
+#[error("the verifier says: {said}")]
+struct Refused {
+    said: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Of a program that was to be loaded. The verifier's log can be longer than anybody reads.
+pub(super) fn load_error(program: &'static str, error: ProgramError) -> DatapathError {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return program_error("load", program)(error);
+    };
+    tracing::debug!(program, %verifier_log, "refused");
+    match verdict(&verifier_log.to_string()) {
+        Some(said) => {
+            program_error("load", program)(Refused { said: said.to_owned(), source: io_error })
+        }
+        None => program_error("load", program)(io_error),
+    }
+}
+
+/// The last line that is about the program, and not about what it cost to look at it.
+fn verdict(log: &str) -> Option<&str> {
+    const COSTS: [&str; 3] = ["processed", "stack depth", "verification time"];
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !COSTS.iter().any(|cost| line.starts_with(cost)))
+}
+
 /// Gives a program's error its operation and object.
 pub(super) fn program_error<E>(
     operation: &'static str,
@@ -198,4 +234,17 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     move |source| DatapathError::Program { operation, program, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifier_is_quoted_with_its_reason() {
+        let log = "0: (85) call bpf_get_current_pid_tgid#14\nunknown func bpf_get_current_pid_tgid#14\n\
+                   verification time 61 usec\nstack depth 112\nprocessed 9 insns (limit 1000000)\n\n";
+        assert_eq!(verdict(log), Some("unknown func bpf_get_current_pid_tgid#14"));
+        assert_eq!(verdict("processed 0 insns\n"), None);
+    }
 }

@@ -13,6 +13,8 @@ use agent_ebpf::{
     socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
 
+use aya::programs::ProgramError;
+
 use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
@@ -44,6 +46,15 @@ pub struct AdoptedListener {
     pub in_map: bool,
 }
 
+/// Listeners, by who has given their reuseport group the program that chooses among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WithProgram {
+    /// An agent: it is `migrate`.
+    pub ours: Vec<u64>,
+    /// Their server.
+    pub own: Vec<u64>,
+}
+
 impl Datapath {
     /// Removes our tag from these listeners, and switches off what adopting them switched on.
     ///
@@ -57,12 +68,12 @@ impl Datapath {
         Ok(())
     }
 
-    /// Those of these listeners whose reuseport group has a program of somebody else's that chooses among them.
+    /// Those of these listeners whose reuseport group has a program, by whose it is.
     ///
     /// # Errors
     ///
     /// When the sockets cannot be walked.
-    pub fn with_own_program(&mut self, cookies: &[u64]) -> Result<Vec<u64>, DatapathError> {
+    pub fn with_program(&mut self, cookies: &[u64]) -> Result<WithProgram, DatapathError> {
         let examine =
             Adoption { action: EXAMINE, slot: NO_SLOT, share: 0, outcome: NOT_SEEN, tag: NOBODY };
         let found = self.walk(cookies.iter().map(|&cookie| (cookie, examine)))?;
@@ -71,27 +82,36 @@ impl Datapath {
             Some((*cookie, seen.slot))
         });
         let programs: Vec<_> = programs.collect();
-        Ok(programs
-            .into_iter()
-            .filter(|(_, program)| !self.is_migrate(*program))
-            .map(|(cookie, _)| cookie)
-            .collect())
+        let mut with_program = WithProgram::default();
+        for (cookie, program) in programs {
+            match self.is_migrate(program)? {
+                true => with_program.ours.push(cookie),
+                false => with_program.own.push(cookie),
+            }
+        }
+        Ok(with_program)
     }
 
     /// Whether this is an agent's program, ours or an earlier one's: a group keeps it as long as one of its sockets lives. One
     /// of the classic kind has no number. To ask takes three calls for each program of the machine, and the kernel gives no
     /// number a second time before it has given two thousand million others (`idr_alloc_cyclic`).
-    fn is_migrate(&mut self, program: u32) -> bool {
-        let is_it = || {
-            aya::programs::loaded_programs()
-                .filter_map(Result::ok)
-                .any(|it| it.id() == program && it.name_as_str() == Some(MIGRATE))
-        };
-        let is_known = self.migrate_numbers.contains(&program) || program != 0 && is_it();
-        if is_known {
-            self.migrate_numbers.insert(program);
+    fn is_migrate(&mut self, program: u32) -> Result<bool, DatapathError> {
+        if program == 0 || self.migrate_numbers.contains(&program) {
+            return Ok(program != 0);
         }
-        is_known
+        for other in aya::programs::loaded_programs() {
+            match other {
+                Ok(it) if it.id() == program && it.name_as_str() == Some(MIGRATE) => {
+                    self.migrate_numbers.insert(program);
+                    return Ok(true);
+                }
+                Err(error) if !is_gone(&error) => {
+                    return Err(error::program_error("look for", MIGRATE)(error));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Puts listeners into consecutive slots from `first` on.
@@ -125,6 +145,7 @@ impl Datapath {
             let cookie = listener.cookie;
             match outcomes.get(&cookie).map(|it| it.outcome) {
                 Some(DONE) => Ok(AdoptedListener { cookie, in_map: !listener.multipath }),
+                Some(DEADLOCK) => Err(DatapathError::Deadlock),
                 Some(errno) if errno < 0 => {
                     Err(socket_error(cookie, io::Error::from_raw_os_error(-errno)))
                 }
@@ -168,6 +189,14 @@ impl Datapath {
         walked.map(|()| outcomes)
     }
 }
+
+/// Whether a program was unloaded meanwhile.
+fn is_gone(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::NotFound)
+}
+
+/// What `adopt_listeners` answers where it must not touch a listener (`-EDEADLK`).
+const DEADLOCK: i32 = -35;
 
 /// For wishes that give no tag.
 const NOBODY: Tag =

@@ -69,7 +69,7 @@ pub use self::{
     group::Group,
     in_use::steering_program,
     kernel::{KernelLogs, MAPS},
-    listeners::{AdoptedListener, ListenerToAdopt},
+    listeners::{AdoptedListener, ListenerToAdopt, WithProgram},
     others::{LookupProgram, lookup_programs, others},
     pins::{Pinned, clear},
     place::Place,

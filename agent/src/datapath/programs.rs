@@ -6,21 +6,22 @@
 use std::{
     fs::{self, File},
     io,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use aya::{
     Btf, Ebpf,
-    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+    programs::{Program, ProgramError, links::FdLink},
 };
 
 use super::{
     DatapathError,
     directories::{pin_error, remove},
-    error::program_error,
+    error::{load_error, program_error},
     pins::Pins,
 };
-use crate::sys;
+use crate::sys::{self, bpf::AttachType};
 
 /// Every program that is attached for good, by its name in the object and in the pin directory; the one that steers comes
 /// last, when everything that it leads to is there.
@@ -41,7 +42,7 @@ pub(super) const WITHOUT_MAPS: &str = "refuse_multipath";
 pub const COMFORTS: [&str; 2] = ["public_port4", "public_port6"];
 
 /// What is lost without them.
-pub const WITHOUT_COMFORTS: &str = "a server whose listener was moved sees that other port, not the public one, when it asks for its own address";
+pub(super) const WITHOUT_COMFORTS: &str = "a server whose listener was moved sees that other port, not the public one, when it asks for its own address";
 
 /// The one that gives connections to generations.
 pub(super) const STEER: &str = "steer";
@@ -80,7 +81,7 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
             tracing::error!(?other, "a program of a kind that nobody attaches");
         }),
     };
-    loaded.map_err(program_error("load", name))
+    loaded.map_err(|error| load_error(name, error))
 }
 
 /// What a tracing program is attached to.
@@ -156,42 +157,55 @@ fn relieve(
     aside: &Path,
     cgroup: &File,
 ) -> Result<(), DatapathError> {
-    let new = attach(ebpf, name, cgroup)?;
-    let new = new.pin(aside).map_err(program_error("pin the link of", name))?;
+    attach_at(ebpf, name, aside, cgroup)?;
     // Nothing but a directory is in the way of a rename.
     if pin.is_dir() {
         remove(pin)?;
     }
-    fs::rename(aside, pin).map_err(|source| pin_error("replace", pin, source))?;
-    drop(new);
-    Ok(())
+    fs::rename(aside, pin).map_err(|source| pin_error("replace", pin, source))
 }
 
-fn attach(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, DatapathError> {
-    let failed = || program_error("attach", name);
-    match program(ebpf, name) {
-        Program::SkLookup(steer) => {
-            // Of the thread, which may have left the process's.
-            let namespace = File::open("/proc/thread-self/ns/net")
-                .map_err(program_error("open the network namespace for", name))?;
-            let link = steer.attach(namespace).map_err(failed())?;
-            steer.take_link(link).map(Into::into).map_err(failed())
-        }
+/// Attaches a program, by a link that is pinned.
+///
+/// aya makes links to control groups by the version that the kernel says it has, and takes one without a third number
+/// (`7.3-rc7`) for older than all of them: so these are ours.
+fn attach_at(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    pin: &Path,
+    cgroup: &File,
+) -> Result<(), DatapathError> {
+    let link = match program(ebpf, name) {
         Program::BtfTracePoint(tracepoint) => {
-            let link = tracepoint.attach().map_err(failed())?;
-            tracepoint.take_link(link).map(Into::into).map_err(failed())
+            let link = tracepoint.attach().and_then(|link| tracepoint.take_link(link));
+            let link: FdLink = link.map_err(program_error("attach", name))?.into();
+            return link.pin(pin).map(drop).map_err(program_error("pin the link of", name));
         }
-        Program::CgroupSock(create) => {
-            let link = create.attach(cgroup, CgroupAttachMode::Single).map_err(failed())?;
-            let link = create.take_link(link).map_err(failed())?;
-            link.try_into().map_err(program_error("attach", name))
-        }
-        Program::CgroupSockAddr(bind) => {
-            let link = bind.attach(cgroup, CgroupAttachMode::Single).map_err(failed())?;
-            let link = bind.take_link(link).map_err(failed())?;
-            link.try_into().map_err(program_error("attach", name))
-        }
-        _ => Err(failed()(ProgramError::UnexpectedProgramType)),
+        // Of the thread, which may have left the process's.
+        steer @ Program::SkLookup(_) => File::open("/proc/thread-self/ns/net")
+            .and_then(|namespace| link_to(steer, namespace, AttachType::SocketLookup)),
+        other => match attach_type_of(name) {
+            Some(attach_type) => link_to(other, cgroup, attach_type),
+            None => Err(io::Error::other(ProgramError::UnexpectedProgramType)),
+        },
+    };
+    let link = link.map_err(program_error("attach", name))?;
+    sys::bpf::pin(link, pin).map_err(program_error("pin the link of", name))
+}
+
+fn link_to(program: &Program, target: impl AsFd, attach_type: AttachType) -> io::Result<OwnedFd> {
+    sys::bpf::create_link(program.fd().map_err(io::Error::other)?, target, attach_type)
+}
+
+/// What a program of a control group is asked about.
+fn attach_type_of(name: &str) -> Option<AttachType> {
+    match name {
+        "share_bind4" => Some(AttachType::Bind4),
+        "share_bind6" => Some(AttachType::Bind6),
+        "public_port4" => Some(AttachType::SocketName4),
+        "public_port6" => Some(AttachType::SocketName6),
+        WITHOUT_MAPS => Some(AttachType::SocketCreate),
+        _ => None,
     }
 }
 

@@ -39,6 +39,7 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
         group_program: place("sock_reuseport", "prog")?,
         program_aux: place("bpf_prog", "aux")?,
         aux_id: place("bpf_prog_aux", "id")?,
+        lock_owned: place("sock", "sk_lock.owned")?,
     })
 }
 
@@ -46,6 +47,8 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
 struct Types<'a> {
     names: &'a [u8],
     structures: HashMap<u32, Structure<'a>>,
+    /// What a name stands for that is another type's.
+    aliases: HashMap<u32, u32>,
     by_name: HashMap<&'a [u8], u32>,
 }
 
@@ -72,7 +75,12 @@ impl<'a> Types<'a> {
         };
         let (mut rest, _) = section(type_start, type_length)?.as_chunks::<4>();
         let names = section(name_start, name_length)?;
-        let mut types = Self { names, structures: HashMap::new(), by_name: HashMap::new() };
+        let mut types = Self {
+            names,
+            structures: HashMap::new(),
+            aliases: HashMap::new(),
+            by_name: HashMap::new(),
+        };
         let mut number = 0;
         while let [name, info, size, after @ ..] = rest {
             number += 1;
@@ -88,6 +96,9 @@ impl<'a> Types<'a> {
                     types.by_name.entry(text(names, value(*name))).or_insert(number);
                 }
             }
+            if kind == TYPEDEF {
+                types.aliases.insert(number, value(*size));
+            }
             rest = next;
         }
         Ok(types)
@@ -100,23 +111,31 @@ impl<'a> Types<'a> {
             .ok_or_else(|| unknown(&format!("there is no structure `{name}`")))
     }
 
-    /// Where a structure has a field, in bytes. Members without a name are looked into.
+    /// Where a structure has a field, in bytes. Members without a name are looked into; `.` leads into one that has one.
     fn place(&self, structure: &str, field: &str) -> io::Result<u32> {
-        self.find(self.structure(structure)?, field.as_bytes())
-            .ok_or_else(|| unknown(&format!("`{structure}` has no field `{field}`")))
+        let unknown = || unknown(&format!("`{structure}` has no field `{field}`"));
+        let mut within = Some(self.structure(structure)?);
+        field.split('.').try_fold(0, |place, name| {
+            let within_now = within.ok_or_else(unknown)?;
+            let (inner, kind) = self.find(within_now, name.as_bytes()).ok_or_else(unknown)?;
+            within = self.structures.get(self.aliases.get(&kind).unwrap_or(&kind));
+            Ok(place + inner)
+        })
     }
 
-    fn find(&self, structure: &Structure<'_>, field: &[u8]) -> Option<u32> {
+    /// Where the field is, and of which type.
+    fn find(&self, structure: &Structure<'_>, field: &[u8]) -> Option<(u32, u32)> {
         let (members, _) = structure.members.as_chunks::<3>();
         members.iter().find_map(|[name, kind, place]| {
             let place =
                 value(*place) & if structure.has_bit_fields { 0x00ff_ffff } else { u32::MAX };
             let name = text(self.names, value(*name));
             if name == field {
-                return Some(place / 8);
+                return Some((place / 8, value(*kind)));
             }
             let inner = self.structures.get(&value(*kind)).filter(|_| name.is_empty())?;
-            Some(place / 8 + self.find(inner, field)?)
+            let (inside, kind) = self.find(inner, field)?;
+            Some((place / 8 + inside, kind))
         })
     }
 }
@@ -133,7 +152,7 @@ fn words_of(kind: u32, count: usize) -> io::Result<usize> {
         // Enumerations, and the signatures of functions.
         6 | 13 => 2 * count,
         // Pointers, names that stand for others, qualifiers, functions, floating point numbers, tags of types.
-        2 | 7..=12 | 16 | 18 => 0,
+        2 | 7 | TYPEDEF | 9..=12 | 16 | 18 => 0,
         other => return Err(unknown(&format!("there are types of kind {other}"))),
     })
 }
@@ -158,6 +177,7 @@ fn cut_off() -> io::Error {
 const MAGIC: u32 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const TYPEDEF: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +190,10 @@ mod tests {
         assert_eq!(layout.sock_port, 14);
         assert_eq!(layout.task_tgid, layout.task_pid + 4);
         assert!(layout.upid_size >= 16 && layout.pid_numbers > layout.pid_level);
+        // A spinlock, with which the lock begins, has four bytes at least.
+        let types = fs::read("/sys/kernel/btf/vmlinux").unwrap();
+        let lock = Types::parse(&types).unwrap().place("sock", "sk_lock").unwrap();
+        assert!(layout.lock_owned >= lock + 4);
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Look {
                 Ok(Behind::Map { id, shape }) => {
                     if shapes.get(map) != Some(&shape) {
                         self.faults.push(format!("{} is a map of another shape", quoted(&pin)));
-                    } else if map_name(id).as_deref() != Some(map) {
+                    } else if map_name(id).is_some_and(|name| name != map) {
                         self.faults.push(format!("{} is another map", quoted(&pin)));
                     } else {
                         self.maps.insert(id, map);
@@ -212,9 +212,10 @@ impl Look {
     }
 }
 
-/// A map's name, as long as it is there.
+/// A map's name, as long as it is there. aya gives none to maps of a kernel whose version it cannot read (`7.3-rc7`).
 pub(super) fn map_name(id: u32) -> Option<String> {
-    MapInfo::from_id(id).ok()?.name_as_str().map(ToOwned::to_owned)
+    let info = MapInfo::from_id(id).ok()?;
+    info.name_as_str().filter(|name| !name.is_empty()).map(ToOwned::to_owned)
 }
 
 /// What the maps of our object can hold.

@@ -24,7 +24,7 @@ pub(crate) fn lookup_programs(network_namespace: impl AsFd) -> io::Result<Vec<u3
     let mut ids = [0_u32; MOST];
     let mut query = ProgQuery {
         target_fd: network_namespace.as_fd().as_raw_fd(),
-        attach_type: BPF_SK_LOOKUP,
+        attach_type: AttachType::SocketLookup as u32,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: (&raw mut ids).expose_provenance() as u64,
@@ -90,6 +90,52 @@ struct ObjectAttributes {
 
 const _: () = assert!(size_of::<ObjectAttributes>() == 16);
 
+/// Attaches a program to a control group or a network namespace, by a link that keeps it there.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+#[doc(alias = "BPF_LINK_CREATE")]
+pub(crate) fn create_link(
+    program: impl AsFd,
+    target: impl AsFd,
+    attach_type: AttachType,
+) -> io::Result<OwnedFd> {
+    let create = LinkCreate {
+        prog_fd: program.as_fd().as_raw_fd(),
+        target_fd: target.as_fd().as_raw_fd(),
+        attach_type: attach_type as u32,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the size given of `create`, which lives until after the call and points nowhere.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size_of::<LinkCreate>())
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+/// What a program is asked about (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum AttachType {
+    /// A socket that is made.
+    SocketCreate = 2,
+    /// A bind to an address of IPv4.
+    Bind4 = 8,
+    /// The same of IPv6.
+    Bind6 = 9,
+    /// Which address of IPv4 a socket has.
+    SocketName4 = 31,
+    /// The same of IPv6.
+    SocketName6 = 32,
+    /// Which listener a connection is for.
+    SocketLookup = 36,
+}
+
 /// Puts another program behind a link: from one packet, bind or socket to the next, without one that meets none.
 ///
 /// # Errors
@@ -122,6 +168,15 @@ struct ProgQuery {
     zero: u32,
 }
 
+/// The `link_create` part of `union bpf_attr`, as far as its first version went.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: i32,
+    target_fd: i32,
+    attach_type: u32,
+    flags: u32,
+}
+
 /// The `link_update` part of `union bpf_attr`.
 #[repr(C)]
 struct LinkUpdate {
@@ -132,6 +187,7 @@ struct LinkUpdate {
 }
 
 const _: () = assert!(size_of::<ProgQuery>() == 32);
+const _: () = assert!(size_of::<LinkCreate>() == 16);
 const _: () = assert!(size_of::<LinkUpdate>() == 16);
 
 /// As many as the kernel attaches to one namespace (`netns_bpf_max_progs`).
@@ -139,8 +195,8 @@ const MOST: usize = 64;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
-const BPF_SK_LOOKUP: u32 = 36;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::about::{About, Without};
 use crate::datapath::programs::{ADOPT_FLOW, ENLIST, MIGRATE};
 
 /// Something that the datapath needs of the kernel.
@@ -124,35 +125,12 @@ impl Feature {
 
     /// Whether the agent works without it.
     pub const fn is_comfort(self) -> bool {
-        matches!(self, Self::PublicPort4 | Self::PublicPort6)
+        matches!(About::of(self).without, Without::Less(_))
     }
 }
 
 impl fmt::Display for Feature {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Seclusion => "private namespaces",
-            Self::FileSystem => "pinning",
-            Self::Types => "kernel types (BTF)",
-            Self::SocketMap => "socket map",
-            Self::InheritedStorage => "inherited socket storage",
-            Self::RingBuffer => "ring buffer",
-            Self::TableMaps => "tables",
-            Self::Steer => "program steer",
-            Self::ShareBind4 => "program share_bind (IPv4)",
-            Self::ShareBind6 => "program share_bind (IPv6)",
-            Self::RefuseMultipath => "program refuse_multipath",
-            Self::PublicPort4 => "program public_port (IPv4)",
-            Self::PublicPort6 => "program public_port (IPv6)",
-            Self::TrackFlows => "program track_flows",
-            Self::FollowFork => "program follow_fork",
-            Self::FollowExit => "program follow_exit",
-            Self::Enlist => "program enlist",
-            Self::AdoptListeners => "program adopt_listeners",
-            Self::AdoptFlow => "program adopt_flow",
-            Self::Migrate => "program migrate",
-            Self::TakeOver => "taking a listener over",
-            Self::Report => "kernel reports",
-        })
+        formatter.write_str(About::of(*self).name)
     }
 }

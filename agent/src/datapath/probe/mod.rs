@@ -5,6 +5,7 @@
 //! everything with the thread, however that ends. Only the programs for control groups need a group that everybody sees;
 //! the caller makes an empty one.
 
+mod about;
 mod feature;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     thread,
 };
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{EbpfError, maps::MapError};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -25,8 +26,10 @@ use rustix::{
     net::sockopt,
 };
 
-pub use self::feature::Feature;
-pub use super::programs::WITHOUT_COMFORTS;
+pub use self::{
+    about::{About, Takes, Without, table},
+    feature::Feature,
+};
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
@@ -162,11 +165,12 @@ impl Rehearsal {
     /// A listener of ours is a running server's as far as the kernel can tell.
     fn take_over(&mut self, mut datapath: Datapath) -> Result<(), Ended> {
         let failed = |error: std::io::Error| Ended(format!("open a listener: {error}"));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        // Any address: that of the loopback interface, which is down here, is no local one on kernels that have one table of routes.
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let cookie = sockopt::socket_cookie(&listener).map_err(|error| failed(error.into()))?;
         let generation = GenerationId { service: ServiceId(1), number: GenerationNumber(1) };
-        let address = LocalAddress::Ipv4(Ipv4Addr::LOCALHOST);
+        let address = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
         let adopted = datapath.adopt_listeners(
             generation,
             &[Endpoint { number: 0, port, address, since: None }],
@@ -252,23 +256,11 @@ fn refused_map(error: &EbpfError) -> Option<&str> {
     }
 }
 
-/// On one line, without the verifier's log, and each cause once: some of aya's errors repeat theirs.
+/// On one line, and each cause once: some of aya's errors repeat theirs.
 fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     for cause in std::iter::successors(Some(error), |cause| cause.source()) {
-        let said = match cause.downcast_ref::<ProgramError>() {
-            Some(ProgramError::LoadError { verifier_log, .. }) => {
-                let log = verifier_log.to_string();
-                let last = log
-                    .lines()
-                    .rfind(|line| !line.trim().is_empty() && !line.starts_with("processed"));
-                last.map_or_else(
-                    || "load it".to_owned(),
-                    |line| format!("the verifier says: {line}"),
-                )
-            }
-            _ => cause.to_string(),
-        };
+        let said = cause.to_string();
         if text.is_empty() {
             text = said;
         } else if !text.ends_with(&said) {

@@ -52,6 +52,9 @@ impl fmt::Display for SocketInode {
     }
 }
 
+/// What to do where the kernel cannot list sockets.
+pub const MODULES: &str = "`modprobe -a inet_diag tcp_diag`, or boot a kernel with CONFIG_INET_DIAG=y and CONFIG_INET_TCP_DIAG=y";
+
 /// Why the kernel's socket tables could not be read.
 #[derive(Debug, Error)]
 pub enum SockDiagError {
