@@ -10,7 +10,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tests::agent::Agent;
 use tests::namespace::Namespace;
-use tests::servers::{self, Python};
+use tests::servers::{self, Python, Server as _};
+use tests::stage::{LIMIT, Stage};
+use tests::wait;
 
 const PORT: u16 = 8080;
 const NOBODY: u32 = 65_534;
@@ -134,4 +136,31 @@ fn groups(directory: &Path, prefix: &str) -> Result<Vec<String>> {
             directory.join(name).exists()
         })
         .collect())
+}
+
+/// As Linux 6.1.41 does: no such kernel can be had from Debian any more, so the place where the lock is looked for is another.
+#[test]
+fn a_kernel_whose_walk_would_hang_is_refused_before_it_does() -> Result<()> {
+    let stage = Stage::new()?;
+    let server = Python::new(PORT)?;
+    let _started = stage.start(&server, 1)?;
+    let asked = |words: &[&str]| {
+        let mut command = stage.agent.command(words);
+        stage.agent.start(command.env("AGENT_WITHOUT", "owned_walk"))?.finish()
+    };
+    let diagnosis = asked(&["doctor"])?;
+    assert_eq!(diagnosis.code, Some(4), "{diagnosis:?}");
+    for words in ["taking a listener over", "this kernel would hang for ever"] {
+        assert!(diagnosis.stdout.contains(words), "{diagnosis:?}");
+    }
+    let attached = asked(&["attach", "--port", "8080"])?;
+    assert_eq!(attached.code, Some(4), "{attached:?}");
+    assert!(attached.stderr.contains("this kernel would hang for ever"), "{attached:?}");
+    assert!(attached.stderr.lines().count() <= 4, "{attached:?}");
+    assert_eq!(stage.generation(server.address())?, 1);
+    wait::until("nothing to be left", LIMIT, || {
+        let is_left = stage.agent.pins().exists() || stage.agent.cgroup().exists();
+        Ok((!is_left).then_some(()))
+    })?;
+    stage.namespace.clear()
 }

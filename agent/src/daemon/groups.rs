@@ -35,10 +35,18 @@ pub(super) struct Groups {
 
 impl Groups {
     /// Of the agent with these places in this network namespace.
-    pub(super) fn of(places: &Places, hierarchy: &Hierarchy, network_namespace: u64) -> Self {
-        let usual = || hierarchy.root().directory().join(Places::CGROUP);
-        let above = places.cgroup.clone().unwrap_or_else(usual);
-        Self { above, inode: network_namespace, held: None }
+    ///
+    /// # Errors
+    ///
+    /// When the place leads out of the hierarchy.
+    pub(super) fn of(
+        places: &Places,
+        hierarchy: &Hierarchy,
+        network_namespace: u64,
+    ) -> Result<Self, CgroupError> {
+        let above = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
+        let above = hierarchy.below_root(above)?.directory().to_owned();
+        Ok(Self { above, inode: network_namespace, held: None })
     }
 
     /// The group above, which may be others' too.

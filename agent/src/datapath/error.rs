@@ -114,7 +114,7 @@ pub enum DatapathError {
     },
     /// What is said of a kernel that must not be asked to.
     #[error(
-        "this kernel would hang for ever: its walk of sockets takes a lock that an update of a socket map takes again"
+        "this kernel would hang for ever: its walk of sockets has a lock that an update of a socket map takes again (mended in Linux 6.5 and 6.1.42)"
     )]
     Deadlock,
     /// The iterator could not do what it was asked to.

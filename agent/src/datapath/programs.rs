@@ -134,9 +134,9 @@ pub(super) fn put_in_place(
     }
 }
 
-/// Whether a test wants to see what is missed without a program.
+/// Whether a test wants to see what is missed without a program, or something else of the kernel.
 #[cfg(debug_assertions)]
-fn is_switched_off(name: &str) -> bool {
+pub(super) fn is_switched_off(name: &str) -> bool {
     std::env::var("AGENT_WITHOUT").is_ok_and(|names| names.split(',').any(|it| it == name))
 }
 

@@ -216,7 +216,9 @@ fn groups_of(places: &Places) -> Result<Option<(Groups, Hierarchy)>, Problem> {
     let Ok(hierarchy) = Hierarchy::find() else { return Ok(None) };
     let namespace = context::network_namespace_of(Pid::ours())
         .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    Ok(Some((Groups::of(places, &hierarchy, namespace), hierarchy)))
+    let groups = Groups::of(places, &hierarchy, namespace)
+        .map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
+    Ok(Some((groups, hierarchy)))
 }
 
 /// One of the agent's control groups, or the one above where nobody has any below it: those of other agents are theirs.

@@ -64,7 +64,8 @@ pub(super) fn assemble(
         Problem::caused(ProblemKind::Preflight, &error)
             .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
     })?;
-    let mut groups = Groups::of(&places, &hierarchy, network_namespace);
+    let groups = Groups::of(&places, &hierarchy, network_namespace);
+    let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
     let pinned = examine(&places.pin_dir, groups.above(), state.as_ref())?;
     // What cannot be read belongs to what is broken, which only a state can mend.
     let steers = datapath::steers(&places.pin_dir).unwrap_or(false);

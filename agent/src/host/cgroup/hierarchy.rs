@@ -94,8 +94,13 @@ impl Hierarchy {
         self.below_root(inside)
     }
 
-    /// A path is a directory below the mount point, or a cgroup's name, which begins at the root of the hierarchy.
-    fn below_root(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+    /// The group of this path, whether it is there or not: a directory below the mount point, or a cgroup's name, which begins at
+    /// the root of the hierarchy.
+    ///
+    /// # Errors
+    ///
+    /// When the path leads out of the hierarchy.
+    pub fn below_root(&self, path: &Path) -> Result<Cgroup, CgroupError> {
         let path = path.strip_prefix(&self.mount.point).unwrap_or(path);
         let mut group = self.root();
         for component in path.components() {
