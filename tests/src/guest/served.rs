@@ -18,10 +18,16 @@ use crate::wait;
 /// If a command does not end as it should.
 pub(super) fn play(counted: &mut Counted) -> Result<()> {
     commands::expect(0, &["doctor"])?;
+    // Before there are clients: checking the kernel programs takes an emulated machine seconds, and these are no promise.
+    commands::expect(0, &["daemon", "--background"])?;
     let traffic = Traffic::start()?;
     let upgraded = upgrades().and_then(|()| agents());
     // Also when they were broken off: that clients saw nothing of it is worth knowing.
     traffic.stop(counted)?;
+    if upgraded.is_err() {
+        // For whoever looks for the reason on the serial port.
+        commands::run(&["events"])?;
+    }
     upgraded?;
     queued::play(BEFORE_LAST, counted)?;
     answers_of(BEFORE_LAST)?;

@@ -60,8 +60,8 @@ fn plan(target: SocketAddr, rate: u32, kept: u32) -> Plan {
     Plan {
         keep_alive: Some(KeepAlive {
             connections: kept,
-            pace: Pace::Think(Duration::from_millis(100)),
-            requests: Some(10),
+            pace: Pace::Think(Duration::from_millis(500)),
+            requests: Some(3),
         }),
         observations: Observations::Discard,
         ..Plan::http(target).one_shot(rate)

@@ -38,7 +38,7 @@ pub(crate) use self::matrix::Row;
 use self::{
     archive::{Archive, Gap, Kernel},
     initramfs::Contents,
-    machine::{End, LIMIT, Machine},
+    machine::{End, Machine},
     matrix::Expected,
     outcome::{Counted, Outcome},
     table::Line,
@@ -190,7 +190,7 @@ impl Bench<'_> {
         let [told, console] = [machine.told()?, machine.kernel_told()?];
         let (outcome, counted) = match end? {
             End::Off => outcome::judge(row.expected(), &told, &console),
-            End::TooLate => (outcome::frozen(LIMIT, &told, &console), Counted::default()),
+            End::Frozen => (outcome::frozen(took, &told, &console), Counted::default()),
         };
         Ok(Tried { outcome, counted, took })
     }

@@ -71,15 +71,15 @@ pub(super) fn judge(expected: Expected, told: &str, console: &str) -> (Outcome, 
     }
 }
 
-/// What came of a machine that did not end within `limit`.
-pub(super) fn frozen(limit: Duration, told: &str, console: &str) -> Outcome {
-    Outcome::Froze(format!("no end within {} s, {}", limit.as_secs(), last(told, console)))
+/// What came of a machine that was ended after a time in which it told nothing.
+pub(super) fn frozen(after: Duration, told: &str, console: &str) -> Outcome {
+    Outcome::Froze(format!("ended after {} s, silent {}", after.as_secs(), last(told, console)))
 }
 
 /// The last thing that a machine told before it could tell no more, and what its kernel says of that.
 fn last(told: &str, console: &str) -> String {
     let last = told.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let last = last.map_or("before it told anything".to_owned(), |line| format!("after `{line}`"));
+    let last = last.map_or("from the beginning".to_owned(), |line| format!("after `{line}`"));
     let trouble = console.lines().find(|line| TROUBLE.iter().any(|word| line.contains(word)));
     trouble.map_or_else(|| last.clone(), |line| format!("{last}; its kernel: `{}`", line.trim()))
 }
@@ -134,7 +134,7 @@ mod tests {
         );
         assert_eq!(
             outcome.to_string(),
-            "froze: no end within 120 s, before it told anything; its kernel: `[ 9.1] rcu: self-detected stall`"
+            "froze: ended after 120 s, silent from the beginning; its kernel: `[ 9.1] rcu: self-detected stall`"
         );
         assert!(outcome.is_failure());
     }
