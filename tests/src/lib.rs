@@ -21,12 +21,14 @@
 //! | [`mod@bench`] | what `cargo xtask bench` compares |
 //! | [`measure`] | what `cargo xtask measure` measures |
 //! | [`soak`] | what `cargo xtask soak` runs |
+//! | [`guest`] | what is in the virtual machines of `cargo xtask kernels` |
 //!
 //! The clients are the load generator of the agent itself, [`::agent::load`].
 
 pub mod agent;
 pub mod bench;
 pub mod demo;
+pub mod guest;
 pub mod interrupt;
 pub mod lookup;
 pub mod loss;

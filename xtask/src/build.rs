@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     command,
-    layout::{self, Profile},
+    layout::{self, Profile, Target},
     setup,
 };
 
@@ -36,6 +36,30 @@ pub(crate) fn run(root: &Path, profile: Profile) -> Result<Build> {
     }
     command::run(&mut build)?;
     Ok(Build { agent: layout::agent(root, profile) })
+}
+
+/// Builds a static agent for a target, and the guest that tries it in virtual machines.
+///
+/// Both at once: cargo would build what they share again for another selection of packages. They are carried elsewhere,
+/// so that they come without symbols.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn for_target(root: &Path, target: Target) -> Result<Build> {
+    setup::for_target(root, target)?;
+    programs(root)?;
+    let triple = target.triple();
+    let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace('-', "_"));
+    command::run(
+        command::cargo(root)
+            .args(["build", "--release", "--target", triple])
+            .args(["--package", "agent", "--bin", "agent", "--package", "tests", "--bin", "guest"])
+            // The compiler brings this one along, for all targets, and what it links is all Rust.
+            .env(linker, "rust-lld")
+            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols"),
+    )?;
+    Ok(Build { agent: layout::static_agent(root, target) })
 }
 
 /// Builds the eBPF objects to the places where the agent's build script and the tests take them from.

@@ -67,6 +67,25 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("read the output of `{}`", shown(command)))
 }
 
+/// As [`output`], but what the program complains of becomes part of the error: for what may fail without anybody being told.
+///
+/// # Errors
+///
+/// As [`output`].
+pub(crate) fn captured(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start `{}`", shown(command)))?;
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let last = complaint.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no words");
+        bail!("`{}` failed: {last}", command.get_program().display());
+    }
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("read the output of `{}`", shown(command)))
+}
+
 /// Runs without output, and kills the program with all its children when it takes longer than `limit`.
 ///
 /// # Errors

@@ -17,6 +17,25 @@ pub(crate) enum Profile {
     Release,
 }
 
+/// What a static build is for: it runs on every Linux of that architecture, whatever libraries are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Target {
+    #[value(name = "x86_64-unknown-linux-musl")]
+    X86_64,
+    #[value(name = "aarch64-unknown-linux-musl")]
+    Aarch64,
+}
+
+impl Target {
+    /// As the compiler calls it.
+    pub(crate) fn triple(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-musl",
+            Self::Aarch64 => "aarch64-unknown-linux-musl",
+        }
+    }
+}
+
 /// The top of the workspace.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is one level below the top")
@@ -39,14 +58,27 @@ pub(crate) fn bpf(root: &Path) -> PathBuf {
     root.join("target/bpf")
 }
 
+/// Kernels of Debian, and what came of the machines that ran them.
+pub(crate) fn kernels(root: &Path) -> PathBuf {
+    root.join("target/kernels")
+}
+
 /// The agent as cargo leaves it.
 pub(crate) fn agent(root: &Path, profile: Profile) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let folder = match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
     };
-    root.join(target).join(folder).join("agent")
+    cargo_target(root).join(folder).join("agent")
+}
+
+/// The agent as cargo leaves it when it builds for a target.
+pub(crate) fn static_agent(root: &Path, target: Target) -> PathBuf {
+    cargo_target(root).join(target.triple()).join("release/agent")
+}
+
+fn cargo_target(root: &Path) -> PathBuf {
+    root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// Finds a program as a shell of root would, whoever we run as: servers live in folders that users do not search.

@@ -13,18 +13,25 @@ mod command;
 mod demo;
 mod fuzz;
 mod install;
+mod kernels;
 mod layout;
 mod measure;
 mod setup;
 mod soak;
 mod test;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::layout::Profile;
+use crate::{
+    kernels::Row,
+    layout::{Profile, Target},
+};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -42,9 +49,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Setup { build_only: true } => setup::for_build(root),
         Command::Setup { build_only: false } => setup::for_tests(root),
-        Command::Build { release } => {
-            build::run(root, if release { Profile::Release } else { Profile::Dev }).map(drop)
-        }
+        Command::Build { release, target } => build(root, release, target),
         Command::Check => check::run(root),
         Command::Test { only } => test::run(root, only.as_deref()),
         Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
@@ -57,10 +62,23 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz { minutes, seed, target } => {
             fuzz::run(root, minutes, seed, target.as_deref())
         }
+        Command::Kernels { quick: true, .. } => kernels::quick(root),
+        Command::Kernels { quick: false, kernels } => kernels::run(root, kernels),
     }
 }
 
-/// Sets up, builds, checks, tests, shows, measures, compares, soaks, fuzzes and installs the upgrade agent.
+fn build(root: &Path, release: bool, target: Option<Target>) -> Result<()> {
+    let Some(target) = target else {
+        let profile = if release { Profile::Release } else { Profile::Dev };
+        return build::run(root, profile).map(drop);
+    };
+    let built = build::for_target(root, target)?;
+    println!("{}", built.agent.display());
+    Ok(())
+}
+
+/// Sets up, builds, checks, tests, shows, measures, compares, soaks, fuzzes and installs the upgrade agent, and tries it on
+/// other kernels.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -81,6 +99,9 @@ enum Command {
         /// Build the workspace optimised; the programs always are
         #[arg(long)]
         release: bool,
+        /// Build a static agent for this target instead, optimised and without symbols
+        #[arg(long, value_enum, value_name = "TARGET", conflicts_with = "release")]
+        target: Option<Target>,
     },
     /// Run every check and list all failures at the end
     Check,
@@ -146,6 +167,15 @@ enum Command {
         /// Only this one; all of them otherwise, one after the other
         #[arg(value_parser = clap::builder::PossibleValuesParser::new(fuzz::TARGETS.map(|(name, _)| name)))]
         target: Option<String>,
+    },
+    /// Try the agent on other kernels, each in a virtual machine that needs no hardware for it
+    Kernels {
+        /// Only the oldest one that is served, and the newest one
+        #[arg(long, conflicts_with = "kernels")]
+        quick: bool,
+        /// Only these, as `trixie:6.12+rt`: a suite of Debian, a series, a configuration; all are written to `docs/kernels.md`
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<Row>,
     },
 }
 

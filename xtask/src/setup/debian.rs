@@ -1,4 +1,4 @@
-//! Packages of Debian: installed for the system, or only unpacked.
+//! Packages of Debian: installed for the system, or only listed, downloaded and unpacked.
 
 use std::{
     fs, io,
@@ -7,9 +7,94 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{command, layout, setup::say};
+
+/// A suite of Debian, with lists and a cache of our own below `place`: the machine's own sources are not touched, whatever
+/// the machine runs, and root is not needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    /// Of the packages; the machine's own where there is none.
+    pub(crate) architecture: Option<&'static str>,
+    pub(crate) place: PathBuf,
+}
+
+impl Suite {
+    /// Brings the lists up to date, and has apt check their signature. If that fails those from before are still there.
+    ///
+    /// # Errors
+    ///
+    /// When the machine has no mirror of Debian, and when the mirror has no such suite or cannot be reached.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            let folder = self.place.join(folder);
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("create `{}`", folder.display()))?;
+        }
+        let list = self.place.join("sources.list");
+        fs::write(&list, self.sources(&Mirrors::of_this_machine()?))
+            .with_context(|| format!("write `{}`", list.display()))?;
+        command::captured(self.apt("apt-get").arg("update")).map(drop)
+    }
+
+    /// What the lists say of every package in the suite.
+    ///
+    /// # Errors
+    ///
+    /// When there are no lists.
+    pub(crate) fn available(&self) -> Result<String> {
+        command::captured(self.apt("apt-cache").arg("dumpavail"))
+    }
+
+    /// Downloads packages into a folder, each as `NAME=VERSION`; in the version `*` stands for anything.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be had, or is not what the lists say.
+    pub(crate) fn download(&self, packages: &[String], folder: &Path) -> Result<()> {
+        let mut apt = self.apt("apt-get");
+        command::captured(apt.current_dir(folder).arg("download").args(packages)).map(drop)
+    }
+
+    /// One line for the suite, and one for its security updates, which are in an archive of their own.
+    fn sources(&self, mirrors: &Mirrors) -> String {
+        let architecture = self.architecture.map(|name| format!("arch={name} "));
+        let options = format!("{}signed-by={KEYRING}", architecture.unwrap_or_default());
+        let mut text = format!("deb [{options}] {} {} main\n", mirrors.main, self.name);
+        // Neither unstable nor backports have any.
+        if let Some(security) = &mirrors.security
+            && self.name != "sid"
+            && !self.name.contains('-')
+        {
+            text.push_str(&format!("deb [{options}] {security} {}-security main\n", self.name));
+        }
+        text
+    }
+
+    fn apt(&self, tool: &str) -> Command {
+        let mut apt = Command::new(tool);
+        apt.arg("--quiet=2");
+        for (option, value) in [
+            ("Dir::Etc::sourcelist", self.place.join("sources.list")),
+            ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),
+            ("Dir::State::lists", self.place.join("lists")),
+            ("Dir::Cache", self.place.join("cache")),
+            // What is installed here is not in the suite.
+            ("Dir::State::status", PathBuf::from("/dev/null")),
+        ] {
+            apt.arg("--option").arg(format!("{option}={}", value.display()));
+        }
+        if let Some(architecture) = self.architecture {
+            for option in ["APT::Architecture", "APT::Architectures"] {
+                apt.arg("--option").arg(format!("{option}={architecture}"));
+            }
+        }
+        apt.args(OPTIONS.iter().flat_map(|option| ["--option", option]));
+        apt
+    }
+}
 
 /// A package to look into without installing it.
 #[derive(Debug)]
@@ -23,35 +108,36 @@ pub(super) struct Package<'a> {
     pub(super) place: &'a Path,
 }
 
-/// Downloads a package, has apt check its signature, and returns the folder that its files were unpacked to.
-///
-/// The machine's own sources are not touched: apt gets lists, caches and one source of its own. It needs no root.
+/// Downloads a package and returns the folder that its files were unpacked to.
 ///
 /// # Errors
 ///
 /// When the machine has no mirror of Debian, and when the package cannot be had from it.
 pub(super) fn unpack(package: &Package<'_>) -> Result<PathBuf> {
     let Package { suite, name, version, place } = package;
-    let source = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
-    for folder in ["lists/partial", "cache/archives/partial", "packages"] {
-        fs::create_dir_all(place.join(folder))
-            .with_context(|| format!("create `{}`", place.display()))?;
-    }
-    let list = place.join("sources.list");
-    fs::write(&list, source).with_context(|| format!("write `{}`", list.display()))?;
-
+    let suite = Suite { name: (*suite).to_owned(), architecture: None, place: place.to_path_buf() };
+    suite.refresh()?;
     let packages = place.join("packages");
-    command::run(private_apt(place).arg("update"))?;
-    command::run(
-        private_apt(place).current_dir(&packages).args(["download", &format!("{name}={version}")]),
-    )?;
-    let files = fs::read_dir(&packages)?.collect::<io::Result<Vec<_>>>()?;
-    let [file] = files.as_slice() else {
-        bail!("apt left {} files instead of one in `{}`", files.len(), packages.display());
-    };
+    fs::create_dir_all(&packages).with_context(|| format!("create `{}`", packages.display()))?;
+    suite.download(&[format!("{name}={version}")], &packages)?;
     let unpacked = place.join("unpacked");
-    command::run(Command::new("dpkg-deb").arg("--extract").arg(file.path()).arg(&unpacked))?;
+    extract_all(&packages, &unpacked)?;
     Ok(unpacked)
+}
+
+/// Unpacks every package in a folder into another one.
+///
+/// # Errors
+///
+/// When there is none, and when one is damaged.
+pub(crate) fn extract_all(packages: &Path, place: &Path) -> Result<()> {
+    let files = fs::read_dir(packages)
+        .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        .with_context(|| format!("read `{}`", packages.display()))?;
+    ensure!(!files.is_empty(), "apt left no package in `{}`", packages.display());
+    files.iter().try_for_each(|file| {
+        command::run(Command::new("dpkg-deb").arg("--extract").arg(file.path()).arg(place))
+    })
 }
 
 /// Installs packages, without starting the services in them and without having them start with the machine.
@@ -117,48 +203,40 @@ fn is(unit: &str, meant: &str) -> bool {
     }
 }
 
-fn private_apt(place: &Path) -> Command {
-    let mut apt = Command::new("apt-get");
-    apt.arg("--quiet=2");
-    for (option, value) in [
-        ("Dir::Etc::sourcelist", place.join("sources.list")),
-        ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),
-        ("Dir::State::lists", place.join("lists")),
-        ("Dir::Cache", place.join("cache")),
-    ] {
-        apt.arg("--option").arg(format!("{option}={}", value.display()));
-    }
-    // apt would change to a user that cannot reach a folder of ours.
-    apt.args(["--option", "APT::Sandbox::User="]);
-    apt
+/// Where the machine itself gets its packages from.
+#[derive(Debug, PartialEq, Eq)]
+struct Mirrors {
+    main: String,
+    /// Security updates come from an archive of their own, which has no other suites.
+    security: Option<String>,
 }
 
-/// The mirror that the machine itself uses.
-fn mirror() -> Result<String> {
-    let listing = || {
-        command::output(Command::new("apt-get").args([
-            "indextargets",
-            "Created-By: Packages",
-            "Origin: Debian",
-            "--format",
-            "$(LABEL)\t$(SITE)",
-        ]))
-    };
-    if let Some(mirror) = main_archive(&listing()?) {
-        return Ok(mirror);
+impl Mirrors {
+    fn of_this_machine() -> Result<Self> {
+        let listing = || {
+            command::output(Command::new("apt-get").args([
+                "indextargets",
+                "Created-By: Packages",
+                "Origin: Debian",
+                "--format",
+                "$(LABEL)\t$(SITE)",
+            ]))
+        };
+        if let Some(mirrors) = Self::among(&listing()?) {
+            return Ok(mirrors);
+        }
+        // The origin is known only from the lists, and an image may come without.
+        command::run(Command::new("apt-get").args(["--quiet=2", "update"]))?;
+        Self::among(&listing()?).context("apt knows no mirror of Debian here")
     }
-    // The origin is known only from the lists, and an image may come without.
-    command::run(Command::new("apt-get").args(["--quiet=2", "update"]))?;
-    main_archive(&listing()?).context("apt knows no mirror of Debian here")
-}
 
-/// Security updates come from an archive of their own, which has no other suites.
-fn main_archive(listing: &str) -> Option<String> {
-    listing
-        .lines()
-        .filter_map(|line| line.split_once('\t'))
-        .find(|&(label, _)| label == "Debian")
-        .map(|(_, site)| site.to_owned())
+    fn among(listing: &str) -> Option<Self> {
+        let archive = |label: &str| {
+            let mut lines = listing.lines().filter_map(|line| line.split_once('\t'));
+            lines.find(|(name, _)| *name == label).map(|(_, site)| site.to_owned())
+        };
+        Some(Self { main: archive("Debian")?, security: archive("Debian-Security") })
+    }
 }
 
 /// While this lives, installing a package starts nothing: a server on a well-known port is nobody's wish here.
@@ -194,7 +272,21 @@ impl Drop for NoServices {
     }
 }
 
-/// Signs what Debian's main archive has.
+/// The same for every suite.
+const OPTIONS: [&str; 6] = [
+    // apt would change to a user that cannot reach a folder of ours.
+    "APT::Sandbox::User=",
+    // What cannot be fetched is a failure: a suite is of no use without its lists.
+    "APT::Update::Error-Mode=any",
+    "Acquire::Languages=none",
+    "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+    // Lists take a quarter of the space.
+    "Acquire::GzipIndexes=true",
+    // A network that swallows packets is noticed in less than a minute.
+    "Acquire::http::Timeout=15",
+];
+
+/// Signs what Debian's archives have.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Asked by every package before it starts a service.
@@ -215,7 +307,9 @@ const UNITS: &str = "/usr/lib/systemd/system";
 
 #[cfg(test)]
 mod tests {
-    use super::{is, main_archive};
+    use std::path::PathBuf;
+
+    use super::{KEYRING, Mirrors, Suite, is};
 
     #[test]
     fn a_unit_is_known_whatever_its_version() {
@@ -226,9 +320,28 @@ mod tests {
     }
 
     #[test]
-    fn the_mirror_is_the_main_archive() {
+    fn the_mirrors_are_told_apart_by_their_labels() {
         let listing = "Debian-Security\thttp://mirror.example/debian-security\nDebian\thttp://mirror.example/debian\n";
-        assert_eq!(main_archive(listing).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(main_archive(""), None);
+        let mirrors = Mirrors::among(listing).unwrap();
+        assert_eq!(mirrors.main, "http://mirror.example/debian");
+        assert_eq!(mirrors.security.as_deref(), Some("http://mirror.example/debian-security"));
+        assert_eq!(Mirrors::among(""), None);
+    }
+
+    #[test]
+    fn only_stable_suites_have_security_updates() {
+        let mirrors = Mirrors { main: "main".to_owned(), security: Some("security".to_owned()) };
+        let sources = |name: &str| {
+            let place = PathBuf::new();
+            let suite = Suite { name: name.to_owned(), architecture: Some("arm64"), place };
+            suite.sources(&mirrors)
+        };
+        let options = format!("deb [arch=arm64 signed-by={KEYRING}]");
+        assert_eq!(
+            sources("trixie"),
+            format!("{options} main trixie main\n{options} security trixie-security main\n")
+        );
+        assert_eq!(sources("sid"), format!("{options} main sid main\n"));
+        assert_eq!(sources("trixie-backports"), format!("{options} main trixie-backports main\n"));
     }
 }

@@ -5,16 +5,19 @@
 //! upgrade go to where the system has such things.
 
 mod core_source;
-mod debian;
+pub(crate) mod debian;
 mod go;
 mod linker;
 mod pm2;
 mod servers;
 mod tableflip;
+mod targets;
 
 use std::path::Path;
 
 use anyhow::Result;
+
+use crate::layout::Target;
 
 /// Makes building and checking possible.
 ///
@@ -59,6 +62,26 @@ pub(crate) fn for_bench(root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes building for a target other than the compiler's own possible as well.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_target(root: &Path, target: Target) -> Result<()> {
+    for_build(root)?;
+    targets::ensure(root, target)
+}
+
+/// Makes booting other kernels possible as well.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_kernels(root: &Path) -> Result<()> {
+    for_build(root)?;
+    servers::ensure_for_kernels()
 }
 
 /// Makes testing possible as well.

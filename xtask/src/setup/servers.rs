@@ -1,5 +1,5 @@
 //! The servers that the tests upgrade, as their users have them: unmodified, from the distribution. And what looks at the
-//! kernel for us.
+//! kernel for us, and what other kernels run in.
 
 use anyhow::Result;
 
@@ -41,6 +41,15 @@ pub(super) fn ensure_for_bench() -> Result<()> {
     install(&missing(&BENCH, is_there))
 }
 
+/// The same for what boots other kernels, and for what unpacks them.
+///
+/// # Errors
+///
+/// When one cannot be installed.
+pub(super) fn ensure_for_kernels() -> Result<()> {
+    install(&missing(&KERNELS, is_there))
+}
+
 fn is_there(program: &str) -> bool {
     layout::on_path(program).is_some() || layout::with_version_on_path(program).is_some()
 }
@@ -55,8 +64,9 @@ fn missing(wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Vec<&'static str
     missing.map(|&(_, package)| package).collect()
 }
 
-/// Each program, and the package that has it. `systemd-analyze` stands for all of systemd. `ip` makes the namespaces, `nft` loses packets in them.
-const PROGRAMS: [(&str, &str); 20] = [
+/// Each program, and the package that has it. `ip` makes the namespaces, `nft` loses packets in them; `systemd-analyze` stands for
+/// all of systemd.
+const PROGRAMS: [(&str, &str); 24] = [
     ("systemd-analyze", "systemd"),
     ("nginx", "nginx-light"),
     ("redis-server", "redis-server"),
@@ -77,6 +87,10 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("runsv", "runit"),
     ("javac", "default-jdk-headless"),
     ("socat", "socat"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
 ];
 
 /// What the tests need of them.
@@ -110,6 +124,9 @@ const MEASURE: [&str; 3] = ["nginx", "ip", "bpftool"];
 
 /// What is compared with.
 const BENCH: [&str; 3] = ["haproxy", "gunicorn", "socat"];
+
+/// What other kernels need.
+const KERNELS: [&str; 4] = ["qemu-system-x86_64", "qemu-system-aarch64", "xz", "zstd"];
 
 #[cfg(test)]
 mod tests {

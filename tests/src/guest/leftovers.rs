@@ -1,0 +1,41 @@
+//! What must not be there when no port is attached.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::wait;
+
+/// What is left of an agent that had a moment to end.
+///
+/// # Errors
+///
+/// If it cannot be looked for.
+pub(super) fn found() -> Result<Vec<String>> {
+    // What is left after that is what the list below names.
+    wait::until("the agent to end", LIMIT, || Ok(list()?.is_empty().then_some(()))).ok();
+    list()
+}
+
+fn list() -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for folder in ["/sys/fs/bpf", "/sys/fs/cgroup"] {
+        let names = names(Path::new(folder))?;
+        let agents = names.iter().filter(|name| name.starts_with("agent"));
+        left.extend(agents.map(|name| format!("{folder}/{name}")));
+    }
+    let runtime = Path::new("/run/agent");
+    if runtime.exists() {
+        left.extend(names(runtime)?.iter().map(|name| format!("/run/agent/{name}")));
+    }
+    Ok(left)
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+const LIMIT: Duration = Duration::from_secs(5);
