@@ -1,5 +1,7 @@
 //! From a connection to the listeners that may take it: the walk that `steer` and `migrate` share.
 
+use core::ffi::c_void;
+
 use agent_ebpf::{
     endpoint::{Endpoint, EndpointKey, NO_SERVICE},
     flow::GenerationKey,
@@ -7,7 +9,7 @@ use agent_ebpf::{
         ListenerSet, ListenerSetKey, MAX_RANKS, MAX_TRIES, NO_GENERATION, PLAIN, SteerCounts, mix,
     },
 };
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 
 use crate::maps::{ENDPOINTS, LISTENER_SETS, SERVICES, STEERED};
 
@@ -135,18 +137,40 @@ impl Connection {
         }
     }
 
-    /// Whether one of a generation's listeners takes the connection.
+    /// Whether one of a generation's listeners takes the connection. The first one nearly always does.
     #[inline(always)]
-    fn try_all(&self, set: ListenerSet, take: &impl Fn(u32) -> bool) -> bool {
-        let mut attempt = 0;
-        while attempt < MAX_TRIES && attempt < set.count {
-            if take(set.slot(self.spread, attempt)) {
-                return true;
-            }
-            attempt += 1;
+    fn try_all<F: Fn(u32) -> bool>(&self, set: ListenerSet, take: &F) -> bool {
+        if set.count == 0 {
+            return false;
         }
-        false
+        if take(set.slot(self.spread, 0)) {
+            return true;
+        }
+        let mut others = Others { set, spread: self.spread, take, is_taken: false };
+        let count = if set.count < MAX_TRIES { set.count - 1 } else { MAX_TRIES - 1 };
+        let callback: extern "C" fn(u64, *mut c_void) -> i64 = try_other::<F>;
+        // SAFETY: the kernel calls the function with a number and the pointer to `others`, which lives until after the call.
+        unsafe { bpf_loop(count, callback as *mut c_void, (&raw mut others).cast(), 0) };
+        others.is_taken
     }
+}
+
+/// The listeners of a generation after the first one that was tried.
+struct Others<'a, F> {
+    set: ListenerSet,
+    spread: u32,
+    take: &'a F,
+    is_taken: bool,
+}
+
+/// One turn of the kernel's own loop: the verifier walks it once, where it would walk each turn of a loop of ours, for each
+/// generation, on each way to it. Says whether to stop.
+#[inline(never)]
+extern "C" fn try_other<F: Fn(u32) -> bool>(number: u64, others: *mut c_void) -> i64 {
+    // SAFETY: the kernel passes the pointer that it was given for this function.
+    let others = unsafe { &mut *others.cast::<Others<'_, F>>() };
+    others.is_taken = (others.take)(others.set.slot(others.spread, number as u32 + 1));
+    i64::from(others.is_taken)
 }
 
 enum Reach {

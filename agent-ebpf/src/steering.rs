@@ -9,7 +9,7 @@ pub const MAX_STANDBYS: usize = 8;
 pub const MAX_RANKS: usize = MAX_STANDBYS + 2;
 
 /// How many listeners of one generation are tried before the next generation's turn: those of workers that died while no
-/// agent runs keep their slots. The verifier walks each try.
+/// agent runs keep their slots.
 pub const MAX_TRIES: u32 = 64;
 
 /// Of how many endpoints of a service its steering value has the primary's listeners. Few services have more.

@@ -63,7 +63,7 @@ fn run(command: Command) -> Result<()> {
             fuzz::run(root, minutes, seed, target.as_deref())
         }
         Command::Kernels { quick: true, .. } => kernels::quick(root),
-        Command::Kernels { quick: false, kernels } => kernels::run(root, kernels),
+        Command::Kernels { quick: false, kernels } => kernels::run(root, &kernels),
     }
 }
 

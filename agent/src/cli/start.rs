@@ -26,8 +26,9 @@ use crate::{
     places::Places,
 };
 
-/// How long the agent may take to say how its start went: longer than it has patience with one that it replaces.
-const START: Duration = Duration::from_secs(30);
+/// How long the agent may take to say how its start went: longer than it has patience with one that it replaces, and than an
+/// emulated machine takes to verify the programs.
+const START: Duration = Duration::from_secs(90);
 /// Longer than any problem.
 const LONGEST_LINE: u64 = 64 << 10;
 

@@ -1,6 +1,6 @@
 //! The allocator, where Rust has no word for what is wanted of it.
 
-#![expect(unsafe_code, reason = "a function of the C library")]
+#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "a function of the C library"))]
 
 /// Gives memory that nothing uses any more back to the system.
 ///

@@ -55,14 +55,16 @@ use crate::{
 /// # Errors
 ///
 /// When a kernel did not do as expected, and when something that is needed cannot be installed or built.
-pub(crate) fn run(root: &Path, rows: Vec<Row>) -> Result<()> {
+pub(crate) fn run(root: &Path, rows: &[Row]) -> Result<()> {
     if !rows.is_empty() {
         return try_all(root, rows).and_then(|lines| summarise(root, &lines));
     }
-    let lines = try_all(root, matrix::all()?)?;
+    let lines = try_all(root, &matrix::all()?)?;
     let document = root.join("docs/kernels.md");
-    fs::write(&document, table::document(&lines, &measured()?))
-        .with_context(|| format!("write `{}`", document.display()))?;
+    let before =
+        fs::read_to_string(&document).with_context(|| format!("read `{}`", document.display()))?;
+    let text = table::document(&lines, &measured()?, &before);
+    fs::write(&document, text).with_context(|| format!("write `{}`", document.display()))?;
     summarise(root, &lines)
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn run(root: &Path, rows: Vec<Row>) -> Result<()> {
 ///
 /// As [`run`].
 pub(crate) fn quick(root: &Path) -> Result<()> {
-    try_all(root, matrix::quick()?).and_then(|lines| summarise(root, &lines))
+    try_all(root, &matrix::quick()?).and_then(|lines| summarise(root, &lines))
 }
 
 fn summarise(root: &Path, lines: &[Line]) -> Result<()> {
@@ -95,7 +97,7 @@ fn measured() -> Result<String> {
 }
 
 /// Tries every row, and tells of each when it is over.
-fn try_all(root: &Path, rows: Vec<Row>) -> Result<Vec<Line>> {
+fn try_all(root: &Path, rows: &[Row]) -> Result<Vec<Line>> {
     setup::for_kernels(root)?;
     let mut builds = BTreeMap::new();
     for target in rows.iter().map(|row| row.configuration.target()) {
@@ -104,13 +106,13 @@ fn try_all(root: &Path, rows: Vec<Row>) -> Result<Vec<Line>> {
         }
     }
     fs::create_dir_all(layout::kernels(root)).context("create a folder for the kernels")?;
-    let bench = Bench { root, archive: Archive::new(root, &rows), builds };
+    let bench = Bench { root, archive: Archive::new(root, rows), builds };
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for _ in 0..machines_at_a_time() {
             scope.spawn(|| {
-                while let Some((number, row)) = take(&next, &rows) {
+                while let Some((number, row)) = take(&next, rows) {
                     let line = bench.line(row);
                     println!("{}", line.text());
                     lines.lock().unwrap_or_else(|broken| broken.into_inner()).insert(number, line);

@@ -61,8 +61,8 @@ fn saved(counted: &Counted) -> String {
     }
 }
 
-/// The whole document.
-pub(super) fn document(lines: &[Line], measured: &str) -> String {
+/// The whole document. What it takes is a table of the agent's own, which its tests compare with the code: it stays.
+pub(super) fn document(lines: &[Line], measured: &str, before: &str) -> String {
     let mut text = format!("{HEAD}\n{measured}\n\n");
     text.push_str(
         "| kernel | result | connections | failures | queued connections saved | seconds |\n",
@@ -70,6 +70,8 @@ pub(super) fn document(lines: &[Line], measured: &str) -> String {
     text.push_str("| --- | --- | ---: | ---: | ---: | ---: |\n");
     text.extend(lines.iter().map(Line::markdown));
     text.push_str(NOTES);
+    let takes = before.find(TAKES).map_or("", |start| &before[start..]);
+    text.push_str(takes);
     text
 }
 
@@ -112,6 +114,9 @@ and the server still answers. A machine that tells nothing for 70 s is called fr
 downloaded is a gap, and none.
 ";
 
+/// Where that part begins.
+const TAKES: &str = "\n## What it takes";
+
 const NOTES: &str = "
 `rt` is PREEMPT_RT, `lockdown` is `lockdown=confidentiality`, `no-ipv6` is `ipv6.disable=1`, and `cgroup-v1` has no
 control groups version 2. The kernels are the newest ones of their suite and series on that day; of those that the
@@ -139,7 +144,7 @@ mod tests {
         let counted =
             Counted { connections: 972, failures: 0, queued: 8, saved: 8, wrong: Vec::new() };
         vec![
-            line("trixie:6.12", Some("6.12.9"), Outcome::Kept(Expected::Served), counted.clone()),
+            line("trixie:6.12", Some("6.12.9"), Outcome::Kept(Expected::Served), counted),
             line(
                 "sid",
                 Some("7.3.4"),
@@ -152,7 +157,11 @@ mod tests {
 
     #[test]
     fn the_table_has_a_row_for_each_kernel() {
-        let text = document(&lines(), "Measured.");
+        let text = document(&lines(), "Measured.", "# Old\n\nrows\n\n## What it takes\n\nmuch\n");
+        assert!(
+            text.ends_with("\n## What it takes\n\nmuch\n") && !text.contains("# Old"),
+            "{text}"
+        );
         let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
         assert_eq!(
             rows,
