@@ -436,6 +436,7 @@ fn a_control_group_is_named_from_its_mount_point_or_from_its_root() -> Result<()
     let _first = stage.start(&server, 1)?;
     let outside = stage.refused(&["attach", "--port", "8080", "--cgroup", "/../outside"], 2)?;
     assert!(outside.contains("/../outside"), "{outside}");
+    assert_eq!(fs::read_dir(stage.agent.runtime())?.count(), 0, "who was refused leaves nothing");
     let name = Path::new("/").join(stage.agent.cgroup().file_name().context("a name")?);
     let name = name.to_str().context("a path in UTF-8")?;
     stage.agent.run(&["attach", "--port", "8080", "--cgroup", name])?.success()?;

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -42,7 +43,10 @@ pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Probl
 /// Starts it, and returns when it listens.
 pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem> {
     privileged()?;
-    let log = prepare(&context.places)?;
+    let places = &context.places;
+    let made =
+        [places.log_file(), places.runtime_dir.clone()].map(|it| (!it.exists()).then_some(it));
+    let log = prepare(places)?;
     // Not by name: the same binary, even if another was installed over it meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg0("agent")
@@ -61,9 +65,24 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
         }
         Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
         Ok(Ok(line)) if line == command::READY => Ok(()),
-        Ok(Ok(line)) => Err(serde_json::from_str(&line).unwrap_or_else(|_| {
-            not_started(&context.places, "it ended before it said that it listens")
-        })),
+        Ok(Ok(line)) => match serde_json::from_str(&line) {
+            Ok(problem) => {
+                take_back(made.into_iter().flatten());
+                Err(problem)
+            }
+            Err(_) => Err(not_started(&context.places, "it ended before it said that it listens")),
+        },
+    }
+}
+
+/// Who was refused has been told why, and finds nothing that was not there before. What cannot be removed has something of
+/// somebody else in it.
+fn take_back(made: impl IntoIterator<Item = PathBuf>) {
+    for path in made {
+        let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::debug!(%error, path = %path.display(), "left where it is");
+        }
     }
 }
 

@@ -35,6 +35,8 @@ struct Queue {
     waiting: u32,
     stands_since: Instant,
     grown_at: Instant,
+    /// How often it was looked at since then.
+    looks: u32,
 }
 
 /// Between two looks at most, and what they may take of the time: one part in so many.
@@ -42,6 +44,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const SHARE: u32 = 10;
 /// How long a server may let connections wait while more and more come.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// So many looks at least: on a machine that takes long for one, few of them say nothing of what was between.
+const LOOKS: u32 = 8;
 /// How long a server may accept nobody while anybody waits: longer, since one that serves one client after the other does so
 /// for as long as a request takes.
 const STANDSTILL: Duration = Duration::from_millis(1_500);
@@ -54,17 +58,18 @@ impl Backlog {
     /// Takes note of a listener's queue. Whether nobody accepts there: it was never empty nor shorter for too long, and has
     /// gone on growing or is full. A burst that one busy thread works off does not grow.
     fn is_stuck(&mut self, listener: u64, waiting: u32, full: bool, now: Instant) -> bool {
-        let fresh = Queue { waiting, stands_since: now, grown_at: now };
+        let fresh = Queue { waiting, stands_since: now, grown_at: now, looks: 0 };
         let queue = self.queues.entry(listener).or_insert(fresh);
         if waiting == 0 || waiting < queue.waiting {
             *queue = fresh;
             return false;
         }
+        queue.looks += 1;
         if waiting > queue.waiting {
             (queue.waiting, queue.grown_at) = (waiting, now);
         }
         let grows = full || queue.grown_at >= queue.stands_since + PATIENCE / 2;
-        grows && now >= queue.stands_since + PATIENCE
+        grows && now >= queue.stands_since + PATIENCE && queue.looks >= LOOKS
     }
 }
 
@@ -169,6 +174,17 @@ mod tests {
             let waiting = queue(look);
             backlog.is_stuck(7, waiting, waiting >= full_at, begun + LOOK * look)
         })
+    }
+
+    /// Between two looks it may have been empty.
+    #[test]
+    fn a_queue_that_is_looked_at_seldom_is_not_found_stuck_soon() {
+        let begun = Instant::now();
+        let mut backlog = Backlog::new(begun);
+        let mut look =
+            |number| backlog.is_stuck(7, number, false, begun + Duration::from_secs(1) * number);
+        assert!((1..LOOKS).all(|number| !look(number)));
+        assert!(look(LOOKS));
     }
 
     #[test]
