@@ -6,7 +6,8 @@ use agent::api::ServiceView;
 use anyhow::Result;
 use tests::namespace::ADDRESS;
 use tests::servers::{Script, Server as _};
-use tests::stage::{self, Stage};
+use tests::stage::{self, LIMIT, Stage};
+use tests::wait;
 
 const PORT: u16 = 8080;
 const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -125,6 +126,7 @@ fn the_address_of_another_service_is_not_shared() -> Result<()> {
     let (one, other) = (at("127.0.0.1")?, at("127.0.0.2")?);
     let stage = Stage::new()?;
     let _servers = [stage.start(&one, 1)?, stage.start(&other, 1)?];
+    wait::until("both to listen", LIMIT, || Ok((stage.listeners()?.len() >= 2).then_some(())))?;
     for (name, address) in [("one", "127.0.0.1"), ("other", "127.0.0.2")] {
         stage.attach(PORT, &["--name", name, "--address", address])?;
     }

@@ -28,7 +28,9 @@ fn list() -> Result<Vec<String>> {
     }
     let runtime = Path::new("/run/agent");
     if runtime.exists() {
-        left.extend(names(runtime)?.iter().map(|name| format!("/run/agent/{name}")));
+        let names = names(runtime)?;
+        let files = names.iter().filter(|name| !KEPT.contains(&name.as_str()));
+        left.extend(files.map(|name| format!("/run/agent/{name}")));
     }
     Ok(left)
 }
@@ -38,4 +40,6 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
+/// What the agent said, and the outputs of servers that it launched, which serve on.
+const KEPT: [&str; 2] = ["agent.log", "services"];
 const LIMIT: Duration = Duration::from_secs(5);
