@@ -1,6 +1,8 @@
 //! Attaching disturbs nobody and knows what is there; detaching leaves nothing.
 
+use std::fs;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent::api::Attached;
@@ -9,7 +11,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockopt, setsockopt, socket, sockopt,
 };
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use tests::servers::{Nginx, Node, Redis, Server};
+use tests::servers::{Nginx, Node, Python, Redis, Server};
 use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
@@ -155,4 +157,19 @@ fn other_server_can_bind(stage: &Stage) -> Result<bool> {
         let address = SockaddrIn::new(127, 0, 0, 1, PORT);
         Ok(bind(std::os::fd::AsRawFd::as_raw_fd(&stranger), &address).is_ok())
     })
+}
+
+#[test]
+fn a_control_group_is_named_from_its_mount_point_or_from_its_root() -> Result<()> {
+    let server = Python::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let outside = stage.refused(&["attach", "--port", "8080", "--cgroup", "/../outside"], 2)?;
+    assert!(outside.contains("/../outside"), "{outside}");
+    assert_eq!(fs::read_dir(stage.agent.runtime())?.count(), 0, "who was refused leaves nothing");
+    let name = Path::new("/").join(stage.agent.cgroup().file_name().context("a name")?);
+    let name = name.to_str().context("a path in UTF-8")?;
+    stage.agent.run(&["attach", "--port", "8080", "--cgroup", name])?.success()?;
+    assert!(stage.agent.cgroup().is_dir());
+    stage.detach(PORT)
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use agent::api::GenerationState;
@@ -427,19 +427,4 @@ fn what_is_typed_wrong() -> Result<()> {
     refused(&stage, &signal, 2, &["STOPP"])?;
     refused(&stage, &["explain", "8080"], 2, &["8080"])?;
     Ok(())
-}
-
-#[test]
-fn a_control_group_is_named_from_its_mount_point_or_from_its_root() -> Result<()> {
-    let server = Script::new(PORT)?;
-    let stage = Stage::new()?;
-    let _first = stage.start(&server, 1)?;
-    let outside = stage.refused(&["attach", "--port", "8080", "--cgroup", "/../outside"], 2)?;
-    assert!(outside.contains("/../outside"), "{outside}");
-    assert_eq!(fs::read_dir(stage.agent.runtime())?.count(), 0, "who was refused leaves nothing");
-    let name = Path::new("/").join(stage.agent.cgroup().file_name().context("a name")?);
-    let name = name.to_str().context("a path in UTF-8")?;
-    stage.agent.run(&["attach", "--port", "8080", "--cgroup", name])?.success()?;
-    assert!(stage.agent.cgroup().is_dir());
-    stage.detach(PORT)
 }

@@ -2,6 +2,7 @@
 //!
 //! Each case is also run with the mechanism off, and must lose connections then: else it would show nothing.
 
+use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
@@ -251,5 +252,27 @@ fn a_syn_cookie_is_lost_on_a_listener_with_a_port_of_its_own_and_status_says_so(
     assert!(is_reset(&complete(losing, &mut client).unwrap_err()));
     let events = stage.agent.run(&["events"])?.success()?;
     assert!(events.stdout.contains("SYN cookies are in use"), "{}", events.stdout);
+    Ok(())
+}
+
+/// The socket that takes the program away listens for a moment: nothing would keep connections from it.
+#[test]
+fn an_attach_that_is_taken_back_joins_no_group_that_has_no_program() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let faults = stage.agent.runtime().join("faults");
+    fs::create_dir(&faults)?;
+    fs::write(faults.join("armed"), "fail steer 0\n")?;
+    let left = || -> Result<bool> {
+        let passed = fs::read_to_string(faults.join("passed"))?;
+        Ok(passed.lines().any(|step| step == "leave-queue"))
+    };
+    let failed = stage.agent.attach(PORT)?;
+    assert!(failed.stderr.contains("steer"), "{failed:?}");
+    assert!(!left()?, "there was nothing to leave");
+    stage.agent.attach(PORT)?.success()?;
+    stage.detach(PORT)?;
+    assert!(left()?);
     Ok(())
 }

@@ -59,7 +59,7 @@ async fn watch(
         match broken {
             Ok(()) => {}
             Err(error) if error.may_pass() && last.at.elapsed() < AWAY => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.after_all()),
         }
         if !has_reached(&last.view, until) {
             if last.at.elapsed() >= AWAY {

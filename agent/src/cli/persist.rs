@@ -45,5 +45,5 @@ pub(super) async fn ask<T>(
         sleep(AGAIN).await;
         answer = question().await;
     }
-    answer
+    answer.map_err(ClientError::after_all)
 }

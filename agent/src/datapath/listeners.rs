@@ -12,8 +12,8 @@ use agent_ebpf::{
     flow::{GenerationKey, LISTENER, Tag},
     socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
-
 use aya::programs::ProgramError;
+use nix::libc::EDEADLK;
 
 use super::{
     Datapath, DatapathError,
@@ -145,7 +145,8 @@ impl Datapath {
             let cookie = listener.cookie;
             match outcomes.get(&cookie).map(|it| it.outcome) {
                 Some(DONE) => Ok(AdoptedListener { cookie, in_map: !listener.multipath }),
-                Some(DEADLOCK) => Err(DatapathError::Deadlock),
+                // It must not touch a listener there.
+                Some(errno) if errno == -EDEADLK => Err(DatapathError::Deadlock),
                 Some(errno) if errno < 0 => {
                     Err(socket_error(cookie, io::Error::from_raw_os_error(-errno)))
                 }
@@ -194,9 +195,6 @@ impl Datapath {
 fn is_gone(error: &ProgramError) -> bool {
     matches!(error, ProgramError::SyscallError(error) if error.io_error.kind() == io::ErrorKind::NotFound)
 }
-
-/// What `adopt_listeners` answers where it must not touch a listener (`-EDEADLK`).
-const DEADLOCK: i32 = -35;
 
 /// For wishes that give no tag.
 const NOBODY: Tag =

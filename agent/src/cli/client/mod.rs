@@ -133,6 +133,9 @@ pub(super) enum ClientError {
     /// Nobody has the socket.
     #[error("no agent is running: nothing answers at `{}`", socket.display())]
     NotRunning { socket: PathBuf, source: io::Error },
+    /// Nobody has had it for as long as an agent may be away.
+    #[error("the agent has not come back: nothing answers at `{}`", socket.display())]
+    Away { socket: PathBuf, source: io::Error },
     /// The socket is for others.
     #[error("the control socket `{}` is for root", socket.display())]
     Forbidden { socket: PathBuf, source: io::Error },
@@ -186,11 +189,20 @@ impl ClientError {
         matches!(self, Self::Broken(_) | Self::Cut(_))
     }
 
+    /// What it is when an agent that was there has been waited for in vain.
+    pub(super) fn after_all(self) -> Self {
+        match self {
+            Self::NotRunning { socket, source } => Self::Away { socket, source },
+            other => other,
+        }
+    }
+
     /// Whether an agent that is being restarted looks like this.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::NotRunning { .. } | Self::Silent | Self::Broken(_) | Self::Cut(_) => true,
-            Self::Forbidden { .. }
+            Self::Away { .. }
+            | Self::Forbidden { .. }
             | Self::Unconnected { .. }
             | Self::Unaddressable(_)
             | Self::Unwritable(_)
@@ -209,6 +221,12 @@ impl From<ClientError> for Problem {
             ClientError::NotRunning { .. } => {
                 (ProblemKind::NotFound, Some("start it with `agent daemon`, or attach a port"))
             }
+            ClientError::Away { .. } => (
+                ProblemKind::NotFound,
+                Some(
+                    "steering goes on without it, and what was asked for when it is back: `agent daemon --background`, then `agent status`",
+                ),
+            ),
             ClientError::Forbidden { .. } => {
                 (ProblemKind::Preflight, Some("run it as root, for example with sudo"))
             }

@@ -105,3 +105,12 @@ fn what_is_no_socket_is_no_agent() {
     fs::write(&file, "").unwrap();
     assert_eq!(problem_of(file).kind, ProblemKind::NotFound);
 }
+
+#[test]
+fn who_has_waited_in_vain_is_told_what_goes_on() {
+    let source = io::ErrorKind::ConnectionRefused.into();
+    let lost = ClientError::NotRunning { socket: "/run/agent/agent.sock".into(), source };
+    let problem = Problem::from(lost.after_all());
+    assert!(problem.message.starts_with("the agent has not come back"), "{problem:?}");
+    assert!(problem.fix.unwrap().starts_with("steering goes on without it"));
+}

@@ -60,10 +60,7 @@ pub(super) fn assemble(
     let boot_id = state_file::boot_id()?;
     let state = read_state(&places, network_namespace, &boot_id)?;
     mount_bpf(&places.pin_dir)?;
-    let hierarchy = Hierarchy::find().map_err(|error| {
-        Problem::caused(ProblemKind::Preflight, &error)
-            .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
-    })?;
+    let hierarchy = find_hierarchy()?;
     let groups = Groups::of(&places, &hierarchy, network_namespace);
     let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
     let pinned = examine(&places.pin_dir, groups.above(), state.as_ref())?;
@@ -74,12 +71,7 @@ pub(super) fn assemble(
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
-    let mut datapath = change(Step::OpenDatapath, || {
-        Ok(match plan {
-            Plan::Adopt => Datapath::adopt(&places.pin_dir, &attach_to),
-            Plan::Build { .. } => Datapath::begin(&places.pin_dir, place),
-        }?)
-    })?;
+    let mut datapath = open_datapath(&plan, &places.pin_dir, &attach_to, place)?;
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
     let watcher =
         Watcher::start(events, logs, Arc::clone(&launcher), messages).map_err(|error| {
@@ -114,6 +106,27 @@ pub(super) fn assemble(
     agent.watch_places()?;
     agent.adopt()?;
     Ok(agent)
+}
+
+fn open_datapath(
+    plan: &Plan,
+    pin_dir: &Path,
+    attach_to: &File,
+    place: Place,
+) -> Result<Datapath, Problem> {
+    change(Step::OpenDatapath, || {
+        Ok(match plan {
+            Plan::Adopt => Datapath::adopt(pin_dir, attach_to),
+            Plan::Build { .. } => Datapath::begin(pin_dir, place),
+        }?)
+    })
+}
+
+fn find_hierarchy() -> Result<Hierarchy, Problem> {
+    Hierarchy::find().map_err(|error| {
+        Problem::caused(ProblemKind::Preflight, &error)
+            .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
+    })
 }
 
 /// What an agent is made of.

@@ -62,116 +62,165 @@ const fn comfort(name: &'static str, shown_by: &'static str, takes: Takes) -> Ab
     About { name, shown_by, takes, without: Without::Less(WITHOUT_COMFORTS) }
 }
 
+/// Each row beside what it is about, in their order.
+const TABLE: [(Feature, About); Feature::ALL.len()] = [
+    (
+        Feature::Seclusion,
+        About {
+            name: "private namespaces",
+            shown_by: "what follows was tried where nobody else sees it",
+            takes: Takes::Else("run as root, outside of a container that refuses namespaces"),
+            without: Without::Untried,
+        },
+    ),
+    (
+        Feature::FileSystem,
+        needed(
+            "pinning",
+            "a BPF file system was mounted, and maps and links were pinned",
+            Takes::Else("run as root of the machine, on a kernel with CONFIG_BPF_SYSCALL=y"),
+        ),
+    ),
+    (
+        Feature::Types,
+        needed(
+            "kernel types (BTF)",
+            "read from /sys/kernel/btf/vmlinux",
+            kernel((5, 4), "5.4", "CONFIG_DEBUG_INFO_BTF=y"),
+        ),
+    ),
+    (
+        Feature::SocketMap,
+        needed(
+            "socket map",
+            "created",
+            kernel((5, 8), "5.8", "CONFIG_BPF_SYSCALL=y and CONFIG_INET=y"),
+        ),
+    ),
+    (
+        Feature::InheritedStorage,
+        needed("inherited socket storage", "created, with BPF_F_CLONE", kernel((5, 4), "5.4", BPF)),
+    ),
+    (Feature::RingBuffer, needed("ring buffer", "created", kernel((5, 8), "5.8", BPF))),
+    (Feature::TableMaps, needed("tables", "created", kernel((4, 10), "4.10", BPF))),
+    (
+        Feature::Steer,
+        needed(
+            "program steer",
+            "loaded and attached (sk_lookup)",
+            kernel((5, 9), "5.9", "CONFIG_NET=y"),
+        ),
+    ),
+    (
+        Feature::ShareBind4,
+        needed(
+            "program share_bind (IPv4)",
+            "loaded and attached (cgroup/bind4)",
+            kernel((5, 8), "5.8", GROUPS),
+        ),
+    ),
+    (
+        Feature::ShareBind6,
+        needed(
+            "program share_bind (IPv6)",
+            "loaded and attached (cgroup/bind6)",
+            kernel((5, 8), "5.8", GROUPS),
+        ),
+    ),
+    (
+        Feature::RefuseMultipath,
+        needed(
+            "program refuse_multipath",
+            "loaded and attached (cgroup/sock_create)",
+            kernel((5, 18), "5.18", GROUPS),
+        ),
+    ),
+    (
+        Feature::PublicPort4,
+        comfort(
+            "program public_port (IPv4)",
+            "loaded and attached (cgroup/getsockname4)",
+            kernel((5, 8), "5.8", GROUPS),
+        ),
+    ),
+    (
+        Feature::PublicPort6,
+        comfort(
+            "program public_port (IPv6)",
+            "loaded and attached (cgroup/getsockname6)",
+            kernel((5, 8), "5.8", GROUPS),
+        ),
+    ),
+    (
+        Feature::TrackFlows,
+        needed(
+            "program track_flows",
+            "loaded and attached (tp_btf/inet_sock_set_state)",
+            kernel((5, 11), "5.11", TRACING),
+        ),
+    ),
+    (
+        Feature::FollowFork,
+        needed(
+            "program follow_fork",
+            "loaded and attached (tp_btf/sched_process_fork)",
+            kernel((5, 5), "5.5", TRACING),
+        ),
+    ),
+    (
+        Feature::FollowExit,
+        needed(
+            "program follow_exit",
+            "loaded and attached (tp_btf/sched_process_exit)",
+            kernel((5, 5), "5.5", TRACING),
+        ),
+    ),
+    (
+        Feature::Enlist,
+        needed("program enlist", "loaded (iter/task)", kernel((5, 8), "5.8", TRACING)),
+    ),
+    (
+        Feature::AdoptListeners,
+        needed("program adopt_listeners", "loaded (iter/tcp)", kernel((5, 16), "5.16", TRACING)),
+    ),
+    (Feature::AdoptFlow, needed("program adopt_flow", "loaded", kernel((5, 11), "5.11", BPF))),
+    (
+        Feature::Migrate,
+        needed(
+            "program migrate",
+            "loaded (sk_reuseport/migrate)",
+            kernel((5, 14), "5.14", "CONFIG_NET=y"),
+        ),
+    ),
+    (
+        Feature::TakeOver,
+        needed(
+            "taking a listener over",
+            "a listener was tagged, its port shared, and it can be assigned",
+            kernel((6, 5), "6.5, or 6.1.42 of the 6.1 series,", TRACING),
+        ),
+    ),
+    (
+        Feature::Report,
+        needed(
+            "kernel reports",
+            "the end of that listener was reported at once",
+            Takes::Else("report this together with `uname -r`"),
+        ),
+    ),
+];
+
 impl About {
     /// The row of a feature.
     pub const fn of(feature: Feature) -> Self {
-        match feature {
-            Feature::Seclusion => Self {
-                name: "private namespaces",
-                shown_by: "what follows was tried where nobody else sees it",
-                takes: Takes::Else("run as root, outside of a container that refuses namespaces"),
-                without: Without::Untried,
-            },
-            Feature::FileSystem => needed(
-                "pinning",
-                "a BPF file system was mounted, and maps and links were pinned",
-                Takes::Else("run as root of the machine, on a kernel with CONFIG_BPF_SYSCALL=y"),
-            ),
-            Feature::Types => needed(
-                "kernel types (BTF)",
-                "read from /sys/kernel/btf/vmlinux",
-                kernel((5, 4), "5.4", "CONFIG_DEBUG_INFO_BTF=y"),
-            ),
-            Feature::SocketMap => needed(
-                "socket map",
-                "created",
-                kernel((5, 8), "5.8", "CONFIG_BPF_SYSCALL=y and CONFIG_INET=y"),
-            ),
-            Feature::InheritedStorage => needed(
-                "inherited socket storage",
-                "created, with BPF_F_CLONE",
-                kernel((5, 4), "5.4", BPF),
-            ),
-            Feature::RingBuffer => needed("ring buffer", "created", kernel((5, 8), "5.8", BPF)),
-            Feature::TableMaps => needed("tables", "created", kernel((4, 10), "4.10", BPF)),
-            Feature::Steer => needed(
-                "program steer",
-                "loaded and attached (sk_lookup)",
-                kernel((5, 9), "5.9", "CONFIG_NET=y"),
-            ),
-            Feature::ShareBind4 => needed(
-                "program share_bind (IPv4)",
-                "loaded and attached (cgroup/bind4)",
-                kernel((5, 8), "5.8", GROUPS),
-            ),
-            Feature::ShareBind6 => needed(
-                "program share_bind (IPv6)",
-                "loaded and attached (cgroup/bind6)",
-                kernel((5, 8), "5.8", GROUPS),
-            ),
-            Feature::RefuseMultipath => needed(
-                "program refuse_multipath",
-                "loaded and attached (cgroup/sock_create)",
-                kernel((5, 18), "5.18", GROUPS),
-            ),
-            Feature::PublicPort4 => comfort(
-                "program public_port (IPv4)",
-                "loaded and attached (cgroup/getsockname4)",
-                kernel((5, 8), "5.8", GROUPS),
-            ),
-            Feature::PublicPort6 => comfort(
-                "program public_port (IPv6)",
-                "loaded and attached (cgroup/getsockname6)",
-                kernel((5, 8), "5.8", GROUPS),
-            ),
-            Feature::TrackFlows => needed(
-                "program track_flows",
-                "loaded and attached (tp_btf/inet_sock_set_state)",
-                kernel((5, 11), "5.11", TRACING),
-            ),
-            Feature::FollowFork => needed(
-                "program follow_fork",
-                "loaded and attached (tp_btf/sched_process_fork)",
-                kernel((5, 5), "5.5", TRACING),
-            ),
-            Feature::FollowExit => needed(
-                "program follow_exit",
-                "loaded and attached (tp_btf/sched_process_exit)",
-                kernel((5, 5), "5.5", TRACING),
-            ),
-            Feature::Enlist => {
-                needed("program enlist", "loaded (iter/task)", kernel((5, 8), "5.8", TRACING))
-            }
-            Feature::AdoptListeners => needed(
-                "program adopt_listeners",
-                "loaded (iter/tcp)",
-                kernel((5, 16), "5.16", TRACING),
-            ),
-            Feature::AdoptFlow => {
-                needed("program adopt_flow", "loaded", kernel((5, 11), "5.11", BPF))
-            }
-            Feature::Migrate => needed(
-                "program migrate",
-                "loaded (sk_reuseport/migrate)",
-                kernel((5, 14), "5.14", "CONFIG_NET=y"),
-            ),
-            Feature::TakeOver => needed(
-                "taking a listener over",
-                "a listener was tagged, its port shared, and it can be assigned",
-                kernel((6, 5), "6.5, or 6.1.42 of the 6.1 series,", TRACING),
-            ),
-            Feature::Report => needed(
-                "kernel reports",
-                "the end of that listener was reported at once",
-                Takes::Else("report this together with `uname -r`"),
-            ),
-        }
+        TABLE[feature as usize].1
     }
 
     /// What to do where it does not work, on a kernel of this release.
     pub fn fix(&self, release: &str) -> String {
-        let Takes::Kernel { since, version, options } = self.takes else {
-            return self.takes.to_owned();
+        let (since, version, options) = match self.takes {
+            Takes::Kernel { since, version, options } => (since, version, options),
+            Takes::Else(what) => return what.to_owned(),
         };
         match numbers(release) {
             Some(here) if here >= since => format!(
@@ -179,15 +228,6 @@ impl About {
                  filter of system calls, a security module"
             ),
             _ => format!("boot Linux {version} or later with {options}: this is {release}"),
-        }
-    }
-}
-
-impl Takes {
-    fn to_owned(self) -> String {
-        match self {
-            Self::Kernel { version, options, .. } => format!("Linux {version} {options}"),
-            Self::Else(what) => what.to_owned(),
         }
     }
 }
@@ -223,6 +263,12 @@ pub fn table() -> String {
 mod tests {
     use super::*;
     use crate::datapath::programs::{ATTACHED, COMFORTS, ON_DEMAND};
+
+    #[test]
+    fn each_row_is_where_it_is_looked_for() {
+        assert_eq!(TABLE.map(|(feature, _)| feature), Feature::ALL);
+        assert!((0..).zip(TABLE).all(|(row, (feature, _))| feature as usize == row));
+    }
 
     #[test]
     fn what_the_agent_does_without_is_what_the_table_says() {
