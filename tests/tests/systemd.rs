@@ -91,6 +91,8 @@ fn the_confined_agent_upgrades_servers_that_are_not() -> Result<()> {
         assert_ne!(link(&agent_process)?, link("/proc/1")?, "{namespace}");
     }
     ensure!(service.troubles.is_empty(), "{:?}", service.troubles);
+    let state = systemd.succeed(&["cat", "/run/agent/state.json"])?;
+    ensure!(!state.contains("\"uts\""), "no namespace has to be entered for it: {state}");
     // Nobody is left to take namespaces from: the machine's are the launcher's anyway.
     systemd.succeed(&["kill", "-KILL", &second_pid])?;
     upgrade(&systemd, "3")?;
