@@ -128,8 +128,22 @@ impl Namespace {
     ///
     /// If one does not end.
     pub fn clear(&self) -> Result<()> {
-        wait::until("the namespace to be empty", CLEARING, || {
-            let left = self.processes()?;
+        self.kill(|_| true)
+    }
+
+    /// The same for those of one user.
+    ///
+    /// # Errors
+    ///
+    /// If one does not end.
+    pub fn clear_of(&self, user: u32) -> Result<()> {
+        // One that is gone is nobody's.
+        self.kill(|pid| process::user(pid).is_ok_and(|it| it == user))
+    }
+
+    fn kill(&self, concerns: impl Fn(i32) -> bool) -> Result<()> {
+        wait::until("the processes of the namespace to end", CLEARING, || {
+            let left: Vec<_> = self.processes()?.into_iter().filter(|pid| concerns(*pid)).collect();
             // What has ended meanwhile is as good; what is born meanwhile is found in the next round.
             left.iter().filter_map(|pid| Handle::open(*pid).ok()).try_for_each(|it| it.kill())?;
             Ok(left.is_empty().then_some(()))

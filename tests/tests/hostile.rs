@@ -1,34 +1,17 @@
 //! One server is hostile in all ways that it has, and the service beside it does not notice.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::servers::{Commanded, Script, Server as _};
+use tests::servers::{Hostile, Script, Server as _};
 use tests::stage::{Stage, connections, until_answers};
 
 const PORT: u16 = 8080;
 const NEIGHBOUR: u16 = 8081;
 const UPGRADES: u32 = 20;
 const SLACK: Duration = Duration::from_millis(500);
-/// Of nobody else's on the machine.
-const USER: u32 = 54_321;
-
-/// It has the lowest priority: what it takes of the processor is not ours to limit. The first one becomes its user by itself.
-fn hostile(generation: u32, socket: &str) -> Result<Commanded> {
-    let (port, neighbour) = (PORT.to_string(), NEIGHBOUR.to_string());
-    let (user, number) = (USER.to_string(), generation.to_string());
-    let as_user = ["nice", "-n", "19", "setpriv", "--reuid", &user, "--regid", &user];
-    let own = ["/usr/bin/python3", "{}/hostile.py", &port, &neighbour, &number, "{}", socket];
-    let command = match generation {
-        1 => [&as_user[..], &["--clear-groups"], &own].concat(),
-        _ => own.to_vec(),
-    };
-    let server = Commanded::new(PORT, &command)?;
-    chown(server.directory(), Some(USER), None)?;
-    Ok(server)
-}
 
 fn memory(stage: &Stage) -> Result<u64> {
     let agent = stage.agent.daemon().context("an agent")?.pid();
@@ -59,15 +42,13 @@ async fn its_neighbour_is_upgraded_as_if_it_were_alone() -> Result<()> {
     let alone: Vec<_> =
         (2..=6).map(|number| upgraded(&stage, &neighbour, number)).collect::<Result<_>>()?;
 
-    let socket = stage.agent.runtime().join("agent.sock").display().to_string();
-    let first = hostile(1, &socket)?;
-    let _hostile = stage.start(&first, 1)?;
+    let hostile = Hostile::new(PORT, NEIGHBOUR, &stage.agent.runtime().join("agent.sock"))?;
+    let _first = stage.start(&hostile, 1)?;
     // Whether it is taken or refused, and what it is asked later, is for the agent to say, not for how long.
     stage.agent.attach(PORT)?;
     let (before, shadow) = (memory(&stage)?, fs::metadata("/etc/shadow")?);
     let (mut beside, mut done) = (Vec::new(), 0);
     for (number, turn) in (7..7 + UPGRADES).zip(0_u32..) {
-        let hostile = hostile(turn + 2, &socket)?;
         let options = ["--timeout", "2s", "--drain-timeout", "100ms", "--stop-timeout", "100ms"];
         let asked = match turn % 4 {
             0 | 2 => tests::agent::upgrade(PORT, &options, &hostile.command(turn + 2)?),

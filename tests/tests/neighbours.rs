@@ -4,7 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tests::process::Handle;
 use tests::servers::{Commanded, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage, until_answers};
@@ -62,6 +64,73 @@ async fn what_cannot_be_done_for_one_service_keeps_no_other_one_waiting() -> Res
     ensure!(!first.ended_within(Duration::ZERO)?, "nobody could kill it");
     failing.mend()?;
     ensure!(first.ended_within(LIMIT)?, "it is killed in the end");
+    stage.until_steady(PORT)?;
+    stage.namespace.clear()
+}
+
+/// A server in a file system that it serves itself, which answers nothing as long as the file `silent` is there.
+fn away() -> Result<Commanded> {
+    let away = ["/usr/bin/python3", "{}/away.py", "{}/own", "{}/silent"];
+    let server = ["/usr/bin/python3", "{}/server.py", "8080", "1", "--reuse-port"];
+    Commanded::new(PORT, &[&away[..], &server].concat())
+}
+
+/// What is below it is asked for by launches and by looks at PID files.
+#[test]
+fn a_file_system_of_a_server_that_does_not_answer_keeps_no_other_one_waiting() -> Result<()> {
+    let neighbour = Script::new(NEIGHBOUR)?;
+    let (stage, _beside) = Stage::attached(&neighbour)?;
+    let away = away()?;
+    let _first = stage.start(&away, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    fs::write(away.directory().join("silent"), "")?;
+
+    let next = Script::new(PORT)?;
+    let words = tests::agent::upgrade(PORT, &[], &next.command(2)?);
+    let begun = Instant::now();
+    let refused = stage.agent.start(&mut stage.agent.command(&words))?;
+    for generation in 2..=3 {
+        stage.switch(&neighbour, generation, &["--settle", "0s"])?;
+    }
+    ensure!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    let refused = refused.finish()?;
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    assert!(refused.stderr.contains("keeps whoever asks for it waiting"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--cwd"), "{}", refused.stderr);
+    // A directory that answers is as good.
+    stage.switch(&next, 2, &["--cwd", "/", "--namespaces", "agent"])?;
+    stage.switch(&neighbour, 4, &["--settle", "0s"])?;
+    stage.until_steady(PORT)?;
+    fs::remove_file(away.directory().join("silent"))?;
+    stage.namespace.clear()
+}
+
+/// The kernel lets a thread wait for an answer that is on its way, also when it is killed.
+#[test]
+fn a_file_system_of_a_server_that_does_not_answer_keeps_no_agent_from_starting() -> Result<()> {
+    let (stage, away) = (Stage::new()?, away()?);
+    let _first = stage.start(&away, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    let silent = away.directory().join("silent");
+    fs::write(&silent, "")?;
+    let next = Script::new(PORT)?;
+    let words = tests::agent::upgrade(PORT, &[], &next.command(2)?);
+    for replaces in [false, true] {
+        assert_eq!(stage.agent.run(&words)?.code, Some(4));
+        let stuck = stage.agent.daemon().context("an agent")?;
+        let pid = stuck.pid();
+        if replaces {
+            stage.agent.start_daemon_by(&mut stage.agent.command(&["daemon", "--replace"]))?;
+        } else {
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+            // Its other threads end at any moment.
+            let start = || Ok(stage.agent.start_daemon().ok());
+            wait::until("the next agent to start", LIMIT, start)?;
+        }
+        ensure!(fs::exists(format!("/proc/{pid}"))?, "a thread of it waits for an answer");
+    }
+    fs::remove_file(silent)?;
+    wait::until("an upgrade", LIMIT, || Ok(stage.agent.run(&words)?.success().ok()))?;
     stage.until_steady(PORT)?;
     stage.namespace.clear()
 }

@@ -4,7 +4,11 @@
 //! anew shows in `/proc` what it gave to itself, with handover variables and lowered limits. Of one that was found nobody knows
 //! more than `/proc` showed then, so that what can only be its own doing is left out.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +20,7 @@ use crate::{
         holders,
         launch::{self, Unfit, Usage},
         os_text::OsText,
+        patience::{self, Whose},
         process::{self, Pid, Process, ProcessIdentity},
         sock_diag,
     },
@@ -46,7 +51,7 @@ impl Agent {
         };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
         let given = record.given.get(&primary.number.0);
-        let passed_on = |given: &Given| given.pass_on(command.user.is_some());
+        let passed_on = |given: &Given| given.pass_on(id, command.user.is_some());
         let Some(root) = holders::roots(&pids)?.first().copied() else {
             return Ok(given.map_or_else(|| Inherited::remembered(&record.context), passed_on));
         };
@@ -99,7 +104,7 @@ impl Agent {
         // One that has just ended has given all that it had.
         let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
         let given = self.found(root, known, &pids)?;
-        self.record_mut(generation.service).context = given.passed_on().context;
+        self.record_mut(generation.service).context = given.passed_on(generation.service).context;
         self.remember_given(generation, given);
         Ok(())
     }
@@ -146,16 +151,16 @@ impl Given {
     }
 
     /// What its successor gets if nobody says otherwise.
-    pub(super) fn passed_on(&self) -> Inherited {
-        self.pass_on(false)
+    pub(super) fn passed_on(&self, service: ServiceId) -> Inherited {
+        self.pass_on(service, false)
     }
 
     /// What its successor gets. As root it is only started where no user is given.
-    fn pass_on(&self, user_is_given: bool) -> Inherited {
+    fn pass_on(&self, service: ServiceId, user_is_given: bool) -> Inherited {
         let mut inherited = Inherited::remembered(&self.context);
         inherited.warnings.clone_from(&self.left_out);
         if self.started_as_root && !user_is_given {
-            inherited.warnings.push(become_root(&mut inherited.context));
+            inherited.warnings.push(become_root(service, &mut inherited.context));
         }
         inherited
     }
@@ -263,7 +268,7 @@ fn was_started_as_root(
 
 /// Lets the successor start as root, and takes nothing over that an unprivileged process can give to itself: with such an
 /// environment or directory it would lead root to code of its own. Limits it can only lower.
-fn become_root(context: &mut Context) -> String {
+fn become_root(service: ServiceId, context: &mut Context) -> String {
     let uid = std::mem::replace(&mut context.uid, ROOT);
     context.gid = ROOT;
     context.groups.clear();
@@ -273,7 +278,10 @@ fn become_root(context: &mut Context) -> String {
         // Without random addresses root would be easier to attack.
         confinement.personality = 0;
     }
-    if !only_root_can_write(Path::new(context.working_directory.as_os_str())) {
+    let directory = PathBuf::from(context.working_directory.as_os_str());
+    let look = move || only_root_can_write(&directory);
+    // Of a directory that does not answer nobody knows.
+    if !patience::with(Whose::Service(service.0), look).unwrap_or(false) {
         context.working_directory = "/".into();
     }
     format!(
@@ -325,7 +333,7 @@ mod tests {
         context.umask = 0;
         context.working_directory = directory.path().into();
         context.environment = vec![("LD_PRELOAD".into(), "/tmp/own.so".into())];
-        become_root(&mut context);
+        become_root(ServiceId(1), &mut context);
         assert_eq!((context.uid, context.gid, context.umask), (0, 0, 0o022));
         // Everybody may write to what is above it.
         assert_eq!(context.working_directory, "/".into());

@@ -22,10 +22,12 @@ use crate::{
         context::Context,
         launch::{self, LaunchSpec},
         os_text::OsText,
+        patience::{self, Whose},
+        process::ProcessIdentity,
         sock_diag,
     },
     rollout::{Origin, Phase, PortHold},
-    service::GenerationId,
+    service::{GenerationId, ServiceId},
 };
 
 impl Agent {
@@ -51,16 +53,14 @@ impl Agent {
         confined::refuse_losses(&context, command, self.launcher.pid())?;
         warnings.extend(confined::leave_out_groups_gone(&mut context));
         warnings.extend(confined::keep_to_what_root_has(&mut context));
-        if namespaces_of.is_none() {
-            require_directory(&context)?;
-        }
-        warnings.extend(working_directory::check(command, &context, namespaces_of)?);
+        let (program, warning) = paths_of(generation.service, command, &context, namespaces_of)?;
+        warnings.extend(warning);
         let (argument_zero, arguments) = command
             .arguments
             .split_first()
             .ok_or_else(|| Problem::new(ProblemKind::Usage, "the command is empty"))?;
         let spec = LaunchSpec {
-            program: text(confined::program_inside(&command.program, &context, namespaces_of)?),
+            program: text(program),
             argument_zero: Some(text(argument_zero)),
             arguments: arguments.iter().map(text).collect(),
             context,
@@ -228,6 +228,37 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         context.limits.push(*limit);
     }
     Ok(context)
+}
+
+/// Where the program is as it is to be called, and what the operator should know of the directory it runs in. Both may be on
+/// file systems of the server's own, which nobody waits for.
+///
+/// # Errors
+///
+/// When there is no such program or directory, or they do not answer.
+fn paths_of(
+    service: ServiceId,
+    command: &Command,
+    context: &Context,
+    namespaces_of: Option<ProcessIdentity>,
+) -> Result<(PathBuf, Option<String>), Problem> {
+    let (asked, given) = (command.clone(), context.clone());
+    let directory = Whose::Directory(service.0, context.working_directory.as_os_str().into());
+    let look = move || {
+        if namespaces_of.is_none() {
+            require_directory(&given)?;
+        }
+        let warning = working_directory::check(&asked, &given, namespaces_of)?;
+        Ok((confined::program_inside(&asked.program, &given, namespaces_of)?, warning))
+    };
+    patience::with(directory, look).unwrap_or_else(|error| {
+        let message = format!(
+            "look at where the new generation is to run, `{}`, and for its program there: {error}",
+            context.working_directory.as_os_str().display()
+        );
+        Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("name a directory on a file system that answers (`--cwd`), or see to that one"))
+    })
 }
 
 /// Deploy scripts remove old releases: the replaced generation may live in a directory that is gone.

@@ -72,6 +72,7 @@ impl From<StateFileError> for Problem {
             StateFileError::Io { .. } => problem,
             StateFileError::Damaged { path, .. }
             | StateFileError::TooLarge { path, .. }
+            | StateFileError::Foreign { path, .. }
             | StateFileError::OtherVersion { path, .. } => Self {
                 kind: ProblemKind::Preflight,
                 ..problem

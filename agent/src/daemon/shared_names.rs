@@ -23,6 +23,7 @@ use crate::{
             second::{self, Fate},
         },
         os_text::OsText,
+        patience::{self, Whose},
         process::Pid,
     },
     service::{GenerationId, GenerationNumber, ServiceId},
@@ -48,7 +49,7 @@ impl Agent {
     /// The names that the primary goes by, in words, for whoever is about to launch another one.
     pub(super) fn own_names(&self, candidate: GenerationId) -> Option<String> {
         let (number, serving) = self.serving_beside(candidate)?;
-        let found = find::all_of(&serving);
+        let found = names_of(candidate.service, move || find::all_of(&serving));
         let paths: Vec<_> =
             found.iter().map(|name| format!("`{}`", name.path().display())).collect();
         (!paths.is_empty()).then(|| {
@@ -66,7 +67,9 @@ impl Agent {
     /// Only where a test wants one: a name that cannot be kept is told of, and holds up nothing.
     pub(super) fn keep_names_from(&mut self, candidate: GenerationId) -> Result<(), Problem> {
         let Some((of, serving)) = self.serving_beside(candidate) else { return Ok(()) };
-        self.keep(of, &serving, candidate, find::all_of(&serving))
+        let pids = serving.clone();
+        let found = names_of(candidate.service, move || find::all_of(&pids));
+        self.keep(of, &serving, candidate, found)
     }
 
     /// Keeps the names of the primary that this generation may take along.
@@ -77,7 +80,10 @@ impl Agent {
     pub(super) fn keep_names(&mut self, leaving: GenerationId) -> Result<(), Problem> {
         let Some((number, serving)) = self.serving_beside(leaving) else { return Ok(()) };
         let Ok(ending) = self.pids_of(leaving) else { return Ok(()) };
-        let sockets = find::shared_sockets(&serving, &ending);
+        let pids = serving.clone();
+        let (sockets, mut found) = names_of(leaving.service, move || {
+            (find::shared_sockets(&pids, &ending), find::pid_files(&pids, &ending))
+        });
         for socket in &sockets {
             let message = format!(
                 "generations {} and {number} both listen on `{}`: kept for generation {number}",
@@ -86,7 +92,6 @@ impl Agent {
             );
             self.note(leaving, EventKind::Warning, message);
         }
-        let mut found = find::pid_files(&serving, &ending);
         found.extend(sockets);
         self.keep(number, &serving, leaving, found)
     }
@@ -98,14 +103,14 @@ impl Agent {
         leaving: GenerationId,
         found: Vec<Name>,
     ) -> Result<(), Problem> {
-        let content = |name: &Name| content::of(name, serving[0]);
-        let kept: Vec<_> = found
-            .into_iter()
-            .map(|name| KeptName {
-                content: content(&name),
+        let first = serving[0];
+        let kept = names_of(leaving.service, move || {
+            let with_content = |name| KeptName {
+                content: content::of(&name, first),
                 ..KeptName::new(of, leaving.number, name)
-            })
-            .collect();
+            };
+            found.into_iter().map(with_content).collect::<Vec<_>>()
+        });
         if kept.is_empty() {
             return Ok(());
         }
@@ -117,12 +122,14 @@ impl Agent {
         known.extend(kept.iter().cloned());
         self.save_or_owe();
         change(Step::KeepNames, || {
-            for KeptName { name, second, .. } in &kept {
-                if let Err(error) = second::keep(name, second, serving[0]) {
-                    let path = name.path();
-                    tracing::warn!(%error, path = %path.display(), "cannot keep a name that another generation may remove");
+            names_of(leaving.service, move || {
+                for KeptName { name, second, .. } in &kept {
+                    if let Err(error) = second::keep(name, second, first) {
+                        let path = name.path();
+                        tracing::warn!(%error, path = %path.display(), "cannot keep a name that another generation may remove");
+                    }
                 }
-            }
+            });
             Ok(())
         })
     }
@@ -141,8 +148,12 @@ impl Agent {
         }
         let serving: Vec<_> = kept.iter().map(|it| self.pids_that_go_by(it, gone)).collect();
         let fates = change(Step::GiveNamesBack, || {
-            let settle = |(it, serving): (&KeptName, &Vec<Pid>)| it.settle(serving, gone.number);
-            Ok(kept.iter().zip(&serving).map(settle).collect::<Vec<io::Result<Fate>>>())
+            let settle = |(it, serving): (KeptName, Vec<Pid>)| {
+                // One after the other: they may be on file systems of different kinds.
+                let settle = move || it.settle(&serving, gone.number);
+                patience::with(Whose::Service(gone.service.0), settle).flatten()
+            };
+            Ok(kept.iter().cloned().zip(serving).map(settle).collect::<Vec<_>>())
         })?;
         for (KeptName { name, of, .. }, fate) in kept.iter().zip(fates) {
             let path = name.path();
@@ -195,6 +206,17 @@ impl Agent {
         let pids = self.pids_of(GenerationId { number, ..leaving }).ok()?;
         (!pids.is_empty()).then_some((number, pids))
     }
+}
+
+/// What is to be done in the directories of a service's server, or nothing if these do not answer.
+fn names_of<T: Default + Send + 'static>(
+    id: ServiceId,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    patience::with(Whose::Service(id.0), look).unwrap_or_else(|error| {
+        tracing::warn!(%error, service = id.0, "cannot look after the names that a server goes by");
+        T::default()
+    })
 }
 
 impl KeptName {

@@ -48,7 +48,12 @@ pub fn read_regular_beginning(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     beginning(open_regular(path)?, most)
 }
 
-fn open_regular(path: &Path) -> io::Result<File> {
+/// Opens a file to read it, in whose place somebody may have put anything.
+///
+/// # Errors
+///
+/// As [`reopen_regular`].
+pub fn open_regular(path: &Path) -> io::Result<File> {
     reopen_regular(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -71,10 +76,15 @@ pub fn reopen_regular(place: impl AsFd) -> io::Result<File> {
     File::options()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(format!("/proc/self/fd/{}", place.as_raw_fd()))
+        .open(format!("/proc/thread-self/fd/{}", place.as_raw_fd()))
 }
 
-fn whole(file: File, most: u64) -> io::Result<Vec<u8>> {
+/// All that is left of a file.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn whole(file: File, most: u64) -> io::Result<Vec<u8>> {
     let bytes = beginning(file, most + 1)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
         let message = format!("it has more than {most} bytes");

@@ -15,7 +15,7 @@
 //! - [`limit`]: how much of something a process may use
 //! - [`doors`]: where a process can be reached besides TCP
 //! - [`bounded`]: files of which others decide what they are, and how large
-//! - `patience`: files of processes that may keep whoever reads them waiting
+//! - [`patience`]: what a process may keep whoever does it waiting for
 //! - `unix_sockets`: the kernel's table of Unix sockets, with addresses of any kind
 //! - [`bpf_links`]: who holds the attachment of a BPF program
 //! - [`names`]: PID files and Unix sockets, and how a name outlives its removal
@@ -50,7 +50,7 @@ pub mod master;
 pub mod mounts;
 pub mod names;
 pub mod os_text;
-mod patience;
+pub mod patience;
 pub mod probe;
 pub mod process;
 pub mod servers;

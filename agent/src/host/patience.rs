@@ -1,4 +1,4 @@
-//! Reads files of processes that may keep whoever reads them waiting for ever.
+//! Does what a process may keep whoever does it waiting for, perhaps for ever.
 //!
 //! # Kernel
 //!
@@ -6,24 +6,39 @@
 //! it has made: a page of a buffer that a file system of its own has to bring, say, while `epoll_wait` fills it
 //! (`ep_send_events`, and `ep_show_fdinfo` takes the same mutex); a file that is mapped (`mmap_lock`: `cmdline`, `environ`), or
 //! closed as it executes a program (`exec_update_lock`: `environ`, `personality`, `syscall`). Nobody can interrupt whoever waits
-//! for a mutex. So the read is made on a thread of its own, which stays behind if it has to: as long as that, nothing is asked
-//! of that process again. `stat`, `status`, `limits`, `cgroup` and the links below `/proc/PID` take no such lock.
+//! for a mutex. And its directories may be of a file system that it serves itself (`request_wait_answer` of FUSE), or of one
+//! whose server is away.
+//!
+//! So the work is done on a thread of its own, which stays behind if it has to: as long as that, nothing is done any more that
+//! the same process may keep waiting. A thread that cannot be interrupted outlives its process, and with it what that has open:
+//! so it has nothing of ours open, and whoever comes next gets our lock and our socket (`exit_files`). `stat`, `status`, `limits`, `cgroup` and the links below `/proc/PID` take no such lock.
 
 use std::{
+    cell::Cell,
     fmt::Display,
     io,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
-        mpsc::{
-            Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel,
-        },
+        Arc, Mutex, PoisonError, Weak,
+        mpsc::{RecvTimeoutError, Sender, channel, sync_channel},
     },
     thread,
     time::Duration,
 };
 
 use super::{bounded, process::Pid};
+use crate::sys::descriptors;
+
+/// Who may keep us waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This process, by what it says of itself and where it keeps its files.
+    Process(Pid),
+    /// The service of this number, whose processes may all be gone, by where its server kept its files.
+    Service(u32),
+    /// A directory that a server of this service is to run in.
+    Directory(u32, PathBuf),
+}
 
 /// A whole file below `/proc/PID`.
 ///
@@ -31,7 +46,8 @@ use super::{bounded, process::Pid};
 ///
 /// As [`bounded::read`], and [`io::ErrorKind::TimedOut`] if it keeps us waiting.
 pub(super) fn read(pid: Pid, file: impl Display, most: u64) -> io::Result<Vec<u8>> {
-    ask(pid, &file, most, bounded::read)
+    let path = path(pid, file);
+    with(Whose::Process(pid), move || bounded::read(&path, most))?
 }
 
 /// The first `most` bytes of a file below `/proc/PID`.
@@ -40,89 +56,111 @@ pub(super) fn read(pid: Pid, file: impl Display, most: u64) -> io::Result<Vec<u8
 ///
 /// As [`bounded::read_beginning`], and [`io::ErrorKind::TimedOut`] if it keeps us waiting.
 pub(super) fn read_beginning(pid: Pid, file: impl Display, most: u64) -> io::Result<Vec<u8>> {
-    ask(pid, &file, most, bounded::read_beginning)
+    let path = path(pid, file);
+    with(Whose::Process(pid), move || bounded::read_beginning(&path, most))?
 }
 
-type Read = fn(&std::path::Path, u64) -> io::Result<Vec<u8>>;
-
-fn ask(pid: Pid, file: &dyn Display, most: u64, read: Read) -> io::Result<Vec<u8>> {
-    let (answer, answered) = sync_channel(1);
-    let question = Question { path: format!("/proc/{pid}/{file}").into(), most, read, answer };
-    READERS.lock().unwrap_or_else(PoisonError::into_inner).ask(pid, question, answered)
+fn path(pid: Pid, file: impl Display) -> PathBuf {
+    format!("/proc/{pid}/{file}").into()
 }
 
-struct Question {
-    path: PathBuf,
-    most: u64,
-    read: Read,
-    answer: SyncSender<io::Result<Vec<u8>>>,
+/// Does something, and waits for it as long as we wait for anybody. Whatever was begun is still done, however late.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::TimedOut`] if that was not long enough, or something else of the same process is still waited for.
+pub fn with<T: Send + 'static>(
+    whose: Whose,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    // A part of what is done so already.
+    if IS_WORKER.get() {
+        return Ok(act());
+    }
+    WORKERS.lock().unwrap_or_else(PoisonError::into_inner).with(whose, act)
 }
 
-/// The thread that reads, and those that were left behind.
-struct Readers {
-    reader: Option<Sender<Question>>,
-    waiting: Vec<(Pid, Receiver<io::Result<Vec<u8>>>)>,
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The thread that works, and what those that were left behind still wait for.
+struct Workers {
+    worker: Option<Sender<Work>>,
+    waiting: Vec<(Whose, Weak<()>)>,
 }
 
-static READERS: Mutex<Readers> = Mutex::new(Readers { reader: None, waiting: Vec::new() });
+static WORKERS: Mutex<Workers> = Mutex::new(Workers { worker: None, waiting: Vec::new() });
 
-impl Readers {
-    fn ask(
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Workers {
+    fn with<T: Send + 'static>(
         &mut self,
-        pid: Pid,
-        question: Question,
-        answered: Receiver<io::Result<Vec<u8>>>,
-    ) -> io::Result<Vec<u8>> {
-        self.waiting.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
-        if self.waiting.len() >= MOST_WAITING || self.waiting.iter().any(|(it, _)| *it == pid) {
+        whose: Whose,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.waiting.retain(|(_, unfinished)| unfinished.strong_count() > 0);
+        if self.waiting.len() >= MOST_WAITING || self.waiting.iter().any(|(it, _)| it == &whose) {
             return Err(kept_waiting());
         }
         // The more of them there are, the less each one gets: all together they cost a few seconds, however many somebody makes.
         let patience = PATIENCE / u32::try_from(self.waiting.len() + 1).unwrap_or(u32::MAX);
-        self.reader()?.send(question).map_err(io::Error::other)?;
+        let unfinished = Arc::new(());
+        let waited_for = Arc::downgrade(&unfinished);
+        let (answer, answered) = sync_channel(1);
+        let work = move || {
+            let done = act();
+            drop(unfinished);
+            // Whoever has asked may have gone on without it.
+            let _: Result<(), _> = answer.send(done);
+        };
+        let gone = || io::Error::other("the thread that was to do it has ended");
+        self.worker()?.send(Box::new(work)).map_err(|_work| gone())?;
         match answered.recv_timeout(patience) {
-            Ok(answer) => answer,
+            Ok(done) => Ok(done),
             Err(RecvTimeoutError::Timeout) => {
-                // It ends when it has its answer, because nobody is left to ask it anything.
-                self.reader = None;
-                self.waiting.push((pid, answered));
+                // It ends when it has done this, because nobody is left to ask it for anything.
+                self.worker = None;
+                self.waiting.push((whose, waited_for));
                 Err(kept_waiting())
             }
             Err(RecvTimeoutError::Disconnected) => {
-                self.reader = None;
-                Err(io::Error::other("the thread that reads has ended"))
+                self.worker = None;
+                Err(gone())
             }
         }
     }
 
-    fn reader(&mut self) -> io::Result<&Sender<Question>> {
-        if self.reader.is_none() {
-            let (reader, questions) = channel::<Question>();
-            thread::Builder::new().name("reads-proc".to_owned()).stack_size(STACK).spawn(
+    fn worker(&mut self) -> io::Result<&Sender<Work>> {
+        if self.worker.is_none() {
+            let (worker, asked) = channel::<Work>();
+            thread::Builder::new().name("patient".to_owned()).stack_size(STACK).spawn(
                 move || {
-                    for Question { path, most, read, answer } in questions {
-                        // Whoever has asked may have gone on without it.
-                        let _: Result<(), _> = answer.send(read(&path, most));
+                    IS_WORKER.set(true);
+                    if let Err(error) = descriptors::keep_standard_ones_only() {
+                        return tracing::error!(%error, "cannot close files on a thread");
                     }
+                    asked.into_iter().for_each(|work| work());
                 },
             )?;
-            self.reader = Some(reader);
+            self.worker = Some(worker);
         }
-        self.reader.as_ref().ok_or_else(|| io::Error::other("nobody reads"))
+        self.worker.as_ref().ok_or_else(|| io::Error::other("nobody does it"))
     }
 }
 
 fn kept_waiting() -> io::Error {
-    let message = "the process keeps whoever asks for it waiting";
+    let message = "the server keeps whoever asks for it waiting";
     io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
-/// A read takes microseconds; of a process that is busy with its memory it may take longer.
+/// A read takes microseconds, a look at directories milliseconds; a busy process or disk may take longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Threads that are left behind; each has a stack of a few pages.
+/// Threads that are left behind; each has touched a few pages of its stack.
 const MOST_WAITING: usize = 1000;
-const STACK: usize = 64 << 10;
+const STACK: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {

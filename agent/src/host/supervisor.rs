@@ -5,7 +5,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 use super::{
     bounded,
     kin::ancestors,
-    patience,
+    patience::{self, Whose},
     process::{Pid, ProcessError, stat},
 };
 
@@ -75,8 +75,9 @@ impl Supervisor {
             Status::Hidden => true,
             Status::Daemontools => {
                 let path = format!("/proc/{}/cwd/supervise/status", self.pid);
-                let status = bounded::read_regular_beginning(Path::new(&path), ENOUGH);
-                status.map_or(true, |status| wants_up(&status))
+                let read = move || bounded::read_regular_beginning(Path::new(&path), ENOUGH);
+                let status = patience::with(Whose::Process(self.pid), read);
+                status.flatten().map_or(true, |status| wants_up(&status))
             }
         }
     }

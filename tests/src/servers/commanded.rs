@@ -25,16 +25,21 @@ impl Commanded {
     ///
     /// If that folder cannot be made.
     pub fn new(port: u16, command: &[&str]) -> Result<Self> {
-        let directory = directory("commanded")?;
-        // Other users may have no way to where the tests are.
-        for entry in fs::read_dir(SCRIPTS)? {
-            let entry = entry?;
-            fs::copy(entry.path(), directory.path().join(entry.file_name()))?;
-        }
+        let directory = with_scripts("commanded")?;
         let folder = directory.path().display().to_string();
         let command = command.iter().map(|word| word.replace("{}", &folder)).collect();
         Ok(Self { directory, port, command })
     }
+}
+
+/// A directory with our own scripts in it: other users may have no way to where the tests are.
+pub(super) fn with_scripts(name: &str) -> Result<TempDir> {
+    let directory = directory(name)?;
+    for entry in fs::read_dir(SCRIPTS)? {
+        let entry = entry?;
+        fs::copy(entry.path(), directory.path().join(entry.file_name()))?;
+    }
+    Ok(directory)
 }
 
 impl Server for Commanded {

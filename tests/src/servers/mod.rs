@@ -5,6 +5,7 @@
 
 mod commanded;
 mod go;
+mod hostile;
 mod inline;
 pub(crate) mod nginx;
 mod node;
@@ -34,6 +35,7 @@ use crate::wait;
 
 pub use self::commanded::Commanded;
 pub use self::go::Go;
+pub use self::hostile::Hostile;
 pub use self::inline::Inline;
 pub use self::nginx::Nginx;
 pub use self::node::Node;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::agent::load::{KeepAlive, Pace, Plan, Stream, Upload};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::event::Workers;
+use crate::agent::Agent;
 use crate::namespace::Namespace;
-use crate::servers::{Go, Nginx, Node, Prefork, Script, Server};
+use crate::servers::{Go, Hostile, Nginx, Node, Prefork, Script, Server};
 
 /// A service's server, and how its broken versions listen.
 #[derive(Debug)]
@@ -32,6 +33,14 @@ pub(super) fn cast() -> Result<Vec<Role>> {
         Role { workers: Workers::Some, ..Role::alone(Box::new(Prefork::new(8083, 2)?), &[], 40) },
     ])
 }
+
+/// One that attacks the first of them.
+pub(super) fn hostile(cast: &[Role], agent: &Agent) -> Result<Hostile> {
+    let neighbour = cast.first().context("somebody to attack")?.server.port();
+    Hostile::new(HOSTILE, neighbour, &agent.runtime().join("agent.sock"))
+}
+
+const HOSTILE: u16 = 8090;
 
 impl Role {
     fn alone(

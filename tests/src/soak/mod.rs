@@ -4,6 +4,7 @@
 //! - `event`, `acts`: what is done to a service, and how that has to end; `supervisor`, `workers`: what is done behind the
 //!   agent's back
 //! - `change`, `control`: commands and questions to an agent that may have been killed just now
+//! - `intruder`: a hostile server beside the others
 //! - `keeper`: who kills the agent, and starts it again
 //! - `death`: killing a generation, and which connections it had
 //! - `service`, `world`: one service from attach to detach, and what all of them share
@@ -23,6 +24,7 @@ mod control;
 mod death;
 mod event;
 mod flat;
+mod intruder;
 mod keeper;
 mod loss;
 mod report;
@@ -47,6 +49,7 @@ use anyhow::{Context as _, Result};
 use self::cast::Role;
 pub(crate) use self::event::Event;
 use self::flat::{Measure, Point};
+use self::intruder::Intruder;
 use self::keeper::Keeper;
 pub(crate) use self::loss::Loss;
 use self::report::{Report, Verdict};
@@ -57,7 +60,7 @@ use self::world::{Notes, World};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::namespace::Namespace;
-use crate::servers::Server;
+use crate::servers::{Hostile, Server};
 use crate::stage::Stage;
 use crate::traces::Traces;
 
@@ -81,13 +84,15 @@ fn soak() -> Result<Verdict> {
     // All of us: an agent answers only to processes of its own namespace.
     stage.namespace.settle()?;
     let cast = cast::cast()?;
-    let servers: Vec<&dyn Server> = cast.iter().map(|role| role.server.as_ref() as _).collect();
+    let hostile = cast::hostile(&cast, &stage.agent)?;
+    let mut servers: Vec<&dyn Server> = cast.iter().map(|role| role.server.as_ref() as _).collect();
+    servers.push(&hostile);
     let traces = Traces::of(&stage.namespace, &stage.agent, &servers)?;
     drop(servers);
     let machine = Machine::with_cores(u32::try_from(std::thread::available_parallelism()?.get())?)?;
     say(&format!("seed {}, for {:?}", settings.seed, settings.duration));
     let world = World::new(stage, settings, interrupt);
-    let played = play(&world, &cast);
+    let played = play(&world, &cast, hostile);
     let World { stage, settings, .. } = world;
     // Whatever happened, all of it ends here; what did not end by itself is looked for.
     drop((stage, cast));
@@ -115,11 +120,12 @@ struct Played {
     begun: Instant,
 }
 
-fn play(world: &World, cast: &[Role]) -> Result<Played> {
+fn play(world: &World, cast: &[Role], hostile: Hostile) -> Result<Played> {
     let mut keeper = Keeper::start(world)?;
     let numbered = (0..).zip(cast);
     let services = numbered.map(|(number, role)| Service::open(world, role, number));
     let mut services = services.collect::<Result<Vec<_>>>()?;
+    let mut intruder = Intruder::open(world, hostile)?;
     let mut sampler = Sampler::new(world)?;
     let clients: Vec<_> = services.iter().map(Service::clients).collect();
     world.start_clock();
@@ -127,6 +133,7 @@ fn play(world: &World, cast: &[Role]) -> Result<Played> {
         for service in &mut services {
             threads.spawn(|| service.play());
         }
+        threads.spawn(|| intruder.play());
         threads.spawn(|| keeper.play());
         if let Err(error) = watch(world, &mut sampler, &clients) {
             world.give_up(format!("look at what the agent occupies: {error:#}"));
@@ -137,6 +144,9 @@ fn play(world: &World, cast: &[Role]) -> Result<Played> {
         world.fault(error);
     }
     sampler.take()?;
+    if let Err(error) = intruder.close() {
+        world.fault(format!("end the hostile server: {error:#}"));
+    }
     let (last_agent, lasted) = (world.seconds(keeper.since), world.begun.elapsed());
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let close = |service: Service<'_>| service.close(&runtime);

@@ -46,6 +46,9 @@ pub(super) struct Report {
     /// Old generations that were killed with their connections while there was no agent, and were reported as drained.
     pub(super) missed_deaths: u64,
     pub(super) generation_deaths: usize,
+    /// Commands that were given for the hostile server, and how many of them succeeded.
+    pub(super) asked_of_hostile: u64,
+    pub(super) done_by_hostile: u64,
     pub(super) counts: BTreeMap<Event, u64>,
     pub(super) series: Vec<Series>,
     pub(super) events: Vec<Done>,
@@ -103,6 +106,8 @@ impl Report {
             cut_launches: notes.cut_launches,
             missed_deaths: notes.missed_deaths,
             generation_deaths: seen.iter().map(|seen| seen.deaths.len()).sum(),
+            asked_of_hostile: notes.asked_of_hostile,
+            done_by_hostile: notes.done_by_hostile,
             counts: BTreeMap::new(),
             series: series_of(series, last_agent),
             events: Vec::new(),
@@ -162,6 +167,11 @@ impl Report {
         let mut found = Vec::new();
         if self.events.is_empty() {
             found.push("nothing was done to any service".to_owned());
+        }
+        // One that is refused everything attacks nobody from inside.
+        if self.done_by_hostile * 4 < self.asked_of_hostile {
+            let (done, asked) = (self.done_by_hostile, self.asked_of_hostile);
+            found.push(format!("{done} of {asked} commands for the hostile server succeeded"));
         }
         let mut check = |count: u64, what: &str| {
             if count > 0 {

@@ -106,6 +106,13 @@ fn events(report: &Report) -> String {
             report.cut_launches, report.missed_deaths
         ),
     );
+    line(
+        &mut text,
+        format_args!(
+            "Beside them all the while a server that attacks the agent and a neighbour: {} of {} upgrades, undos and detaches of it succeeded.",
+            report.done_by_hostile, report.asked_of_hostile
+        ),
+    );
     text
 }
 

@@ -41,6 +41,9 @@ pub(super) struct Notes {
     pub(super) cut_launches: u64,
     /// Old generations that were killed while there was no agent, which then took their drain for completed.
     pub(super) missed_deaths: u64,
+    /// Commands that were given for the hostile server, and how many of them succeeded.
+    pub(super) asked_of_hostile: u64,
+    pub(super) done_by_hostile: u64,
     /// What was not as it has to be. One is enough for the run to fail.
     pub(super) faults: Vec<String>,
     over: bool,

@@ -147,9 +147,11 @@ enum Read {
 
 fn read(places: &Places) -> Result<Read, Problem> {
     match StateFile::read(&places.state_file()) {
-        Err(StateFileError::Damaged { .. } | StateFileError::TooLarge { .. }) => {
-            return Ok(Read::Damaged);
-        }
+        Err(
+            StateFileError::Damaged { .. }
+            | StateFileError::TooLarge { .. }
+            | StateFileError::Foreign { .. },
+        ) => return Ok(Read::Damaged),
         Err(error) => return Err(error.into()),
         Ok(_) => {}
     }

@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long an agent that is told to end may take; it leaves everything as it is, so that this takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An agent that ends lets go of its lock at the same moment, unless something of it stays behind.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// The lock on the state, held for the life of the process: a killed agent leaves none behind.
 #[derive(Debug)]
@@ -64,12 +67,13 @@ impl Lock {
         }
         prove_ourselves(places)?;
         // With no holder, it has ended by itself or is about to write down who it is.
-        if let Some(other) = holder(places)? {
-            end(&other)?;
-        }
+        let lock = match holder(places)? {
+            Some(other) => end(&other, places)?,
+            None => None,
+        };
         // One without services has left no trace.
         super::private_directory(&places.runtime_dir)?;
-        Self::take(places)
+        lock.map_or_else(|| Self::take(places), Ok)
     }
 }
 
@@ -167,7 +171,9 @@ fn has_open(pid: Pid, path: &Path) -> Result<bool, Problem> {
     Ok(open.any(|open| (open.dev(), open.ino()) == (wanted.dev(), wanted.ino())))
 }
 
-fn end(other: &Process) -> Result<(), Problem> {
+/// Ends the other agent. It has ended with its process, or when it has let go of the lock: a thread that some server keeps
+/// waiting stays behind, and the process with it (`host/patience`).
+fn end(other: &Process, places: &Places) -> Result<Option<Lock>, Problem> {
     tracing::info!(pid = other.pid().get(), "replacing the agent that runs");
     for signal in [Signal::TERM, Signal::KILL] {
         if let Err(error) = other.signal(signal)
@@ -175,8 +181,14 @@ fn end(other: &Process) -> Result<(), Problem> {
         {
             return Err(error.into());
         }
-        if other.has_exited_within(PATIENCE)? {
-            return Ok(());
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if other.has_exited_within(BETWEEN_LOOKS)? {
+                return Ok(None);
+            }
+            if let Some(lock) = try_lock(places)? {
+                return Ok(Some(lock));
+            }
         }
         tracing::warn!(pid = other.pid().get(), ?signal, "the agent that runs does not end");
     }

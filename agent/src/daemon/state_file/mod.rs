@@ -5,9 +5,9 @@ mod fuzz;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -117,6 +117,14 @@ pub enum StateFileError {
         /// The file.
         path: PathBuf,
     },
+    /// Somebody else decides what is in it.
+    #[error("the state file `{}` {why}", .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// By what.
+        why: String,
+    },
     /// A later agent wrote it.
     #[error("`{}` has version {found}, this agent knows version {VERSION}", .path.display())]
     OtherVersion {
@@ -143,9 +151,15 @@ impl StateFile {
     pub fn read(path: &Path) -> Result<Option<Self>, StateFileError> {
         let failed =
             |source| StateFileError::Io { operation: "read", path: path.to_owned(), source };
-        match bounded::read_regular(path, MAX_BYTES) {
+        let file = match bounded::open_regular(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        if let Some(why) = foreign(&file.metadata().map_err(failed)?) {
+            return Err(StateFileError::Foreign { path: path.to_owned(), why });
+        }
+        match bounded::whole(file, MAX_BYTES) {
             Ok(text) => Self::parse(&text, path).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                 Err(StateFileError::TooLarge { path: path.to_owned() })
             }
@@ -227,8 +241,25 @@ pub(super) fn boot_id() -> Result<String, Problem> {
     Ok(text.trim().to_owned())
 }
 
+/// What is there already was left by an agent that was killed, or is somebody else's: it is not written to.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            create()
+        }
+        created => created,
+    }
+}
+
+/// Whether somebody else decides what is in a file, in words. Its directory is ours by now, which it may not always have been.
+fn foreign(about: &Metadata) -> Option<String> {
+    const OTHERS_MAY_WRITE: u32 = 0o022;
+    if ![0, rustix::process::geteuid().as_raw()].contains(&about.uid()) {
+        return Some(format!("belongs to uid {}", about.uid()));
+    }
+    (about.mode() & OTHERS_MAY_WRITE != 0).then(|| "can be changed by others".to_owned())
 }
 
 #[cfg(test)]
@@ -261,6 +292,38 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert!(matches!(StateFile::read(&path), Err(StateFileError::Io { .. })));
+    }
+
+    #[test]
+    fn what_somebody_else_can_change_is_no_state_of_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        StateFile::default().write(&path).unwrap();
+        StateFile::read(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let error = StateFile::read(&path).unwrap_err();
+        assert!(error.to_string().ends_with("can be changed by others"), "{error}");
+        StateFile::default().write(&path).unwrap();
+        StateFile::read(&path).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(1000), None).unwrap();
+            let error = StateFile::read(&path).unwrap_err();
+            assert!(error.to_string().ends_with("belongs to uid 1000"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_to_what_somebody_has_put_where_the_next_state_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, next, precious] =
+            ["state.json", "state.new", "precious"].map(|it| directory.path().join(it));
+        fs::write(&precious, "as it was").unwrap();
+        std::os::unix::fs::symlink(&precious, &next).unwrap();
+        StateFile::default().write(&path).unwrap();
+        fs::hard_link(&precious, &next).unwrap();
+        StateFile::default().write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "as it was");
+        assert_eq!(StateFile::read(&path).unwrap(), Some(StateFile::default()));
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn is_stale(directory: &OwnedFd, first: &OsStr, second: &OsStr) -> io::Result<bo
         return Ok(false);
     }
     match FileType::from_raw_mode(there.st_mode) {
-        FileType::Socket => nobody_listens(&format!("/proc/self/fd/{}", file.as_raw_fd())),
+        FileType::Socket => nobody_listens(&format!("/proc/thread-self/fd/{}", file.as_raw_fd())),
         FileType::RegularFile => {
             let file = match reopen_regular(&file) {
                 // Whoever has a lease on it lives.
