@@ -2,11 +2,16 @@
 //!
 //! Rust programs cannot have their field accesses relocated by the loader, as C programs can (CO-RE): the compiler writes no
 //! such relocations. So the loader reads the places from the kernel's type information, and the programs read by them.
+//!
+//! The verifier knows of which type each structure is here: it was an argument, or is a field of one that was. It knows the
+//! places too, because the map that they are in can no longer change (`bpf_map_direct_read`), and so lets a program read a field
+//! as it reads its own memory; one that is gone reads as zero. Only what it takes for outside of a structure needs the helper
+//! for any address, which `lockdown=confidentiality` refuses.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use agent_ebpf::member::{KernelLayout, MAX_PID_LEVEL};
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
@@ -18,6 +23,7 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     signal_live: 0,
     pid_level: 0,
     pid_numbers: 0,
+    pid_numbers_declared: 0,
     upid_size: 0,
     upid_nr: 0,
     sock_port: 0,
@@ -52,7 +58,7 @@ impl Task {
     #[inline(always)]
     pub(crate) fn current() -> Self {
         // SAFETY: takes no argument, and returns the running thread.
-        Self(unsafe { bpf_get_current_task() } as *const c_void)
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     }
 
     /// The number of its process, if it is the thread that the process began with.
@@ -79,11 +85,20 @@ impl Task {
     /// Its number in the namespace at this depth, of those that it is in.
     #[inline(always)]
     pub(crate) fn number_at(self, level: u32) -> Option<u32> {
-        if level > MAX_PID_LEVEL || level > self.level()? {
+        let numbers = self.numbers()?;
+        let deepest: u32 = read(numbers, place_of!(pid_level))?;
+        if level > MAX_PID_LEVEL || level > deepest {
             return None;
         }
-        let number = place_of!(pid_numbers) + level as usize * place_of!(upid_size);
-        read(self.numbers()?, number + place_of!(upid_nr))
+        let first = place_of!(pid_numbers) + place_of!(upid_nr);
+        if place_of!(pid_numbers_declared) != 0 {
+            // SAFETY: the helper copes with any address.
+            let number = numbers.wrapping_byte_add(first + level as usize * place_of!(upid_size));
+            return unsafe { bpf_probe_read_kernel(number.cast()) }.ok();
+        }
+        // The verifier has to know the place, and so the level: it compares with one after the other.
+        let known = (0..=MAX_PID_LEVEL as usize).map(told_apart).find(|it| *it == level as usize);
+        read(numbers, first + known? * place_of!(upid_size))
     }
 
     #[inline(always)]
@@ -127,13 +142,22 @@ pub(crate) fn is_owned(socket: *const c_void) -> bool {
     owned.is_some_and(|it| it != 0)
 }
 
+/// A value that the compiler does not take for that of another variable, however they compare.
+#[inline(always)]
+fn told_apart(value: usize) -> usize {
+    let mut same = value;
+    // SAFETY: the register keeps its value. Without an instruction two lines would begin at one, which the verifier refuses.
+    unsafe { asm!("{0} = {0}", inout(reg) same, options(nomem, nostack, preserves_flags)) };
+    same
+}
+
 /// A field; nothing if the structure is not there.
 #[inline(always)]
-fn read<T>(structure: *const c_void, place: usize) -> Option<T> {
+fn read<T: Copy>(structure: *const c_void, place: usize) -> Option<T> {
     if structure.is_null() {
         return None;
     }
     let field = structure.wrapping_byte_add(place).cast::<T>();
-    // SAFETY: the helper copes with any address.
-    unsafe { bpf_probe_read_kernel(field) }.ok()
+    // SAFETY: the verifier takes only reads of a field of the structure, and the kernel answers zero where that is gone.
+    Some(unsafe { field.read_volatile() })
 }

@@ -41,6 +41,8 @@ pub struct KernelLayout {
     pub pid_level: u32,
     /// `pid.numbers`: one for each namespace, from the machine's first one down.
     pub pid_numbers: u32,
+    /// How many the type itself has room for; 0 where it has an open end (Linux 6.6).
+    pub pid_numbers_declared: u32,
     /// The size of such a number (`upid`).
     pub upid_size: u32,
     /// `upid.nr`: the number itself.
@@ -68,4 +70,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 68);
+const _: () = assert!(size_of::<KernelLayout>() == 72);

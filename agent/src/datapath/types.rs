@@ -45,6 +45,7 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
         signal_live: place("signal_struct", "live")?,
         pid_level: place("pid", "level")?,
         pid_numbers: place("pid", "numbers")?,
+        pid_numbers_declared: types.elements("pid", "numbers")?,
         upid_size: types.structure("upid")?.size,
         upid_nr: place("upid", "nr")?,
         sock_port: place("sock_common", "skc_num")?,
@@ -62,6 +63,8 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
 struct Types<'a> {
     names: &'a [u8],
     structures: HashMap<u32, Structure<'a>>,
+    /// How many elements an array has.
+    arrays: HashMap<u32, u32>,
     /// What a name stands for that is another type's.
     aliases: HashMap<u32, u32>,
     by_name: HashMap<&'a [u8], u32>,
@@ -93,6 +96,7 @@ impl<'a> Types<'a> {
         let mut types = Self {
             names,
             structures: HashMap::new(),
+            arrays: HashMap::new(),
             aliases: HashMap::new(),
             by_name: HashMap::new(),
         };
@@ -110,6 +114,9 @@ impl<'a> Types<'a> {
                 if kind == STRUCT {
                     types.by_name.entry(text(names, value(*name))).or_insert(number);
                 }
+            }
+            if let (ARRAY, [_, _, elements]) = (kind, members) {
+                types.arrays.insert(number, value(*elements));
             }
             if kind == TYPEDEF {
                 types.aliases.insert(number, value(*size));
@@ -138,6 +145,13 @@ impl<'a> Types<'a> {
         })
     }
 
+    /// How many elements a field has that is an array.
+    fn elements(&self, structure: &str, field: &str) -> io::Result<u32> {
+        let found = self.find(self.structure(structure)?, field.as_bytes());
+        let elements = found.and_then(|(_, kind)| self.arrays.get(&kind).copied());
+        elements.ok_or_else(|| unknown(&format!("`{structure}` has no array `{field}`")))
+    }
+
     /// Where the field is, and of which type.
     fn find(&self, structure: &Structure<'_>, field: &[u8]) -> Option<(u32, u32)> {
         let (members, _) = structure.members.as_chunks::<3>();
@@ -160,8 +174,7 @@ fn words_of(kind: u32, count: usize) -> io::Result<usize> {
     Ok(match kind {
         // Integers, variables, and tags of declarations.
         1 | 14 | 17 => 1,
-        // Arrays.
-        3 => 3,
+        ARRAY => 3,
         // Structures, unions, sections, enumerations of 64 bits.
         STRUCT | UNION | 15 | 19 => 3 * count,
         // Enumerations, and the signatures of functions.
@@ -190,6 +203,7 @@ fn cut_off() -> io::Error {
 }
 
 const MAGIC: u32 = 0xeb9f;
+const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const TYPEDEF: u32 = 8;
@@ -205,6 +219,7 @@ mod tests {
         assert_eq!(layout.sock_port, 14);
         assert_eq!(layout.task_tgid, layout.task_pid + 4);
         assert!(layout.upid_size >= 16 && layout.pid_numbers > layout.pid_level);
+        assert!(layout.pid_numbers_declared <= 1);
         // A spinlock, with which the lock begins, has four bytes at least.
         let types = fs::read("/sys/kernel/btf/vmlinux").unwrap();
         let lock = Types::parse(&types).unwrap().place("sock", "sk_lock").unwrap();

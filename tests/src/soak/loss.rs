@@ -52,13 +52,17 @@ impl Loss {
     }
 }
 
-/// Whether a connection came when nobody was left to take it, or waited for the one that died.
+/// Whether a connection came when nobody was left to take it, or waited for the one that died. Somebody else may have taken
+/// it: the port is free then, for whoever starts the server again.
 fn in_vain(incident: &Incident, death: &Death) -> bool {
     let Some(again) = death.served_again else { return false };
     let during = |at| (death.stopped..=again).contains(&at);
     match incident.kind {
         FailureKind::Refused | FailureKind::ResetBeforeAccept => during(incident.at),
-        FailureKind::ResetBeforeFirstByte | FailureKind::EofBeforeFirstByte => {
+        // An upload is in the middle as soon as it has begun.
+        FailureKind::ResetBeforeFirstByte
+        | FailureKind::EofBeforeFirstByte
+        | FailureKind::CutInTheMiddle => {
             let waited = incident.client.is_some_and(|it| death.queued.contains(&it.port()));
             let came = incident.started.is_some_and(during);
             incident.generation.is_none() && during(incident.at) && (waited || came)
@@ -178,6 +182,8 @@ mod tests {
         assert_eq!(scene.loss(ResetBeforeFirstByte, 9, 1_005, 1_009), Loss::NobodyServed);
         assert_eq!(scene.loss(CutInTheMiddle, 1, 500, 1_009), Loss::DiedWithServer);
         assert_eq!(scene.loss(CutInTheMiddle, 9, 500, 1_009), Loss::Ours);
+        assert_eq!(scene.loss(CutInTheMiddle, 9, 1_050, 1_150), Loss::NobodyServed);
+        assert_eq!(scene.loss(CutInTheMiddle, 9, 1_050, 1_250), Loss::Ours);
         assert_eq!(scene.loss(Refused, 9, 1_300, 1_300), Loss::Ours);
         assert_eq!(scene.loss(TimedOut, 9, 1_100, 1_150), Loss::Ours);
     }

@@ -68,7 +68,7 @@ impl Meant {
         match (rollout.kind, rollout.outcome(), ended) {
             // The kernel falls back at the very death, which the agent notes later. An undo is a rollout of its own.
             (Kind::Upgrade, Some(Outcome::RolledBack { reason }), Some(ended))
-                if reason.ends_with(DIED) || reason.ends_with(STUCK) =>
+                if ENDS.iter().any(|end| reason.ends_with(end)) =>
             {
                 let back = self.restarts.get(&rollout.from.0).map_or(rollout.from.0, |it| it.told);
                 vec![there, Switch { from: at, sure: ended + SLACK, to: back }]
@@ -121,10 +121,9 @@ fn is_meant(switches: &[Switch], seen: &Observation) -> bool {
         || maybe.into_iter().filter(newer).any(|switch| switch.to == generation)
 }
 
-/// The end of what the agent says of a generation that took over and then died, or accepted nothing: what had waited for that
-/// one is served by the one before.
-const DIED: &str = "died";
-const STUCK: &str = "accepted no more connections";
+/// How that ends what the agent says of a generation that took over and then died, seen by its end or by that of its last
+/// listener, or accepted nothing: what had waited for that one is served by the one before.
+const ENDS: [&str; 3] = ["died", "closed its listener", "accepted no more connections"];
 /// The generation that serves before the first switch.
 const FIRST: u32 = 1;
 /// The agent notes a switch, in whole milliseconds, just before it makes it, and may lose a busy processor in between.
