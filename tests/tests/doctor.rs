@@ -36,6 +36,40 @@ fn all_that_is_needed_is_found_where_the_agent_works() -> Result<()> {
     Ok(())
 }
 
+/// As in a container without a network.
+#[test]
+fn loopback_that_is_down_is_no_matter() -> Result<()> {
+    let agent = Agent::new(&Namespace::new()?)?;
+    let mut alone = Command::new("unshare");
+    alone.arg("--net").arg(agent.binary()).args(["doctor", "-o", "json"]);
+    let diagnosis = agent.start(&mut alone)?.finish()?.success()?.json()?;
+    assert_eq!(named(&diagnosis, "taking a listener over")?["verdict"], "ok");
+    Ok(())
+}
+
+/// Kernels of distributions call themselves what they like: this one says that it is older than all that is needed.
+#[test]
+fn the_name_of_a_release_decides_nothing() -> Result<()> {
+    let server = Python::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let renamed = |arguments: &[&str]| {
+        let given = stage.agent.command(arguments);
+        let mut command = Command::new("setarch");
+        command.arg("--uname-2.6").arg(given.get_program()).args(given.get_args());
+        command.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    };
+    stage.agent.start(&mut renamed(&["doctor"]))?.finish()?.success()?;
+    stage.agent.start_daemon_by(&mut renamed(&["daemon"]))?;
+    stage.agent.attach(PORT)?.success()?;
+    stage.switch(&server, 2, &[])?;
+    stage.agent.kill_daemon()?;
+    stage.agent.start_daemon_by(&mut renamed(&["daemon"]))?;
+    stage.until_steady(PORT)?;
+    stage.detach(PORT)
+}
+
 #[test]
 fn a_working_agent_is_seen_and_not_disturbed() -> Result<()> {
     let namespace = Namespace::new()?;

@@ -92,6 +92,6 @@ fn code(output: &Output) -> String {
 }
 
 /// Less than the machine has for all, so that it can still tell what hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// How many lines of a command that has failed are told in the result; all are on the serial port.
 const WORDS: usize = 4;

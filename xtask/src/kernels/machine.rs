@@ -187,6 +187,6 @@ const ALWAYS: [&str; 11] = [
 /// Between two looks at what a machine has told.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longer than the guest waits for any command.
-const SILENCE: Duration = Duration::from_secs(70);
+const SILENCE: Duration = Duration::from_secs(130);
 /// For all that a machine does, on a host that has much else to do.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(600);

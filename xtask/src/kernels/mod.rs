@@ -98,7 +98,9 @@ fn measured() -> Result<String> {
 
 /// Tries every row, and tells of each when it is over.
 fn try_all(root: &Path, rows: &[Row]) -> Result<Vec<Line>> {
-    setup::for_kernels(root)?;
+    let emulators = setup::emulators().map_err(|error| {
+        Gap(format!("there is no emulator, and none can be installed: {error:#}"))
+    });
     let mut builds = BTreeMap::new();
     for target in rows.iter().map(|row| row.configuration.target()) {
         if !builds.contains_key(target.triple()) {
@@ -106,7 +108,7 @@ fn try_all(root: &Path, rows: &[Row]) -> Result<Vec<Line>> {
         }
     }
     fs::create_dir_all(layout::kernels(root)).context("create a folder for the kernels")?;
-    let bench = Bench { root, archive: Archive::new(root, rows), builds };
+    let bench = Bench { root, emulators, archive: Archive::new(root, rows), builds };
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -145,6 +147,7 @@ fn machines_at_a_time() -> usize {
 /// All that the rows share.
 struct Bench<'a> {
     root: &'a Path,
+    emulators: Result<(), Gap>,
     archive: Archive,
     /// By the name of the target.
     builds: BTreeMap<&'static str, Result<Build, Gap>>,
@@ -167,6 +170,7 @@ impl Bench<'_> {
     }
 
     fn needed(&self, row: &Row) -> Result<(Kernel, &Build), Gap> {
+        self.emulators.clone()?;
         let build = self.builds[row.configuration.target().triple()].as_ref();
         let build = build.map_err(Clone::clone)?;
         Ok((self.archive.kernel(row)?, build))

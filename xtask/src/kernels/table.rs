@@ -110,7 +110,7 @@ and keep six, by IPv4 and, where it exists, IPv6:
 
 Every command has to end as it should, no client may see a failure of any kind, and the kernel's log may show no warning.
 A kernel that lacks something has to be refused: `doctor` and `attach` end with 4, in at most twelve lines, leave nothing,
-and the server still answers. A machine that tells nothing for 70 s is called frozen, which is a failure. What cannot be
+and the server still answers. A machine that tells nothing for 130 s is called frozen, which is a failure. What cannot be
 downloaded is a gap, and none.
 ";
 
@@ -121,6 +121,12 @@ const NOTES: &str = "
 `rt` is PREEMPT_RT, `lockdown` is `lockdown=confidentiality`, `no-ipv6` is `ipv6.disable=1`, and `cgroup-v1` has no
 control groups version 2. The kernels are the newest ones of their suite and series on that day; of those that the
 archive has no modules for any more, the newest that it has.
+
+Older ones are refused, 5.15 (Ubuntu 22.04) and RHEL 9's 5.14 among them, by what they lack and not by their number. 5.15 has no
+`bpf_loop` (5.17), in which `steer` and `migrate` look for a listener, no `bpf_set_retval` (5.18), by which `refuse_multipath`
+gives the error that Go falls back from, no program that sets `SO_REUSEADDR` (6.1), and its walk of sockets would wait for
+ever for a lock that it holds itself (the guard of \"taking a listener over\"). Each could be had in another way: nobody has
+built that, and Debian's archive has no such kernel to try it on. A kernel with all of it ported back is not refused.
 ";
 
 #[cfg(test)]

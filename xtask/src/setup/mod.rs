@@ -74,13 +74,12 @@ pub(crate) fn for_target(root: &Path, target: Target) -> Result<()> {
     targets::ensure(root, target)
 }
 
-/// Makes booting other kernels possible as well.
+/// Makes booting other kernels possible.
 ///
 /// # Errors
 ///
-/// When something is missing and cannot be installed.
-pub(crate) fn for_kernels(root: &Path) -> Result<()> {
-    for_build(root)?;
+/// When an emulator is missing and cannot be installed.
+pub(crate) fn emulators() -> Result<()> {
     servers::ensure_for_kernels()
 }
 

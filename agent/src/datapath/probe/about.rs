@@ -108,7 +108,7 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program steer",
             "loaded and attached (sk_lookup)",
-            kernel((5, 9), "5.9", "CONFIG_NET=y"),
+            kernel((5, 17), "5.17", "CONFIG_NET=y"),
         ),
     ),
     (
@@ -172,12 +172,12 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program follow_exit",
             "loaded and attached (tp_btf/sched_process_exit)",
-            kernel((5, 5), "5.5", TRACING),
+            kernel((5, 11), "5.11", TRACING),
         ),
     ),
     (
         Feature::Enlist,
-        needed("program enlist", "loaded (iter/task)", kernel((5, 8), "5.8", TRACING)),
+        needed("program enlist", "loaded (iter/task)", kernel((5, 11), "5.11", TRACING)),
     ),
     (
         Feature::AdoptListeners,
@@ -189,7 +189,7 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program migrate",
             "loaded (sk_reuseport/migrate)",
-            kernel((5, 14), "5.14", "CONFIG_NET=y"),
+            kernel((5, 17), "5.17", "CONFIG_NET=y"),
         ),
     ),
     (
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn the_fix_fits_the_machine() {
         let steer = About::of(Feature::Steer);
-        assert!(steer.fix("5.4.0-42-generic").starts_with("boot Linux 5.9 or later"));
+        assert!(steer.fix("5.4.0-42-generic").starts_with("boot Linux 5.17 or later"));
         assert!(steer.fix("7.3-rc7-amd64").starts_with("boot a kernel with CONFIG_NET=y"));
         assert!(steer.fix("unknown").contains("this is unknown"));
         assert_eq!(numbers("6.1.0-44-amd64"), Some((6, 1)));
