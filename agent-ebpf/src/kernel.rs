@@ -92,8 +92,8 @@ impl Task {
         }
         let first = place_of!(pid_numbers) + place_of!(upid_nr);
         if place_of!(pid_numbers_declared) != 0 {
-            // SAFETY: the helper copes with any address.
             let number = numbers.wrapping_byte_add(first + level as usize * place_of!(upid_size));
+            // SAFETY: the helper copes with any address.
             return unsafe { bpf_probe_read_kernel(number.cast()) }.ok();
         }
         // The verifier has to know the place, and so the level: it compares with one after the other.
