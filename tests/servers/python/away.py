@@ -6,9 +6,9 @@ Nobody else sees that file system. As long as there is a file SILENT it answers 
 import ctypes
 import errno
 import os
+import select
 import struct
 import sys
-import time
 
 folder, silent, command = sys.argv[1], sys.argv[2], sys.argv[3:]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -30,16 +30,21 @@ def answer(opcode):
     return -errno.ENOSYS, b""
 
 
-def serve(device):
-    while True:
-        request = os.read(device, 1 << 20)
-        _, opcode, unique = struct.unpack("<IIQ", request[:16])
-        if opcode in (FORGET, INTERRUPT, BATCH_FORGET):
-            continue
-        while os.path.exists(silent):
-            time.sleep(0.05)
+def reply(device, request):
+    _, opcode, unique = struct.unpack("<IIQ", request[:16])
+    if opcode not in (FORGET, INTERRUPT, BATCH_FORGET):
         error, body = answer(opcode)
         os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+
+
+def serve(device):
+    # A request that is read and not answered keeps also those waiting who are killed.
+    unanswered = []
+    while True:
+        if select.select([device], [], [], 0.05)[0]:
+            unanswered.append(os.read(device, 1 << 20))
+        while unanswered and not os.path.exists(silent):
+            reply(device, unanswered.pop(0))
 
 
 must(libc.unshare(CLONE_NEWNS))

@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, Router, extract::ConnectInfo, http::Request, middleware};
-use hyper::server::conn::http1;
+use axum::{BoxError, Router, body::Body, extract::ConnectInfo, http::Request};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -17,10 +21,10 @@ use hyper_util::{
 use tokio::{
     net::{UnixStream, unix::UCred},
     sync::watch,
-    task::{AbortHandle, JoinSet},
+    task::{self, AbortHandle, JoinSet},
 };
 
-use crate::daemon::control_socket::ControlSocket;
+use crate::{daemon::control_socket::ControlSocket, sys::memory};
 
 /// Who is at the other end, as the kernel says (`SO_PEERCRED`).
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub(super) struct Peer(pub(super) Option<UCred>);
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Half of them could each follow a service, of as many as there can be, and the others ask.
 const MOST: usize = 2 * agent_ebpf::MAX_SERVICES as usize;
+/// What so many leave behind is worth to be given back.
+const MANY: usize = 256;
 /// Bytes of a request's head.
 const LONGEST_HEAD: usize = 16 << 10;
 
@@ -48,7 +54,7 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
             Some(ended) = connections.tasks.join_next_with_id() => {
                 let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                connections.open.retain(|it| it.task.id() != id);
+                connections.forget(id);
             }
             stream = socket.accept(), if connections.have_room() => {
                 connections.add(stream, (&routes, patience), has_stopped.clone());
@@ -65,6 +71,8 @@ pub(super) async fn serve(
 struct Connections {
     tasks: JoinSet<()>,
     open: Vec<Open>,
+    /// How many were open at once, since their memory was given back.
+    most: usize,
 }
 
 struct Open {
@@ -97,22 +105,31 @@ impl Connections {
         let has_asked = Arc::new(AtomicBool::new(false));
         let asks = Arc::clone(&has_asked);
         let peer = Peer(stream.peer_cred().ok());
-        let routes = routes
-            .clone()
-            .layer(middleware::map_request(move |request: Request<_>| {
-                asks.store(true, Ordering::Relaxed);
-                std::future::ready(request)
-            }))
-            .layer(Extension(ConnectInfo(peer)));
-        let task = self.tasks.spawn(answer(stream, routes, patience, has_stopped));
+        // The routes are shared: layers around them would be a copy for each connection.
+        let routes = TowerToHyperService::new(routes.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            asks.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(ConnectInfo(peer.clone()));
+            routes.call(request)
+        });
+        let task = self.tasks.spawn(answer(stream, service, patience, has_stopped));
         self.open.push(Open { task, has_asked });
+        self.most = self.most.max(self.open.len());
+    }
+
+    fn forget(&mut self, ended: task::Id) {
+        self.open.retain(|it| it.task.id() != ended);
+        if self.most >= MANY && self.open.len() < MANY / 2 {
+            self.most = self.open.len();
+            memory::give_back_unused();
+        }
     }
 }
 
 /// Whoever broke the connection, or was too slow, knows it.
 async fn answer(
     stream: UnixStream,
-    routes: Router,
+    service: impl HttpService<Incoming, ResBody = Body, Error: Into<BoxError>, Future: Send>,
     patience: Duration,
     mut has_stopped: watch::Receiver<bool>,
 ) {
@@ -120,7 +137,7 @@ async fn answer(
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
