@@ -45,7 +45,7 @@ pub(crate) struct TcpIteration {
 /// The beginning of `struct bpf_iter_meta`.
 #[repr(C)]
 pub(crate) struct Meta {
-    output: *mut seq_file,
+    pub(crate) output: *mut seq_file,
 }
 
 // aya-ebpf has no macro for socket iterators.

@@ -158,9 +158,8 @@ fn who_made_the_listener_itself_before_giving_up_root_is_started_as_root() -> Re
     Ok(())
 }
 
-#[test]
-fn whom_root_handed_a_listener_is_not() -> Result<()> {
-    // Root opens the listener, and executes a server as somebody else with it: that one never was root.
+/// Root opens the listener, and executes a server as somebody else with it, which does this.
+fn handed_on(and_then: &str) -> Result<Inline> {
     let hands_on = format!(
         "if answer == 1 and len(sys.argv) < 4:
     {LISTEN}    os.dup2(listener.fileno(), 9)
@@ -168,9 +167,23 @@ fn whom_root_handed_a_listener_is_not() -> Result<()> {
 if len(sys.argv) == 4:
     listener.close()
     listener = socket.socket(fileno=9)
+    {and_then}
 else:
     {LISTEN}"
     );
-    assert_eq!(second_runs_as(&Inline::new(PORT, &hands_on)?)?, 65534);
+    Inline::new(PORT, &hands_on)
+}
+
+#[test]
+fn whom_root_handed_a_listener_is_not() -> Result<()> {
+    assert_eq!(second_runs_as(&handed_on("pass")?)?, 65534);
+    Ok(())
+}
+
+/// A process that may not be dumped looks as one that gave up root: its files in `/proc` are root's.
+#[test]
+fn who_pretends_to_have_given_up_root_is_not() -> Result<()> {
+    let hides = "import ctypes; assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0";
+    assert_eq!(second_runs_as(&handed_on(hides)?)?, 65534);
     Ok(())
 }

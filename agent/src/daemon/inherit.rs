@@ -44,9 +44,13 @@ impl Agent {
     /// # Errors
     ///
     /// When its processes cannot be looked at.
-    pub(super) fn inherited(&self, id: ServiceId, command: &Command) -> Result<Inherited, Problem> {
+    pub(super) fn inherited(
+        &mut self,
+        id: ServiceId,
+        command: &Command,
+    ) -> Result<Inherited, Problem> {
         let record = self.record(id);
-        let Some(primary) = record.service.primary() else {
+        let Some(primary) = record.service.primary().cloned() else {
             return Ok(Inherited::remembered(&record.context));
         };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
@@ -57,7 +61,7 @@ impl Agent {
         };
         let mut inherited = match given {
             Some(given) => passed_on(given),
-            None => passed_on(&self.found(root, primary, &pids)?),
+            None => passed_on(&self.found(root, &primary, &pids)?),
         };
         if !inherited.context.namespaces.is_empty() {
             inherited.namespaces_of = Some(Process::open(root)?.identity());
@@ -72,12 +76,14 @@ impl Agent {
     ///
     /// When its process cannot be looked at.
     pub(super) fn found(
-        &self,
+        &mut self,
         root: Pid,
         generation: &Generation,
         pids: &[Pid],
     ) -> Result<Given, Problem> {
-        Given::found(Context::of(root, self.launcher.pid())?, root, generation, pids)
+        let context = Context::of(root, self.launcher.pid())?;
+        let was_root = self.was_started_as_root(root, &context, generation, pids)?;
+        Given::found(context, root, was_root)
     }
 
     /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
@@ -100,13 +106,42 @@ impl Agent {
     /// When its processes cannot be looked at.
     pub(super) fn remember_found(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let pids = self.pids_of(generation)?;
-        let Some(known) = self.generation(generation) else { return Ok(()) };
+        let Some(known) = self.generation(generation).cloned() else { return Ok(()) };
         // One that has just ended has given all that it had.
         let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
-        let given = self.found(root, known, &pids)?;
+        let given = self.found(root, &known, &pids)?;
         self.record_mut(generation.service).context = given.passed_on(generation.service).context;
         self.remember_given(generation, given);
         Ok(())
+    }
+
+    /// Whether a server was started as root, and gave that up when it had its listener.
+    ///
+    /// Nothing that the process says is believed, and nothing that it can arrange: its listeners are root's (`sk_uid`, set when a
+    /// socket is made); it was root when it executed its program, and not only before, as who becomes a user by `setpriv` and
+    /// executes a server then; and nobody else has the listener, from whom it could have been inherited, as from a super-server.
+    fn was_started_as_root(
+        &mut self,
+        root: Pid,
+        context: &Context,
+        generation: &Generation,
+        pids: &[Pid],
+    ) -> Result<bool, Problem> {
+        if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
+            return Ok(false);
+        }
+        let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
+        let mut listeners = sock_diag::listeners()?;
+        listeners.retain(|listener| known(listener.cookie.0));
+        if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {
+            return Ok(false);
+        }
+        if self.datapath.executed_as(root)? != Some(ROOT) {
+            return Ok(false);
+        }
+        let inodes = listeners.iter().map(|listener| listener.inode).collect();
+        let holders = holders::holders(&inodes)?;
+        Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
     }
 }
 
@@ -134,19 +169,13 @@ impl Given {
     /// # Errors
     ///
     /// When its process cannot be looked at.
-    fn found(
-        mut context: Context,
-        root: Pid,
-        generation: &Generation,
-        pids: &[Pid],
-    ) -> Result<Self, Problem> {
+    fn found(mut context: Context, root: Pid, started_as_root: bool) -> Result<Self, Problem> {
         let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
         context.limits = limits;
         let why = "the running server lowered it for itself, and could not start with it";
         let mut left_out: Vec<_> = changed.iter().map(|unfit| limit_warning(unfit, why)).collect();
         left_out.extend(drop_handovers(&mut context.environment));
         left_out.extend(stand_in_for_environment(&mut context));
-        let started_as_root = was_started_as_root(root, &context, generation, pids)?;
         Ok(Self { context, started_as_root, left_out })
     }
 
@@ -234,36 +263,6 @@ fn limit_warning(unfit: &Unfit, why: &str) -> String {
         value(limit.soft),
         value(limit.hard),
     )
-}
-
-/// Whether a server was started as root, and gave that up when it had its listener.
-///
-/// Nothing that the process says is believed: its listeners are root's (`sk_uid`, set when a socket is made); it changed its
-/// user since it was executed, by which the kernel gives its files in `/proc` to root (`commit_creds`, `set_dumpable`; a user
-/// that it was executed with leaves them to that user); and nobody else has the listener, from whom it could have been
-/// inherited, as from a super-server.
-fn was_started_as_root(
-    root: Pid,
-    context: &Context,
-    generation: &Generation,
-    pids: &[Pid],
-) -> Result<bool, Problem> {
-    if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
-        return Ok(false);
-    }
-    let owner = fs::metadata(format!("/proc/{root}/environ")).map(|file| file.uid());
-    if !owner.is_ok_and(|owner| owner == ROOT) {
-        return Ok(false);
-    }
-    let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
-    let mut listeners = sock_diag::listeners()?;
-    listeners.retain(|listener| known(listener.cookie.0));
-    if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {
-        return Ok(false);
-    }
-    let inodes = listeners.iter().map(|listener| listener.inode).collect();
-    let holders = holders::holders(&inodes)?;
-    Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
 }
 
 /// Lets the successor start as root, and takes nothing over that an unprivileged process can give to itself: with such an

@@ -155,7 +155,7 @@ impl Agent {
     }
 
     fn check_candidate(
-        &self,
+        &mut self,
         generation: GenerationId,
         new: &NewGeneration,
         asked: Asked,
@@ -174,7 +174,7 @@ impl Agent {
     }
 
     fn check_launch(
-        &self,
+        &mut self,
         generation: GenerationId,
         command: &Command,
         warnings: &mut Vec<String>,

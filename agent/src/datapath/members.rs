@@ -1,10 +1,10 @@
 //! Which processes belong to a generation, as the kernel programs follow them.
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 
 use agent_ebpf::{
     flow::GenerationKey,
-    member::{Enlistment, Member},
+    member::{ASKED, Enlistment, Member},
 };
 
 use super::{
@@ -24,7 +24,7 @@ impl Datapath {
         generation: GenerationId,
         pids: impl IntoIterator<Item = Pid>,
     ) -> Result<(), DatapathError> {
-        self.walk_processes(generation.key(), pids)
+        self.walk_processes(generation.key(), pids).map(drop)
     }
 
     /// Lets processes go. What they have forked stays where it is.
@@ -33,7 +33,18 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn dismiss(&mut self, pids: impl IntoIterator<Item = Pid>) -> Result<(), DatapathError> {
-        self.walk_processes(GenerationKey { service: 0, generation: 0 }, pids)
+        self.walk_processes(GenerationKey { service: 0, generation: 0 }, pids).map(drop)
+    }
+
+    /// Which user a process was when it executed its program, which it can change in no way; nothing if it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn executed_as(&mut self, pid: Pid) -> Result<Option<u32>, DatapathError> {
+        let asked = GenerationKey { service: ASKED, generation: 0 };
+        let told = self.walk_processes(asked, [pid])?;
+        Ok(told.first_chunk().map(|user| u32::from_ne_bytes(*user)))
     }
 
     /// The processes of a generation, by our own numbers.
@@ -89,7 +100,7 @@ impl Datapath {
         &mut self,
         generation: GenerationKey,
         pids: impl IntoIterator<Item = Pid>,
-    ) -> Result<(), DatapathError> {
+    ) -> Result<Vec<u8>, DatapathError> {
         const MAP: &str = "ENLISTMENTS";
         // Of an agent that was killed in its walk.
         let left: Vec<u32> =
@@ -104,7 +115,7 @@ impl Datapath {
             wanted.push(pid);
         }
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let walked = self.kernel.walk_tasks().and_then(read_to_end);
         for pid in wanted {
@@ -114,16 +125,11 @@ impl Datapath {
     }
 }
 
-/// The program writes nothing: reading is what makes the kernel walk.
-fn read_to_end(mut file: std::fs::File) -> Result<(), DatapathError> {
-    loop {
-        match file.read(&mut [0; 64]) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(DatapathError::Walk(error)),
-        }
-    }
+/// What the program wrote. Reading is what makes the kernel walk.
+fn read_to_end(mut file: std::fs::File) -> Result<Vec<u8>, DatapathError> {
+    let mut told = Vec::new();
+    file.read_to_end(&mut told).map_err(DatapathError::Walk)?;
+    Ok(told)
 }
 
 const MEMBERS: &str = "MEMBERS";
