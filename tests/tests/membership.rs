@@ -8,9 +8,9 @@ use agent::load::Plan;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::process::Handle;
-use tests::servers::{Inline, Node, Prefork, Script, Server};
-use tests::stage::{Stage, generations, nobody_noticed};
+use tests::process::{self, Handle};
+use tests::servers::{Commanded, Inline, Node, Prefork, Script, Server};
+use tests::stage::{LIMIT, Stage, generations, nobody_noticed};
 use tests::wait;
 
 const PORT: u16 = 8080;
@@ -317,5 +317,45 @@ fn a_server_that_comes_beside_one_that_serves_is_told_of() -> Result<()> {
     for _ in 0..20 {
         assert_eq!(stage.generation(server.address())?, 1);
     }
+    Ok(())
+}
+
+/// Its first thread ends before the others (`pthread_exit`), and takes what `/proc/PID/fd` shows along.
+const FIRST_THREAD_ENDS: &str = "import ctypes, socket, threading, time
+listener = socket.create_server(('0.0.0.0', 8080))
+def serve():
+    while True:
+        connection, _ = listener.accept()
+        connection.recv(999)
+        connection.sendall(b'HTTP/1.0 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n1\\n')
+        connection.close()
+threading.Thread(target=serve).start()
+time.sleep(1)
+ctypes.CDLL(None).pthread_exit(None)";
+
+#[test]
+fn a_server_whose_first_thread_has_ended_ends_in_time() -> Result<()> {
+    let next = Script::new(PORT)?;
+    let server = Commanded::new(PORT, &["/usr/bin/python3", "-c", FIRST_THREAD_ENDS])?;
+    let (stage, first) = Stage::attached(&server)?;
+    let ended = || Ok((!process::runs(first.pid())).then_some(()));
+    wait::until("its first thread to end", LIMIT, ended)?;
+    stage.switch(&next, 2, &["--drain-timeout", "1s", "--stop-timeout", "1s"])?;
+    stage.until_steady(PORT)?;
+    assert_eq!(stage.generation(next.address())?, 2);
+    stage.detach(PORT)
+}
+
+/// Of what it was given nothing can be seen any more.
+#[test]
+fn a_server_whose_first_thread_has_ended_before_is_refused_in_words() -> Result<()> {
+    let server = Commanded::new(PORT, &["/usr/bin/python3", "-c", FIRST_THREAD_ENDS])?;
+    let stage = Stage::new()?;
+    let first = stage.start(&server, 1)?;
+    let ended = || Ok((!process::runs(first.pid())).then_some(()));
+    wait::until("its first thread to end", LIMIT, ended)?;
+    let refused = stage.agent.attach(PORT)?;
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    assert!(refused.stderr.contains("its first thread has ended before"), "{}", refused.stderr);
     Ok(())
 }

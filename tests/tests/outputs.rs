@@ -1,10 +1,12 @@
 //! What a server writes is its own, and fills no disk.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
-use tests::servers::{Commanded, Server as _};
+use anyhow::{Result, ensure};
+use tests::servers::{Commanded, Server as _, Started};
 use tests::stage::{LIMIT, Stage, generations};
 use tests::wait;
 
@@ -24,6 +26,65 @@ fn a_server_of_another_user_opens_its_output_by_name() -> Result<()> {
     let service = stage.agent.service(PORT)?;
     let log = generations(&service)[&2].log.clone().expect("it was launched");
     assert_eq!(fs::read_to_string(log)?, "out\nerr\n");
+    stage.detach(PORT)
+}
+
+/// A server that was upgraded to this, its log, and the stage.
+fn upgraded_to(script: &str) -> Result<(Stage, [Commanded; 2], PathBuf, Started)> {
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let server = ["/usr/bin/python3", "{}/server.py", "8080", "1"];
+    let first = Commanded::new(PORT, &[&user[..], &server].concat())?;
+    let (stage, started) = Stage::attached(&first)?;
+    let next = Commanded::new(PORT, &["sh", "-c", script])?;
+    stage.switch(&next, 2, &["--cwd", "/"])?;
+    let service = stage.agent.service(PORT)?;
+    let log = generations(&service)[&2].log.clone().expect("it was launched");
+    Ok((stage, [first, next], log, started))
+}
+
+fn room(log: &Path) -> Result<u64> {
+    Ok(fs::metadata(log)?.blocks() * 512)
+}
+
+/// Room that a file has beyond its end is not seen by its length.
+#[test]
+fn a_server_that_takes_room_for_its_output_is_cut_too() -> Result<()> {
+    let script = "fallocate --keep-size --length 64M /dev/stdout && exec /usr/bin/python3 {}/server.py 8080 2";
+    let (stage, _servers, log, _first) = upgraded_to(script)?;
+    wait::until("it to be cut", LIMIT, || Ok((room(&log)? < 4 << 20).then_some(())))?;
+    ensure!(log.with_extension("earlier").exists(), "it had the room");
+    stage.detach(PORT)
+}
+
+/// Who has a lease on a file is asked before somebody else opens it.
+#[test]
+fn a_server_cannot_keep_its_output_from_being_cut() -> Result<()> {
+    const LEASE: &str = "import fcntl, os, sys
+os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+try:
+    fcntl.fcntl(1, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    print(\"leased\", flush=True)
+except OSError:
+    print(\"refused\", flush=True)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let server = "/usr/bin/python3 {}/server.py 8080 2";
+    let script = format!("exec /usr/bin/python3 -c '{LEASE}' {server}");
+    let (stage, _servers, log, _first) = upgraded_to(&script)?;
+    assert_eq!(fs::read_to_string(log)?, "refused\n");
+    stage.detach(PORT)
+}
+
+#[test]
+fn an_output_that_somebody_else_has_is_cut_when_its_server_is_gone() -> Result<()> {
+    // The first writer belongs to nobody: its group ends with the test.
+    let script = "exec /usr/bin/python3 {}/server.py 8080 2";
+    let (stage, [first, _next], log, _started) = upgraded_to(script)?;
+    let file = fs::OpenOptions::new().append(true).open(&log)?;
+    let settled = ["--settle", "0s", "--cwd", "/"];
+    stage.agent.switch(PORT, &settled, &first.command(3)?[4..])?.success()?;
+    stage.until_steady(PORT)?;
+    std::io::Write::write_all(&mut &file, &vec![b'x'; 8 << 20])?;
+    wait::until("it to be cut", LIMIT, || Ok((room(&log)? < 4 << 20).then_some(())))?;
     stage.detach(PORT)
 }
 

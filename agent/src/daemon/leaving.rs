@@ -104,7 +104,7 @@ impl Agent {
         if self.troubles.lasts(Trouble::Unsaved)
             || self.outstanding.has_any(id)
             || !self.primary_is_certain(id)?
-            || self.still_unattributed(id)?
+            || self.waits_for_owners(generation)?
         {
             return Ok(());
         }
@@ -133,11 +133,19 @@ impl Agent {
     }
 
     pub(super) fn look_at_flows(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        if self.still_unattributed(generation.service)? {
+        if self.waits_for_owners(generation)? {
             return Ok(());
         }
         let Some(flows) = self.count_flows(generation)? else { return Ok(()) };
         self.feed(generation.service, Event::Flows(generation.number, flows))
+    }
+
+    /// Whether connections may be its that nobody has yet. Whoever holds them where nobody sees that, in messages that nobody reads,
+    /// keeps no generation longer than its flows do.
+    fn waits_for_owners(&mut self, generation: GenerationId) -> Result<bool, Problem> {
+        let deadline = self.generation(generation).and_then(|known| known.phase.drain_deadline());
+        let is_over = deadline.is_some_and(|deadline| deadline <= clock::now());
+        Ok(self.still_unattributed(generation.service)? && !is_over)
     }
 
     /// Whether a list of all flows would only show that some of the generation are left, while whoever asks for something has

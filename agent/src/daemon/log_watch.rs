@@ -5,14 +5,13 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 use super::{agent::Agent, logs};
-use crate::rollout::Origin;
 
 /// Readable as a descriptor when a server has written something.
 pub(super) struct LogWatch {
@@ -66,23 +65,15 @@ impl Agent {
 
     /// The same at once.
     pub(super) fn look_at_logs(&self) {
-        for path in self.logs_of_living().into_iter().chain([self.places.log_file()]) {
-            let cut = logs::cut(&path).and_then(|()| self.watcher.watch_log(&path));
-            match cut {
+        for path in self.all_logs().into_iter().chain([self.places.log_file()]) {
+            // Whatever keeps it from being cut now may not do so later.
+            let (cut, watched) = (logs::cut(&path), self.watcher.watch_log(&path));
+            match cut.and(watched) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(%error, path = %path.display(), "cannot keep an output short");
                 }
                 Ok(()) | Err(_) => {}
             }
         }
-    }
-
-    fn logs_of_living(&self) -> Vec<PathBuf> {
-        let generations = self.records.values().flat_map(|it| &it.service.generations);
-        let log = |origin: &Origin| match origin {
-            Origin::Launched { log, .. } => Some(log.clone()),
-            Origin::Found => None,
-        };
-        generations.filter_map(|it| log(&it.origin)).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,11 @@ use crate::{
 /// How long an output may become, and how much of its end is kept then.
 const MOST_BYTES: u64 = 1 << 20;
 const END_BYTES: u64 = 256 << 10;
+
+/// How much room it may take: a file can have more than its length (`FALLOC_FL_KEEP_SIZE`), and a file system gives it some.
+const MOST_ROOM: u64 = 4 << 20;
+/// The unit of `st_blocks`, whatever the file system's is.
+const BLOCK: u64 = 512;
 
 /// Of so many generations that are gone the output is kept while the service is attached.
 const KEPT: usize = 16;
@@ -67,6 +72,15 @@ impl Agent {
         Ok(())
     }
 
+    /// All that are there, also of generations that are gone: somebody else may have their output.
+    pub(super) fn all_logs(&self) -> Vec<PathBuf> {
+        let logs_of = |service: &Service| {
+            let logs = logs_in(&self.places.service_dir(service.name.as_str()));
+            logs.into_iter().map(|number| self.log_path(&service.name, number)).collect::<Vec<_>>()
+        };
+        self.records.values().flat_map(|record| logs_of(&record.service)).collect()
+    }
+
     /// A server that goes on keeps writing to its log; all others go.
     pub(super) fn remove_logs(&self, service: &Service) {
         let directory = self.places.service_dir(service.name.as_str());
@@ -95,12 +109,14 @@ impl Agent {
 /// When the file cannot be read or cut.
 pub(super) fn cut(path: &Path) -> io::Result<()> {
     let mut file = open(path)?;
-    let length = file.metadata()?.len();
-    if length <= MOST_BYTES {
+    let about = file.metadata()?;
+    let length = about.len();
+    if length <= MOST_BYTES && about.blocks() * BLOCK <= MOST_ROOM {
         return Ok(());
     }
     let end = read_end(&mut file, length, END_BYTES);
-    // The room first: the end is of no use to anybody whose disk is full.
+    // The room first: the end is of no use to anybody whose disk is full. Room beyond the end goes only if the length changes.
+    file.set_len(length.saturating_add(1))?;
     file.set_len(0)?;
     fs::write(earlier(path), end?)
 }

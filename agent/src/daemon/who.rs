@@ -94,7 +94,11 @@ impl Candidates {
     /// The one server that there is.
     fn only(&self) -> Result<Vec<Pid>, Problem> {
         match &self.servers[..] {
-            [] => Err(Problem::new(ProblemKind::Preflight, "the server has just ended")),
+            [] => Err(Problem::new(
+                ProblemKind::Preflight,
+                "the server has just ended, or its first thread has ended before the others (`pthread_exit`)",
+            )
+            .fix("start it again: what a next one would be given can no longer be seen")),
             [Server { pids, obstacle: None }] => Ok(pids.clone()),
             [Server { pids, obstacle: Some(obstacle) }] => Err(self.refusal(pids[0], *obstacle)),
             _ => Err(self.doubt()),

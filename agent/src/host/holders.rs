@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, io, os::unix::ffi::OsStrExt, path::Path};
 
 use super::{
     io_uring,
-    process::{Pid, ProcessError, stat},
+    process::{Pid, ProcessError, living_thread, stat},
     sock_diag::SocketInode,
 };
 
@@ -56,7 +56,7 @@ pub fn holders_among(
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => holders.refused += 1,
             // Then nobody would be found to hold anything.
             Err(error) if is_exhaustion(&error) => return Err(ProcessError::List(error)),
-            // Gone, or a zombie: both hold nothing.
+            // Gone, or a zombie without threads: both hold nothing.
             Err(_) => {}
         }
     }
@@ -81,7 +81,7 @@ pub(super) fn all_pids() -> Result<Vec<Pid>, ProcessError> {
 
 fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<SocketInode>> {
     let mut found = HashSet::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+    for entry in descriptors(pid)? {
         // A descriptor may be closed between the two calls; what it was does not matter then.
         let Ok(path) = entry.map(|entry| entry.path()) else { continue };
         let Ok(target) = fs::read_link(&path) else { continue };
@@ -92,6 +92,14 @@ fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<Soc
         }
     }
     Ok(found)
+}
+
+/// All threads have the same ones; the first one shows none any more if it has ended before the others.
+fn descriptors(pid: Pid) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    let mut first = fs::read_dir(format!("/proc/{pid}/fd"))?.peekable();
+    let thread = if first.peek().is_none() { living_thread(pid) } else { None };
+    let others = thread.map(|thread| fs::read_dir(thread.join("fd"))).transpose()?;
+    Ok(first.chain(others.into_iter().flatten()))
 }
 
 /// The number in `socket:[12345]`.

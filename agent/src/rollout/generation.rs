@@ -201,6 +201,21 @@ impl Phase {
         }
     }
 
+    /// When its flows are waited for no longer, if they are.
+    pub const fn drain_deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::Draining { deadline, .. }
+            | Self::Parting { deadline, .. }
+            | Self::Finishing { deadline, .. } => Some(*deadline),
+            Self::Starting { .. }
+            | Self::Primary
+            | Self::Dead
+            | Self::Clearing { .. }
+            | Self::Standby { .. }
+            | Self::Stopping { .. } => None,
+        }
+    }
+
     /// Since when what its queues hold is waited for, if it is.
     pub const fn queues_since(&self) -> Option<Timestamp> {
         match self {

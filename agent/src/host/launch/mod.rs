@@ -22,11 +22,11 @@ mod trampoline;
 mod user_namespace;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::{MetadataExt as _, OpenOptionsExt},
+        unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt as _},
     },
     path::PathBuf,
 };
@@ -114,7 +114,7 @@ pub fn launch(
         .mode(LOG_MODE)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&log_path)
-        .and_then(|log| give(&log, &spec.context).map(|()| log))
+        .and_then(|log| keep_ours(&log).map(|()| log))
         .map_err(|source| LaunchError::Log { path: log_path, source })?;
     let (report, report_writer) = Report::new(&spec.context)
         .map_err(|source| LaunchError::Prepare { what: "a pipe", source })?;
@@ -131,13 +131,15 @@ pub fn launch(
     Ok(Launch { process, report })
 }
 
-/// A server opens its own output by name (`/dev/stdout`), if it is its user's.
-fn give(log: &File, context: &Context) -> io::Result<()> {
-    let known = log.metadata()?;
-    if (known.uid(), known.gid()) == (context.uid, context.gid) {
-        return Ok(());
+/// A server may open its own output by name (`/dev/stdout`), which only who has it open already can. The file stays ours: an owner
+/// could take a lease on it (`generic_setlease`), and keep us from cutting it.
+fn keep_ours(log: &File) -> io::Result<()> {
+    let ours = rustix::process::geteuid().as_raw();
+    if log.metadata()?.uid() != ours {
+        std::os::unix::fs::fchown(log, Some(ours), None)?;
     }
-    std::os::unix::fs::fchown(log, Some(context.uid), Some(context.gid))
+    // Whatever our umask is.
+    log.set_permissions(Permissions::from_mode(LOG_MODE))
 }
 
 /// The specification in memory, as the trampoline reads it: with the user numbered as in the
@@ -156,5 +158,5 @@ fn written(spec: &LaunchSpec, source: Option<&Process>) -> Result<File, LaunchEr
     Ok(file)
 }
 
-/// Readable for the agent's user only: servers log what they like.
-const LOG_MODE: u32 = 0o600;
+/// Who gets to it by its path is decided by its directory, which is the agent's alone: servers log what they like.
+const LOG_MODE: u32 = 0o666;

@@ -18,7 +18,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::texts::{name, stat, status, text_of};
+pub(super) use self::texts::{living_thread, name, stat, status, text_of};
 pub use self::{
     error::ProcessError,
     texts::{command_line, is_ending, program_of, tasks},

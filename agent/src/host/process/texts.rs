@@ -1,5 +1,7 @@
 //! What `/proc/PID` says of a process. Part of it is the process's own words: its name, its command line.
 
+use std::path::PathBuf;
+
 use procfs::{
     FromBufRead as _, FromRead as _, ProcError, ProcResult,
     process::{Stat, Status},
@@ -8,14 +10,15 @@ use procfs::{
 use super::{Pid, ProcessError};
 use crate::host::{bounded, os_text::OsText, patience};
 
+/// Bytes of a file that lists groups: 65,536 (`NGROUPS_MAX`) are less.
+const MOST: u64 = 1 << 20;
+
 /// A file of `/proc/PID` that the kernel writes without waiting for the process.
 pub(in crate::host) fn text_of(
     pid: Pid,
     file: &str,
     what: &'static str,
 ) -> Result<Vec<u8>, ProcessError> {
-    /// 65,536 groups (`NGROUPS_MAX`) are less.
-    const MOST: u64 = 1 << 20;
     let path = format!("/proc/{pid}/{file}");
     bounded::read(path.as_ref(), MOST)
         .map_err(|error| ProcessError::reading(pid, what, error.into()))
@@ -63,19 +66,35 @@ pub fn tasks(pid: Pid) -> u64 {
     status(pid).map_or(0, |status| status.threads)
 }
 
-/// Whether a process has ended or is about to: the kernel marks it (`PF_EXITING`) before it closes its descriptors, and lets
-/// nobody know of its end before it has.
+/// Whether a process has ended or is about to: the kernel marks its threads (`PF_EXITING`) before it closes their descriptors,
+/// and lets nobody know of its end before it has.
 ///
 /// # Errors
 ///
 /// When that cannot be found out, for example for want of a descriptor.
 pub fn is_ending(pid: Pid) -> Result<bool, ProcessError> {
-    const PF_EXITING: u32 = 0x4;
     match stat(pid) {
-        Ok(stat) => Ok(stat.flags & PF_EXITING != 0),
+        // Its first thread may end before the others (`pthread_exit`), which serve on.
+        Ok(stat) if is_exiting(&stat) => Ok(living_thread(pid).is_none()),
+        Ok(_) => Ok(false),
         Err(ProcessError::Gone { .. }) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+fn is_exiting(stat: &Stat) -> bool {
+    const PF_EXITING: u32 = 0x4;
+    stat.flags & PF_EXITING != 0
+}
+
+/// The path of what is told of a process by a thread of it that lives: one that has ended has no descriptors any more.
+pub(in crate::host) fn living_thread(pid: Pid) -> Option<PathBuf> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut paths = threads.filter_map(|thread| Some(thread.ok()?.path()));
+    paths.find(|path| {
+        let text = bounded::read(&path.join("stat"), MOST);
+        text.ok().and_then(|text| parse_stat(&text).ok()).is_some_and(|stat| !is_exiting(&stat))
+    })
 }
 
 /// The file name of the program that a process runs, also if the file has been replaced or removed since.
