@@ -9,11 +9,14 @@ use agent::api::{GenerationState, RolloutView, ServiceView};
 use agent::load::{Plan, Running};
 use agent::rollout::{Outcome, PortHold};
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tests::agent::{Output, Pending};
 use tests::process::{self, Handle};
 use tests::servers::{Nginx, Node, Script, Server};
 use tests::stage::{self, Stage};
+use tests::wait;
 
 const PORT: u16 = 8080;
 
@@ -356,4 +359,20 @@ fn the_history_tells_what_became_of_each_rollout() -> Result<()> {
     let outcomes: Vec<_> = rollouts.iter().map(|it| it["status"]["outcome"].clone()).collect();
     assert_eq!(outcomes, ["completed", "not_ready"]);
     Ok(())
+}
+
+#[test]
+fn one_that_has_closed_its_listener_is_not_put_back() -> Result<()> {
+    let first = Script::with(PORT, &["--reopen"])?;
+    let (stage, started) = Stage::attached(&first)?;
+    let next = Script::new(PORT)?;
+    stage.switch(&next, 2, &["--keep-old", "1m"])?;
+    kill(Pid::from_raw(started.pid()), Signal::SIGUSR1)?;
+    // Not until the agent knows: it looks for itself.
+    let closed = || Ok((stage.listeners()?.len() == 1).then_some(()));
+    wait::until("the listener to be closed", stage::LIMIT, closed)?;
+    let refused = stage.agent.run(&["undo", "8080"])?;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert_eq!(stage.generation(next.address())?, 2);
+    stage.namespace.clear()
 }

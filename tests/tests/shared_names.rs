@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tests::servers::{Script, Server};
+use tests::servers::{Commanded, Script, Server};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -192,4 +192,34 @@ fn what_a_version_took_that_is_taken_back_is_given_back() -> Result<()> {
     assert_eq!(number(&pid_file)?, service.generations[0].pids[0]);
     assert_eq!(fs::read_dir(directory.path())?.count(), 2, "no second name stays");
     Ok(())
+}
+
+/// A user chooses the numbers of his processes in a PID namespace of his own.
+#[test]
+fn a_pid_file_of_somebody_else_is_not_the_servers_whatever_number_that_has_somewhere() -> Result<()>
+{
+    const SCRIPT: &str =
+        "unshare -Urpf --mount-proc sh -c 'echo $((NUMBER - 1)) > /proc/sys/kernel/ns_last_pid
+        sleep 60 & echo $! > {}/inside; wait' &
+        exec /usr/bin/python3 {}/server.py 8080 1";
+    let mut daemon = Command::new("sleep").arg("60").spawn()?;
+    let file = tempfile::Builder::new().prefix("agent-test-").suffix(".pid").tempfile_in("/run")?;
+    fs::write(file.path(), format!("{}\n", daemon.id()))?;
+    let script = SCRIPT.replace("NUMBER", &daemon.id().to_string());
+    let user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "sh", "-c"];
+    let server = Commanded::new(PORT, &[&user[..], &[&script]].concat())?;
+    std::os::unix::fs::chown(server.directory(), Some(54_321), None)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let inside = server.directory().join("inside");
+    let number = || Ok(fs::read_to_string(&inside).ok().filter(|it| it.ends_with('\n')));
+    let number = wait::until("the number inside", LIMIT, number)?;
+    assert_eq!(number.trim(), daemon.id().to_string());
+    let next = Script::new(PORT)?;
+    let words = tests::agent::upgrade(PORT, &["--dry-run", "--cwd", "/"], &next.command(2)?);
+    let told = stage.agent.run(&words)?.success()?;
+    daemon.kill()?;
+    daemon.wait()?;
+    let name = file.path().display().to_string();
+    assert!(!told.stdout.contains(&name) && !told.stderr.contains(&name), "{told:?}");
+    stage.namespace.clear()
 }

@@ -29,4 +29,7 @@ pub struct Stranger {
     pub pid: i32,
     /// Its command line.
     pub command: String,
+    /// Its user, where that is another one than the service's server had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_user: Option<u32>,
 }

@@ -27,6 +27,9 @@ pub(super) fn complaint(service: &ServiceView) -> String {
         ),
         Some(Serving::Strangers { processes }) => {
             let way = match (processes.first(), service.endpoints.first()) {
+                (Some(Stranger { other_user: Some(_), .. }), _) => {
+                    ": end it, and start the server again".to_owned()
+                }
                 (Some(first), Some(endpoint)) => format!(
                     ": `agent upgrade --port {} --pid {}` takes it in",
                     endpoint.port, first.pid
@@ -73,7 +76,10 @@ pub(super) fn waiting(service: &ServiceView) -> Option<String> {
 }
 
 fn named(processes: &[Stranger]) -> String {
-    let name = |it: &Stranger| format!("process {} ({})", it.pid, words::line(&it.command));
+    let name = |it: &Stranger| {
+        let of = it.other_user.map(|user| format!(" of another user, uid {user}"));
+        format!("process {} ({}){}", it.pid, words::line(&it.command), of.unwrap_or_default())
+    };
     match processes {
         [] => "a process that cannot be seen from here".to_owned(),
         [only] => name(only),
@@ -91,7 +97,7 @@ mod tests {
     #[test]
     fn refused_is_said_only_where_nothing_listens() {
         let mut service = samples::services().services.remove(1);
-        let stranger = |pid| Stranger { pid, command: "haproxy -sf 7".into() };
+        let stranger = |pid| Stranger { pid, command: "haproxy -sf 7".into(), other_user: None };
         let all = [
             None,
             Some(Serving::Nobody),

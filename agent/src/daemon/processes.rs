@@ -117,7 +117,8 @@ impl Agent {
         self.signal(generation, signal)
     }
 
-    fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
+    /// Whether one of its listeners is open.
+    pub(super) fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
         let Some(known) = self.generation(generation) else { return Ok(false) };
         let open = sock_diag::listeners()?;
         let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);

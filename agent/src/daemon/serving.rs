@@ -6,7 +6,7 @@ use super::{agent::Agent, found};
 use crate::{
     api::{Problem, Serving, Stranger, Waiting},
     host::{
-        holders, process,
+        holders, kin, process,
         sock_diag::{self, Listener, SocketInode},
     },
     rollout::Generation,
@@ -46,7 +46,7 @@ impl Agent {
         if inodes.is_empty() {
             return Ok(Serving::Nobody);
         }
-        Ok(Serving::Strangers { processes: strangers(&inodes)? })
+        Ok(Serving::Strangers { processes: self.strangers(id, &inodes)? })
     }
 
     /// Who listens beside a service's generations.
@@ -57,7 +57,29 @@ impl Agent {
     pub(super) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, Problem> {
         let listeners = self.strange_listeners(id)?;
         let inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
-        if inodes.is_empty() { Ok(Vec::new()) } else { strangers(&inodes) }
+        if inodes.is_empty() { Ok(Vec::new()) } else { self.strangers(id, &inodes) }
+    }
+
+    fn strangers(
+        &self,
+        id: ServiceId,
+        inodes: &HashSet<SocketInode>,
+    ) -> Result<Vec<Stranger>, Problem> {
+        let holders = holders::holders(inodes)?.found;
+        let pids: Vec<_> = holders.into_iter().map(|holder| holder.pid).collect();
+        let described = |pid: process::Pid| Stranger {
+            pid: pid.get(),
+            command: command_of(pid),
+            other_user: self.user_unlike(id, pid),
+        };
+        Ok(holders::roots(&pids)?.into_iter().map(described).collect())
+    }
+
+    /// The user of a process, where that is another one than the service's server had. One that has ended has none.
+    pub(super) fn user_unlike(&self, id: ServiceId, pid: process::Pid) -> Option<u32> {
+        let record = self.record(id);
+        let usual = record.mark.as_ref().map_or(record.context.uid, |mark| mark.user);
+        kin::user_of(pid).ok().filter(|user| *user != usual)
     }
 
     /// Connections that the primary has not accepted for longer than a server may take for that.
@@ -86,13 +108,6 @@ impl Agent {
 const TOO_LONG: Duration = Duration::from_secs(3);
 
 /// Who holds these listeners: whoever started it speaks for its workers.
-fn strangers(inodes: &HashSet<SocketInode>) -> Result<Vec<Stranger>, Problem> {
-    let holders = holders::holders(inodes)?.found;
-    let pids: Vec<_> = holders.into_iter().map(|holder| holder.pid).collect();
-    let roots = holders::roots(&pids)?.into_iter();
-    Ok(roots.map(|pid| Stranger { pid: pid.get(), command: command_of(pid) }).collect())
-}
-
 fn command_of(pid: process::Pid) -> String {
     let words = process::command_line(pid).unwrap_or_default();
     let words: Vec<_> = words.iter().map(|word| word.as_os_str().to_string_lossy()).collect();

@@ -24,6 +24,7 @@ impl Agent {
         let service = &self.record(id).service;
         let candidate = service.candidate().map(|candidate| candidate.number);
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
+        self.refuse_deaf_target(id)?;
         let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
         let before = self.record(id).service.endpoints.clone();
@@ -31,6 +32,20 @@ impl Agent {
         self.refuse_unswitched(id)?;
         let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
         Ok(Begun { rollout: self.rollout_view(id, rollout)?, warnings })
+    }
+
+    /// One that has closed its listeners would lose what it gets, and the new connections would come back at once.
+    fn refuse_deaf_target(&self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let target = service.previous().filter(|_| service.candidate().is_none());
+        let Some(number) = target else { return Ok(()) };
+        if self.listens(GenerationId { service: id, number })? {
+            return Ok(());
+        }
+        let message =
+            format!("nothing has changed: generation {number} listens on nothing just now");
+        Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("upgrade to a version that works; `agent status` shows who listens"))
     }
 
     /// What clients lose because an earlier generation listens on less than a later one did.

@@ -169,7 +169,11 @@ impl Agent {
             NewGeneration::Process(pid) => self.check_process(id, *pid, asked)?,
             NewGeneration::Listening(port) => self.check_listening(id, *port, asked)?,
         };
-        warnings.extend(self.survives_beside(id, server.root()?)?);
+        let root = server.root()?;
+        warnings.extend(self.survives_beside(id, root)?);
+        warnings.extend(self.user_unlike(id, root).map(|user| {
+            format!("process {root} is another user's than the server before, uid {user}: so will the next ones be")
+        }));
         Ok(Candidate::Found(server))
     }
 

@@ -38,7 +38,7 @@ impl Service {
     }
 
     /// The youngest replaced generation that can take over.
-    pub(super) fn previous(&self) -> Option<GenerationNumber> {
+    pub fn previous(&self) -> Option<GenerationNumber> {
         self.generations.iter().filter(|it| it.can_take_over()).map(|it| it.number).max()
     }
 

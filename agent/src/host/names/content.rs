@@ -6,6 +6,7 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::MetadataExt as _,
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
@@ -13,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Name, open_directory};
 use crate::host::{
+    kin::user_of,
     os_text::OsText,
-    process::{Pid, status},
+    process::{Pid, Process, status},
 };
 
 /// What a PID file holds: some servers empty theirs as they end (lighttpd, which may not remove it as another user).
@@ -45,6 +47,32 @@ pub fn of(name: &Name, of: Pid) -> Option<Content> {
     Content::read(&open_file(name, of, OFlags::RDONLY).ok()?)
 }
 
+/// Whether a name is the PID file of one of these processes: it holds the number of one, and was written since that began. By
+/// the number that it has in a PID namespace of its own only who can write the file says so: its user chooses that number
+/// (`ns_last_pid`).
+pub(super) fn is_of(name: &Name, of: Pid, named: &[Pid]) -> bool {
+    let Ok(file) = open_file(name, of, OFlags::RDONLY) else { return false };
+    let Some(number) = Content::read(&file).and_then(|content| content.number()) else {
+        return false;
+    };
+    let Ok(about) = file.metadata() else { return false };
+    let is_its_users = |pid| user_of(pid).is_ok_and(|user| user == about.uid());
+    let is_its_number =
+        |pid: Pid| pid.get() == number || (numbers_of(pid).contains(&number) && is_its_users(pid));
+    let mut its = named.iter().copied().filter(|pid| is_its_number(*pid));
+    its.any(|pid| about.modified().is_ok_and(|written| was_there(pid, written)))
+}
+
+/// Whether a process had begun by then, as far as the clocks tell.
+fn was_there(pid: Pid, then: SystemTime) -> bool {
+    /// File systems keep times in whole seconds, some in two.
+    const GRAIN: Duration = Duration::from_secs(2);
+    #[expect(clippy::disallowed_methods, reason = "files have the time of day")]
+    let now = SystemTime::now();
+    let age = Process::open(pid).and_then(|process| process.age());
+    age.is_ok_and(|age| now.checked_sub(age).is_none_or(|began| then + GRAIN >= began))
+}
+
 /// Writes again what was in a PID file, if it is that very file and names none of these processes any more, though it did.
 /// Says whether that was so.
 ///
@@ -58,7 +86,9 @@ pub fn restore(name: &Name, content: &Content, named: &[Pid]) -> io::Result<bool
     let mut file = open_file(name, *first, OFlags::RDWR)?;
     let Some(now) = Content::read(&file) else { return Ok(false) };
     let is_same = (now.device, now.inode) == (content.device, content.inode);
-    if !is_same || names_one(&now) || !names_one(content) {
+    // Whoever else lives has written it there himself.
+    let is_anybodys = now.number().is_some_and(|it| Path::new(&format!("/proc/{it}")).exists());
+    if !is_same || names_one(&now) || is_anybodys || !names_one(content) {
         return Ok(false);
     }
     file.set_len(0)?;
@@ -79,7 +109,7 @@ fn open_file(name: &Name, of: Pid, access: OFlags) -> io::Result<File> {
 }
 
 /// Of a process in a PID namespace of its own, which writes the number that it has there.
-pub(super) fn numbers_of(pid: Pid) -> Vec<i32> {
+fn numbers_of(pid: Pid) -> Vec<i32> {
     let inside = status(pid).ok().and_then(|status| status.nspid?.last().copied());
     [Some(pid.get()), inside].into_iter().flatten().collect()
 }
@@ -92,6 +122,30 @@ mod tests {
     use std::fs;
 
     use super::{super::in_a_directory, *};
+
+    #[test]
+    fn a_file_from_before_is_not_of_who_has_its_number_by_now() {
+        let (_directory, name) = in_a_directory("server.pid");
+        fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
+        let ours = [Pid::ours()];
+        assert!(is_of(&name, Pid::ours(), &ours));
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::open(name.path()).unwrap().set_modified(long_ago).unwrap();
+        assert!(!is_of(&name, Pid::ours(), &ours));
+    }
+
+    #[test]
+    fn what_names_somebody_else_who_lives_is_theirs() {
+        let (_directory, name) = in_a_directory("server.pid");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
+        let held = of(&name, Pid::ours()).unwrap();
+        fs::write(name.path(), format!("{}\n", child.id())).unwrap();
+        let restored = restore(&name, &held, &[Pid::ours()]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!restored.unwrap());
+    }
 
     #[test]
     fn what_a_pid_file_held_is_written_again_if_it_is_the_same_file() {

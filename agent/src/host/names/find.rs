@@ -10,12 +10,7 @@ use std::{
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
-use super::{
-    Name,
-    content::{self, numbers_of},
-    open_directory,
-    second::is_second,
-};
+use super::{Name, content, open_directory, second::is_second};
 use crate::host::{
     holders,
     os_text::OsText,
@@ -33,7 +28,6 @@ pub fn all_of(pids: &[Pid]) -> Vec<Name> {
 /// The PID files that name one of these processes, in the directories that they or these others use.
 pub fn pid_files(named: &[Pid], others: &[Pid]) -> Vec<Name> {
     let Some(first) = named.first() else { return Vec::new() };
-    let numbers: HashSet<i32> = named.iter().flat_map(|pid| numbers_of(*pid)).collect();
     let (mut directories, mut mentioned) = (BTreeSet::new(), BTreeSet::new());
     for pid in named.iter().chain(others).take(MOST_PROCESSES) {
         directories.extend(directories_of(*pid));
@@ -47,10 +41,7 @@ pub fn pid_files(named: &[Pid], others: &[Pid]) -> Vec<Name> {
         let Ok(open) = open_directory(*first, directory) else { continue };
         found.extend(names_like_pid(&open).filter_map(|file| Name::of(&directory.join(file))));
     }
-    found.retain(|name| {
-        let number = content::of(name, *first).and_then(|content| content.number());
-        number.is_some_and(|number| numbers.contains(&number))
-    });
+    found.retain(|name| content::is_of(name, *first, named));
     found.into_iter().take(MOST_NAMES).collect()
 }
 
