@@ -25,6 +25,8 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     memory_program: 0,
     file_opener: 0,
     opener_user: 0,
+    file_inode: 0,
+    inode_number: 0,
     pid_level: 0,
     pid_numbers: 0,
     pid_numbers_declared: 0,
@@ -122,6 +124,13 @@ impl Task {
     fn numbers(self) -> Option<*const c_void> {
         read(self.0, place_of!(task_thread_pid))
     }
+}
+
+/// The number of the inode of a file.
+#[inline(always)]
+pub(crate) fn inode_of(file: *const c_void) -> Option<u64> {
+    let inode: *const c_void = read(file, place_of!(file_inode))?;
+    read(inode, place_of!(inode_number))
 }
 
 /// The port that a socket is bound to.

@@ -13,6 +13,7 @@ pub mod bind;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
+pub mod holder;
 pub mod member;
 pub mod socket;
 pub mod steering;

@@ -18,6 +18,7 @@ mod adopt_listeners;
 mod connection;
 mod follow_processes;
 mod kernel;
+mod list_sockets;
 mod maps;
 mod migrate;
 mod public_port;

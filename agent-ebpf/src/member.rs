@@ -48,6 +48,10 @@ pub struct KernelLayout {
     pub file_opener: u32,
     /// `cred.uid`: the user.
     pub opener_user: u32,
+    /// `file.f_inode`: what a file is.
+    pub file_inode: u32,
+    /// `inode.i_ino`: its number.
+    pub inode_number: u32,
     /// `pid.level`: how deep the namespace is that the process lives in.
     pub pid_level: u32,
     /// `pid.numbers`: one for each namespace, from the machine's first one down.
@@ -81,4 +85,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 88);
+const _: () = assert!(size_of::<KernelLayout>() == 96);

@@ -1,7 +1,9 @@
 //! Services beside each other: what goes wrong with one is nothing to the others.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -298,5 +300,44 @@ fn what_a_server_does_in_a_loop_is_told_as_a_number() -> Result<()> {
     stage.switch(&neighbour, 2, &["--settle", "0s"])?;
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
     stage.agent.run(&["undo", "8080", "--stop-timeout", "100ms"])?;
+    stage.namespace.clear()
+}
+
+/// Whoever looks for the processes that have a listener looks at what each process has open.
+#[test]
+fn thousands_of_descriptors_of_somebody_keep_nobody_waiting() -> Result<()> {
+    const BOMB: &str = "import os, resource, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (15000, 15000))
+for _ in range(39):
+    if os.fork() == 0:
+        break
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    pass
+print('full', flush=True)
+time.sleep(60)";
+    let neighbour = Script::new(NEIGHBOUR)?;
+    let (stage, _beside) = Stage::attached(&neighbour)?;
+    let server = Script::new(PORT)?;
+    let _first = stage.start(&server, 1)?;
+    let mut bomb = std::process::Command::new("python3");
+    bomb.args(["-c", BOMB]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut bomb = stage.namespace.spawn(&mut bomb)?;
+    let told = bomb.stdout.take().context("its output")?;
+    let full = BufReader::new(told).lines().take(40).filter(Result::is_ok).count();
+    assert_eq!(full, 40, "processes with as many descriptors as they can have");
+
+    let begun = Instant::now();
+    stage.agent.attach(PORT)?.success()?;
+    let attached = begun.elapsed();
+    // All of them one by one are 600,000: half a minute on a busy machine, and five seconds on a quick one.
+    ensure!(attached < Duration::from_secs(2), "the attach took {attached:?}");
+    stage.switch(&neighbour, 2, &["--settle", "0s"])?;
+    stage.switch(&server, 2, &["--settle", "0s"])?;
+    ensure!(begun.elapsed() < Duration::from_secs(8), "all took {:?}", begun.elapsed());
+    bomb.kill()?;
+    bomb.wait()?;
     stage.namespace.clear()
 }

@@ -158,3 +158,21 @@ fn a_listener_without_a_descriptor_is_found_in_its_ring() -> Result<()> {
     assert!(preview.contains(&format!("listeners of the processes {pid}")), "{preview}");
     Ok(())
 }
+
+/// So many are not looked at one by one.
+#[test]
+fn a_listener_behind_hundreds_of_descriptors_is_found() -> Result<()> {
+    const FULL: &str = "import os, sys
+for _ in range(400):
+    os.set_inheritable(os.dup(0), True)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let server = ["/usr/bin/python3", "-c", FULL, "/usr/bin/python3", "{}/server.py", "8080", "1"];
+    let server = Commanded::new(8080, &server)?;
+    // The first one is found by an agent that has begun before, and by one that has not.
+    let (stage, first) = Stage::attached(&server)?;
+    let service = stage.agent.service(8080)?;
+    assert_eq!(service.generations[0].pids, [first.pid()]);
+    stage.switch(&server, 2, &[])?;
+    stage.until_steady(8080)?;
+    stage.detach(8080)
+}

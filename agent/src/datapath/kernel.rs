@@ -25,12 +25,12 @@ use super::{
     pins::Pins,
     place::Place,
     programs::{
-        self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, MIGRATE, ON_DEMAND,
+        self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, LIST_SOCKETS, MIGRATE, ON_DEMAND,
         WITHOUT_COMFORTS,
     },
     types,
 };
-use crate::service::ServiceId;
+use crate::{service::ServiceId, sys};
 
 /// The object that `cargo xtask build` made.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
@@ -191,6 +191,13 @@ impl Kernel {
     /// A file that runs `enlist` over the threads of this PID namespace as it is read.
     pub(super) fn walk_tasks(&mut self) -> Result<File, DatapathError> {
         self.run_iterator(ENLIST)
+    }
+
+    /// A link that runs `list_sockets`, for whoever asks who has which sockets open.
+    pub(super) fn link_sockets(&self) -> Result<OwnedFd, DatapathError> {
+        let program = self.ebpf.program(LIST_SOCKETS).expect("it is in the object that we embed");
+        let program = program.fd().map_err(program_error("find", LIST_SOCKETS))?;
+        sys::bpf::link_iterator(program).map_err(program_error("attach", LIST_SOCKETS))
     }
 
     fn run_iterator(&mut self, name: &'static str) -> Result<File, DatapathError> {

@@ -1,9 +1,14 @@
 //! Which processes belong to a generation, as the kernel programs follow them.
 
-use std::io::Read as _;
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Read as _},
+    os::fd::OwnedFd,
+};
 
 use agent_ebpf::{
     flow::GenerationKey,
+    holder::SocketHolder,
     member::{ASKED, Enlistment, Member},
 };
 
@@ -11,7 +16,11 @@ use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
 };
-use crate::{host::process::Pid, service::GenerationId};
+use crate::{
+    host::{bounded, process::Pid, sock_diag::SocketInode},
+    service::GenerationId,
+    sys,
+};
 
 impl Datapath {
     /// Takes processes into a generation. Whatever they fork from now on belongs to it too.
@@ -81,6 +90,15 @@ impl Datapath {
         Ok(None)
     }
 
+    /// Lists who has which sockets open, again and again, for as long as this is kept.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn open_sockets(&self) -> Result<OpenSockets, DatapathError> {
+        self.kernel.link_sockets().map(OpenSockets)
+    }
+
     /// Forgets the processes of a generation.
     pub(super) fn dismiss_all(&mut self, generation: GenerationKey) -> Result<(), DatapathError> {
         let mut gone = Vec::new();
@@ -122,6 +140,33 @@ impl Datapath {
             error::gone(self.enlistments.remove(&pid)).named("remove from", MAP)?;
         }
         walked
+    }
+}
+
+/// All sockets that processes have open, as `list_sockets` finds them.
+#[derive(Debug)]
+pub struct OpenSockets(OwnedFd);
+
+impl OpenSockets {
+    /// Those that there are now, by process. Sockets of io_uring that have no descriptor are not among them.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, and when there are more than anybody has.
+    pub fn list(&self) -> io::Result<HashMap<Pid, HashSet<SocketInode>>> {
+        /// Of four million sockets.
+        const MOST: u64 = 64 << 20;
+        let told = bounded::whole(sys::bpf::run_iterator(&self.0)?, MOST)?;
+        let mut found: HashMap<_, HashSet<_>> = HashMap::new();
+        let (holders, _) = told.as_chunks::<{ size_of::<SocketHolder>() }>();
+        for [a, b, c, d, e, f, g, h, pid @ .., _, _, _, _] in holders {
+            let inode = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            let pid = i32::try_from(u32::from_ne_bytes(*pid)).ok().and_then(Pid::new);
+            if let Some(pid) = pid {
+                found.entry(pid).or_default().insert(SocketInode(inode));
+            }
+        }
+        Ok(found)
     }
 }
 

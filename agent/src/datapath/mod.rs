@@ -70,6 +70,7 @@ pub use self::{
     in_use::steering_program,
     kernel::{KernelLogs, MAPS},
     listeners::{AdoptedListener, ListenerToAdopt, WithProgram},
+    members::OpenSockets,
     others::{LookupProgram, lookup_programs, others},
     pins::{Pinned, clear},
     place::Place,

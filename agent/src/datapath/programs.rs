@@ -48,10 +48,13 @@ pub(super) const WITHOUT_COMFORTS: &str = "a server whose listener was moved see
 pub(super) const STEER: &str = "steer";
 
 /// Those that only the agent runs, when it takes over what runs already.
-pub(super) const ON_DEMAND: [&str; 3] = [ITERATOR, ENLIST, ADOPT_FLOW];
+pub(super) const ON_DEMAND: [&str; 4] = [ITERATOR, ENLIST, LIST_SOCKETS, ADOPT_FLOW];
 
 /// Walks the processes.
 pub(super) const ENLIST: &str = "enlist";
+
+/// Walks the files that processes have open.
+pub(super) const LIST_SOCKETS: &str = "list_sockets";
 
 /// Walks the listeners.
 pub(super) const ITERATOR: &str = "adopt_listeners";
@@ -74,7 +77,7 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         Program::BtfTracePoint(tracepoint) => {
             tracepoint.load(tracepoint_of(name).unwrap_or_default(), btf)
         }
-        Program::Iter(iterator) => iterator.load(if name == ENLIST { "task" } else { "tcp" }, btf),
+        Program::Iter(iterator) => iterator.load(walked_by(name), btf),
         Program::SkReuseport(migrate) => migrate.load(),
         Program::SchedClassifier(flow) => flow.load(),
         other => Err(ProgramError::UnexpectedProgramType).inspect_err(|_| {
@@ -82,6 +85,15 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
         }),
     };
     loaded.map_err(|error| load_error(name, error))
+}
+
+/// What an iterator goes through.
+fn walked_by(name: &str) -> &'static str {
+    match name {
+        ENLIST => "task",
+        LIST_SOCKETS => "task_file",
+        _ => "tcp",
+    }
 }
 
 /// What a tracing program is attached to.

@@ -47,6 +47,8 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
         memory_program: place("mm_struct", "exe_file")?,
         file_opener: place("file", "f_cred")?,
         opener_user: place("cred", "uid")?,
+        file_inode: place("file", "f_inode")?,
+        inode_number: place("inode", "i_ino")?,
         pid_level: place("pid", "level")?,
         pid_numbers: place("pid", "numbers")?,
         pid_numbers_declared: types.elements("pid", "numbers")?,

@@ -1,9 +1,16 @@
 //! Who has a socket, and which of those processes are the parents.
 
-use std::{collections::HashSet, fs, io, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    cell::LazyCell,
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::OnceLock,
+};
 
 use super::{
-    io_uring,
+    io_uring, patience,
     process::{Pid, ProcessError, living_thread, stat},
     sock_diag::SocketInode,
 };
@@ -49,8 +56,9 @@ pub fn holders_among(
     inodes: &HashSet<SocketInode>,
 ) -> Result<Holders, ProcessError> {
     let mut holders = Holders::default();
+    let of_many: LazyCell<_, fn() -> _> = LazyCell::new(list_quickly);
     for pid in pids {
-        match sockets_of(pid, inodes) {
+        match sockets_of(pid, inodes, &of_many) {
             Ok(inodes) if inodes.is_empty() => {}
             Ok(inodes) => holders.found.push(Holder { pid, inodes }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => holders.refused += 1,
@@ -79,9 +87,43 @@ pub(super) fn all_pids() -> Result<Vec<Pid>, ProcessError> {
     Ok(pids)
 }
 
-fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<SocketInode>> {
+/// Who has which sockets open, found in another way than by looking at each descriptor.
+pub type QuickList = Box<dyn Fn() -> io::Result<Sockets> + Send + Sync>;
+/// The sockets of each process that has any.
+pub type Sockets = HashMap<Pid, HashSet<SocketInode>>;
+
+static QUICK_LIST: OnceLock<QuickList> = OnceLock::new();
+
+/// From now on whoever has many descriptors is looked at in this way: anybody can have 20,000, at two system calls each.
+pub fn list_many_by(list: QuickList) {
+    // The first one is as good as any later one.
+    let _: Result<(), QuickList> = QUICK_LIST.set(list);
+}
+
+fn list_quickly() -> Option<Sockets> {
+    let list = QUICK_LIST.get().filter(|_| !patience::is_worker())?;
+    let listed = list();
+    listed
+        .inspect_err(|error| tracing::warn!(%error, "cannot list open sockets, and looks at each"))
+        .ok()
+}
+
+/// Rings of io_uring are looked for among so many descriptors too: servers open them first.
+const FEW: usize = 256;
+
+fn sockets_of(
+    pid: Pid,
+    wanted: &HashSet<SocketInode>,
+    of_many: &LazyCell<Option<Sockets>, fn() -> Option<Sockets>>,
+) -> io::Result<HashSet<SocketInode>> {
     let mut found = HashSet::new();
-    for entry in descriptors(pid)? {
+    for (number, entry) in descriptors(pid)?.enumerate() {
+        if number == FEW
+            && let Some(listed) = &**of_many
+        {
+            found.extend(listed.get(&pid).into_iter().flatten().filter(|it| wanted.contains(it)));
+            break;
+        }
         // A descriptor may be closed between the two calls; what it was does not matter then.
         let Ok(path) = entry.map(|entry| entry.path()) else { continue };
         let Ok(target) = fs::read_link(&path) else { continue };

@@ -74,10 +74,15 @@ pub fn with<T: Send + 'static>(
     act: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     // A part of what is done so already.
-    if IS_WORKER.get() {
+    if is_worker() {
         return Ok(act());
     }
     WORKERS.lock().unwrap_or_else(PoisonError::into_inner).with(whose, act)
+}
+
+/// Whether this is such a thread, which has nothing open that others have.
+pub(super) fn is_worker() -> bool {
+    IS_WORKER.get()
 }
 
 type Work = Box<dyn FnOnce() + Send>;

@@ -4,6 +4,7 @@
 
 use std::{
     ffi::CString,
+    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -118,6 +119,52 @@ pub(crate) fn create_link(
     Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }
 
+/// Makes a link of an iterator, which runs it as often as [`run_iterator`] is called.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+#[doc(alias = "BPF_TRACE_ITER")]
+pub(crate) fn link_iterator(program: impl AsFd) -> io::Result<OwnedFd> {
+    const BPF_TRACE_ITER: u32 = 28;
+    let create = LinkCreate {
+        prog_fd: program.as_fd().as_raw_fd(),
+        // The kernel wants none for an iterator.
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the size given of `create`, which lives until after the call and points nowhere.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size_of::<LinkCreate>())
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+/// A file that runs an iterator as it is read.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+#[doc(alias = "BPF_ITER_CREATE")]
+pub(crate) fn run_iterator(link: impl AsFd) -> io::Result<File> {
+    const BPF_ITER_CREATE: libc::c_int = 33;
+    let create = [link.as_fd().as_raw_fd().cast_unsigned(), 0];
+    // SAFETY: the kernel reads the size given of `create`, which lives until after the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_ITER_CREATE, &raw const create, size_of_val(&create))
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) }.into())
+}
+
 /// What a program is asked about (`enum bpf_attach_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -200,7 +247,6 @@ const BPF_LINK_UPDATE: libc::c_int = 29;
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
 
     use super::*;
 

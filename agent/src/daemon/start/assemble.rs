@@ -36,7 +36,7 @@ use crate::{
     datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
     host::{
         cgroup::{Cgroup, Hierarchy},
-        context,
+        context, holders,
         launch::Launcher,
         mounts,
         process::Pid,
@@ -72,6 +72,8 @@ pub(super) fn assemble(
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
     let mut datapath = open_datapath(&plan, &places.pin_dir, &attach_to, place)?;
+    let sockets = datapath.open_sockets()?;
+    holders::list_many_by(Box::new(move || sockets.list()));
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
     let watcher =
         Watcher::start(events, logs, Arc::clone(&launcher), messages).map_err(|error| {

@@ -180,6 +180,10 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed("program enlist", "loaded (iter/task)", kernel((5, 11), "5.11", TRACING)),
     ),
     (
+        Feature::ListSockets,
+        needed("program list_sockets", "loaded (iter/task_file)", kernel((5, 11), "5.11", TRACING)),
+    ),
+    (
         Feature::AdoptListeners,
         needed("program adopt_listeners", "loaded (iter/tcp)", kernel((5, 16), "5.16", TRACING)),
     ),
