@@ -155,7 +155,7 @@ impl Agent {
         let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
         let mut listeners: Vec<_> =
-            sock_diag::listeners()?.into_iter().map(|it| it.cookie.0).collect();
+            self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         listeners.retain(|cookie| known.contains(cookie));
         change(Step::ReleaseSockets, || Ok(self.datapath.release_listeners(&listeners)?))?;
         let ours = |flow: &&sock_diag::Connection| {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{
     agent::Agent,
     observe::owner,
-    views::{listener_view, live_listeners, state_of},
+    views::{listener_view, state_of},
 };
 use crate::{
     api::{self, Explanation, Offer, Problem},
@@ -39,7 +39,7 @@ impl Agent {
         };
         let service = &self.record(id).service;
         steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name));
-        let live = live_listeners()?;
+        let live = self.live_listeners()?;
         let targets = service.targets().into_iter();
         let order =
             targets.flat_map(|targets| std::iter::once(targets.primary).chain(targets.standbys));

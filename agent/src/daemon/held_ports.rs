@@ -13,7 +13,6 @@ use super::{agent::Agent, troubles::Trouble};
 use crate::{
     api::{Problem, ProblemKind},
     datapath::Group,
-    host::sock_diag,
     rollout::{Generation, Origin, Phase, PortHold},
     service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId},
 };
@@ -140,7 +139,7 @@ impl Agent {
 
     fn uid_of_primary(&self, id: ServiceId) -> Result<u32, Problem> {
         let listeners = self.record(id).service.primary().map(|it| &it.listeners[..]);
-        let open = sock_diag::listeners()?;
+        let open = self.listeners_of(id)?;
         let is_its =
             |cookie: u64| listeners.unwrap_or_default().iter().any(|it| it.cookie == cookie);
         let listener = open.iter().find(|it| is_its(it.cookie.0));

@@ -53,7 +53,7 @@ impl Agent {
         let Some(known) = self.generation(generation) else { return Ok(Queues::Empty) };
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
         let half_open = self.still_half_open(generation)?;
-        let all = sock_diag::listeners()?;
+        let all = self.listeners_of(generation.service)?;
         let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
         let queued = listeners.map(|listener| u64::from(listener.accept_queue)).sum::<u64>();
         let waiting = half_open + self.of_clients(generation, queued)?;

@@ -1,11 +1,10 @@
 //! What to do when reports of the kernel programs were lost: they only say when to look, so everything is looked at.
 
-use std::{collections::HashSet, time::Instant};
+use std::time::Instant;
 
 use super::{agent::Agent, observe::LISTENER_LOOK};
 use crate::{
     api::{EventKind, Problem},
-    host::sock_diag,
     service::GenerationId,
 };
 
@@ -35,7 +34,7 @@ impl Agent {
     ///
     /// When the kernel does not list those that are there.
     pub(super) fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
-        let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
+        let live = self.live_listeners()?;
         let mut closed = Vec::new();
         for (id, record) in &self.records {
             for generation in &record.service.generations {

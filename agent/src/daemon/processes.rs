@@ -16,7 +16,7 @@ use crate::{
         cgroup::Cgroup,
         holders,
         process::{Ending, Pid, Process, ProcessError},
-        sock_diag::{self, Listener, SocketInode},
+        sock_diag::{Listener, SocketInode},
     },
     rollout::Phase,
     service::{GenerationId, ServiceId, Signal},
@@ -120,7 +120,7 @@ impl Agent {
     /// Whether one of its listeners is open.
     pub(super) fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
         let Some(known) = self.generation(generation) else { return Ok(false) };
-        let open = sock_diag::listeners()?;
+        let open = self.listeners_of(generation.service)?;
         let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);
         Ok(known.listeners.iter().any(|it| is_open(it.cookie)))
     }
@@ -181,7 +181,7 @@ impl Agent {
             return Ok(());
         };
         let cookies: HashSet<_> = known.listeners.iter().map(|it| it.cookie).collect();
-        let mut open = sock_diag::listeners()?;
+        let mut open = self.listeners_of(generation.service)?;
         open.retain(|it| cookies.contains(&it.cookie.0));
         let strays = holders_of(&open)?;
         if !strays.is_empty() {
@@ -206,7 +206,7 @@ impl Agent {
         if !service.is_served() {
             return Ok(());
         }
-        let mut others = sock_diag::listeners()?;
+        let mut others = self.listeners_of(id)?;
         let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
         others.retain(|it| {

@@ -256,7 +256,8 @@ impl Agent {
     /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it,
     /// and its end would count it as lost.
     fn count_moved(&mut self, taker: GenerationId) -> Result<(), Problem> {
-        let live: HashSet<_> = sock_diag::listeners()?.iter().map(|it| it.cookie.0).collect();
+        let live = self.listeners_of(taker.service)?;
+        let live: HashSet<_> = live.iter().map(|it| it.cookie.0).collect();
         let service = &self.record(taker.service).service;
         let listens = |key: GenerationKey| {
             let known = service.generation(GenerationNumber(key.generation));

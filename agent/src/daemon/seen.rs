@@ -7,7 +7,7 @@ use agent_ebpf::steering::{NO_GENERATION, Steering};
 use super::{agent::Agent, found};
 use crate::{
     api::Problem,
-    host::{process, sock_diag},
+    host::process,
     rollout::{Event, Generation, Phase, Seen, Targets},
     service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
@@ -20,7 +20,7 @@ impl Agent {
     /// When the kernel does not say.
     pub(super) fn seen(&self, id: ServiceId) -> Result<Seen, Problem> {
         let listening: HashSet<_> =
-            sock_diag::listeners()?.into_iter().map(|listener| listener.cookie.0).collect();
+            self.listeners_of(id)?.into_iter().map(|listener| listener.cookie.0).collect();
         let mut seen = Seen {
             steering: self.datapath.steering(id)?.map(|steering| targets(&steering)),
             mapped: self.datapath.generations(id)?,
@@ -128,7 +128,7 @@ impl Agent {
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(None) };
         let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
-        let mut left = sock_diag::listeners()?;
+        let mut left = self.listeners_of(generation.service)?;
         left.retain(|listener| cookies.contains(&listener.cookie.0));
         let offer = self.offer_of(generation, &left)?;
         Ok(found::uncovered(endpoints, &offer.to_adopt).cloned())

@@ -7,7 +7,7 @@ use crate::{
     api::{Problem, Serving, Stranger, Waiting},
     host::{
         holders, kin, process,
-        sock_diag::{self, Listener, SocketInode},
+        sock_diag::{Listener, SocketInode},
     },
     rollout::Generation,
     service::{GenerationId, GenerationNumber, ServiceId},
@@ -20,7 +20,7 @@ impl Agent {
     ///
     /// When the listeners or who holds them cannot be listed.
     pub(super) fn serving(&self, id: ServiceId) -> Result<Serving, Problem> {
-        let all = sock_diag::listeners()?;
+        let all = self.listeners_of(id)?;
         let service = &self.record(id).service;
         let listens = |it: &&Generation| {
             it.listeners.iter().any(|known| all.iter().any(|open| open.cookie.0 == known.cookie))
@@ -91,7 +91,7 @@ impl Agent {
         let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
         let key = GenerationId { service: id, number: primary.number };
         let is_of_it = |it: &Listener| primary.listeners.iter().any(|at| at.cookie == it.cookie.0);
-        if !sock_diag::listeners()?.iter().any(|it| it.accept_queue > 0 && is_of_it(it)) {
+        if !self.listeners_of(id)?.iter().any(|it| it.accept_queue > 0 && is_of_it(it)) {
             return Ok(None);
         }
         let mut too_long: Vec<_> =

@@ -9,7 +9,7 @@ use std::{
 use super::{agent::Agent, observe::owner};
 use crate::{
     api::Problem,
-    host::sock_diag::{self, Connection, Stage},
+    host::sock_diag::{Connection, Stage},
     rollout::Event,
     service::{GenerationId, GenerationNumber},
 };
@@ -121,7 +121,7 @@ impl Agent {
         let begun = Instant::now();
         let Some(known) = self.generation(generation) else { return Ok(()) };
         let known: Vec<_> = known.listeners.iter().map(|it| it.cookie).collect();
-        let mut listeners = sock_diag::listeners()?;
+        let mut listeners = self.listeners_of(generation.service)?;
         listeners.retain(|it| known.contains(&it.cookie.0));
         let waiting = match listeners.iter().any(|it| it.accept_queue > 0) {
             true => self.clients_waiting_for(generation)?,

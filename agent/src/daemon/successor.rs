@@ -136,7 +136,7 @@ impl Agent {
         let service = &self.record(id).service;
         let known: HashSet<u64> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
-        let mut listeners = sock_diag::listeners()?;
+        let mut listeners = self.listeners_of(id)?;
         listeners.retain(|it| {
             service.endpoints.iter().any(|endpoint| endpoint.port == it.port)
                 && !known.contains(&it.cookie.0)

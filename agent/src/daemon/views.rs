@@ -13,10 +13,7 @@ use crate::{
         self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
         Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services,
     },
-    host::{
-        holders, process,
-        sock_diag::{self, Stage},
-    },
+    host::{holders, process, sock_diag::Stage},
     rollout::{Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
@@ -52,7 +49,7 @@ impl Agent {
             generations.map(|it| self.generation_view(id, it)).collect::<Result<_, _>>()?;
         let under_way: Vec<_> =
             service.rollouts.iter().filter(|rollout| !rollout.is_ended()).collect();
-        let live = live_listeners()?;
+        let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let listens =
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
         let troubles = self.troubles.told(id);
@@ -282,11 +279,6 @@ impl Agent {
         flows.sort_by_key(|flow| (flow.generation, flow.remote));
         Ok(Flows { schema: api::SCHEMA, flows })
     }
-}
-
-/// The cookies of all listeners of this network namespace.
-pub(super) fn live_listeners() -> Result<HashSet<u64>, Problem> {
-    Ok(sock_diag::listeners()?.into_iter().map(|listener| listener.cookie.0).collect())
 }
 
 pub(super) fn listener_view(listener: &crate::rollout::ListenerRecord) -> ListenerView {

@@ -38,7 +38,9 @@ fn live() -> Result<()> {
 
 fn live_with(words: &Words, port: &File) -> Result<()> {
     mounts::mount_all(words)?;
-    modules::load_all()?;
+    if !words.is_without_modules() {
+        modules::load_all()?;
+    }
     loopback::bring_up()?;
     wait_for(&start_scenario(port)?)
 }

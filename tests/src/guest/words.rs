@@ -24,6 +24,11 @@ impl Words {
         self.value("cgroup") == Some("v1")
     }
 
+    /// Whether the parts of the kernel that come as files stay where they are.
+    pub(super) fn is_without_modules(&self) -> bool {
+        self.value("modules") == Some("none")
+    }
+
     /// The serial port to tell everything on.
     pub(super) fn output(&self) -> Option<&str> {
         self.value("output")

@@ -7,7 +7,7 @@ use anyhow::{Error, Result, bail, ensure};
 use crate::layout::Target;
 
 /// Every kernel of the default run. By suite and series only: exact versions leave the archive within weeks.
-const ALL: [&str; 10] = [
+const ALL: [&str; 11] = [
     "bullseye:5.10",
     "bookworm:6.1",
     "trixie:6.12",
@@ -17,6 +17,7 @@ const ALL: [&str; 10] = [
     "trixie:6.12+lockdown",
     "trixie:6.12+no-ipv6",
     "trixie:6.12+cgroup-v1",
+    "trixie:6.12+no-diag",
     "trixie:6.12+arm64",
 ];
 
@@ -24,7 +25,7 @@ const ALL: [&str; 10] = [
 const QUICK: [&str; 2] = ["bookworm:6.1", "trixie-backports,sid"];
 
 /// What the agent lacks there, so that it has to say so and to leave everything as it was.
-const REFUSED: [&str; 2] = ["bullseye:5.10", "trixie:6.12+cgroup-v1"];
+const REFUSED: [&str; 3] = ["bullseye:5.10", "trixie:6.12+cgroup-v1", "trixie:6.12+no-diag"];
 
 /// All rows of a run without any named.
 pub(super) fn all() -> Result<Vec<Row>> {
@@ -118,6 +119,8 @@ pub(super) enum Configuration {
     NoIpv6,
     /// Control groups as they were until version 2.
     CgroupV1,
+    /// Nobody lists TCP sockets: the module that does is not loaded.
+    NoDiag,
     /// The other architecture.
     Arm64,
 }
@@ -127,9 +130,12 @@ impl Configuration {
     pub(super) fn target(self) -> Target {
         match self {
             Self::Arm64 => Target::Aarch64,
-            Self::Plain | Self::RealTime | Self::Lockdown | Self::NoIpv6 | Self::CgroupV1 => {
-                Target::X86_64
-            }
+            Self::Plain
+            | Self::RealTime
+            | Self::Lockdown
+            | Self::NoIpv6
+            | Self::CgroupV1
+            | Self::NoDiag => Target::X86_64,
         }
     }
 
@@ -146,7 +152,7 @@ impl Configuration {
         match self {
             Self::RealTime => &["rt-amd64"],
             Self::Arm64 => &["cloud-arm64", "arm64"],
-            Self::Plain | Self::Lockdown | Self::NoIpv6 | Self::CgroupV1 => {
+            Self::Plain | Self::Lockdown | Self::NoIpv6 | Self::CgroupV1 | Self::NoDiag => {
                 &["cloud-amd64", "amd64"]
             }
         }
@@ -159,6 +165,7 @@ impl Configuration {
             Self::Lockdown => &["lockdown=confidentiality"],
             Self::NoIpv6 => &["ipv6.disable=1"],
             Self::CgroupV1 => &["guest.cgroup=v1"],
+            Self::NoDiag => &["guest.modules=none"],
         }
     }
 }
@@ -172,9 +179,10 @@ impl FromStr for Configuration {
             "lockdown" => Self::Lockdown,
             "no-ipv6" => Self::NoIpv6,
             "cgroup-v1" => Self::CgroupV1,
+            "no-diag" => Self::NoDiag,
             "arm64" => Self::Arm64,
             other => bail!(
-                "there is no configuration `{other}`: take `rt`, `lockdown`, `no-ipv6`, `cgroup-v1` or `arm64`"
+                "there is no configuration `{other}`: take `rt`, `lockdown`, `no-ipv6`, `cgroup-v1`, `no-diag` or `arm64`"
             ),
         })
     }

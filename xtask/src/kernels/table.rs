@@ -118,8 +118,8 @@ downloaded is a gap, and none.
 const TAKES: &str = "\n## What it takes";
 
 const NOTES: &str = "
-`rt` is PREEMPT_RT, `lockdown` is `lockdown=confidentiality`, `no-ipv6` is `ipv6.disable=1`, and `cgroup-v1` has no
-control groups version 2. The kernels are the newest ones of their suite and series on that day; of those that the
+`rt` is PREEMPT_RT, `lockdown` is `lockdown=confidentiality`, `no-ipv6` is `ipv6.disable=1`, `cgroup-v1` has no
+control groups version 2, and `no-diag` has not loaded `tcp_diag`. The kernels are the newest ones of their suite and series on that day; of those that the
 archive has no modules for any more, the newest that it has.
 
 Older ones are refused, 5.15 (Ubuntu 22.04) and RHEL 9's 5.14 among them, by what they lack and not by their number. 5.15 has no

@@ -27,7 +27,7 @@ const KEPT: [CapabilitySet; 9] = [
     CapabilitySet::DAC_OVERRIDE,
     // Second names of files of others (`fs.protected_hardlinks`).
     CapabilitySet::FOWNER,
-    // An output is its server's; a socket in a reuseport group is its user's.
+    // A socket in a reuseport group is that of its user.
     CapabilitySet::CHOWN,
     // Such sockets on ports below 1024.
     CapabilitySet::NET_BIND_SERVICE,

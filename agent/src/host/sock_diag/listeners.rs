@@ -70,6 +70,19 @@ pub fn listeners_on(port: u16) -> Result<Vec<Listener>, SockDiagError> {
     matching(Ports::One(port), None)
 }
 
+/// The TCP listeners on these local ports. The kernel walks past all others, and tells of none of them: anybody may have
+/// 100,000.
+///
+/// # Errors
+///
+/// When the kernel's tables cannot be read.
+pub fn listeners_at(ports: &[u16]) -> Result<Vec<Listener>, SockDiagError> {
+    let Some(span) = Ports::of(ports) else { return Ok(Vec::new()) };
+    let mut found = matching(span, None)?;
+    found.retain(|listener| ports.contains(&listener.port));
+    Ok(found)
+}
+
 fn matching(ports: Ports, tags: Option<BorrowedFd<'_>>) -> Result<Vec<Listener>, SockDiagError> {
     let request = Request {
         what: "listeners",

@@ -25,7 +25,7 @@ pub use exact::connection_between;
 pub use flows::{
     Connection, HalfOpen, PATIENCE, Stage, TcpState, connections, half_open, tagged_connections,
 };
-pub use listeners::{Listener, listeners, listeners_on, tagged_listeners};
+pub use listeners::{Listener, listeners, listeners_at, listeners_on, tagged_listeners};
 
 /// The number the kernel gives a socket for its whole life and never gives again (`SO_COOKIE`).
 #[doc(alias = "SO_COOKIE")]
