@@ -1,4 +1,4 @@
-//! Servers that open their port as root and become somebody else: their successors have to start as root, too.
+//! Servers that open their port as root and become somebody else: their successors have to start as root, too, which is asked for.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -115,8 +115,8 @@ async fn is_upgraded_three_times(kind: Kind) -> Result<()> {
     let server = Packaged::new(kind)?;
     let (stage, _first) = Stage::attached(&server)?;
     let clients = stage.load(server.plan())?;
-    for generation in 2..=4 {
-        stage.switch(&server, generation, &[])?;
+    for (generation, options) in [(2, &["--user", "root"][..]), (3, &[]), (4, &[])] {
+        stage.switch(&server, generation, options)?;
         assert_eq!(stage.generation(server.address())?, generation);
         stage.until_steady(server.port())?;
     }
@@ -150,12 +150,23 @@ fn second_runs_as(server: &Inline) -> Result<u32> {
     Ok(fs::metadata(format!("/proc/{}", service.generations[0].pids[0]))?.uid())
 }
 
+/// It cannot be told from one that only looks so: nobody is root without being asked.
 #[test]
-fn who_made_the_listener_itself_before_giving_up_root_is_started_as_root() -> Result<()> {
+fn for_who_may_have_been_started_as_root_the_operator_is_asked() -> Result<()> {
     let gives_up =
         format!("{LISTEN}if answer == 1: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n");
-    assert_eq!(second_runs_as(&Inline::new(PORT, &gives_up)?)?, 0);
-    Ok(())
+    let server = Inline::new(PORT, &gives_up)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let refused = stage.agent.switch(PORT, &[], &server.command(2)?)?;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("--user root"), "{refused:?}");
+    for (generation, user, uid) in [(2, "65534", 65534), (3, "root", 0)] {
+        stage.switch(&server, generation, &["--user", user])?;
+        let service = stage.until_steady(PORT)?;
+        let pid = service.generations[0].pids[0];
+        assert_eq!(fs::metadata(format!("/proc/{pid}"))?.uid(), uid);
+    }
+    stage.detach(PORT)
 }
 
 /// Root opens the listener, and executes a server as somebody else with it, which does this.

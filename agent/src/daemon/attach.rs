@@ -59,7 +59,7 @@ impl Agent {
             .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
         let record = Record {
             service: Service::attached(id, name.clone(), endpoints, first),
-            context: given.passed_on(id).context,
+            context: given.passed_on().context,
             mark: None,
             origin_cgroup: origin_cgroup.directory().into(),
             unfinished: Some(Unfinished::Attach),

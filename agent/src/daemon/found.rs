@@ -35,6 +35,9 @@ impl Found {
 pub(super) fn describe(pid: Pid) -> String {
     let command = process::command_line(pid).unwrap_or_default();
     let command: Vec<_> = command.iter().map(|part| part.as_os_str().to_string_lossy()).collect();
+    // Lines of its own would read as ours.
+    let command: Vec<_> =
+        command.iter().map(|part| part.replace(char::is_control, "\u{fffd}")).collect();
     // Who has overwritten its arguments with a shorter title leaves blanks behind.
     let command = command.join(" ");
     let short: String = command.trim_end().chars().take(MOST_SHOWN).collect();

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
 use crate::{
-    api::{Command, Problem},
+    api::{Command, Problem, ProblemKind},
     host::{
         context::{Context, Namespace},
         holders,
@@ -55,14 +55,19 @@ impl Agent {
         };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
         let given = record.given.get(&primary.number.0);
-        let passed_on = |given: &Given| given.pass_on(id, command.user.is_some());
         let Some(root) = holders::roots(&pids)?.first().copied() else {
-            return Ok(given.map_or_else(|| Inherited::remembered(&record.context), passed_on));
+            return Ok(
+                given.map_or_else(|| Inherited::remembered(&record.context), Given::passed_on)
+            );
         };
-        let mut inherited = match given {
-            Some(given) => passed_on(given),
-            None => passed_on(&self.found(root, &primary, &pids)?),
+        let given = match given {
+            Some(given) => given.clone(),
+            None => self.found(root, &primary, &pids)?,
         };
+        if given.started_as_root && command.user.is_none() {
+            return Err(ask_for_user(&given.context));
+        }
+        let mut inherited = given.passed_on();
         if !inherited.context.namespaces.is_empty() {
             inherited.namespaces_of = Some(Process::open(root)?.identity());
         }
@@ -110,16 +115,18 @@ impl Agent {
         // One that has just ended has given all that it had.
         let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
         let given = self.found(root, &known, &pids)?;
-        self.record_mut(generation.service).context = given.passed_on(generation.service).context;
+        self.record_mut(generation.service).context = given.passed_on().context;
         self.remember_given(generation, given);
         Ok(())
     }
 
-    /// Whether a server was started as root, and gave that up when it had its listener.
+    /// Whether it looks as if a server was started as root, and gave that up when it had its listener: its listeners are root's
+    /// (`sk_uid`, set when a socket is made); the kernel opened its program as root, and not as who it became by `setpriv` before it
+    /// executed that; and nobody else has the listener, from whom it could have been inherited, as from a super-server.
     ///
-    /// Nothing that the process says is believed, and nothing that it can arrange: its listeners are root's (`sk_uid`, set when a
-    /// socket is made); it was root when it executed its program, and not only before, as who becomes a user by `setpriv` and
-    /// executes a server then; and nobody else has the listener, from whom it could have been inherited, as from a super-server.
+    /// A server can arrange the second: it executes what somebody else has opened (`binfmt_misc` with `F`), or sets another
+    /// program that root has opened and passed on (`PR_SET_MM_EXE_FILE`, with a user namespace that shares its memory). So nothing
+    /// is started as root for it: it is asked for.
     fn was_started_as_root(
         &mut self,
         root: Pid,
@@ -152,7 +159,7 @@ const MOST_REMEMBERED: usize = 256 << 10;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Given {
     context: Context,
-    /// Whether it was started as root, and gave that up when it had its listener.
+    /// Whether it looks as if it was started as root, and gave that up when it had its listener.
     started_as_root: bool,
     /// What its successor is not given of it, in words.
     left_out: Vec<String>,
@@ -180,18 +187,8 @@ impl Given {
     }
 
     /// What its successor gets if nobody says otherwise.
-    pub(super) fn passed_on(&self, service: ServiceId) -> Inherited {
-        self.pass_on(service, false)
-    }
-
-    /// What its successor gets. As root it is only started where no user is given.
-    fn pass_on(&self, service: ServiceId, user_is_given: bool) -> Inherited {
-        let mut inherited = Inherited::remembered(&self.context);
-        inherited.warnings.clone_from(&self.left_out);
-        if self.started_as_root && !user_is_given {
-            inherited.warnings.push(become_root(service, &mut inherited.context));
-        }
-        inherited
+    pub(super) fn passed_on(&self) -> Inherited {
+        Inherited { warnings: self.left_out.clone(), ..Inherited::remembered(&self.context) }
     }
 }
 
@@ -265,10 +262,22 @@ fn limit_warning(unfit: &Unfit, why: &str) -> String {
     )
 }
 
+/// Who is started as root is for the operator to say.
+fn ask_for_user(context: &Context) -> Problem {
+    let uid = context.uid;
+    let message = format!(
+        "the running server is user {uid}, and its listener was made by root: it may have been started as root, and nobody can prove that"
+    );
+    Problem::new(ProblemKind::Preflight, message).fix(format!(
+        "say `--user root` if the new generation has to be root to listen and gives that up itself (as haproxy and lighttpd do), \
+         `--user {uid}` if not"
+    ))
+}
+
 /// Lets the successor start as root, and takes nothing over that an unprivileged process can give to itself: with such an
 /// environment or directory it would lead root to code of its own. Limits it can only lower.
-fn become_root(service: ServiceId, context: &mut Context) -> String {
-    let uid = std::mem::replace(&mut context.uid, ROOT);
+pub(super) fn become_root(service: ServiceId, context: &mut Context) -> String {
+    context.uid = ROOT;
     context.gid = ROOT;
     context.groups.clear();
     context.environment = vec![("PATH".into(), ROOTS_PATH.into())];
@@ -284,7 +293,7 @@ fn become_root(service: ServiceId, context: &mut Context) -> String {
         context.working_directory = "/".into();
     }
     format!(
-        "the listener was made by root, and the server became user {uid} afterwards: the new generation is started as root as well, in {}, without the environment of the running one; see --user, --cwd, --env",
+        "the new generation is started as root, in {}, and without the environment of the running one, which is not: see --cwd, --env",
         context.working_directory.as_os_str().display()
     )
 }

@@ -11,7 +11,7 @@ use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 use super::{
     agent::Agent,
     confined,
-    inherit::Inherited,
+    inherit::{Inherited, become_root},
     step::{Step, change},
     working_directory,
 };
@@ -47,6 +47,9 @@ impl Agent {
         if command.namespaces == NamespacesOf::Agent {
             context.namespaces.clear();
             namespaces_of = None;
+        }
+        if is_root(command)? && context.uid != 0 {
+            warnings.push(become_root(generation.service, &mut context));
         }
         let mut context = overridden(context, command)?;
         confined::refuse_losses(&context, command, self.launcher.pid())?;
@@ -229,6 +232,11 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         context.limits.push(*limit);
     }
     Ok(context)
+}
+
+/// Whether the operator wants it to be root.
+fn is_root(command: &Command) -> Result<bool, Problem> {
+    Ok(command.user.as_deref().map(find_user).transpose()?.is_some_and(|user| user.uid.is_root()))
 }
 
 /// Where the program is as it is to be called, and what the operator should know of the directory it runs in. Both may be on

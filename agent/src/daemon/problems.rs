@@ -88,8 +88,11 @@ impl From<StateFileError> for Problem {
 impl From<SockDiagError> for Problem {
     fn from(error: SockDiagError) -> Self {
         match &error {
-            // What the kernel answers where nobody lists such sockets (`inet_diag_lock_handler`).
-            SockDiagError::Refused { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            // What the kernel answers where nobody lists such sockets (`inet_diag_lock_handler`), or sockets at all.
+            SockDiagError::Refused { source, .. }
+                if [io::ErrorKind::NotFound, io::ErrorKind::Unsupported]
+                    .contains(&source.kind()) =>
+            {
                 Self::caused(ProblemKind::Preflight, &error).fix(sock_diag::MODULES)
             }
             _ => Self::caused(ProblemKind::Failed, &error),

@@ -30,6 +30,7 @@ impl Agent {
         let before = self.record(id).service.endpoints.clone();
         self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
         self.refuse_unswitched(id)?;
+        self.refuse_deaf_primary(id)?;
         let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
         Ok(Begun { rollout: self.rollout_view(id, rollout)?, warnings })
     }
@@ -46,6 +47,20 @@ impl Agent {
             format!("nothing has changed: generation {number} listens on nothing just now");
         Err(Problem::new(ProblemKind::Preflight, message)
             .fix("upgrade to a version that works; `agent status` shows who listens"))
+    }
+
+    /// It has closed its listeners just as it was put back: the connections go on to whoever listens.
+    fn refuse_deaf_primary(&self, id: ServiceId) -> Result<(), Problem> {
+        let Some(number) = self.record(id).service.primary().map(|it| it.number) else {
+            return Ok(());
+        };
+        if self.listens(GenerationId { service: id, number })? {
+            return Ok(());
+        }
+        let message =
+            format!("generation {number} was put back, and has just closed its listeners");
+        Err(Problem::new(ProblemKind::Failed, message)
+            .fix("new connections go to whoever listens: see `agent status`"))
     }
 
     /// What clients lose because an earlier generation listens on less than a later one did.

@@ -46,17 +46,17 @@ async fn apache_lets_go_at_winch() -> Result<()> {
 
 #[tokio::test]
 async fn lighttpd_lets_go_at_int() -> Result<()> {
-    lets_go(LIGHTTPD, "INT", &[]).await
+    lets_go(LIGHTTPD, "INT", &["--user", "root"]).await
 }
 
 #[tokio::test]
 async fn haproxy_lets_go_at_usr1() -> Result<()> {
-    lets_go(HAPROXY, "USR1", &[]).await
+    lets_go(HAPROXY, "USR1", &["--user", "root"]).await
 }
 
 #[tokio::test]
 async fn haproxy_with_a_master_lets_go_at_usr1() -> Result<()> {
-    lets_go(MASTER, "USR1", &[]).await
+    lets_go(MASTER, "USR1", &["--user", "root"]).await
 }
 
 #[tokio::test]

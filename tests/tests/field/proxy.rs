@@ -40,10 +40,10 @@ const FRONTEND: &str = "frontend web
 
 #[tokio::test]
 async fn haproxy_as_debian_starts_it() -> Result<()> {
-    goes_through_all(HAPROXY, &[]).await
+    goes_through_all(HAPROXY, &["--user", "root"]).await
 }
 
 #[tokio::test]
 async fn haproxy_with_a_master() -> Result<()> {
-    goes_through_all(MASTER, &[]).await
+    goes_through_all(MASTER, &["--user", "root"]).await
 }

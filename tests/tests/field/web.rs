@@ -87,7 +87,7 @@ fn content(release: &Release<'_>) -> Result<()> {
 
 #[tokio::test]
 async fn lighttpd_on_port_80() -> Result<()> {
-    goes_through_all(LIGHTTPD, &[]).await
+    goes_through_all(LIGHTTPD, &["--user", "root"]).await
 }
 
 #[tokio::test]

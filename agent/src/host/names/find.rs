@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Dir, FileType, statat};
 use super::{Name, content, open_directory, second::is_second};
 use crate::host::{
     holders,
+    kin::user_of,
     os_text::OsText,
     process::{Pid, command_line, name},
     unix_sockets,
@@ -66,7 +67,7 @@ pub fn shared_sockets(named: &[Pid], others: &[Pid]) -> Vec<Name> {
     };
     let (theirs, ours) = (paths(others), paths(named));
     let names = theirs.intersection(&ours).filter_map(|path| Name::of(path));
-    names.filter(|name| is_socket(*first, name)).take(MOST_NAMES).collect()
+    names.filter(|name| is_socket_of(*first, named, name)).take(MOST_NAMES).collect()
 }
 
 /// Where a process keeps its things.
@@ -104,10 +105,14 @@ fn names_like_pid(directory: &OwnedFd) -> impl Iterator<Item = OsText> {
     })
 }
 
-fn is_socket(root: Pid, name: &Name) -> bool {
+/// Whether there is a socket of one of these processes' users: elsewhere, in a directory of their own, they can bind any path.
+fn is_socket_of(root: Pid, named: &[Pid], name: &Name) -> bool {
     open_directory(root, Path::new(name.directory.as_os_str()))
         .and_then(|it| Ok(statat(&it, name.file.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)?))
-        .is_ok_and(|file| FileType::from_raw_mode(file.st_mode) == FileType::Socket)
+        .is_ok_and(|file| {
+            let is_its = |pid: &Pid| user_of(*pid).is_ok_and(|user| user == file.st_uid);
+            FileType::from_raw_mode(file.st_mode) == FileType::Socket && named.iter().any(is_its)
+        })
 }
 
 const MOST_PROCESSES: usize = 16;
