@@ -63,7 +63,8 @@ async fn its_neighbour_is_upgraded_as_if_it_were_alone() -> Result<()> {
         }
     }
     until_answers(&load, 6 + UPGRADES, 20)?;
-    ensure!(connections(&load) > 500, "the neighbour was busy");
+    // A quick machine is through with all of it within five seconds.
+    ensure!(connections(&load) > 200, "the neighbour was busy");
     ensure!(done >= UPGRADES / 2, "{done} of what was asked of the hostile one was done");
     let summary = load.stop().await.summary;
     assert_eq!(summary.failures(), 0, "{summary}");

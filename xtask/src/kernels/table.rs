@@ -111,7 +111,7 @@ and keep six, by IPv4 and, where it exists, IPv6:
 Every command has to end as it should, no client may see a failure of any kind, and the kernel's log may show no warning.
 A kernel that lacks something has to be refused: `doctor` and `attach` end with 4, in at most twelve lines, leave nothing,
 and the server still answers. A machine that tells nothing for 130 s is called frozen, which is a failure. What cannot be
-downloaded is a gap, and none.
+downloaded is a gap, which is no failure.
 ";
 
 /// Where that part begins.

@@ -116,7 +116,7 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program share_bind (IPv4)",
             "loaded and attached (cgroup/bind4)",
-            kernel((5, 8), "5.8", GROUPS),
+            kernel((6, 1), "6.1", GROUPS),
         ),
     ),
     (
@@ -124,7 +124,7 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program share_bind (IPv6)",
             "loaded and attached (cgroup/bind6)",
-            kernel((5, 8), "5.8", GROUPS),
+            kernel((6, 1), "6.1", GROUPS),
         ),
     ),
     (
@@ -156,7 +156,7 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program track_flows",
             "loaded and attached (tp_btf/inet_sock_set_state)",
-            kernel((5, 11), "5.11", TRACING),
+            kernel((6, 1), "6.1", TRACING),
         ),
     ),
     (
@@ -164,7 +164,7 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program follow_fork",
             "loaded and attached (tp_btf/sched_process_fork)",
-            kernel((5, 5), "5.5", TRACING),
+            kernel((6, 1), "6.1", TRACING),
         ),
     ),
     (
@@ -172,20 +172,20 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed(
             "program follow_exit",
             "loaded and attached (tp_btf/sched_process_exit)",
-            kernel((5, 11), "5.11", TRACING),
+            kernel((6, 1), "6.1", TRACING),
         ),
     ),
     (
         Feature::Enlist,
-        needed("program enlist", "loaded (iter/task)", kernel((5, 11), "5.11", TRACING)),
+        needed("program enlist", "loaded (iter/task)", kernel((6, 1), "6.1", TRACING)),
     ),
     (
         Feature::ListSockets,
-        needed("program list_sockets", "loaded (iter/task_file)", kernel((5, 11), "5.11", TRACING)),
+        needed("program list_sockets", "loaded (iter/task_file)", kernel((6, 1), "6.1", TRACING)),
     ),
     (
         Feature::AdoptListeners,
-        needed("program adopt_listeners", "loaded (iter/tcp)", kernel((5, 16), "5.16", TRACING)),
+        needed("program adopt_listeners", "loaded (iter/tcp)", kernel((6, 1), "6.1", TRACING)),
     ),
     (Feature::AdoptFlow, needed("program adopt_flow", "loaded", kernel((5, 11), "5.11", BPF))),
     (
