@@ -21,15 +21,12 @@ use agent_ebpf::{
     flow::{LISTENER, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
     socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
-use aya_ebpf::{
-    bindings::seq_file,
-    helpers::{
-        bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt,
-        bpf_skc_to_tcp_sock, generated::bpf_seq_write,
-    },
+use aya_ebpf::helpers::{
+    bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt, bpf_skc_to_tcp_sock,
 };
 
 use crate::{
+    iteration::{Meta, tell_reader},
     kernel::{group_program_of, is_owned},
     maps::{ADOPTIONS, LISTENERS, TAGS},
     share_bind::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET},
@@ -40,12 +37,6 @@ use crate::{
 pub(crate) struct TcpIteration {
     meta: *mut Meta,
     socket: *mut c_void,
-}
-
-/// The beginning of `struct bpf_iter_meta`.
-#[repr(C)]
-pub(crate) struct Meta {
-    pub(crate) output: *mut seq_file,
 }
 
 // aya-ebpf has no macro for socket iterators.
@@ -76,20 +67,13 @@ pub(crate) extern "C" fn adopt_listeners(ctx: *mut TcpIteration) -> i32 {
         EXAMINE => examine(socket, adoption),
         _ => -EINVAL,
     };
+    // One byte for each socket that was wanted: the reader asks for as many bytes as it wants sockets, and the kernel walks no
+    // further when they are there (`bpf_seq_read`).
     if is_new {
-        tell_reader(ctx);
+        // SAFETY: the kernel passes a valid context.
+        tell_reader(unsafe { (*ctx).meta }, &0_u8);
     }
     CONTINUE
-}
-
-/// One byte for each socket that was wanted: the reader asks for as many bytes as it wants sockets, and the kernel walks no
-/// further when they are there (`bpf_seq_read`).
-#[inline(always)]
-fn tell_reader(ctx: *mut TcpIteration) {
-    let byte = 0_u8;
-    // SAFETY: the kernel passes a valid context, whose first member points to one that begins with the file to write to. A
-    // full buffer makes the reader come again.
-    unsafe { bpf_seq_write((*(*ctx).meta).output, (&raw const byte).cast(), 1) };
 }
 
 const CONTINUE: i32 = 0;

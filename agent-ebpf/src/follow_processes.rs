@@ -6,15 +6,12 @@
 
 use core::ffi::c_void;
 
-use agent_ebpf::member::{ASKED, Member};
+use agent_ebpf::member::Member;
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_seq_write},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 
 use crate::{
-    adopt_listeners::Meta,
     kernel::Task,
     maps::{ENLISTMENTS, LOST_REPORTS, MEMBERS},
     track_flows::add,
@@ -61,7 +58,7 @@ pub(crate) fn follow_exit(_ctx: BtfTracePointContext) -> i32 {
 /// The context of `iter/task` (`struct bpf_iter__task`): each member is a pointer in a field of eight bytes.
 #[repr(C)]
 pub(crate) struct TaskIteration {
-    meta: *mut Meta,
+    _meta: *mut c_void,
     task: *mut c_void,
 }
 
@@ -81,10 +78,6 @@ pub(crate) extern "C" fn enlist(ctx: *mut TaskIteration) -> i32 {
     let Some(pid) = task.number_at(level) else { return 0 };
     // SAFETY: RCU keeps the element while the program runs.
     let Some(wish) = (unsafe { ENLISTMENTS.get(pid) }) else { return 0 };
-    if wish.generation.service == ASKED {
-        tell_reader(ctx, task);
-        return 0;
-    }
     let is_nobodys = wish.generation.service == 0;
     // The agent asks the map who is in it.
     if !is_nobodys {
@@ -96,12 +89,4 @@ pub(crate) extern "C" fn enlist(ctx: *mut TaskIteration) -> i32 {
         let _: Result<(), i32> = MEMBERS.remove(process);
     }
     0
-}
-
-/// Nothing of one that has no program any more.
-#[inline(always)]
-fn tell_reader(ctx: *mut TaskIteration, task: Task) {
-    let Some(user) = task.executed_as() else { return };
-    // SAFETY: the kernel passes a valid context, whose first member points to one that begins with the file to write to.
-    unsafe { bpf_seq_write((*(*ctx).meta).output, (&raw const user).cast(), 4) };
 }

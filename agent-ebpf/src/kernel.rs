@@ -21,10 +21,6 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     task_thread_pid: 0,
     task_signal: 0,
     signal_live: 0,
-    task_memory: 0,
-    memory_program: 0,
-    file_opener: 0,
-    opener_user: 0,
     file_inode: 0,
     inode_number: 0,
     pid_level: 0,
@@ -80,19 +76,6 @@ impl Task {
     pub(crate) fn living_threads(self) -> Option<i32> {
         let shared: *const c_void = read(self.0, place_of!(task_signal))?;
         read(shared, place_of!(signal_live))
-    }
-
-    /// The user that it was when it executed its program, whoever it is by now: the kernel opened the program as that user
-    /// (`do_open_execat`). Whoever sets another program (`PR_SET_MM_EXE_FILE`) has opened that himself.
-    #[inline(always)]
-    pub(crate) fn executed_as(self) -> Option<u32> {
-        let memory: *const c_void = read(self.0, place_of!(task_memory))?;
-        let program: *const c_void = read(memory, place_of!(memory_program))?;
-        let opener: *const c_void = read(program, place_of!(file_opener))?;
-        if opener.is_null() {
-            return None;
-        }
-        read(opener, place_of!(opener_user))
     }
 
     /// How deep the PID namespace is that it lives in.

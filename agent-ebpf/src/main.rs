@@ -17,6 +17,7 @@ mod adopt_flow;
 mod adopt_listeners;
 mod connection;
 mod follow_processes;
+mod iteration;
 mod kernel;
 mod list_sockets;
 mod maps;

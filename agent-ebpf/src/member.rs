@@ -18,12 +18,9 @@ pub struct Member {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enlistment {
-    /// Whose it becomes; of service 0 it belongs to nobody, and of [`ASKED`] it stays whose it is.
+    /// Whose it becomes; of service 0 it belongs to nobody.
     pub generation: GenerationKey,
 }
-
-/// No service: the reader of `enlist` is told who the process was when it executed its program, as four bytes.
-pub const ASKED: u32 = u32::MAX;
 
 /// Where the fields are that the programs read of the kernel's own structures: each kernel has places of its own, and its
 /// type information (BTF) tells them. In bytes.
@@ -40,14 +37,6 @@ pub struct KernelLayout {
     pub task_signal: u32,
     /// `signal_struct.live`: how many threads have not begun to end.
     pub signal_live: u32,
-    /// `task_struct.mm`: the memory of a process.
-    pub task_memory: u32,
-    /// `mm_struct.exe_file`: the program that it executed last.
-    pub memory_program: u32,
-    /// `file.f_cred`: who opened a file.
-    pub file_opener: u32,
-    /// `cred.uid`: the user.
-    pub opener_user: u32,
     /// `file.f_inode`: what a file is.
     pub file_inode: u32,
     /// `inode.i_ino`: its number.
@@ -85,4 +74,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 96);
+const _: () = assert!(size_of::<KernelLayout>() == 80);

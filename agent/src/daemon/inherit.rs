@@ -44,13 +44,9 @@ impl Agent {
     /// # Errors
     ///
     /// When its processes cannot be looked at.
-    pub(super) fn inherited(
-        &mut self,
-        id: ServiceId,
-        command: &Command,
-    ) -> Result<Inherited, Problem> {
+    pub(super) fn inherited(&self, id: ServiceId, command: &Command) -> Result<Inherited, Problem> {
         let record = self.record(id);
-        let Some(primary) = record.service.primary().cloned() else {
+        let Some(primary) = record.service.primary() else {
             return Ok(Inherited::remembered(&record.context));
         };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
@@ -62,9 +58,9 @@ impl Agent {
         };
         let given = match given {
             Some(given) => given.clone(),
-            None => self.found(root, &primary, &pids)?,
+            None => self.found(root, primary, &pids)?,
         };
-        if given.started_as_root && command.user.is_none() {
+        if given.may_have_been_root && command.user.is_none() {
             return Err(ask_for_user(&given.context));
         }
         let mut inherited = given.passed_on();
@@ -81,14 +77,14 @@ impl Agent {
     ///
     /// When its process cannot be looked at.
     pub(super) fn found(
-        &mut self,
+        &self,
         root: Pid,
         generation: &Generation,
         pids: &[Pid],
     ) -> Result<Given, Problem> {
         let context = Context::of(root, self.launcher.pid())?;
-        let was_root = self.was_started_as_root(root, &context, generation, pids)?;
-        Given::found(context, root, was_root)
+        let may_have_been_root = may_have_been_root(root, &context, generation, pids)?;
+        Given::found(context, root, may_have_been_root)
     }
 
     /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
@@ -111,44 +107,13 @@ impl Agent {
     /// When its processes cannot be looked at.
     pub(super) fn remember_found(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let pids = self.pids_of(generation)?;
-        let Some(known) = self.generation(generation).cloned() else { return Ok(()) };
+        let Some(known) = self.generation(generation) else { return Ok(()) };
         // One that has just ended has given all that it had.
         let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
-        let given = self.found(root, &known, &pids)?;
+        let given = self.found(root, known, &pids)?;
         self.record_mut(generation.service).context = given.passed_on().context;
         self.remember_given(generation, given);
         Ok(())
-    }
-
-    /// Whether it looks as if a server was started as root, and gave that up when it had its listener: its listeners are root's
-    /// (`sk_uid`, set when a socket is made); the kernel opened its program as root, and not as who it became by `setpriv` before it
-    /// executed that; and nobody else has the listener, from whom it could have been inherited, as from a super-server.
-    ///
-    /// A server can arrange the second: it executes what somebody else has opened (`binfmt_misc` with `F`), or sets another
-    /// program that root has opened and passed on (`PR_SET_MM_EXE_FILE`, with a user namespace that shares its memory). So nothing
-    /// is started as root for it: it is asked for.
-    fn was_started_as_root(
-        &mut self,
-        root: Pid,
-        context: &Context,
-        generation: &Generation,
-        pids: &[Pid],
-    ) -> Result<bool, Problem> {
-        if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
-            return Ok(false);
-        }
-        let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
-        let mut listeners = sock_diag::listeners()?;
-        listeners.retain(|listener| known(listener.cookie.0));
-        if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {
-            return Ok(false);
-        }
-        if self.datapath.executed_as(root)? != Some(ROOT) {
-            return Ok(false);
-        }
-        let inodes = listeners.iter().map(|listener| listener.inode).collect();
-        let holders = holders::holders(&inodes)?;
-        Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
     }
 }
 
@@ -159,8 +124,9 @@ const MOST_REMEMBERED: usize = 256 << 10;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Given {
     context: Context,
-    /// Whether it looks as if it was started as root, and gave that up when it had its listener.
-    started_as_root: bool,
+    /// Whether it may have been started as root, and have given that up when it had its listener.
+    #[serde(alias = "started_as_root")]
+    may_have_been_root: bool,
     /// What its successor is not given of it, in words.
     left_out: Vec<String>,
 }
@@ -168,7 +134,7 @@ pub struct Given {
 impl Given {
     /// That of one that we launch.
     pub(super) const fn launched_with(context: Context) -> Self {
-        Self { context, started_as_root: false, left_out: Vec::new() }
+        Self { context, may_have_been_root: false, left_out: Vec::new() }
     }
 
     /// That of a server that somebody started and that shows this context, without what was meant for the running process alone.
@@ -176,14 +142,14 @@ impl Given {
     /// # Errors
     ///
     /// When its process cannot be looked at.
-    fn found(mut context: Context, root: Pid, started_as_root: bool) -> Result<Self, Problem> {
+    fn found(mut context: Context, root: Pid, may_have_been_root: bool) -> Result<Self, Problem> {
         let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
         context.limits = limits;
         let why = "the running server lowered it for itself, and could not start with it";
         let mut left_out: Vec<_> = changed.iter().map(|unfit| limit_warning(unfit, why)).collect();
         left_out.extend(drop_handovers(&mut context.environment));
         left_out.extend(stand_in_for_environment(&mut context));
-        Ok(Self { context, started_as_root, left_out })
+        Ok(Self { context, may_have_been_root, left_out })
     }
 
     /// What its successor gets if nobody says otherwise.
@@ -260,6 +226,38 @@ fn limit_warning(unfit: &Unfit, why: &str) -> String {
         value(limit.soft),
         value(limit.hard),
     )
+}
+
+/// Whether a server may have been started as root, and have given that up when it had its listener: its listeners are root's
+/// (`sk_uid`, set when a socket is made); its files in `/proc` are root's, as the kernel leaves them when a process becomes another
+/// user after it was executed (`commit_creds`, `set_dumpable`); and nobody else has the listener, from whom it could have been
+/// inherited, as from a super-server.
+///
+/// It is no proof: a server can arrange the second (`PR_SET_DUMPABLE`). Nor is any other sign one, as far as is known: which user the
+/// kernel opened its program as (`mm_struct.exe_file`) can be arranged too, by `PR_SET_MM_EXE_FILE` and `binfmt_misc`. So nobody is
+/// started as root for it, and the operator is asked.
+fn may_have_been_root(
+    root: Pid,
+    context: &Context,
+    generation: &Generation,
+    pids: &[Pid],
+) -> Result<bool, Problem> {
+    if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
+        return Ok(false);
+    }
+    let owner = fs::metadata(format!("/proc/{root}/environ")).map(|file| file.uid());
+    if !owner.is_ok_and(|owner| owner == ROOT) {
+        return Ok(false);
+    }
+    let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
+    let mut listeners = sock_diag::listeners()?;
+    listeners.retain(|listener| known(listener.cookie.0));
+    if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {
+        return Ok(false);
+    }
+    let inodes = listeners.iter().map(|listener| listener.inode).collect();
+    let holders = holders::holders(&inodes)?;
+    Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
 }
 
 /// Who is started as root is for the operator to say.

@@ -38,10 +38,11 @@ impl Agent {
     ///
     /// When the command cannot work: no such user or directory.
     pub(super) fn launch_spec(
-        &mut self,
+        &self,
         generation: GenerationId,
         command: &Command,
     ) -> Result<(LaunchSpec, Vec<String>), Problem> {
+        let record = self.record(generation.service);
         let Inherited { mut context, mut namespaces_of, mut warnings } =
             self.inherited(generation.service, command)?;
         if command.namespaces == NamespacesOf::Agent {
@@ -68,9 +69,7 @@ impl Agent {
             context,
             namespaces_of,
             cgroup: text(self.cgroup_path(generation)),
-            log: text(
-                self.log_path(&self.record(generation.service).service.name, generation.number),
-            ),
+            log: text(self.log_path(&record.service.name, generation.number)),
             socket_names: Vec::new(),
         };
         Ok((spec, warnings))

@@ -155,7 +155,7 @@ impl Agent {
     }
 
     fn check_candidate(
-        &mut self,
+        &self,
         generation: GenerationId,
         new: &NewGeneration,
         asked: Asked,
@@ -178,7 +178,7 @@ impl Agent {
     }
 
     fn check_launch(
-        &mut self,
+        &self,
         generation: GenerationId,
         command: &Command,
         warnings: &mut Vec<String>,

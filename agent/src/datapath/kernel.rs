@@ -13,7 +13,7 @@ use agent_ebpf::{socket::FlowRequest, steering::SteerCounts};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{Iter, ProgramError, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions},
+    programs::{ProgramError, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
@@ -184,28 +184,29 @@ impl Kernel {
     }
 
     /// A file that runs `adopt_listeners` over the sockets of this network namespace as it is read.
-    pub(super) fn iterate(&mut self) -> Result<File, DatapathError> {
+    pub(super) fn iterate(&self) -> Result<File, DatapathError> {
         self.run_iterator(ITERATOR)
     }
 
     /// A file that runs `enlist` over the threads of this PID namespace as it is read.
-    pub(super) fn walk_tasks(&mut self) -> Result<File, DatapathError> {
+    pub(super) fn walk_tasks(&self) -> Result<File, DatapathError> {
         self.run_iterator(ENLIST)
     }
 
     /// A link that runs `list_sockets`, for whoever asks who has which sockets open.
     pub(super) fn link_sockets(&self) -> Result<OwnedFd, DatapathError> {
-        let program = self.ebpf.program(LIST_SOCKETS).expect("it is in the object that we embed");
-        let program = program.fd().map_err(program_error("find", LIST_SOCKETS))?;
-        sys::bpf::link_iterator(program).map_err(program_error("attach", LIST_SOCKETS))
+        self.link_iterator(LIST_SOCKETS)
     }
 
-    fn run_iterator(&mut self, name: &'static str) -> Result<File, DatapathError> {
-        let iterator = self.ebpf.program_mut(name).expect("it is in the object that we embed");
-        let iterator: &mut Iter = iterator.try_into().map_err(program_error("find", name))?;
-        let link = iterator.attach().map_err(program_error("attach", name))?;
-        let link = iterator.take_link(link).map_err(program_error("attach", name))?;
-        link.into_file().map_err(program_error("run", name))
+    fn run_iterator(&self, name: &'static str) -> Result<File, DatapathError> {
+        let link = self.link_iterator(name)?;
+        sys::bpf::run_iterator(link).map_err(program_error("run", name))
+    }
+
+    fn link_iterator(&self, name: &'static str) -> Result<OwnedFd, DatapathError> {
+        let iterator = self.ebpf.program(name).expect("it is in the object that we embed");
+        let iterator = iterator.fd().map_err(program_error("find", name))?;
+        sys::bpf::link_iterator(iterator).map_err(program_error("attach", name))
     }
 
     /// Runs `adopt_flow` once, and returns what it answers.

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, Read as _},
+    fs::File,
+    io,
     os::fd::OwnedFd,
 };
 
 use agent_ebpf::{
     flow::GenerationKey,
     holder::SocketHolder,
-    member::{ASKED, Enlistment, Member},
+    member::{Enlistment, Member},
 };
 
 use super::{
@@ -33,7 +34,7 @@ impl Datapath {
         generation: GenerationId,
         pids: impl IntoIterator<Item = Pid>,
     ) -> Result<(), DatapathError> {
-        self.walk_processes(generation.key(), pids).map(drop)
+        self.walk_processes(generation.key(), pids)
     }
 
     /// Lets processes go. What they have forked stays where it is.
@@ -42,18 +43,7 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn dismiss(&mut self, pids: impl IntoIterator<Item = Pid>) -> Result<(), DatapathError> {
-        self.walk_processes(GenerationKey { service: 0, generation: 0 }, pids).map(drop)
-    }
-
-    /// Which user a process was when it executed its program, which it can change in no way; nothing if it is gone.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn executed_as(&mut self, pid: Pid) -> Result<Option<u32>, DatapathError> {
-        let asked = GenerationKey { service: ASKED, generation: 0 };
-        let told = self.walk_processes(asked, [pid])?;
-        Ok(told.first_chunk().map(|user| u32::from_ne_bytes(*user)))
+        self.walk_processes(GenerationKey { service: 0, generation: 0 }, pids)
     }
 
     /// The processes of a generation, by our own numbers.
@@ -118,7 +108,7 @@ impl Datapath {
         &mut self,
         generation: GenerationKey,
         pids: impl IntoIterator<Item = Pid>,
-    ) -> Result<Vec<u8>, DatapathError> {
+    ) -> Result<(), DatapathError> {
         const MAP: &str = "ENLISTMENTS";
         // Of an agent that was killed in its walk.
         let left: Vec<u32> =
@@ -133,7 +123,7 @@ impl Datapath {
             wanted.push(pid);
         }
         if wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let walked = self.kernel.walk_tasks().and_then(read_to_end);
         for pid in wanted {
@@ -170,11 +160,9 @@ impl OpenSockets {
     }
 }
 
-/// What the program wrote. Reading is what makes the kernel walk.
-fn read_to_end(mut file: std::fs::File) -> Result<Vec<u8>, DatapathError> {
-    let mut told = Vec::new();
-    file.read_to_end(&mut told).map_err(DatapathError::Walk)?;
-    Ok(told)
+/// The program writes nothing: reading is what makes the kernel walk.
+fn read_to_end(mut file: File) -> Result<(), DatapathError> {
+    io::copy(&mut file, &mut io::sink()).map(drop).map_err(DatapathError::Walk)
 }
 
 const MEMBERS: &str = "MEMBERS";

@@ -102,21 +102,7 @@ pub(crate) fn create_link(
     target: impl AsFd,
     attach_type: AttachType,
 ) -> io::Result<OwnedFd> {
-    let create = LinkCreate {
-        prog_fd: program.as_fd().as_raw_fd(),
-        target_fd: target.as_fd().as_raw_fd(),
-        attach_type: attach_type as u32,
-        flags: 0,
-    };
-    // SAFETY: the kernel reads the size given of `create`, which lives until after the call and points nowhere.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size_of::<LinkCreate>())
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+    link(&program, target.as_fd().as_raw_fd(), attach_type as u32)
 }
 
 /// Makes a link of an iterator, which runs it as often as [`run_iterator`] is called.
@@ -127,13 +113,13 @@ pub(crate) fn create_link(
 #[doc(alias = "BPF_TRACE_ITER")]
 pub(crate) fn link_iterator(program: impl AsFd) -> io::Result<OwnedFd> {
     const BPF_TRACE_ITER: u32 = 28;
-    let create = LinkCreate {
-        prog_fd: program.as_fd().as_raw_fd(),
-        // The kernel wants none for an iterator.
-        target_fd: 0,
-        attach_type: BPF_TRACE_ITER,
-        flags: 0,
-    };
+    // The kernel wants no target for an iterator.
+    link(&program, 0, BPF_TRACE_ITER)
+}
+
+fn link(program: &impl AsFd, target_fd: i32, attach_type: u32) -> io::Result<OwnedFd> {
+    let prog_fd = program.as_fd().as_raw_fd();
+    let create = LinkCreate { prog_fd, target_fd, attach_type, flags: 0 };
     // SAFETY: the kernel reads the size given of `create`, which lives until after the call and points nowhere.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size_of::<LinkCreate>())
