@@ -4,7 +4,7 @@ use super::{agent::Agent, troubles::Trouble, upgrade::drain_plan};
 use crate::{
     api::{Begun, Problem, ProblemKind, UndoRequest},
     rollout::Event,
-    service::{Endpoint, GenerationId, ServiceId},
+    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {
@@ -24,43 +24,32 @@ impl Agent {
         let service = &self.record(id).service;
         let candidate = service.candidate().map(|candidate| candidate.number);
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
-        self.refuse_deaf_target(id)?;
+        let target = service.previous().filter(|_| candidate.is_none());
+        self.refuse_deaf(id, target, "nothing has changed: it listens on nothing just now")?;
         let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
         let before = self.record(id).service.endpoints.clone();
         self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
         self.refuse_unswitched(id)?;
-        self.refuse_deaf_primary(id)?;
+        self.refuse_deaf(id, target, "it was put back, and has just closed its listeners")?;
         let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
         Ok(Begun { rollout: self.rollout_view(id, rollout)?, warnings })
     }
 
-    /// One that has closed its listeners would lose what it gets, and the new connections would come back at once.
-    fn refuse_deaf_target(&self, id: ServiceId) -> Result<(), Problem> {
-        let service = &self.record(id).service;
-        let target = service.previous().filter(|_| service.candidate().is_none());
+    /// One that listens on nothing would lose what it gets, or has lost it: the new connections are those of whoever listens.
+    fn refuse_deaf(
+        &self,
+        id: ServiceId,
+        target: Option<GenerationNumber>,
+        why: &str,
+    ) -> Result<(), Problem> {
         let Some(number) = target else { return Ok(()) };
         if self.listens(GenerationId { service: id, number })? {
             return Ok(());
         }
-        let message =
-            format!("nothing has changed: generation {number} listens on nothing just now");
+        let message = format!("cannot put generation {number} back: {why}");
         Err(Problem::new(ProblemKind::Preflight, message)
-            .fix("upgrade to a version that works; `agent status` shows who listens"))
-    }
-
-    /// It has closed its listeners just as it was put back: the connections go on to whoever listens.
-    fn refuse_deaf_primary(&self, id: ServiceId) -> Result<(), Problem> {
-        let Some(number) = self.record(id).service.primary().map(|it| it.number) else {
-            return Ok(());
-        };
-        if self.listens(GenerationId { service: id, number })? {
-            return Ok(());
-        }
-        let message =
-            format!("generation {number} was put back, and has just closed its listeners");
-        Err(Problem::new(ProblemKind::Failed, message)
-            .fix("new connections go to whoever listens: see `agent status`"))
+            .fix("`agent status` shows who listens; upgrade to a version that works"))
     }
 
     /// What clients lose because an earlier generation listens on less than a later one did.
