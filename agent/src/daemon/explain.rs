@@ -1,6 +1,6 @@
 //! Where a connection goes, and why.
 
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
 use super::{
     agent::Agent,
@@ -39,7 +39,7 @@ impl Agent {
         };
         let service = &self.record(id).service;
         steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name));
-        let live = self.live_listeners()?;
+        let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let targets = service.targets().into_iter();
         let order =
             targets.flat_map(|targets| std::iter::once(targets.primary).chain(targets.standbys));

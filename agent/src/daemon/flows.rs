@@ -3,10 +3,7 @@
 //! A signal cannot be taken back, so that neither is believed alone: a list shows only what was asked for, and a counter only
 //! what its program has seen.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
 
@@ -18,7 +15,7 @@ use super::{
 use crate::{
     api::Problem,
     datapath::Datapath,
-    host::sock_diag::{self, Connection, Listener, Stage},
+    host::sock_diag::{self, Connection, Stage},
     rollout::Flows,
     service::{GenerationId, ServiceId},
 };
@@ -34,31 +31,6 @@ impl Agent {
         let mut all = ports(&service.endpoints);
         all.extend(service.generations.iter().flat_map(crate::rollout::Generation::own_ports));
         all
-    }
-
-    /// All listeners on the ports where a service's clients connect to, and where its generations listen.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(super) fn listeners_of(&self, id: ServiceId) -> Result<Vec<Listener>, Problem> {
-        Ok(sock_diag::listeners_at(&self.listened_ports(id))?)
-    }
-
-    /// The cookies of all listeners on the ports of all services.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(super) fn live_listeners(&self) -> Result<HashSet<u64>, Problem> {
-        let all: Vec<_> = self.records.keys().flat_map(|id| self.listened_ports(*id)).collect();
-        Ok(sock_diag::listeners_at(&all)?.into_iter().map(|it| it.cookie.0).collect())
-    }
-
-    fn listened_ports(&self, id: ServiceId) -> Vec<u16> {
-        let generations = &self.record(id).service.generations;
-        let bound = generations.iter().flat_map(|it| &it.listeners).map(|it| it.bound.port());
-        self.ports_of(id).into_iter().chain(bound).collect()
     }
 
     /// All connections to these ports, tagged or not.

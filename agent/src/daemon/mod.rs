@@ -35,6 +35,7 @@ mod journal;
 mod launch;
 mod launching;
 mod leaving;
+mod listeners;
 mod log_watch;
 mod logs;
 mod message;

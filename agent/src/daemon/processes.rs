@@ -117,14 +117,6 @@ impl Agent {
         self.signal(generation, signal)
     }
 
-    /// Whether one of its listeners is open.
-    pub(super) fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
-        let Some(known) = self.generation(generation) else { return Ok(false) };
-        let open = self.listeners_of(generation.service)?;
-        let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);
-        Ok(known.listeners.iter().any(|it| is_open(it.cookie)))
-    }
-
     /// Every process, and people are told which ones had to be.
     pub(super) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let processes = self.processes_of(generation)?;

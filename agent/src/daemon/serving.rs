@@ -60,6 +60,7 @@ impl Agent {
         if inodes.is_empty() { Ok(Vec::new()) } else { self.strangers(id, &inodes) }
     }
 
+    /// Who holds these listeners: whoever started it speaks for its workers.
     fn strangers(
         &self,
         id: ServiceId,
@@ -107,7 +108,6 @@ impl Agent {
 /// For which a connection may wait to be accepted, while nothing is wrong.
 const TOO_LONG: Duration = Duration::from_secs(3);
 
-/// Who holds these listeners: whoever started it speaks for its workers.
 fn command_of(pid: process::Pid) -> String {
     let words = process::command_line(pid).unwrap_or_default();
     let words: Vec<_> = words.iter().map(|word| word.as_os_str().to_string_lossy()).collect();

@@ -49,7 +49,7 @@ impl Agent {
     /// The names that the primary goes by, in words, for whoever is about to launch another one.
     pub(super) fn own_names(&self, candidate: GenerationId) -> Option<String> {
         let (number, serving) = self.serving_beside(candidate)?;
-        let found = names_of(candidate.service, move || find::all_of(&serving));
+        let found = in_its_directories(candidate.service, move || find::all_of(&serving));
         let paths: Vec<_> =
             found.iter().map(|name| format!("`{}`", name.path().display())).collect();
         (!paths.is_empty()).then(|| {
@@ -68,7 +68,7 @@ impl Agent {
     pub(super) fn keep_names_from(&mut self, candidate: GenerationId) -> Result<(), Problem> {
         let Some((of, serving)) = self.serving_beside(candidate) else { return Ok(()) };
         let pids = serving.clone();
-        let found = names_of(candidate.service, move || find::all_of(&pids));
+        let found = in_its_directories(candidate.service, move || find::all_of(&pids));
         self.keep(of, &serving, candidate, found)
     }
 
@@ -81,7 +81,7 @@ impl Agent {
         let Some((number, serving)) = self.serving_beside(leaving) else { return Ok(()) };
         let Ok(ending) = self.pids_of(leaving) else { return Ok(()) };
         let pids = serving.clone();
-        let (sockets, mut found) = names_of(leaving.service, move || {
+        let (sockets, mut found) = in_its_directories(leaving.service, move || {
             (find::shared_sockets(&pids, &ending), find::pid_files(&pids, &ending))
         });
         for socket in &sockets {
@@ -104,7 +104,7 @@ impl Agent {
         found: Vec<Name>,
     ) -> Result<(), Problem> {
         let first = serving[0];
-        let kept = names_of(leaving.service, move || {
+        let kept = in_its_directories(leaving.service, move || {
             let with_content = |name| KeptName {
                 content: content::of(&name, first),
                 ..KeptName::new(of, leaving.number, name)
@@ -122,7 +122,7 @@ impl Agent {
         known.extend(kept.iter().cloned());
         self.save_or_owe();
         change(Step::KeepNames, || {
-            names_of(leaving.service, move || {
+            in_its_directories(leaving.service, move || {
                 for KeptName { name, second, .. } in &kept {
                     if let Err(error) = second::keep(name, second, first) {
                         let path = name.path();
@@ -208,8 +208,8 @@ impl Agent {
     }
 }
 
-/// What is to be done in the directories of a service's server, or nothing if these do not answer.
-fn names_of<T: Default + Send + 'static>(
+/// Does something in the directories of a service's server; nothing comes of it if these do not answer.
+fn in_its_directories<T: Default + Send + 'static>(
     id: ServiceId,
     look: impl FnOnce() -> T + Send + 'static,
 ) -> T {
