@@ -198,3 +198,30 @@ fn a_kernel_whose_walk_would_hang_is_refused_before_it_does() -> Result<()> {
     })?;
     stage.namespace.clear()
 }
+
+/// Neither is said to be missing: nobody got as far as trying.
+#[test]
+fn what_nobody_could_try_is_no_success() -> Result<()> {
+    let agent = Agent::new(&Namespace::new()?)?;
+    let groups = agent.cgroup().parent().context("the group has a parent")?.display().to_string();
+    for hides in ["mount -t tmpfs none $1", "mount --bind $1 $1 && mount -o remount,bind,ro $1"] {
+        let script = format!("{hides} && exec $0 doctor");
+        let mut hidden = Command::new("unshare");
+        hidden.args(["--mount", "sh", "-c", &script]).arg(agent.binary()).arg(&groups);
+        let diagnosis = agent.start(&mut hidden)?.finish()?;
+        assert_eq!(diagnosis.code, Some(4), "{hides}: {}", diagnosis.stdout);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_an_interrupted_one_has_left_is_removed_by_the_next() -> Result<()> {
+    let agent = Agent::new(&Namespace::new()?)?;
+    let beside = agent.cgroup().parent().context("the group has a parent")?;
+    // No process has a number as large (`PID_MAX_LIMIT`).
+    let left = beside.join("agent-doctor-4194305");
+    fs::create_dir(&left)?;
+    agent.run(&["doctor"])?.success()?;
+    assert!(!left.exists());
+    Ok(())
+}

@@ -249,7 +249,8 @@ const ASK: &str = "import sys, urllib.request; \
 fn an_agent_in_namespaces_of_its_own_upgrades() -> Result<()> {
     let server = Script::new(PORT)?;
     let stage = Stage::new()?;
-    let agent = stage.agent.binary().display().to_string();
+    let name = stage.agent.cgroup().file_name().context("a name")?.display().to_string();
+    let agent = format!("{} --cgroup /{name}", stage.agent.binary().display());
     let command = |generation| Ok::<_, anyhow::Error>(server.command(generation)?.join(" "));
     let script = format!(
         "set -e
@@ -279,6 +280,9 @@ fn an_agent_in_namespaces_of_its_own_upgrades() -> Result<()> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    // Where the machine's own mount was is a place in the one that covers it.
+    let root = stage.agent.cgroup().parent().context("a parent")?;
+    ensure!(!root.join("unified").exists(), "a group was made where a covered mount was");
     Ok(())
 }
 

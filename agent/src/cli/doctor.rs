@@ -72,8 +72,8 @@ impl Answer for Repair {
 
 impl Diagnosis {
     fn exit_code(&self) -> ExitCode {
-        let missing = self.checks.iter().any(|check| check.verdict == Verdict::Missing);
-        if missing { ExitCode::Preflight } else { ExitCode::Done }
+        let works = !self.checks.iter().any(doctor::is_obstacle);
+        if works { ExitCode::Done } else { ExitCode::Preflight }
     }
 }
 

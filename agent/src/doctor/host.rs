@@ -131,12 +131,7 @@ fn control_groups() -> Check {
             Check::ok(name, format!("{kind}, at `{place}`"))
         }
         Err(crate::host::cgroup::CgroupError::NotMounted) => {
-            let place = if old.is_empty() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/unified" };
-            Check::missing(
-                name,
-                "version 2 is not mounted",
-                format!("mkdir -p {place} && mount -t cgroup2 cgroup2 {place}"),
-            )
+            Check::missing(name, "version 2 is not mounted", Hierarchy::how_to_mount())
         }
         Err(error) => Check::unknown(name, all_causes(&error)),
     }

@@ -13,10 +13,13 @@ use crate::{
     places::Places,
 };
 
-/// Whether a check is of something that the agent works without.
-pub(super) fn is_of_comfort(check: &Check) -> bool {
-    Feature::ALL.iter().any(|feature| feature.is_comfort() && feature.to_string() == check.name)
+/// Whether a check is of something that the agent needs of the kernel.
+pub(super) fn is_needed(check: &Check) -> bool {
+    let is_it = |feature: &Feature| !feature.is_comfort() && feature.to_string() == check.name;
+    check.name == SOCKET_DIAGNOSIS || Feature::ALL.iter().any(is_it)
 }
+
+const SOCKET_DIAGNOSIS: &str = "socket diagnosis";
 
 /// The rehearsal, and the socket diagnosis that reads the storage it makes.
 pub(super) fn checks(places: &Places) -> Vec<Check> {
@@ -55,7 +58,7 @@ fn check(feature: Feature, outcome: Outcome, release: &str) -> Check {
 }
 
 fn socket_diagnosis(diagnosis: Option<Result<(), sock_diag::SockDiagError>>) -> Check {
-    let name = "socket diagnosis";
+    let name = SOCKET_DIAGNOSIS;
     match diagnosis {
         Some(Ok(())) => Check::ok(name, "sockets can be listed with their storage"),
         Some(Err(error)) => {
@@ -76,12 +79,31 @@ impl EmptyGroup {
         let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
         let beside = agents.ancestors().skip(1).find_map(|above| hierarchy.open(above).ok());
         let beside = beside.unwrap_or_else(|| hierarchy.root());
-        let path = beside.directory().join(format!("agent-doctor-{}", process::id()));
+        remove_left_behind(beside.directory());
+        let path = beside.directory().join(format!("{GROUP}{}", process::id()));
         fs::create_dir(&path)
             .map_err(|error| format!("create the control group `{}`: {error}", path.display()))?;
         Ok(Self { path })
     }
 }
+
+/// Groups of those that were interrupted. In another PID namespace the numbers are others': one of ours is nobody else's.
+fn remove_left_behind(directory: &Path) {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|it| it.file_name());
+    for name in names {
+        let number = name.to_str().and_then(|name| name.strip_prefix(GROUP)?.parse::<u32>().ok());
+        let is_left =
+            |number| number == process::id() || !Path::new(&format!("/proc/{number}")).exists();
+        if number.is_some_and(is_left)
+            && let Err(error) = fs::remove_dir(directory.join(&name))
+        {
+            tracing::warn!(group = %name.display(), %error, "an empty control group stays");
+        }
+    }
+}
+
+/// What it is called, and the number of its process.
+const GROUP: &str = "agent-doctor-";
 
 impl Drop for EmptyGroup {
     fn drop(&mut self) {

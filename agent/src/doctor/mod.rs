@@ -55,8 +55,18 @@ pub fn checks(places: &Places) -> Vec<Check> {
 /// What keeps this build from working here, found out by loading and attaching everything once where it disturbs nobody.
 pub fn obstacles(places: &Places) -> Vec<Check> {
     let mut obstacles = kernel::checks(places);
-    obstacles.retain(|check| check.verdict != Verdict::Ok && !kernel::is_of_comfort(check));
+    obstacles.retain(|check| check.verdict != Verdict::Ok && kernel::is_needed(check));
     obstacles
+}
+
+/// Whether a check says that the agent would not work, or that nobody could find out because what it needs of the kernel could not
+/// be tried.
+pub fn is_obstacle(check: &Check) -> bool {
+    match check.verdict {
+        Verdict::Ok => false,
+        Verdict::Missing => true,
+        Verdict::Unknown => kernel::is_needed(check),
+    }
 }
 
 impl Check {

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
 use super::bounded;
 
 /// One mounted file system.
@@ -18,7 +20,7 @@ pub struct Mount {
     pub point: PathBuf,
 }
 
-/// All mounts of a type of file system, such as `cgroup2` or `bpf`, in the order they were made.
+/// All mounts of a type of file system, such as `cgroup2` or `bpf`, in the order they were made, without those that others cover.
 ///
 /// # Errors
 ///
@@ -40,18 +42,26 @@ pub fn with_options(kind: &str, satisfy: impl Fn(&str) -> bool) -> io::Result<Ve
         let options = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
         satisfy(&String::from_utf8_lossy(options))
     });
-    Ok(lines.filter_map(|line| parse(line, kind)).collect())
+    let mounts = lines.filter_map(|line| parse(line, kind));
+    Ok(mounts.filter(|(number, mount)| is_at(*number, &mount.point)).map(|(_, it)| it).collect())
 }
 
-/// A line of the table if it is of the wanted type: number, parent, device, root, point, options,
+/// Whether a place leads to a mount: something may be mounted there since, or above it (`STATX_MNT_ID`, Linux 5.8).
+fn is_at(number: u64, point: &Path) -> bool {
+    let there = statx(CWD, point, AtFlags::empty(), StatxFlags::MNT_ID);
+    there.is_ok_and(|there| there.stx_mnt_id == number)
+}
+
+/// A line of the table, with its number, if it is of the wanted type: number, parent, device, root, point, options,
 /// any optional fields, a lone hyphen, type, source, options.
-pub(super) fn parse(line: &[u8], kind: &str) -> Option<Mount> {
+pub(super) fn parse(line: &[u8], kind: &str) -> Option<(u64, Mount)> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let hyphen = fields.iter().position(|field| *field == b"-")?;
     if *fields.get(hyphen + 1)? != kind.as_bytes() {
         return None;
     }
-    Some(Mount { root: unescaped(fields.get(3)?), point: unescaped(fields.get(4)?) })
+    let number = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
+    Some((number, Mount { root: unescaped(fields.get(3)?), point: unescaped(fields.get(4)?) }))
 }
 
 /// The kernel writes blanks, line ends and backslashes as a backslash and three octal digits
@@ -79,7 +89,7 @@ mod tests {
     fn a_line_is_read_with_its_escapes_and_optional_fields() {
         let line = br"38 31 0:38 /part /mnt/my\040groups rw,relatime shared:4 master:1 - cgroup2 cgroup2 rw";
         let mount = Mount { root: "/part".into(), point: "/mnt/my groups".into() };
-        assert_eq!(parse(line, "cgroup2"), Some(mount));
+        assert_eq!(parse(line, "cgroup2"), Some((38, mount)));
         assert_eq!(parse(line, "cgroup"), None);
         assert_eq!(parse(b"38 31 0:38 / /x rw", "cgroup2"), None);
         assert_eq!(parse(b"- cgroup2", "cgroup2"), None);

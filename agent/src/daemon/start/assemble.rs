@@ -127,7 +127,7 @@ fn open_datapath(
 fn find_hierarchy() -> Result<Hierarchy, Problem> {
     Hierarchy::find().map_err(|error| {
         Problem::caused(ProblemKind::Preflight, &error)
-            .fix("mount it: `mount -t cgroup2 none /sys/fs/cgroup`")
+            .fix(format!("mount it: `{}`", Hierarchy::how_to_mount()))
     })
 }
 

@@ -38,6 +38,13 @@ impl Hierarchy {
         Ok(Self { mount })
     }
 
+    /// How version 2 is mounted where it is not, as a command: beside version 1, or in the usual place.
+    pub fn how_to_mount() -> String {
+        let old = mounts::of_type("cgroup").unwrap_or_default();
+        let place = if old.is_empty() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/unified" };
+        format!("mkdir -p {place} && mount -t cgroup2 cgroup2 {place}")
+    }
+
     /// The group of all groups that the mount shows.
     pub fn root(&self) -> Cgroup {
         Cgroup { directory: self.mount.point.clone(), level: 0 }
