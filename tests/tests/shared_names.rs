@@ -223,3 +223,32 @@ fn a_pid_file_of_somebody_else_is_not_the_servers_whatever_number_that_has_somew
     assert!(!told.stdout.contains(&name) && !told.stderr.contains(&name), "{told:?}");
     stage.namespace.clear()
 }
+
+/// In a mount namespace of his own anybody binds any path.
+#[test]
+fn a_socket_of_somebody_else_is_not_the_servers_whatever_it_binds_elsewhere() -> Result<()> {
+    const BINDS: &str = "import socket, time
+listener = socket.socket(socket.AF_UNIX); listener.bind('PATH'); listener.listen()
+open('{}/bound', 'w').close(); time.sleep(60)";
+    let folder = tempfile::Builder::new().prefix("agent-test-").tempdir_in("/run")?;
+    let path = folder.path().join("control");
+    let _theirs = std::os::unix::net::UnixListener::bind(&path)?;
+    let path = path.display().to_string();
+    let elsewhere =
+        format!("mount -t tmpfs none {} && exec python3 -c \"$0\"", folder.path().display());
+    let script = format!(
+        "unshare -Urm sh -c '{elsewhere}' \"$0\" & exec /usr/bin/python3 {{}}/server.py 8080 1"
+    );
+    let user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "sh", "-c"];
+    let binds = BINDS.replace("PATH", &path);
+    let server = Commanded::new(PORT, &[&user[..], &[&script, &binds]].concat())?;
+    std::os::unix::fs::chown(server.directory(), Some(54_321), None)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let bound = server.directory().join("bound");
+    wait::until("the socket elsewhere", LIMIT, || Ok(bound.exists().then_some(())))?;
+    let next = Script::new(PORT)?;
+    let words = tests::agent::upgrade(PORT, &["--dry-run", "--cwd", "/"], &next.command(2)?);
+    let told = stage.agent.run(&words)?.success()?;
+    assert!(!told.stdout.contains(&path) && !told.stderr.contains(&path), "{told:?}");
+    stage.namespace.clear()
+}

@@ -117,4 +117,17 @@ mod tests {
         }
         insta::assert_snapshot!(lines.join("\n"));
     }
+
+    #[test]
+    fn a_stranger_of_another_user_is_not_recommended() {
+        let mut service = samples::services().services.remove(1);
+        let stranger =
+            |other_user| Stranger { pid: 7, command: "python3 -m http.server".into(), other_user };
+        service.serving = Some(Serving::Strangers { processes: vec![stranger(Some(1000))] });
+        let said = complaint(&service);
+        assert!(said.contains("uid 1000") && said.contains("end it"), "{said}");
+        assert!(!said.contains("takes it in"), "{said}");
+        service.serving = Some(Serving::Strangers { processes: vec![stranger(None)] });
+        assert!(complaint(&service).contains("takes it in"));
+    }
 }

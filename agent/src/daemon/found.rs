@@ -154,3 +154,20 @@ pub(super) fn uncovered<'a>(
         !LocalAddress::cover(&addresses, endpoint.address)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::CommandExt as _, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn what_a_process_calls_itself_is_one_line() {
+        let mut child = Command::new("sleep").arg0("it\nerror: state damaged").arg("60").spawn();
+        let child = child.as_mut().unwrap();
+        let described = describe(Pid::new(child.id().cast_signed()).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(described.contains("state damaged") && !described.contains('\n'), "{described}");
+    }
+}

@@ -33,6 +33,11 @@ impl Content {
         std::str::from_utf8(self.text.as_bytes()).ok()?.split_whitespace().next()?.parse().ok()
     }
 
+    /// Whether it names a process that runs. One that has ended may not have been waited for.
+    pub(super) fn names_somebody(&self) -> bool {
+        self.number().and_then(Pid::new).is_some_and(|pid| Process::open(pid).is_ok())
+    }
+
     pub(super) fn read(file: &File) -> Option<Self> {
         let about =
             file.metadata().ok().filter(|it| it.is_file() && it.len() <= LARGEST_PID_FILE)?;
@@ -87,8 +92,7 @@ pub fn restore(name: &Name, content: &Content, named: &[Pid]) -> io::Result<bool
     let Some(now) = Content::read(&file) else { return Ok(false) };
     let is_same = (now.device, now.inode) == (content.device, content.inode);
     // Whoever else lives has written it there himself.
-    let is_anybodys = now.number().is_some_and(|it| Path::new(&format!("/proc/{it}")).exists());
-    if !is_same || names_one(&now) || is_anybodys || !names_one(content) {
+    if !is_same || names_one(&now) || now.names_somebody() || !names_one(content) {
         return Ok(false);
     }
     file.set_len(0)?;
@@ -132,6 +136,22 @@ mod tests {
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         fs::File::open(name.path()).unwrap().set_modified(long_ago).unwrap();
         assert!(!is_of(&name, Pid::ours(), &ours));
+    }
+
+    #[test]
+    fn what_names_one_that_has_ended_is_nobodys() {
+        let (_directory, name) = in_a_directory("server.pid");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::new(child.id().cast_signed()).unwrap();
+        while Process::open(pid).is_ok() {
+            std::thread::yield_now();
+        }
+        fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
+        let held = of(&name, Pid::ours()).unwrap();
+        // Nobody has waited for it.
+        fs::write(name.path(), format!("{}\n", child.id())).unwrap();
+        assert!(restore(&name, &held, &[Pid::ours()]).unwrap());
+        child.wait().unwrap();
     }
 
     #[test]

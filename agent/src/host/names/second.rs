@@ -124,8 +124,8 @@ fn is_stale(directory: &OwnedFd, first: &OsStr, second: &OsStr) -> io::Result<bo
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 file => file?,
             };
-            let number = Content::read(&file).and_then(|content| content.number());
-            Ok(number.is_some_and(|it| !Path::new(&format!("/proc/{it}")).exists()))
+            let content = Content::read(&file).filter(|content| content.number().is_some());
+            Ok(content.is_some_and(|content| !content.names_somebody()))
         }
         _ => Ok(false),
     }
