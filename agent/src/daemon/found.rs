@@ -165,7 +165,10 @@ mod tests {
     fn what_a_process_calls_itself_is_one_line() {
         let mut child = Command::new("sleep").arg0("it\nerror: state damaged").arg("60").spawn();
         let child = child.as_mut().unwrap();
-        let described = describe(Pid::new(child.id().cast_signed()).unwrap());
+        let pid = Pid::new(child.id().cast_signed()).unwrap();
+        // The kernel lets the parent go on before the new program has its arguments.
+        while process::command_line(pid).unwrap().is_empty() {}
+        let described = describe(pid);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(described.contains("state damaged") && !described.contains('\n'), "{described}");
