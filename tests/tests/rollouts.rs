@@ -364,14 +364,11 @@ fn the_history_tells_what_became_of_each_rollout() -> Result<()> {
 #[test]
 fn one_that_has_closed_its_listener_is_not_put_back() -> Result<()> {
     let first = Script::with(PORT, &["--reopen"])?;
-    let stage = Stage::new()?;
-    // Nobody tells the agent that a listener is closed: it has to look for itself.
-    stage.agent.start_daemon_without(&["track_flows"])?;
-    let started = stage.start(&first, 1)?;
-    stage.agent.attach(PORT)?.success()?;
+    let (stage, started) = Stage::attached(&first)?;
     let next = Script::new(PORT)?;
     stage.switch(&next, 2, &["--keep-old", "1m"])?;
     kill(Pid::from_raw(started.pid()), Signal::SIGUSR1)?;
+    // Not until the agent knows: it looks for itself.
     let closed = || Ok((stage.listeners()?.len() == 1).then_some(()));
     wait::until("the listener to be closed", stage::LIMIT, closed)?;
     let refused = stage.agent.run(&["undo", "8080"])?;
