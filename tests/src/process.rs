@@ -4,12 +4,13 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open, pidfd_send_signal};
 
 /// A process that cannot be mistaken for a later one of the same number.
@@ -52,9 +53,15 @@ impl Handle {
     ///
     /// If the kernel does not say.
     pub fn ended_within(&self, limit: Duration) -> Result<bool> {
-        let limit = Timespec::try_from(limit)?;
-        let mut wanted = [PollFd::new(&self.descriptor, PollFlags::IN)];
-        Ok(poll(&mut wanted, Some(&limit))? == 1)
+        let end = Instant::now() + limit;
+        loop {
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now()))?;
+            match poll(&mut [PollFd::new(&self.descriptor, PollFlags::IN)], Some(&left)) {
+                // By the end of some other child, say.
+                Err(Errno::INTR) => {}
+                ended => return Ok(ended? == 1),
+            }
+        }
     }
 
     /// Kills it and waits for its end.
