@@ -1,21 +1,24 @@
 //! Which processes belong to a generation, as the kernel programs follow them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{self, HashSet},
     fs::File,
     io,
     os::fd::OwnedFd,
 };
 
 use agent_ebpf::{
+    MAX_MEMBERS,
     flow::GenerationKey,
     holder::SocketHolder,
     member::{Enlistment, Member},
 };
+use aya::maps::{HashMap, MapData, MapError};
 
 use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
+    kernel::Kernel,
 };
 use crate::{
     host::{bounded, process::Pid, sock_diag::SocketInode},
@@ -52,17 +55,9 @@ impl Datapath {
     ///
     /// When the map cannot be read.
     pub fn members(&self, generation: GenerationId) -> Result<Vec<Pid>, DatapathError> {
-        let mut pids = Vec::new();
-        for entry in self.members.iter() {
-            let (_, member): (u32, Member) = entry.named("read", MEMBERS)?;
-            if member.generation == generation.key() {
-                pids.extend(i32::try_from(member.pid).ok().and_then(Pid::new));
-            }
-        }
-        pids.sort_unstable();
-        // A walk begins anew where the element that it stands at is removed.
-        pids.dedup();
-        Ok(pids)
+        let all = self.members.all()?;
+        let its = all.into_iter().filter(|(_, member)| member.generation == generation.key());
+        Ok(its.filter_map(|(_, member)| pid_of(member)).collect())
     }
 
     /// Whose a process is, if it is anybody's.
@@ -71,13 +66,9 @@ impl Datapath {
     ///
     /// When the map cannot be read.
     pub fn generation_of(&self, pid: Pid) -> Result<Option<GenerationKey>, DatapathError> {
-        for entry in self.members.iter() {
-            let (_, member): (u32, Member) = entry.named("read", MEMBERS)?;
-            if i32::try_from(member.pid) == Ok(pid.get()) {
-                return Ok(Some(member.generation));
-            }
-        }
-        Ok(None)
+        let mut all = self.members.all()?.into_iter();
+        let found = all.find(|(_, member)| pid_of(*member) == Some(pid));
+        Ok(found.map(|(_, member)| member.generation))
     }
 
     /// Lists who has which sockets open, again and again, for as long as this is kept.
@@ -91,17 +82,9 @@ impl Datapath {
 
     /// Forgets the processes of a generation.
     pub(super) fn dismiss_all(&mut self, generation: GenerationKey) -> Result<(), DatapathError> {
-        let mut gone = Vec::new();
-        for entry in self.members.iter() {
-            let (process, member): (u32, Member) = entry.named("read", MEMBERS)?;
-            if member.generation == generation {
-                gone.push(process);
-            }
-        }
-        for process in gone {
-            error::gone(self.members.remove(&process)).named("remove from", MEMBERS)?;
-        }
-        Ok(())
+        let its =
+            |(process, member): (u32, Member)| (member.generation == generation).then_some(process);
+        self.members.remove(self.members.all()?.into_iter().filter_map(its))
     }
 
     fn walk_processes(
@@ -133,6 +116,41 @@ impl Datapath {
     }
 }
 
+/// Who belongs to which generation. The kernel programs write it, also while we read.
+pub(super) struct MemberMap {
+    map: HashMap<MapData, u32, Member>,
+    /// The same map.
+    whole: MapData,
+}
+
+impl MemberMap {
+    pub(super) fn of(kernel: &mut Kernel) -> Result<Self, DatapathError> {
+        let whole = MapData::from_fd(kernel.descriptor(MEMBERS)?).named("open", MEMBERS)?;
+        Ok(Self { map: kernel.hash(MEMBERS)?, whole })
+    }
+
+    /// By their numbers in the machine's first PID namespace.
+    pub(super) fn all(&self) -> Result<Vec<(u32, Member)>, DatapathError> {
+        all_members(&self.whole).named("read", MEMBERS)
+    }
+
+    fn remove(&mut self, processes: impl IntoIterator<Item = u32>) -> Result<(), DatapathError> {
+        for process in processes {
+            error::gone(self.map.remove(&process)).named("remove from", MEMBERS)?;
+        }
+        Ok(())
+    }
+}
+
+/// What `MEMBERS` has, wherever it is.
+pub(super) fn all_members(map: &MapData) -> Result<Vec<(u32, Member)>, MapError> {
+    sys::bpf::entries(map, MAX_MEMBERS)
+}
+
+fn pid_of(member: Member) -> Option<Pid> {
+    i32::try_from(member.pid).ok().and_then(Pid::new)
+}
+
 /// All sockets that processes have open, as `list_sockets` finds them.
 #[derive(Debug)]
 pub struct OpenSockets(OwnedFd);
@@ -143,11 +161,11 @@ impl OpenSockets {
     /// # Errors
     ///
     /// When the kernel refuses, and when there are more than anybody has.
-    pub fn list(&self) -> io::Result<HashMap<Pid, HashSet<SocketInode>>> {
+    pub fn list(&self) -> io::Result<collections::HashMap<Pid, HashSet<SocketInode>>> {
         /// Of four million sockets.
         const MOST: u64 = 64 << 20;
         let told = bounded::whole(sys::bpf::run_iterator(&self.0)?, MOST)?;
-        let mut found: HashMap<_, HashSet<_>> = HashMap::new();
+        let mut found = collections::HashMap::<_, HashSet<_>>::new();
         let (holders, _) = told.as_chunks::<{ size_of::<SocketHolder>() }>();
         for [a, b, c, d, e, f, g, h, pid @ .., _, _, _, _] in holders {
             let inode = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
@@ -165,4 +183,4 @@ fn read_to_end(mut file: File) -> Result<(), DatapathError> {
     io::copy(&mut file, &mut io::sink()).map(drop).map_err(DatapathError::Walk)
 }
 
-const MEMBERS: &str = "MEMBERS";
+pub(super) const MEMBERS: &str = "MEMBERS";

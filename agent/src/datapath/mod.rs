@@ -55,7 +55,7 @@ use agent_ebpf::{
     bind::BindRule,
     endpoint::{Endpoint as EndpointValue, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
-    member::{Enlistment, Member},
+    member::Enlistment,
     socket::Adoption,
     steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
 };
@@ -78,7 +78,7 @@ pub use self::{
     survey::{Survey, steers, steers_elsewhere},
     whole::examine,
 };
-use self::{kernel::Kernel, programs::STEER};
+use self::{kernel::Kernel, members::MemberMap, programs::STEER};
 
 /// The pinned maps and programs of one agent.
 pub struct Datapath {
@@ -88,7 +88,7 @@ pub struct Datapath {
     listener_sets: HashMap<MapData, ListenerSetKey, ListenerSet>,
     flows: HashMap<MapData, GenerationKey, FlowCounts>,
     bind_rules: HashMap<MapData, GenerationKey, BindRule>,
-    members: HashMap<MapData, u32, Member>,
+    members: MemberMap,
     enlistments: HashMap<MapData, u32, Enlistment>,
     moved_binds: HashMap<MapData, u64, u32>,
     adoptions: HashMap<MapData, u64, Adoption>,
@@ -160,7 +160,7 @@ impl Datapath {
             listener_sets: kernel.hash("LISTENER_SETS")?,
             flows: kernel.hash("FLOWS")?,
             bind_rules: kernel.hash("BIND_RULES")?,
-            members: kernel.hash("MEMBERS")?,
+            members: MemberMap::of(&mut kernel)?,
             enlistments: kernel.hash("ENLISTMENTS")?,
             moved_binds: kernel.hash("MOVED_BINDS")?,
             adoptions: kernel.hash("ADOPTIONS")?,

@@ -12,7 +12,6 @@ use std::{
 use agent_ebpf::{
     endpoint::{Endpoint as EndpointValue, EndpointKey},
     flow::GenerationKey,
-    member::Member,
     steering::Steering,
 };
 use aya::{
@@ -26,6 +25,7 @@ use super::{
     endpoints,
     error::{Named as _, program_error},
     in_use::{maps_in_use, steering_program},
+    members::{MEMBERS, all_members},
     pins::Pins,
     programs::STEER,
 };
@@ -64,9 +64,11 @@ impl Survey {
                 .map(|(service, steering)| (ServiceId(service), steering))
                 .collect(),
             members: maps
-                .entries::<u32, Member>("MEMBERS", Map::HashMap)?
-                .into_values()
-                .map(|member| (member.pid, member.generation))
+                .map(MEMBERS)
+                .and_then(|map| all_members(&map))
+                .named("read", MEMBERS)?
+                .into_iter()
+                .map(|(_, member)| (member.pid, member.generation))
                 .collect(),
             moved_binds: moved.into_iter().filter_map(port).collect(),
             tags: maps.descriptor("TAGS")?,

@@ -126,15 +126,15 @@ impl Datapath {
         let sets = self.listener_sets.keys().map(|key| key.map(|it| (it.service, it.generation)));
         let flows = self.flows.keys().map(|key| key.map(|it| (it.service, it.generation)));
         let rules = self.bind_rules.keys().map(|key| key.map(|it| (it.service, it.generation)));
-        let members = self.members.iter().map(|entry| {
-            entry.map(|(_, member)| (member.generation.service, member.generation.generation))
-        });
-        let mut known = BTreeSet::new();
+        let members = self.members.all()?.into_iter().map(|(_, member)| member.generation);
+        let mut known: BTreeSet<_> = members
+            .filter(|it| it.service == service.0)
+            .map(|it| GenerationNumber(it.generation))
+            .collect();
         for (map, keys) in [
             ("LISTENER_SETS", sets.collect::<Result<Vec<_>, _>>()),
             ("FLOWS", flows.collect()),
             ("BIND_RULES", rules.collect()),
-            ("MEMBERS", members.collect()),
         ] {
             let of_service = keys.named("read", map)?.into_iter().filter(|key| key.0 == service.0);
             known.extend(of_service.map(|(_, number)| GenerationNumber(number)));
@@ -203,8 +203,7 @@ impl Datapath {
         {
             error::gone(self.bind_rules.remove(key)).named("remove from", BIND_RULES)?;
         }
-        let members: Vec<_> =
-            self.members.iter().collect::<Result<_, _>>().named("read", "MEMBERS")?;
+        let members = self.members.all()?;
         let strangers: BTreeSet<_> = members.iter().map(|(_, member)| member.generation).collect();
         for key in strangers.iter().filter(|key| !lives(key)) {
             self.dismiss_all(*key)?;

@@ -13,6 +13,11 @@ use std::{
     path::Path,
 };
 
+use aya::{
+    Pod,
+    maps::{MapData, MapError},
+    sys::SyscallError,
+};
 use nix::libc;
 
 /// The numbers of the `sk_lookup` programs that are attached to a network namespace, in the order in which they run.
@@ -169,6 +174,68 @@ pub(crate) enum AttachType {
     SocketLookup = 36,
 }
 
+/// All entries of a hash map that others change.
+///
+/// Who asks for one key after the other begins anew whenever the one that he stands at is removed
+/// (`htab_map_get_next_key`): as long as somebody adds and removes without pause, that has no end. This goes from bucket to
+/// bucket, each as it is in one moment (`__htab_map_lookup_and_delete_batch`).
+///
+/// # Errors
+///
+/// When the kernel refuses, the map is of other types, or one bucket has more than `most` entries.
+#[doc(alias = "BPF_MAP_LOOKUP_BATCH")]
+pub(crate) fn entries<K: Pod, V: Pod>(map: &MapData, most: u32) -> Result<Vec<(K, V)>, MapError> {
+    let sizes = (map.info()?.key_size(), map.info()?.value_size());
+    if sizes != (size_of::<K>() as u32, size_of::<V>() as u32) {
+        let (size, expected) = (sizes.1 as usize, size_of::<V>());
+        return Err(MapError::InvalidValueSize { size, expected });
+    }
+    let mut keys = Vec::<K>::with_capacity(most as usize);
+    let mut values = Vec::<V>::with_capacity(most as usize);
+    let mut found = Vec::new();
+    let mut next: Option<u32> = None;
+    loop {
+        let mut bucket = next.unwrap_or_default();
+        let place = (&raw mut bucket).expose_provenance() as u64;
+        let mut batch = MapBatch {
+            in_batch: next.map_or(0, |_| place),
+            out_batch: place,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: most,
+            map_fd: map.fd().as_fd().as_raw_fd().cast_unsigned(),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most `count` keys and values, whose sizes are those of the map and for which the vectors
+        // have room, the number of a bucket, and `batch`. All of them live until after the call; nobody else refers to them.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_BATCH,
+                &raw mut batch,
+                size_of::<MapBatch>(),
+            )
+        };
+        let error = (result < 0).then(io::Error::last_os_error);
+        // There is no bucket behind these.
+        let ended = error.as_ref().is_some_and(|it| it.raw_os_error() == Some(libc::ENOENT));
+        if let Some(io_error) = error.filter(|_| !ended) {
+            return Err(SyscallError { call: "bpf_map_lookup_batch", io_error }.into());
+        }
+        // SAFETY: the kernel has written so many of both, and anything is a `Pod`.
+        unsafe {
+            keys.set_len(batch.count.min(most) as usize);
+            values.set_len(batch.count.min(most) as usize);
+        }
+        found.extend(keys.drain(..).zip(values.drain(..)));
+        if ended {
+            return Ok(found);
+        }
+        next = Some(bucket);
+    }
+}
+
 /// Puts another program behind a link: from one packet, bind or socket to the next, without one that meets none.
 ///
 /// # Errors
@@ -219,6 +286,20 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
+/// The `batch` part of `union bpf_attr`.
+#[repr(C)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<MapBatch>() == 56);
 const _: () = assert!(size_of::<ProgQuery>() == 32);
 const _: () = assert!(size_of::<LinkCreate>() == 16);
 const _: () = assert!(size_of::<LinkUpdate>() == 16);
@@ -228,6 +309,7 @@ const MOST: usize = 64;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
