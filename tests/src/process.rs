@@ -64,6 +64,20 @@ impl Handle {
         }
     }
 
+    /// How long it has had a processor.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        let (_, behind_name) = stat.rsplit_once(')').context("a name")?;
+        let times = behind_name.split_ascii_whitespace().skip(11).take(2);
+        let ticks = times.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        // `USER_HZ`, whatever the kernel counts in.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// Kills it and waits for its end.
     ///
     /// # Errors

@@ -371,3 +371,36 @@ time.sleep(60)";
     bomb.wait()?;
     stage.namespace.clear()
 }
+
+/// The kernel programs add and remove members at any time, also while the agent reads who they are.
+#[test]
+fn a_server_that_forks_without_pause_keeps_no_other_one_waiting() -> Result<()> {
+    const STORM: &str = "import os
+for _ in range(19):
+    if os.fork() == 0:
+        break
+while True:
+    born = os.fork()
+    if born == 0:
+        os._exit(0)
+    os.waitpid(born, 0)";
+    let neighbour = Script::new(NEIGHBOUR)?;
+    let (stage, _beside) = Stage::attached(&neighbour)?;
+    let script = format!(
+        "/usr/bin/python3 -c '{STORM}' & exec /usr/bin/python3 {{}}/server.py 8080 1 --reuse-port"
+    );
+    let forking = Commanded::new(PORT, &["sh", "-c", &script])?;
+    let _first = stage.start(&forking, 1)?;
+    let agent = stage.agent.daemon().context("an agent")?;
+    let before = agent.processor_time()?;
+    for generation in 2..=6 {
+        stage.agent.attach(PORT)?.success()?;
+        stage.agent.run(&["status"])?.success()?;
+        stage.switch(&neighbour, generation, &["--settle", "0s"])?;
+        stage.agent.detach(PORT)?.success()?;
+    }
+    // Whoever waits for the storm to end takes half a minute. On a machine without a processor to spare only this can be told.
+    let spent = agent.processor_time()? - before;
+    ensure!(spent < Duration::from_secs(3), "the agent worked for {spent:?}");
+    stage.namespace.clear()
+}

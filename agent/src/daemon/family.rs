@@ -30,26 +30,38 @@ impl Agent {
         pids: impl IntoIterator<Item = Pid>,
     ) -> Result<(), Problem> {
         let mut taken: Vec<Pid> = pids.into_iter().collect();
-        change(Step::FollowProcesses, || {
-            Ok(self.datapath.enlist(generation, taken.iter().copied())?)
-        })?;
-        loop {
+        self.follow(generation, &taken)?;
+        // A process that a member has forked is one from birth. Others are born of those that we have not found yet, each of which
+        // is a round.
+        const ROUNDS: usize = 16;
+        for _round in 0..ROUNDS {
             let mut family = kin::with_descendants(&taken)?;
             family.extend(orphans_that_serve_nothing(&family)?);
-            let known: HashSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
-            let new: Vec<Pid> = family
-                .iter()
-                .filter(|pid| !known.contains(pid) && !taken.contains(pid))
-                .copied()
-                .collect();
-            if new.is_empty() {
-                return Ok(());
+            let known = self.members_of(generation)?;
+            family.retain(|pid| !known.contains(pid) && !taken.contains(pid));
+            if family.is_empty() {
+                break;
             }
-            change(Step::FollowProcesses, || {
-                Ok(self.datapath.enlist(generation, new.iter().copied())?)
-            })?;
-            taken.extend(new);
+            self.follow(generation, &family)?;
+            // Whoever is no member now has ended. There are always such where processes are forked without pause.
+            let known = self.members_of(generation)?;
+            family.retain(|pid| known.contains(pid));
+            if family.is_empty() {
+                break;
+            }
+            taken.extend(family);
         }
+        Ok(())
+    }
+
+    fn follow(&mut self, generation: GenerationId, pids: &[Pid]) -> Result<(), Problem> {
+        change(Step::FollowProcesses, || {
+            Ok(self.datapath.enlist(generation, pids.iter().copied())?)
+        })
+    }
+
+    fn members_of(&self, generation: GenerationId) -> Result<HashSet<Pid>, Problem> {
+        Ok(self.datapath.members(generation)?.into_iter().collect())
     }
 
     /// Has everything belong to a generation that `launch` forks. The launcher is a member meanwhile, so that the first
@@ -64,7 +76,7 @@ impl Agent {
         launch: impl FnOnce(&mut Self) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         let launcher = self.launcher.pid();
-        change(Step::FollowProcesses, || Ok(self.datapath.enlist(generation, [launcher])?))?;
+        self.follow(generation, &[launcher])?;
         let launched = launch(self);
         self.datapath.dismiss([launcher])?;
         launched

@@ -232,12 +232,13 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When they cannot be listed or tagged.
+    /// When they cannot be listed or tagged, or the server has more of them moved as fast as they are listed.
     pub(super) fn flows_where_they_are(
         &mut self,
         id: ServiceId,
     ) -> Result<Vec<Connection>, Problem> {
-        loop {
+        const TRIES: usize = 64;
+        for _try in 0..TRIES {
             let moved = self.datapath.steer_counts(id)?.moved;
             let primary = self.record(id).service.primary().map(|it| it.number);
             if let Some(number) = primary
@@ -251,6 +252,8 @@ impl Agent {
                 return Ok(flows);
             }
         }
+        let message = "connections move from listener to listener as fast as they are listed";
+        Err(Problem::new(ProblemKind::Failed, message))
     }
 
     /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it,

@@ -47,15 +47,14 @@ pub fn with_descendants(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
             }
         }
     }
-    let mut found = Vec::new();
+    let mut found = HashSet::new();
     let mut next = pids.to_vec();
     while let Some(pid) = next.pop() {
-        if !found.contains(&pid) {
-            found.push(pid);
+        if found.insert(pid) {
             next.extend(children.remove(&pid.get()).unwrap_or_default());
         }
     }
-    Ok(found)
+    Ok(found.into_iter().collect())
 }
 
 /// Those that were forked by one of these processes and lost their parent since: a daemon's second process, which the first
