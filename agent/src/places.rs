@@ -33,6 +33,19 @@ impl Places {
         self.runtime_dir.join("state.json")
     }
 
+    /// Whatever an agent has in its runtime directory, but for logs. The state first: whoever finds one takes it for something
+    /// that is attached.
+    pub(crate) fn files(&self) -> [PathBuf; 5] {
+        let state = self.state_file();
+        let aside = Self::aside(&state);
+        [state, aside, self.pid_file(), self.socket(), self.lock_file()]
+    }
+
+    /// Where the next content of a file is written, before it takes the place of the old one.
+    pub(crate) fn aside(path: &Path) -> PathBuf {
+        path.with_extension("new")
+    }
+
     /// Locked by the one agent that may write.
     pub fn lock_file(&self) -> PathBuf {
         self.runtime_dir.join("lock")

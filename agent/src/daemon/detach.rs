@@ -190,12 +190,11 @@ impl Agent {
     }
 }
 
-/// The state first: whoever finds one takes it for something that is attached.
 fn remove_files(places: crate::places::Places) -> Result<(), Problem> {
     let failed = |path: &Path, error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
     };
-    for file in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
+    for file in places.files() {
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed(&file, error));

@@ -252,6 +252,16 @@ impl Agent {
         self.runtime.path()
     }
 
+    /// How many bytes the state takes, without the room that its file has beyond.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn state_length(&self) -> Result<u64> {
+        let text = fs::read(self.runtime().join("state.json"))?;
+        Ok(u64::try_from(text.trim_ascii_end().len())?)
+    }
+
     /// The directory of the pinned kernel state.
     pub fn pins(&self) -> &Path {
         &self.pins

@@ -55,8 +55,7 @@ impl<'world> Sampler<'world> {
         let (files, bytes) = files(self.world.stage.agent.runtime())?;
         self.note("files in the runtime directory", Unit::Entries, Whose::System, files);
         self.note("bytes in the runtime directory", Unit::Bytes, Whose::System, bytes);
-        let state = self.world.stage.agent.runtime().join("state.json");
-        let state = fs::metadata(state).context("look at the state file")?.len();
+        let state = self.world.stage.agent.state_length().context("look at the state file")?;
         self.note("bytes of the state file", Unit::Bytes, Whose::System, state);
         Ok(())
     }

@@ -32,7 +32,13 @@ impl OnSmallDisk {
         self.stage.agent.runtime()
     }
 
+    /// Fills it, with the room of the next state.
     fn fill(&self) -> Result<()> {
+        fs::remove_file(self.path().join("state.new"))?;
+        self.fill_around_the_state()
+    }
+
+    fn fill_around_the_state(&self) -> Result<()> {
         let mut ballast = fs::File::create(self.path().join("ballast"))?;
         let full = std::iter::repeat_with(|| ballast.write_all(&[0; 4096])).find_map(Result::err);
         let full = full.context("a disk that is never full")?;
@@ -127,4 +133,27 @@ async fn on_a_full_disk_requests_are_refused_and_what_happens_is_taken() -> Resu
     assert!(stage.agent.service(PORT)?.steered > steered);
     disk.free()?;
     stage.detach(PORT)
+}
+
+/// A server that writes without pause to where the state is makes no decision be forgotten.
+#[test]
+fn on_a_disk_that_becomes_full_the_state_has_its_room() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let disk = OnSmallDisk::new()?;
+    let stage = &disk.stage;
+    let _first = stage.start(&server, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    stage.switch(&server, 2, &["--keep-old", "1m"])?;
+    disk.fill_around_the_state()?;
+    stage.agent.run(&["undo", "8080", "--wait", "switched"])?.success()?;
+    stage.agent.kill_daemon()?;
+    stage.agent.start_daemon()?;
+    assert_eq!(stage.generation(server.address())?, 1, "the undo is not forgotten");
+    stage.until_steady(PORT)?;
+    for generation in 3..=5 {
+        stage.switch(&server, generation, &["--settle", "0s"])?;
+        assert_eq!(stage.until_steady(PORT)?.troubles, [""; 0]);
+    }
+    stage.detach(PORT)?;
+    disk.free()
 }

@@ -183,7 +183,7 @@ fn clear(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
         done.push(format!("removed `{}`", places.pin_dir.display()));
     }
     clear_groups(places, done)?;
-    for path in [places.state_file(), places.pid_file(), places.socket(), places.lock_file()] {
+    for path in places.files() {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("remove", &path, &error));

@@ -1,13 +1,14 @@
-//! What the agent knows besides the kernel maps: one small file, replaced by rename.
+//! What the agent knows besides the kernel maps: one small file, which is replaced as a whole.
 
 #[cfg(test)]
 mod fuzz;
+mod replace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, Metadata, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -210,18 +211,8 @@ impl StateFile {
         if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX_BYTES {
             return Err(StateFileError::TooLarge { path: path.to_owned() });
         }
-        let aside = path.with_extension("new");
-        let mut file = create(&aside).map_err(failed("create"))?;
-        // Not synced to a disk: what the file speaks of does not outlive the machine's next start either.
-        let written = file.write_all(&text).map_err(failed("write"));
-        let replaced = written.and_then(|()| fs::rename(&aside, path).map_err(failed("replace")));
-        if replaced.is_err()
-            && let Err(error) = fs::remove_file(&aside)
-        {
-            // It takes room on a disk that has none left.
-            tracing::warn!(%error, path = %aside.display(), "cannot remove what was written in part");
-        }
-        replaced
+        replace::replace(path, text, MAX_BYTES as usize)
+            .map_err(|(operation, source)| failed(operation)(source))
     }
 
     fn text(&self) -> serde_json::Result<Vec<u8>> {
@@ -239,18 +230,6 @@ pub(super) fn boot_id() -> Result<String, Problem> {
     let text = fs::read_to_string(path)
         .map_err(|error| Problem::new(ProblemKind::Failed, format!("read `{path}`: {error}")))?;
     Ok(text.trim().to_owned())
-}
-
-/// What is there already was left by an agent that was killed, or is somebody else's: it is not written to.
-fn create(path: &Path) -> io::Result<File> {
-    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match create() {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            create()
-        }
-        created => created,
-    }
 }
 
 /// Whether somebody else decides what is in a file, in words. Its directory is ours by now, which it may not always have been.
@@ -281,6 +260,21 @@ mod tests {
         state.write(&path).unwrap();
         assert_eq!(StateFile::read(&path).unwrap(), Some(state));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// What comes next is written where what was before is, and may be shorter or longer.
+    #[test]
+    fn each_write_replaces_the_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        for length in [10, 200_000, 3, 70_000, 0] {
+            let state = StateFile { boot_id: "b".repeat(length), ..StateFile::default() };
+            state.write(&path).unwrap();
+            assert_eq!(StateFile::read(&path).unwrap(), Some(state));
+        }
+        let files = fs::read_dir(directory.path()).unwrap();
+        let sizes: Vec<_> = files.map(|file| file.unwrap().metadata().unwrap().len()).collect();
+        assert_eq!(sizes[0], sizes[1], "both have the same room");
     }
 
     #[test]
@@ -318,8 +312,10 @@ mod tests {
         let [path, next, precious] =
             ["state.json", "state.new", "precious"].map(|it| directory.path().join(it));
         fs::write(&precious, "as it was").unwrap();
+        fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink(&precious, &next).unwrap();
         StateFile::default().write(&path).unwrap();
+        fs::remove_file(&next).unwrap();
         fs::hard_link(&precious, &next).unwrap();
         StateFile::default().write(&path).unwrap();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "as it was");

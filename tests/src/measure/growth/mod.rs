@@ -88,7 +88,7 @@ fn occupied(ground: &Ground) -> Result<Occupied> {
     Ok(Occupied {
         own: memory::field(pid, "status", "RssAnon")?,
         maps: memory::maps(&agent.maps())?.values().sum(),
-        state: fs::metadata(agent.runtime().join("state.json"))?.len(),
+        state: agent.state_length()?,
     })
 }
 
