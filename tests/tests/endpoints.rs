@@ -144,3 +144,17 @@ fn the_address_of_another_service_is_not_shared() -> Result<()> {
     all_go_to(&stage, IPV4, 1)?;
     all_go_to(&stage, [127, 0, 0, 2].into(), 2)
 }
+
+/// Its place is behind a socket of the packet's own family: it gets none of the service's connections.
+#[test]
+fn a_stranger_whom_the_kernel_passes_over_keeps_nobody_from_detaching() -> Result<()> {
+    let own = Script::with(PORT, &["--address", "0.0.0.0", "--reuse-port"])?;
+    let stranger = Script::with(PORT, &["--address", "::", "--reuse-port"])?;
+    let (stage, _first) = Stage::attached(&own)?;
+    let _stranger = stage.start(&stranger, 7)?;
+    wait::until("both to listen", LIMIT, || Ok((stage.listeners()?.len() == 2).then_some(())))?;
+    all_go_to(&stage, IPV4, 1)?;
+    stage.agent.detach(PORT)?.success()?;
+    all_go_to(&stage, IPV4, 1)?;
+    all_go_to(&stage, IPV6, 7)
+}

@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},
-    host::process::Pid,
     places::Places,
 };
 
@@ -125,7 +124,7 @@ impl Agent {
         mended.extend(self.presence.mend_lock(places)?);
         let pid_file = places.pid_file();
         if !exists(&pid_file)? {
-            start::write_private(&pid_file, &Pid::ours().to_string())?;
+            start::write_pid_file(&pid_file)?;
             mended.push(pid_file);
         }
         mended.extend(self.presence.mend_socket(places)?);

@@ -19,7 +19,7 @@ use crate::{
         sock_diag::{Listener, SocketInode},
     },
     rollout::Phase,
-    service::{GenerationId, ServiceId, Signal},
+    service::{Endpoint, GenerationId, ServiceId, Signal},
     sys,
 };
 
@@ -198,16 +198,11 @@ impl Agent {
         if !service.is_served() {
             return Ok(());
         }
-        let mut others = self.listeners_of(id)?;
         let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
-        others.retain(|it| {
-            let address = found::address_of(it);
-            let serves = |endpoint: &crate::service::Endpoint| {
-                endpoint.port == it.port && address.serves(endpoint.address)
-            };
-            !known.contains(&it.cookie.0) && service.endpoints.iter().any(serves)
-        });
+        let (own, mut others): (Vec<_>, Vec<_>) =
+            self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
+        others.retain(|it| competes(it, &own, &service.endpoints));
         let mut pids = HashSet::new();
         for generation in &service.generations {
             pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);
@@ -233,6 +228,17 @@ impl Agent {
             self.journal.note(&name, Some(generation.number), kind, message);
         }
     }
+}
+
+/// Whether the kernel's own lookup would find a listener for clients of these endpoints, beside those that serve them.
+fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bool {
+    let address = found::address_of(listener);
+    endpoints.iter().filter(|endpoint| endpoint.port == listener.port).any(|endpoint| {
+        let own = own.iter().filter(|it| it.port == endpoint.port);
+        // One that is bound to an interface goes before others there.
+        let own: Vec<_> = own.filter(|_| listener.interface == 0).map(found::address_of).collect();
+        address.competes(&own, endpoint.address)
+    })
 }
 
 /// The kernel leaves those out that are dead and not reaped yet (`css_task_iter_advance`).

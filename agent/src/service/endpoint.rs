@@ -36,6 +36,14 @@ pub enum LocalAddress {
     DualStack,
 }
 
+/// The lowest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Preference {
+    AnyOfBoth,
+    Any,
+    Exact,
+}
+
 impl LocalAddress {
     /// What a listener bound to this address is.
     pub fn of(address: IpAddr, only_ipv6: bool) -> Self {
@@ -102,6 +110,37 @@ impl LocalAddress {
             (Self::Ipv6(mine), Self::DualStack) => mine.is_unspecified(),
             (Self::Ipv4(_), Self::Ipv6(_)) | (Self::Ipv6(_), Self::Ipv4(_)) => false,
         }
+    }
+
+    /// Whether the kernel, when nobody steers, gives a listener on this address some connection to `endpoint` beside listeners on
+    /// these.
+    ///
+    /// # Kernel
+    ///
+    /// A listener on the very address goes before one on any (`__inet_lookup_listener`, `inet6_lookup_listener`), and of those an
+    /// IPv4 one goes before a dual-stack one (`compute_score`).
+    pub fn competes(self, others: &[Self], endpoint: Self) -> bool {
+        let any = [Self::Ipv4(Ipv4Addr::UNSPECIFIED), Self::Ipv6(Ipv6Addr::UNSPECIFIED)];
+        let families = match &endpoint {
+            Self::DualStack => &any[..],
+            one => std::slice::from_ref(one),
+        };
+        families.iter().any(|family| {
+            let best = others.iter().filter_map(|other| other.preference(*family)).max();
+            self.preference(*family).is_some_and(|mine| Some(mine) >= best)
+        })
+    }
+
+    /// What the kernel goes by when several listeners serve an address of one family.
+    fn preference(self, family: Self) -> Option<Preference> {
+        let preference = match (self, family) {
+            (Self::DualStack, Self::Ipv4(_)) => Preference::AnyOfBoth,
+            (Self::DualStack, _) => Preference::Any,
+            (Self::Ipv4(mine), _) if mine.is_unspecified() => Preference::Any,
+            (Self::Ipv6(mine), _) if mine.is_unspecified() => Preference::Any,
+            (Self::Ipv4(_) | Self::Ipv6(_), _) => Preference::Exact,
+        };
+        self.serves(family).then_some(preference)
     }
 
     /// Whether listeners on these addresses together take every connection to `endpoint`.
@@ -216,6 +255,20 @@ mod tests {
         assert!(LocalAddress::cover(&[ANY4, ANY6], LocalAddress::DualStack));
         assert!(LocalAddress::cover(&[LocalAddress::DualStack], ANY4));
         assert!(!LocalAddress::cover(&[], ANY4));
+    }
+
+    #[test]
+    fn whoever_the_kernel_passes_over_does_not_compete() {
+        assert!(!LocalAddress::DualStack.competes(&[ANY4], ANY4));
+        assert!(LocalAddress::DualStack.competes(&[ANY4], LocalAddress::DualStack), "for IPv6");
+        assert!(LocalAddress::DualStack.competes(&[LocalAddress::DualStack], ANY4));
+        assert!(LocalAddress::DualStack.competes(&[], ANY4));
+        assert!(LocalAddress::DualStack.competes(&[ANY6], ANY6));
+        assert!(ANY4.competes(&[LocalAddress::DualStack], ANY4));
+        assert!(ANY4.competes(&[ANY4], ANY4));
+        assert!(!ANY4.competes(&[LOOPBACK4], LOOPBACK4));
+        assert!(LOOPBACK4.competes(&[ANY4], LOOPBACK4));
+        assert!(!ANY6.competes(&[ANY4], ANY4));
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use agent::api::{GenerationState, ServiceState};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags};
 use tests::servers::{Script, Server};
 use tests::stage::{self, Stage};
@@ -46,6 +49,24 @@ impl OnSmallDisk {
         Ok(())
     }
 
+    /// Takes whatever room there is or becomes free.
+    fn flood(&self) -> Result<Flood> {
+        self.fill_around_the_state()?;
+        let mut ballast = fs::OpenOptions::new().append(true).open(self.path().join("ballast"))?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                match ballast.write_all(&[0; 4096]) {
+                    Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            Ok(())
+        });
+        Ok(Flood { end, thread })
+    }
+
     fn free(&self) -> Result<()> {
         Ok(fs::remove_file(self.path().join("ballast"))?)
     }
@@ -58,6 +79,22 @@ impl Drop for OnSmallDisk {
         let unmounted = nix::mount::umount2(self.path(), MntFlags::MNT_DETACH);
         if let (Err(error), _) | (_, Err(error)) = (killed, unmounted.map_err(Into::into)) {
             eprintln!("the small disk is left behind: {error:#}");
+        }
+    }
+}
+
+/// Somebody who writes without pause.
+struct Flood {
+    end: Arc<AtomicBool>,
+    thread: thread::JoinHandle<io::Result<()>>,
+}
+
+impl Flood {
+    fn end(self) -> Result<()> {
+        self.end.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(ended) => Ok(ended?),
+            Err(_) => bail!("whoever writes has panicked"),
         }
     }
 }
@@ -144,7 +181,7 @@ fn on_a_disk_that_becomes_full_the_state_has_its_room() -> Result<()> {
     let _first = stage.start(&server, 1)?;
     stage.agent.attach(PORT)?.success()?;
     stage.switch(&server, 2, &["--keep-old", "1m"])?;
-    disk.fill_around_the_state()?;
+    let flood = disk.flood()?;
     stage.agent.run(&["undo", "8080", "--wait", "switched"])?.success()?;
     stage.agent.kill_daemon()?;
     stage.agent.start_daemon()?;
@@ -154,6 +191,6 @@ fn on_a_disk_that_becomes_full_the_state_has_its_room() -> Result<()> {
         stage.switch(&server, generation, &["--settle", "0s"])?;
         assert_eq!(stage.until_steady(PORT)?.troubles, [""; 0]);
     }
-    stage.detach(PORT)?;
-    disk.free()
+    flood.end()?;
+    stage.detach(PORT)
 }

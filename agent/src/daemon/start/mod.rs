@@ -21,9 +21,9 @@ mod privileges;
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::{
-        fs::{OpenOptionsExt as _, PermissionsExt as _},
+        fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
         net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -107,7 +107,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     made.expect(&places.socket());
     let listener = bind(&places.socket())?;
     made.expect(&places.pid_file());
-    write_private(&places.pid_file(), &Pid::ours().to_string())?;
+    // It is for people, and for an agent that replaces this one without an answer: a full disk is no reason not to steer.
+    if let Err(problem) = write_pid_file(&places.pid_file()) {
+        tracing::warn!(%problem, "there is no file with the agent's number");
+    }
     made.keep();
     let door = Door { queue: messages.clone(), changes, network_namespace };
     let (ended, has_ended) = oneshot::channel();
@@ -222,9 +225,18 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, Problem> {
     Ok(listener)
 }
 
-pub(super) fn write_private(path: &Path, text: &str) -> Result<(), Problem> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
+/// Says who the agent is. One that was killed has left room in the file, which is used again.
+pub(super) fn write_pid_file(path: &Path) -> Result<(), Problem> {
+    let write = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path)?;
+        // The line ends here, whatever is still behind it.
+        let line = format!("{}\n", Pid::ours());
+        file.write_all_at(line.as_bytes(), 0)?;
+        file.set_len(line.len() as u64)
+    };
+    write().map_err(|error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display()))
     })
 }

@@ -17,7 +17,6 @@ mod series;
 mod server;
 mod tables;
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
