@@ -376,3 +376,25 @@ fn one_that_has_closed_its_listener_is_not_put_back() -> Result<()> {
     assert_eq!(stage.generation(next.address())?, 2);
     stage.namespace.clear()
 }
+
+#[test]
+fn one_that_is_stopped_is_not_put_back() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, started) = Stage::attached(&server)?;
+    stage.switch(&server, 2, &["--keep-old", "1m"])?;
+    let first = Pid::from_raw(started.pid());
+    kill(first, Signal::SIGSTOP)?;
+    wait::until("the stop", stage::LIMIT, || {
+        let stat = std::fs::read_to_string(format!("/proc/{first}/stat"))?;
+        Ok(stat.contains(") T ").then_some(()))
+    })?;
+    let undo = ["undo", "8080", "--wait", "switched"];
+    let refused = stage.agent.run(&undo)?;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains(&format!("`kill -CONT {first}`")), "{refused:?}");
+    assert_eq!(stage.generation(server.address())?, 2);
+    kill(first, Signal::SIGCONT)?;
+    stage.agent.run(&undo)?.success()?;
+    assert_eq!(stage.generation(server.address())?, 1);
+    stage.namespace.clear()
+}

@@ -3,6 +3,7 @@
 use super::{agent::Agent, troubles::Trouble, upgrade::drain_plan};
 use crate::{
     api::{Begun, Problem, ProblemKind, UndoRequest},
+    host::process,
     rollout::Event,
     service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
@@ -26,6 +27,7 @@ impl Agent {
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
         let target = service.previous().filter(|_| candidate.is_none());
         self.refuse_deaf(id, target, "nothing has changed: it listens on nothing just now")?;
+        self.refuse_stopped(id, target)?;
         let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
         let before = self.record(id).service.endpoints.clone();
@@ -50,6 +52,25 @@ impl Agent {
         let message = format!("cannot put generation {number} back: {why}");
         Err(Problem::new(ProblemKind::Preflight, message)
             .fix("`agent status` shows who listens; upgrade to a version that works"))
+    }
+
+    /// One that was stopped (`SIGSTOP`) listens, and accepts nothing.
+    fn refuse_stopped(
+        &self,
+        id: ServiceId,
+        target: Option<GenerationNumber>,
+    ) -> Result<(), Problem> {
+        let Some(number) = target else { return Ok(()) };
+        let pids = self.pids_of(GenerationId { service: id, number })?;
+        if pids.is_empty() || !pids.iter().all(|pid| process::is_stopped(*pid)) {
+            return Ok(());
+        }
+        let message = format!(
+            "cannot put generation {number} back: nothing has changed: its processes are stopped (SIGSTOP), and would answer nobody"
+        );
+        let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+        Err(Problem::new(ProblemKind::Preflight, message)
+            .fix(format!("`kill -CONT {}`, and again", pids.join(" "))))
     }
 
     /// What clients lose because an earlier generation listens on less than a later one did.

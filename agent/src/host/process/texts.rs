@@ -82,6 +82,12 @@ pub fn is_ending(pid: Pid) -> Result<bool, ProcessError> {
     }
 }
 
+/// Whether a process does nothing until it is told to go on (`SIGCONT`). Of one that cannot be seen nobody knows.
+pub fn is_stopped(pid: Pid) -> bool {
+    const STOPPED: char = 'T';
+    stat(pid).is_ok_and(|stat| stat.state == STOPPED)
+}
+
 fn is_exiting(stat: &Stat) -> bool {
     const PF_EXITING: u32 = 0x4;
     stat.flags & PF_EXITING != 0
