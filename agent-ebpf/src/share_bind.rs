@@ -4,10 +4,11 @@ use agent_ebpf::{
     bind::SHARE,
     endpoint::{EndpointKey, TCP},
     event::BIND_MOVED,
+    flow::{GenerationKey, LISTENER, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
 };
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_setsockopt},
+    helpers::{bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_getsockopt, bpf_setsockopt},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -15,7 +16,7 @@ use aya_log_ebpf::info;
 
 use crate::{
     follow_processes::current_member,
-    maps::{BIND_RULES, ENDPOINTS, MOVED_BINDS},
+    maps::{BIND_RULES, ENDPOINTS, MOVED_BINDS, TAGS},
     report::report,
 };
 
@@ -61,7 +62,7 @@ fn share_bind(ctx: &SockAddrContext, key: impl FnOnce(u16) -> EndpointKey) {
     }
     let user = bpf_get_current_uid_gid() as u32;
     if rule.action == SHARE && rule.owner == user {
-        share_port(ctx);
+        share_port(ctx, member.generation);
     } else {
         move_bind(ctx, u16::from_be(port as u16));
         report(BIND_MOVED, member.generation, 0);
@@ -88,24 +89,59 @@ fn is_endpoint_of(service: u32, key: EndpointKey) -> bool {
     }
 }
 
+/// What was off is remembered, to be switched off again when the port is handed back.
 #[inline(always)]
-fn share_port(ctx: &SockAddrContext) {
-    for option in [SO_REUSEADDR, SO_REUSEPORT] {
-        let mut on: i32 = 1;
-        // SAFETY: the context is valid and the value is an int of the length given.
-        let failed = unsafe {
-            bpf_setsockopt(
-                ctx.as_ptr(),
-                SOL_SOCKET,
-                option,
-                core::ptr::from_mut(&mut on).cast(),
-                size_of::<i32>() as i32,
-            )
-        };
-        if failed != 0 {
-            info!(ctx, "socket option {} refused: {}", option, failed);
+fn share_port(ctx: &SockAddrContext, generation: GenerationKey) {
+    let mut options_set = 0;
+    for (option, bit) in [(SO_REUSEADDR, SET_REUSE_ADDRESS), (SO_REUSEPORT, SET_REUSE_PORT)] {
+        if !is_on(ctx, option) && switch_on(ctx, option) {
+            options_set |= bit;
         }
     }
+    if options_set == 0 {
+        return;
+    }
+    // SAFETY: the kernel passes a valid context, whose socket is the one that is bound.
+    let socket =
+        unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk) };
+    let mut tag = Tag { generation, role: LISTENER, options_set };
+    // SAFETY: as above. Without memory for it the port stays shared, which is all that is lost.
+    unsafe { TAGS.get_or_create(socket.cast(), &mut tag) };
+}
+
+#[inline(always)]
+fn is_on(ctx: &SockAddrContext, option: i32) -> bool {
+    let mut value: i32 = 0;
+    // SAFETY: the context is valid and the value is an int of the length given.
+    let failed = unsafe {
+        bpf_getsockopt(
+            ctx.as_ptr(),
+            SOL_SOCKET,
+            option,
+            core::ptr::from_mut(&mut value).cast(),
+            size_of::<i32>() as i32,
+        )
+    };
+    failed == 0 && value != 0
+}
+
+#[inline(always)]
+fn switch_on(ctx: &SockAddrContext, option: i32) -> bool {
+    let mut on: i32 = 1;
+    // SAFETY: the context is valid and the value is an int of the length given.
+    let failed = unsafe {
+        bpf_setsockopt(
+            ctx.as_ptr(),
+            SOL_SOCKET,
+            option,
+            core::ptr::from_mut(&mut on).cast(),
+            size_of::<i32>() as i32,
+        )
+    };
+    if failed != 0 {
+        info!(ctx, "socket option {} refused: {}", option, failed);
+    }
+    failed == 0
 }
 
 #[inline(always)]

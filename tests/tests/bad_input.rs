@@ -340,7 +340,8 @@ async fn a_state_file_that_is_truncated_or_foreign() -> Result<()> {
     let (stage, _first, file) = abandoned(&server).await?;
     let good = fs::read(&file)?;
     let name = file.display().to_string();
-    let truncated = good[..good.len() / 2].to_vec();
+    // Blanks are behind it.
+    let truncated = good[..good.trim_ascii_end().len() / 2].to_vec();
     for bad in [truncated, br#"{"hello":"world"}"#.to_vec(), Vec::new()] {
         fs::write(&file, &bad)?;
         let before = world(&stage)?;

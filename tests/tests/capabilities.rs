@@ -144,10 +144,10 @@ fn said(text: &str) -> &str {
 fn the_agent_keeps_no_capability_for_nothing() -> Result<()> {
     let table = [
         ("net_admin", "told attach: if a listener closes early"),
-        ("sys_admin", "start: because Operation not permitted"),
-        ("sys_ptrace", "start: because Permission Denied"),
+        ("sys_admin", "start: error: the agent lacks CAP_SYS_ADMIN"),
+        ("sys_ptrace", "start: error: the agent lacks CAP_SYS_PTRACE"),
         ("kill", "told to root: generation 3 cannot be told to end"),
-        ("dac_override", "start: because Permission denied"),
+        ("dac_override", "start: error: the agent lacks CAP_DAC_OVERRIDE"),
         ("fowner", "told to nobody again: generation 4 may have removed"),
         (
             "chown",

@@ -1,6 +1,7 @@
-//! The port of a server that listens elsewhere, since it could not share it, is nobody else's.
+//! The port of a server is nobody else's: while it listens elsewhere, since it could not share it, and after a detach.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use agent::api::ServiceState;
 use agent::rollout::PortHold;
@@ -60,6 +61,27 @@ fn nobody_else_can_listen_on_it_and_the_next_generation_can() -> Result<()> {
     stage.detach(PORT)
 }
 
+/// What was shared for the sake of upgrades is not any more.
+#[test]
+fn nobody_can_listen_beside_one_that_was_detached() -> Result<()> {
+    for upgrades in [false, true] {
+        let first = Commanded::new(PORT, &["/usr/bin/python3", "{}/server.py", "8080", "1"])?;
+        let (stage, _first) = Stage::attached(&first)?;
+        if upgrades {
+            stage.switch(&first, 1, &["--settle", "0s"])?;
+            stage.until_steady(PORT)?;
+        }
+        stage.agent.detach(PORT)?.success()?;
+        for options in ["[]", "[2]", "[15]", "[2, 15]"] {
+            let tried = stage.namespace.output(&mut stranger("0", options, ""))?;
+            let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+            ensure!(said.contains("Address already in use"), "{upgrades}, {options}: {said}");
+        }
+        stage.namespace.clear()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_next_generation_of_another_user_can_have_it_too() -> Result<()> {
     let (stage, _second) = moved()?;
@@ -114,4 +136,37 @@ fn a_stranger_who_has_it_is_an_alarm() -> Result<()> {
     stranger.kill()?;
     stage.until_steady(PORT)?;
     stage.namespace.clear()
+}
+
+/// It does so by tracing it: the kernel lets a killed process wait for its tracer, before it closes anything.
+#[test]
+fn who_keeps_a_generation_from_ending_is_named() -> Result<()> {
+    const TRACER: &str = "import ctypes, sys, time
+SEIZE, TRACEEXIT = 0x4206, 0x40
+if ctypes.CDLL(None, use_errno=True).ptrace(SEIZE, int(sys.argv[1]), 0, TRACEEXIT):
+    sys.exit(ctypes.get_errno())
+print('traces', flush=True)
+time.sleep(120)";
+    let server = server(2)?;
+    let (stage, first) = Stage::attached(&server)?;
+    let mut tracer = Command::new("/usr/bin/python3");
+    tracer.args(["-c", TRACER, &first.pid().to_string()]).stdout(Stdio::piped());
+    let mut tracer = stage.namespace.spawn(&mut tracer)?;
+    let mut said = String::new();
+    BufReader::new(tracer.stdout.as_mut().context("its output")?).read_line(&mut said)?;
+    assert_eq!(said, "traces\n");
+    stage.switch(&server, 2, &["--settle", "0s", "--stop-timeout", "100ms"])?;
+    let named = format!("before process {}", tracer.id());
+    wait::until("the tracer to be named", LIMIT, || {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok(events.contains(&named).then_some(()))
+    })?;
+    let refused = stage.agent.detach(PORT)?;
+    assert_eq!(refused.code, Some(7), "{refused:?}");
+    let named = format!("traced by process {}", tracer.id());
+    assert!(refused.stderr.contains(&named), "{refused:?}");
+    tracer.kill()?;
+    tracer.wait()?;
+    stage.until_steady(PORT)?;
+    stage.detach(PORT)
 }

@@ -48,20 +48,39 @@ impl Problem {
 
     /// A failure with all that led to it.
     pub fn caused(kind: ProblemKind, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = std::iter::successors(error.source(), |cause| cause.source())
-            .map(ToString::to_string)
-            .collect();
-        Self { causes, fix: remedy(error), ..Self::new(kind, error.to_string()) }
+        let mut problem = Self::new(kind, error.to_string());
+        problem.add_causes(error.source());
+        Self { fix: remedy(error), ..problem }
     }
 
     /// The same, with another failure as its cause.
     #[must_use]
     pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
-        self.causes.extend(
-            std::iter::successors(Some(error), |cause| cause.source()).map(ToString::to_string),
-        );
+        self.add_causes(Some(error));
         self.fix = self.fix.or_else(|| remedy(error));
         self
+    }
+
+    /// Many an error says what caused it, too.
+    fn add_causes(&mut self, first: Option<&(dyn std::error::Error + 'static)>) {
+        for cause in std::iter::successors(first, |cause| cause.source()) {
+            let cause = cause.to_string();
+            if !self.causes.last().unwrap_or(&self.message).contains(&cause) {
+                self.causes.push(cause);
+            }
+        }
+    }
+
+    /// The same of an agent that has not begun to run, and has changed nothing: what the machine has run out of, or forbids, is
+    /// missing. Told on one line.
+    #[must_use]
+    pub fn before_the_start(self) -> Self {
+        let message = self.in_full();
+        let kind = match self.kind {
+            ProblemKind::Failed if self.fix.is_some() => ProblemKind::Preflight,
+            kind => kind,
+        };
+        Self { kind, message, causes: Vec::new(), fix: self.fix }
     }
 
     /// On one line, with all causes.
@@ -89,13 +108,20 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             "make room on that file system (`df -h`, `df -i`), and try again"
         }
         Errno::ROFS => "make that file system writable, and try again",
-        Errno::MFILE => {
-            "let the agent open more files (`LimitNOFILE=` in its unit, or `prlimit --nofile`), and try again"
-        }
+        Errno::MFILE => return Some(more_files()),
         Errno::NFILE => "let the machine open more files (`sysctl fs.file-max`), and try again",
         _ => return None,
     };
     Some(remedy.to_owned())
+}
+
+fn more_files() -> String {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most =
+        limit.maximum.map_or_else(|| "any number".to_owned(), |most| format!("{most} at most"));
+    format!(
+        "let the agent open more files, and try again: `LimitNOFILE=` in its unit, or `ulimit -n` (here {most}, and more as root with CAP_SYS_RESOURCE)"
+    )
 }
 
 impl ProblemKind {

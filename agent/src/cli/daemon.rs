@@ -22,7 +22,7 @@ pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<Exit
     }
     let launcher = launcher.clone();
     let options = Options { places: context.places.clone(), exit_when_detached, other, launcher };
-    if exit_when_detached { in_background(&options) } else { daemon::run(&options, || ()) }?;
+    if exit_when_detached { in_background(&options) } else { serve(&options, || ()) }?;
     Ok(ExitCode::Done)
 }
 
@@ -30,7 +30,7 @@ fn in_background(options: &Options) -> Result<(), Problem> {
     leave_the_caller()?;
     bear_the_name()?;
     let mut told = false;
-    let served = daemon::run(options, || {
+    let served = serve(options, || {
         tell(READY);
         told = true;
     });
@@ -38,6 +38,15 @@ fn in_background(options: &Options) -> Result<(), Problem> {
         tell(&serde_json::to_string(problem).unwrap_or_default());
     }
     served
+}
+
+fn serve(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
+    let mut is_ready = false;
+    let served = daemon::run(options, || {
+        ready();
+        is_ready = true;
+    });
+    served.map_err(|problem| if is_ready { problem } else { problem.before_the_start() })
 }
 
 /// Writes the line. Whoever started the agent may have gone; it serves all the same.

@@ -15,7 +15,11 @@ pub(super) fn start(options: &GlobalOptions, daemon: bool) {
         .with_default_directive(level(options.verbose + u8::from(daemon)).into())
         .with_env_var("AGENT_LOG")
         .from_env_lossy();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // What cannot be written would be told on standard error, where it could not be written either: that panics.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .log_internal_errors(false);
     match options.log_format {
         LogFormat::Json => subscriber.json().init(),
         LogFormat::Text => {

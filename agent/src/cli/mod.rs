@@ -142,7 +142,7 @@ impl Context {
 fn tell(problem: &Problem, choice: ColourChoice) {
     let terminal = std::io::stderr().is_terminal();
     let colour = output::colour(choice, terminal, |name| std::env::var_os(name));
-    eprint!("{}", report::text(problem, colour));
+    output::tell(report::text(problem, colour).trim_end());
 }
 
 impl Refused {

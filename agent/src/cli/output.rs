@@ -109,12 +109,12 @@ impl Console {
 
     /// Tells a part of the story.
     pub(super) fn note(&self, text: &str) {
-        eprintln!("{text}");
+        tell(text);
     }
 
     /// Tells what deserves attention.
     pub(super) fn warn(&self, text: &str) {
-        eprintln!("{} {text}", Paint::Warning.on("warning:", self.err.colour));
+        tell(&format!("{} {text}", Paint::Warning.on("warning:", self.err.colour)));
     }
 
     /// Tells what the agent wants people to know.
@@ -126,7 +126,7 @@ impl Console {
 
     /// Tells what went wrong.
     pub(super) fn problem(&self, problem: &Problem) {
-        eprint!("{}", report::text(problem, self.err.colour));
+        tell(report::text(problem, self.err.colour).trim_end());
     }
 
     /// Whether what is shown is for people.
@@ -212,6 +212,11 @@ impl Paint {
             Self::Leaving => AnsiColor::Yellow.on_default(),
         }
     }
+}
+
+/// On standard error, where there may be no room, or nobody: what was done counts, not that it was told.
+pub(super) fn tell(line: &str) {
+    let _: io::Result<()> = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 #[cfg(test)]

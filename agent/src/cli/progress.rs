@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{output::Console, words};
+use super::{
+    output::{self, Console},
+    words,
+};
 use crate::{
     api::RolloutView,
     rollout::{Outcome, Status},
@@ -45,7 +48,7 @@ impl Progress {
             Self::Moving(bar) => bar.set_message(text.to_owned()),
             Self::Lines { last } if last == text => {}
             Self::Lines { last } => {
-                eprintln!("{text}");
+                output::tell(text);
                 text.clone_into(last);
             }
         }

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{Other, private_directory},
+    host::{capabilities, open_files},
     places::Places,
 };
 
@@ -43,10 +44,11 @@ pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Probl
 /// Starts it, and returns when it listens.
 pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem> {
     privileged()?;
+    open_files::allow_all();
     let places = &context.places;
     let made =
         [places.log_file(), places.runtime_dir.clone()].map(|it| (!it.exists()).then_some(it));
-    let log = prepare(places)?;
+    let log = prepare(places).map_err(Problem::before_the_start)?;
     // Not by name: the same binary, even if another was installed over it meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg0("agent")
@@ -55,7 +57,11 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .map_err(|error| not_started(&context.places, &error.to_string()))?;
+        .map_err(|error| {
+            take_back(made.iter().flatten());
+            let problem = Problem::new(ProblemKind::Failed, "cannot start the agent");
+            problem.because(&error).before_the_start()
+        })?;
     let out = child.stdout.take().expect("it was asked to be piped");
     let line = timeout(START, first_line(out)).await;
     match line {
@@ -67,7 +73,7 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
         Ok(Ok(line)) if line == command::READY => Ok(()),
         Ok(Ok(line)) => match serde_json::from_str(&line) {
             Ok(problem) => {
-                take_back(made.into_iter().flatten());
+                take_back(made.iter().flatten());
                 Err(problem)
             }
             Err(_) => Err(not_started(&context.places, "it ended before it said that it listens")),
@@ -77,9 +83,9 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
 
 /// Who was refused has been told why, and finds nothing that was not there before. What cannot be removed has something of
 /// somebody else in it.
-fn take_back(made: impl IntoIterator<Item = PathBuf>) {
+fn take_back<'a>(made: impl IntoIterator<Item = &'a PathBuf>) {
     for path in made {
-        let removed = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+        let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
         if let Err(error) = removed {
             tracing::debug!(%error, path = %path.display(), "left where it is");
         }
@@ -90,8 +96,8 @@ fn privileged() -> Result<(), Problem> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let message = "no agent is running, and starting one needs root with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN, \
-                   CAP_SYS_PTRACE, CAP_SETUID, CAP_SETGID and CAP_KILL";
+    let message =
+        format!("no agent is running, and starting one needs root with {}", capabilities::names());
     Err(Problem::new(ProblemKind::Preflight, message).fix("run it as root, for example with sudo"))
 }
 

@@ -1,6 +1,10 @@
 //! Hands a port back to the kernel.
 
-use std::{collections::HashSet, fs, io, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs, io,
+    path::Path,
+};
 
 use super::{
     agent::{Agent, unchanged},
@@ -12,7 +16,11 @@ use super::{
 };
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
-    host::sock_diag,
+    datapath::Group,
+    host::{
+        process,
+        sock_diag::{self, Listener},
+    },
     rollout::{Origin, Phase, PortHold},
     service::{GenerationId, ServiceId},
 };
@@ -63,7 +71,14 @@ impl Agent {
                 }
                 _ => "wait until it has drained (`agent status`)",
             };
-            return Err(Problem::new(ProblemKind::Locked, message).fix(fix));
+            let pids = self.pids_of(generation)?;
+            let tracer = pids.into_iter().find_map(|pid| Some((pid, process::tracer_of(pid)?)));
+            return Err(Problem::new(ProblemKind::Locked, message).fix(match tracer {
+                Some((pid, tracer)) => format!(
+                    "process {pid} of it is traced by process {tracer}, which can keep it from ending: end that one, and {fix}"
+                ),
+                None => fix.to_owned(),
+            }));
         }
         match service.primary() {
             // One that is dead, or has closed its listener, serves nobody: there is nobody to be cut off.
@@ -154,10 +169,11 @@ impl Agent {
         let service = &self.record(id).service;
         let known: HashSet<_> =
             service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
-        let mut listeners: Vec<_> =
-            self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
-        listeners.retain(|cookie| known.contains(cookie));
-        change(Step::ReleaseSockets, || Ok(self.datapath.release_listeners(&listeners)?))?;
+        let mut listeners = self.listeners_of(id)?;
+        listeners.retain(|listener| known.contains(&listener.cookie.0));
+        let cookies: Vec<_> = listeners.iter().map(|it| it.cookie.0).collect();
+        change(Step::ReleaseSockets, || Ok(self.datapath.release_listeners(&cookies)?))?;
+        forget_sharing(&listeners);
         let ours = |flow: &&sock_diag::Connection| {
             observe::owner(flow).is_some_and(|key| key.service == id.0)
         };
@@ -187,6 +203,22 @@ impl Agent {
             groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
         })?;
         change(Step::RemoveFiles, || remove_files(places))
+    }
+}
+
+/// The kernel remembers that the ports were shared, as long as anybody is there, and would let any process of the same user share them
+/// without a look at whoever listens.
+fn forget_sharing(listeners: &[Listener]) {
+    let group = |it: &Listener| Group {
+        address: (it.address, it.port).into(),
+        v6only: it.v6only,
+        uid: it.uid,
+    };
+    for group in listeners.iter().map(group).collect::<BTreeSet<_>>() {
+        if let Err(error) = group.forget_sharing() {
+            let problem = Problem::from(error).in_full();
+            tracing::warn!(problem, "processes of the server's user may still share its port");
+        }
     }
 }
 

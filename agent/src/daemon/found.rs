@@ -58,6 +58,17 @@ pub(super) fn describe_with_parent(pid: Pid) -> String {
     }
 }
 
+/// The same of one that is to end, and who may keep it from that.
+pub(super) fn describe_with_tracer(pid: Pid) -> String {
+    let traced = process::tracer_of(pid).map(|tracer| {
+        format!(
+            ", which cannot end before process {}, which traces it, lets it go",
+            describe(tracer)
+        )
+    });
+    describe(pid) + &traced.unwrap_or_default()
+}
+
 /// The name of a service whose server nobody has named: its program and its first port.
 ///
 /// # Errors

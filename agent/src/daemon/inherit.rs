@@ -272,36 +272,36 @@ fn ask_for_user(context: &Context) -> Problem {
     ))
 }
 
-/// Lets the successor start as root, and takes nothing over that an unprivileged process can give to itself: with such an
-/// environment or directory it would lead root to code of its own. Limits it can only lower.
-pub(super) fn become_root(service: ServiceId, context: &mut Context) -> String {
-    context.uid = ROOT;
-    context.gid = ROOT;
-    context.groups.clear();
-    context.environment = vec![("PATH".into(), ROOTS_PATH.into())];
+/// Lets the successor start as another user than one who is not root, and takes nothing over that the old one can give to itself: with
+/// such an environment or directory it would lead the other user to code of its own. Limits it can only lower.
+pub(super) fn become_other(service: ServiceId, context: &mut Context, user: u32) -> String {
+    let path = if user == ROOT { ROOTS_PATH } else { USERS_PATH };
+    context.environment = vec![("PATH".into(), path.into())];
     context.umask |= 0o022;
     if let Some(confinement) = &mut context.confinement {
-        // Without random addresses root would be easier to attack.
+        // Without random addresses he would be easier to attack.
         confinement.personality = 0;
     }
     let directory = PathBuf::from(context.working_directory.as_os_str());
-    let look = move || only_root_can_write(&directory);
+    let look = move || nobody_else_can_write(&directory, user);
     // Of a directory that does not answer nobody knows.
     if !patience::with(Whose::Service(service.0), look).unwrap_or(false) {
         context.working_directory = "/".into();
     }
+    let before = context.uid;
     format!(
-        "the new generation is started as root, in {}, and without the environment of the running one, which is not: see --cwd, --env",
+        "the new generation is started as user {user}, in {}, and without the environment of the running one, which is user {before}: see --cwd, --env",
         context.working_directory.as_os_str().display()
     )
 }
 
-fn only_root_can_write(directory: &Path) -> bool {
+/// Nobody but root and this user.
+fn nobody_else_can_write(directory: &Path, user: u32) -> bool {
     const OTHERS_MAY_WRITE: u32 = 0o022;
     directory.is_absolute()
         && directory.ancestors().all(|above| {
             fs::symlink_metadata(above).is_ok_and(|it| {
-                it.is_dir() && it.uid() == ROOT && it.mode() & OTHERS_MAY_WRITE == 0
+                it.is_dir() && [ROOT, user].contains(&it.uid()) && it.mode() & OTHERS_MAY_WRITE == 0
             })
         })
 }
@@ -332,20 +332,23 @@ mod tests {
     }
 
     #[test]
-    fn root_is_led_nowhere_by_one_who_is_not() {
+    fn nobody_is_led_anywhere_by_another_user() {
         let directory = tempfile::tempdir().unwrap();
         let mut context = Context::of(Pid::ours(), Pid::ours()).unwrap();
         context.uid = 33;
         context.umask = 0;
         context.working_directory = directory.path().into();
         context.environment = vec![("LD_PRELOAD".into(), "/tmp/own.so".into())];
-        become_root(ServiceId(1), &mut context);
-        assert_eq!((context.uid, context.gid, context.umask), (0, 0, 0o022));
+        become_other(ServiceId(1), &mut context, 0);
+        assert_eq!(context.umask, 0o022);
         // Everybody may write to what is above it.
         assert_eq!(context.working_directory, "/".into());
         assert_eq!(context.environment.len(), 1);
         assert_eq!(context.environment[0].0, "PATH".into());
-        assert!(only_root_can_write(Path::new("/usr/bin")) || !Path::new("/usr/bin").is_dir());
-        assert!(!only_root_can_write(Path::new("relative")));
+        for user in [0, 33] {
+            let usual = Path::new("/usr/bin");
+            assert!(nobody_else_can_write(usual, user) || !usual.is_dir());
+        }
+        assert!(!nobody_else_can_write(Path::new("relative"), 0));
     }
 }

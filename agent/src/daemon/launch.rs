@@ -11,7 +11,7 @@ use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 use super::{
     agent::Agent,
     confined,
-    inherit::{Inherited, become_root},
+    inherit::{Inherited, become_other},
     step::{Step, change},
     working_directory,
 };
@@ -49,8 +49,11 @@ impl Agent {
             context.namespaces.clear();
             namespaces_of = None;
         }
-        if is_root(command)? && context.uid != 0 {
-            warnings.push(become_root(generation.service, &mut context));
+        // What root has set up leads nobody astray.
+        if let Some(user) =
+            wanted_user(command)?.filter(|it| context.uid != 0 && *it != context.uid)
+        {
+            warnings.push(become_other(generation.service, &mut context, user));
         }
         let mut context = overridden(context, command)?;
         confined::refuse_losses(&context, command, self.launcher.pid())?;
@@ -233,9 +236,9 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
     Ok(context)
 }
 
-/// Whether the operator wants it to be root.
-fn is_root(command: &Command) -> Result<bool, Problem> {
-    Ok(command.user.as_deref().map(find_user).transpose()?.is_some_and(|user| user.uid.is_root()))
+/// Who the operator wants it to be.
+fn wanted_user(command: &Command) -> Result<Option<u32>, Problem> {
+    Ok(command.user.as_deref().map(find_user).transpose()?.map(|user| user.uid.as_raw()))
 }
 
 /// Where the program is as it is to be called, and what the operator should know of the directory it runs in. Both may be on

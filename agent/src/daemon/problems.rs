@@ -25,7 +25,8 @@ impl From<DatapathError> for Problem {
             DatapathError::Program { .. }
             | DatapathError::Object(_)
             | DatapathError::Deadlock => {
-                problem.fix("run `agent doctor`: it says what this kernel lacks")
+                let fix = "run `agent doctor`: it says what is missing here";
+                Self { fix: problem.fix.or_else(|| Some(fix.to_owned())), ..problem }
             }
             DatapathError::SocketMapFull { .. } | DatapathError::MapFull { .. } => problem.fix(
                 "wait until replaced generations are gone, or detach what this agent need not serve: the limit is for all its services together",

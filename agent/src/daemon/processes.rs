@@ -121,7 +121,8 @@ impl Agent {
     pub(super) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let processes = self.processes_of(generation)?;
         if !processes.is_empty() {
-            let killed: Vec<_> = processes.iter().map(|it| found::describe(it.pid())).collect();
+            let killed: Vec<_> =
+                processes.iter().map(|it| found::describe_with_tracer(it.pid())).collect();
             let message = format!(
                 "generation {} outlived its turn: killing {}",
                 generation.number,

@@ -52,6 +52,9 @@ pub(super) fn make_private(path: &Path) -> Result<(), DatapathError> {
 
 /// Removes what is at a path, with all that is below it, wherever it came from. No symbolic link is followed.
 pub(super) fn remove(path: &Path) -> Result<(), DatapathError> {
+    if is_nothing(path) {
+        return Ok(());
+    }
     let removed = if is_directory(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -59,6 +62,11 @@ pub(super) fn remove(path: &Path) -> Result<(), DatapathError> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// A file system that cannot be written says that, also of what is not there.
+pub(super) fn is_nothing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Of a symbolic link it is not asked where it leads.

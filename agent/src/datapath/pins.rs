@@ -26,7 +26,8 @@ use aya::maps::MapData;
 use super::{
     DatapathError,
     directories::{
-        is_bpf, is_directory, make_directory, make_private, make_root, names, pin_error, remove,
+        is_bpf, is_directory, is_nothing, make_directory, make_private, make_root, names,
+        pin_error, remove,
     },
     error::Named as _,
     place::Place,
@@ -69,6 +70,9 @@ pub fn clear(root: &Path) -> Result<(), DatapathError> {
         for name in ours(root)? {
             remove_version(&root.join(name))?;
         }
+    }
+    if is_nothing(root) {
+        return Ok(());
     }
     match fs::remove_dir(root) {
         Err(error) if [NotFound, DirectoryNotEmpty].contains(&error.kind()) => Ok(()),

@@ -6,33 +6,48 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::Check;
 use crate::{
-    host::{cgroup::Hierarchy, mounts},
+    host::{
+        capabilities::{self, Capability},
+        cgroup::Hierarchy,
+        mounts,
+    },
     places::Places,
 };
 
 /// The user and the capabilities.
 pub(super) fn permissions() -> Vec<Check> {
     let user = user(rustix::process::geteuid(), &fs::read_to_string(USERS));
-    vec![user, capabilities(&fs::read_to_string(STATUS))]
+    vec![user, capabilities(capabilities::lacking())]
 }
 
 /// The BPF file system for the pins and the control groups.
 pub(super) fn mounts(places: &Places) -> Vec<Check> {
-    vec![bpf_file_system(&places.pin_dir), control_groups()]
+    vec![runtime_directory(&places.runtime_dir), bpf_file_system(&places.pin_dir), control_groups()]
 }
 
 /// Servers with many files make the agent open many, but only a few at a time.
 pub(super) fn open_files() -> Check {
     let name = "open files";
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((limit, _)) if limit >= ENOUGH_FILES => Check::ok(name, format!("at most {limit}")),
-        Ok((limit, _)) => Check::missing(
+    let most = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, most)) => most,
+        Err(error) => return Check::unknown(name, error.to_string()),
+    };
+    // The agent allows itself as many as it may.
+    match most >= ENOUGH_FILES {
+        true => Check::ok(name, format!("at most {most}")),
+        false => Check::missing(
             name,
-            format!("at most {limit}, and the agent may need {ENOUGH_FILES}"),
-            format!("ulimit -n {ENOUGH_FILES}"),
+            format!("at most {most}, and the agent may need {ENOUGH_FILES}"),
+            more_files(),
         ),
-        Err(error) => Check::unknown(name, error.to_string()),
     }
+}
+
+/// What to do where the hard limit is too low.
+pub(super) fn more_files() -> String {
+    format!(
+        "`ulimit -n {ENOUGH_FILES}` as root with CAP_SYS_RESOURCE, or `LimitNOFILE=` in the agent's unit"
+    )
 }
 
 /// Capabilities of a root that is one only in a user namespace look the same, and the kernel asks for the others.
@@ -53,51 +68,73 @@ fn user(user: rustix::process::Uid, users: &io::Result<String>) -> Check {
     }
 }
 
-fn capabilities(status: &io::Result<String>) -> Check {
+fn capabilities(lacking: rustix::io::Result<Vec<Capability>>) -> Check {
     let name = "capabilities";
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => return Check::unknown(name, format!("read `{STATUS}`: {error}")),
+    let lacking = match lacking {
+        Ok(lacking) => lacking,
+        Err(error) => return Check::unknown(name, error.to_string()),
     };
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    let Some(effective) = effective else {
-        return Check::unknown(name, format!("`{STATUS}` does not say"));
-    };
-    let lacking: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(_, bit)| effective & (1 << bit) == 0)
-        .map(|(capability, _)| *capability)
-        .collect();
-    if lacking.is_empty() {
-        return Check::ok(name, limits(effective));
+    let losses = lacking.iter().map(|it| format!("without {} {}", it.name, it.lost));
+    let losses = losses.collect::<Vec<_>>().join("; ");
+    match lacking.first() {
+        None => Check::ok(name, "all that are used"),
+        // The needed ones are the first.
+        Some(first) if first.is_needed => Check::missing(
+            name,
+            losses,
+            "run it with sudo; in a container, give it these capabilities",
+        ),
+        Some(_) => Check::ok(name, losses),
     }
-    Check::missing(
-        name,
-        format!("without {}", lacking.join(", ")),
-        "run it with sudo; in a container, give it these capabilities",
-    )
 }
 
-/// One that is missed by few: containers seldom have it.
-const fn limits(effective: u64) -> &'static str {
-    const CAP_SYS_RESOURCE: u32 = 24;
-    if effective & (1 << CAP_SYS_RESOURCE) == 0 {
-        "all but CAP_SYS_RESOURCE: a generation gets no higher limits than the agent's own"
-    } else {
-        "all that are needed"
+/// Nothing is written: the agent makes the directory when it starts.
+fn runtime_directory(directory: &Path) -> Check {
+    let name = "runtime directory";
+    let place = directory.ancestors().find(|place| place.exists()).unwrap_or(directory);
+    if let Err(error) = writable(place) {
+        return cannot_write(name, place, error);
     }
+    match rustix::fs::statvfs(place) {
+        Ok(disk) if disk.f_bavail * disk.f_frsize < ENOUGH_ROOM => Check::missing(
+            name,
+            format!("`{}` is on a full disk", place.display()),
+            format!("make room there: `df -h {}`", place.display()),
+        ),
+        // Some file systems have any number of them, and say 0.
+        Ok(disk) if disk.f_files > 0 && disk.f_favail == 0 => Check::missing(
+            name,
+            format!("`{}` is on a disk that has no room for another file", place.display()),
+            format!("remove files there: `df -i {}`", place.display()),
+        ),
+        Ok(_) => Check::ok(name, format!("`{}` can be written", directory.display())),
+        Err(error) => Check::unknown(name, format!("examine `{}`: {error}", place.display())),
+    }
+}
+
+fn cannot_write(name: &str, place: &Path, error: rustix::io::Errno) -> Check {
+    let fix = match error {
+        rustix::io::Errno::ROFS => format!(
+            "mount -o remount,rw {} (remount,bind,rw where it is a bind mount)",
+            mounts::above(place).display()
+        ),
+        _ => format!("let root write to `{}`", place.display()),
+    };
+    Check::missing(name, format!("`{}` cannot be written: {error}", place.display()), fix)
+}
+
+fn writable(directory: &Path) -> rustix::io::Result<()> {
+    rustix::fs::access(directory, rustix::fs::Access::WRITE_OK)
 }
 
 fn bpf_file_system(pin_dir: &Path) -> Check {
     let name = "BPF file system";
     let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
     match rustix::fs::statfs(place) {
-        Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => {
-            Check::ok(name, format!("pins go to `{}`", pin_dir.display()))
-        }
+        Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => match writable(place) {
+            Ok(()) => Check::ok(name, format!("pins go to `{}`", pin_dir.display())),
+            Err(error) => cannot_write(name, place, error),
+        },
         Ok(_) if pin_dir.starts_with(USUAL) && Path::new(USUAL).is_dir() => {
             Check::ok(name, format!("not mounted; the agent mounts it at `{USUAL}` when it starts"))
         }
@@ -145,47 +182,19 @@ pub(super) fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
     causes.join(": ")
 }
 
-/// What it is called, and its number in `linux/capability.h`: maps and programs, counting flows, steering, mounts and
-/// control groups and namespaces, finding who has a socket, the users and groups of new generations, ending old ones.
-const NEEDED: [(&str, u32); 8] = [
-    ("CAP_BPF", 39),
-    ("CAP_PERFMON", 38),
-    ("CAP_NET_ADMIN", 12),
-    ("CAP_SYS_ADMIN", 21),
-    ("CAP_SYS_PTRACE", 19),
-    ("CAP_SETUID", 7),
-    ("CAP_SETGID", 6),
-    ("CAP_KILL", 5),
-];
 /// The user namespace of the machine itself has them all, each under its own number.
 const ALL_USERS: &str = "4294967295";
 const USERS: &str = "/proc/thread-self/uid_map";
-const STATUS: &str = "/proc/thread-self/status";
 const USUAL: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const ENOUGH_FILES: u64 = 512;
+/// For the state, and the room of the next one.
+const ENOUGH_ROOM: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
-
-    fn status(effective: &str) -> io::Result<String> {
-        Ok(format!("Name:\tagent\nCapPrm:\t0000000000000000\nCapEff:\t{effective}\n"))
-    }
-
-    #[test]
-    fn each_missing_capability_is_named() {
-        assert_eq!(capabilities(&status("000001ffffffffff")).verdict, Verdict::Ok);
-        let without_admin = capabilities(&status("000001ffffdfffff"));
-        assert_eq!(without_admin.verdict, Verdict::Missing);
-        assert_eq!(without_admin.detail, "without CAP_SYS_ADMIN");
-        let limited = capabilities(&status("000001fffeffffff"));
-        assert_eq!(limited.verdict, Verdict::Ok);
-        assert!(limited.detail.contains("CAP_SYS_RESOURCE"), "{limited:?}");
-        let nothing = capabilities(&status("0000000000000000"));
-        assert!(NEEDED.iter().all(|(name, ..)| nothing.detail.contains(name)), "{nothing:?}");
-    }
 
     #[test]
     fn root_of_a_user_namespace_is_not_enough() {
@@ -195,13 +204,6 @@ mod tests {
         assert_eq!(user(Uid::from_raw(1000), &machine).verdict, Verdict::Missing);
         let container = Ok("         0       1000          1\n".to_owned());
         assert_eq!(user(Uid::ROOT, &container).verdict, Verdict::Missing);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_unknown() {
-        let hidden = Err(io::ErrorKind::PermissionDenied.into());
-        assert_eq!(capabilities(&hidden).verdict, Verdict::Unknown);
-        assert_eq!(capabilities(&Ok("Name:\tagent\n".to_owned())).verdict, Verdict::Unknown);
     }
 
     #[test]

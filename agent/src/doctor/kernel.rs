@@ -2,11 +2,14 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process,
 };
 
-use super::Check;
+use rustix::io::Errno;
+
+use super::{Check, host};
 use crate::{
     datapath::probe::{self, About, Feature, Outcome, Without},
     host::{cgroup::Hierarchy, sock_diag},
@@ -48,6 +51,9 @@ fn check(feature: Feature, outcome: Outcome, release: &str) -> Check {
         Outcome::Refused(why) => why,
     };
     match about.without {
+        Without::Refused if why.ends_with(&io::Error::from(Errno::MFILE).to_string()) => {
+            Check::missing(name, why, host::more_files())
+        }
         Without::Refused => Check::missing(name, why, about.fix(release)),
         Without::Untried => Check::unknown(name, why),
         Without::Less(loss) => {

@@ -33,6 +33,7 @@
 pub mod accepting;
 pub mod bounded;
 pub mod bpf_links;
+pub mod capabilities;
 pub mod cgroup;
 pub mod confinement;
 pub mod context;
@@ -49,6 +50,7 @@ pub mod limit;
 pub mod master;
 pub mod mounts;
 pub mod names;
+pub mod open_files;
 pub mod os_text;
 pub mod patience;
 pub mod probe;

@@ -52,6 +52,15 @@ fn is_at(number: u64, point: &Path) -> bool {
     there.is_ok_and(|there| there.stx_mnt_id == number)
 }
 
+/// Where the file system begins that this place is on.
+pub fn above(place: &Path) -> &Path {
+    let number = |path: &Path| {
+        statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok().map(|about| about.stx_mnt_id)
+    };
+    let own = number(place);
+    place.ancestors().take_while(|above| number(above) == own).last().unwrap_or(place)
+}
+
 /// A line of the table, with its number, if it is of the wanted type: number, parent, device, root, point, options,
 /// any optional fields, a lone hyphen, type, source, options.
 pub(super) fn parse(line: &[u8], kind: &str) -> Option<(u64, Mount)> {
@@ -84,6 +93,12 @@ fn octal(digits: &[u8; 3]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_system_begins_where_it_is_mounted() {
+        assert_eq!(above(Path::new("/proc/self")), Path::new("/proc"));
+        assert_eq!(above(Path::new("/")), Path::new("/"));
+    }
 
     #[test]
     fn a_line_is_read_with_its_escapes_and_optional_fields() {

@@ -234,7 +234,7 @@ fn create_cgroup(
         hierarchy.create(&groups.keeper()).map_err(failed)?;
         groups.hold().map_err(|error| {
             let path = groups.keeper();
-            Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()))
+            Problem::new(ProblemKind::Failed, format!("lock `{}`", path.display())).because(&error)
         })?;
         hierarchy.open(groups.above()).map_err(failed)
     })
@@ -243,7 +243,7 @@ fn create_cgroup(
 fn open(cgroup: &Cgroup) -> Result<File, Problem> {
     File::open(cgroup.directory()).map_err(|error| {
         let path = cgroup.directory().display();
-        Problem::new(ProblemKind::Failed, format!("open `{path}`: {error}"))
+        Problem::new(ProblemKind::Failed, format!("open `{path}`")).because(&error)
     })
 }
 

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use crate::api::{Problem, ProblemKind};
+use crate::{
+    api::{Problem, ProblemKind},
+    host::capabilities::are_of_the_machine,
+};
 
 /// Makes a directory for us alone, with those above it.
 ///
@@ -16,7 +19,7 @@ use crate::api::{Problem, ProblemKind};
 /// When it cannot be made, or somebody else could change what is in there.
 pub fn private_directory(path: &Path) -> Result<(), Problem> {
     let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("create `{}`: {error}", path.display()))
+        Problem::new(ProblemKind::Failed, format!("create `{}`", path.display())).because(&error)
     };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     refuse_directory_of_others(path)?;
@@ -33,15 +36,16 @@ fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     // Where links on the way lead counts too.
     let real = fs::canonicalize(&path).map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("examine `{}`: {error}", path.display()))
+        Problem::new(ProblemKind::Failed, format!("examine `{}`", path.display())).because(&error)
     })?;
     for above in path.ancestors().chain(real.ancestors()) {
         let known = fs::symlink_metadata(above).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("examine `{}`: {error}", above.display()))
+            Problem::new(ProblemKind::Failed, format!("examine `{}`", above.display()))
+                .because(&error)
         })?;
         // In a user namespace it stands for all who are nobody in there: they cannot change it from there.
         let is_outside =
-            above != path && above != real && known.uid() == NOBODY && !sees_all_users();
+            above != path && above != real && known.uid() == NOBODY && !are_of_the_machine();
         let is_trusted = is_outside || [0, ours].contains(&known.uid());
         let is_open = known.mode() & OPEN != 0 && known.mode() & STICKY == 0 && !known.is_symlink();
         if is_trusted && !is_open && !(known.is_symlink() && above == path) {
@@ -61,12 +65,6 @@ fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
             .fix("name one that only root can change (`--runtime-dir`)"));
     }
     Ok(())
-}
-
-/// Whether we live in the machine's own user namespace (`user_namespaces(7)`).
-fn sees_all_users() -> bool {
-    fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Lock {
 fn try_lock(places: &Places) -> Result<Option<Lock>, Problem> {
     let path = places.lock_file();
     let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("lock `{}`: {error}", path.display()))
+        Problem::new(ProblemKind::Failed, format!("lock `{}`", path.display())).because(&error)
     };
     loop {
         let file = OpenOptions::new()

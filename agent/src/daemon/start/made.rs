@@ -48,7 +48,11 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for thing in self.things.drain(..).rev() {
+        let is_there = |thing: &Thing| {
+            let (Thing::Path(path) | Thing::Pins(path)) = thing;
+            path.symlink_metadata().is_ok()
+        };
+        for thing in self.things.drain(..).rev().filter(is_there) {
             let (path, removed) = match &thing {
                 Thing::Path(path) if path.is_dir() => (path, remove_directory(path)),
                 Thing::Path(path) => (path, fs::remove_file(path)),

@@ -43,7 +43,6 @@ pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
     control_socket::{self, ControlSocket},
-    descriptors,
     message::Message,
     presence::Presence,
     server::{self, Door},
@@ -51,7 +50,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    host::{context, launch::Launcher, process::Pid},
+    host::{context, launch::Launcher, open_files, process::Pid},
     places::Places,
     sys::memory,
 };
@@ -84,8 +83,8 @@ pub enum Other {
 ///
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
-    require_root()?;
-    descriptors::allow_all();
+    privileges::require()?;
+    open_files::allow_all();
     let places = &options.places;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);
@@ -199,20 +198,10 @@ async fn serve(
     Ok(())
 }
 
-fn require_root() -> Result<(), Problem> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Problem::new(ProblemKind::Preflight, "the agent needs root").fix(
-        "run it with sudo; it uses CAP_BPF and CAP_PERFMON (programs), CAP_NET_ADMIN (steering, sock_diag), CAP_SYS_ADMIN \
-         (BPF file system, cgroups), CAP_SYS_PTRACE (other users' descriptors), CAP_SETUID, CAP_SETGID and CAP_KILL (generations)",
-    ))
-}
-
 /// Replaces the socket of an agent that was killed; the lock says that none lives.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, Problem> {
     let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("bind `{}`: {error}", path.display()))
+        Problem::new(ProblemKind::Failed, format!("bind `{}`", path.display())).because(&error)
     };
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

@@ -10,30 +10,40 @@ use rustix::thread::{
 };
 
 use super::filter;
-use crate::api::{Problem, ProblemKind};
+use crate::{
+    api::{Problem, ProblemKind},
+    host,
+};
 
-/// Each with what needs it; `tests/tests/capabilities.rs` shows what fails without.
-const KEPT: [CapabilitySet; 9] = [
-    // Steering, `sock_diag` of all users, binding by force.
-    CapabilitySet::NET_ADMIN,
-    // Maps, programs, and both by number; control groups, the BPF file system. CAP_BPF and CAP_PERFMON are parts of it
-    // (`bpf_capable`, `perfmon_capable`).
-    CapabilitySet::SYS_ADMIN,
-    // Descriptors and environments of other users' processes.
-    CapabilitySet::SYS_PTRACE,
-    // Generations of other users are told to end.
-    CapabilitySet::KILL,
-    // PID files, sockets and directories of other users.
-    CapabilitySet::DAC_OVERRIDE,
-    // Second names of files of others (`fs.protected_hardlinks`).
-    CapabilitySet::FOWNER,
-    // A socket in a reuseport group is that of its user.
-    CapabilitySet::CHOWN,
-    // Such sockets on ports below 1024.
-    CapabilitySet::NET_BIND_SERVICE,
-    // More descriptors than the limit.
-    CapabilitySet::SYS_RESOURCE,
-];
+/// Refuses to start without what the agent cannot do without.
+///
+/// # Errors
+///
+/// When it is not root of the machine, or lacks a capability.
+pub(super) fn require() -> Result<(), Problem> {
+    if !rustix::process::geteuid().is_root() {
+        let message = format!("the agent needs root with {}", host::capabilities::names());
+        return Err(Problem::new(ProblemKind::Preflight, message).fix("run it with sudo"));
+    }
+    if !host::capabilities::are_of_the_machine() {
+        let message =
+            "the agent needs root of the machine: this one is root of a user namespace only";
+        return Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("run it as root of the machine, not in a rootless container"));
+    }
+    let lacking = host::capabilities::lacking().map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("ask for our capabilities: {error}"))
+    })?;
+    match lacking.into_iter().find(|it| it.is_needed) {
+        None => Ok(()),
+        Some(lacking) => {
+            let message = format!("the agent lacks {}: without it {}", lacking.name, lacking.lost);
+            Err(Problem::new(ProblemKind::Preflight, message).fix(
+                "run it with sudo; in a container, give it this capability (`agent doctor` says what else is missing)",
+            ))
+        }
+    }
+}
 
 /// Gives the others up, and system calls that the agent has no use for. To be called while there is one thread: rights are
 /// each thread's own, and those to come inherit them.
@@ -49,7 +59,7 @@ pub(super) fn give_up() -> Result<(), Problem> {
 }
 
 fn drop_capabilities() -> rustix::io::Result<()> {
-    let kept = KEPT.into_iter().fold(CapabilitySet::empty(), CapabilitySet::union);
+    let kept = host::capabilities::kept();
     let now = capabilities(None)?;
     for number in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << number);

@@ -52,12 +52,10 @@ pub fn trampoline(spec_descriptor: RawFd) -> ExitCode {
     // A parent that is gone hears nothing; the log still does.
     let told = serde_json::to_writer(&report, &failure).is_ok();
     let whom = if told { "the agent knows" } else { "the agent could not be told" };
-    eprintln!(
-        "launch: {} `{}`: {} ({whom})",
-        failure.step,
-        failure.subject,
-        failure.clone().into_error()
-    );
+    let error = failure.clone().into_error();
+    let line = format!("launch: {} `{}`: {error} ({whom})\n", failure.step, failure.subject);
+    // The log may be full.
+    let _: io::Result<()> = io::stderr().write_all(line.as_bytes());
     ExitCode::FAILURE
 }
 

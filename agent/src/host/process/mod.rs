@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::texts::{living_thread, name, stat, status, text_of};
 pub use self::{
     error::ProcessError,
-    texts::{command_line, is_ending, is_stopped, program_of, tasks},
+    texts::{command_line, is_ending, is_stopped, program_of, tasks, tracer_of},
 };
 
 /// The number of a process, in our PID namespace.

@@ -82,6 +82,11 @@ pub fn is_ending(pid: Pid) -> Result<bool, ProcessError> {
     }
 }
 
+/// Who traces a process: it may keep it from ending, even if it was killed (`PTRACE_O_TRACEEXIT`).
+pub fn tracer_of(pid: Pid) -> Option<Pid> {
+    status(pid).ok().and_then(|status| Pid::new(status.tracerpid))
+}
+
 /// Whether a process does nothing until it is told to go on (`SIGCONT`). Of one that cannot be seen nobody knows.
 pub fn is_stopped(pid: Pid) -> bool {
     const STOPPED: char = 'T';
