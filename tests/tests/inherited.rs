@@ -201,3 +201,25 @@ fn an_environment_that_was_written_over_is_not_believed_and_that_is_said() -> Re
     assert!(!told.contains("title"), "the second one was launched with a known one: {told}");
     stage.detach(PORT)
 }
+
+/// It would lead the other user to code of the old one's.
+#[test]
+fn another_user_gets_no_environment_of_one_who_is_not_root() -> Result<()> {
+    let server = Commanded::new(PORT, &["/usr/bin/python3", "{}/server.py", "8080", "1"])?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let has_own = |generation: u32| -> Result<bool> {
+        let service = stage.until_steady(PORT)?;
+        let pid = tests::stage::generations(&service)[&generation].pids[0];
+        let environment = fs::read(format!("/proc/{pid}/environ"))?;
+        Ok(environment.split(|byte| *byte == 0).any(|it| it == b"PYTHONPATH=/tmp/own"))
+    };
+    let own = ["--env", "PYTHONPATH=/tmp/own", "--cwd", "/", "--settle", "0s"];
+    stage.switch(&server, 2, &[&own[..], &["--user", "65534"]].concat())?;
+    assert!(has_own(2)?);
+    stage.switch(&server, 3, &["--settle", "0s"])?;
+    assert!(has_own(3)?, "the same user gets it");
+    let told = said(&stage, &server, 4, &["--user", "1000", "--settle", "0s"])?;
+    assert!(told.contains("without the environment of the running one"), "{told}");
+    assert!(!has_own(4)?);
+    stage.detach(PORT)
+}

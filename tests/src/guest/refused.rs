@@ -12,13 +12,21 @@ use super::{PORT, commands, leftovers, traffic};
 ///
 /// If it does not, or the server is not what it was.
 pub(super) fn play(counted: &mut Counted) -> Result<()> {
-    commands::expect(PREFLIGHT, &["doctor"])?;
+    let diagnosis = commands::expect(PREFLIGHT, &["doctor"])?.stdout;
+    let missing = diagnosis.lines().filter(|line| line.contains(" missing "));
+    for check in missing.filter_map(|line| line.split("  ").next()) {
+        let fix = diagnosis.lines().find(|line| line.starts_with(&format!("fix {check}: ")));
+        // What a kernel lacks it is too old for.
+        if fix.is_none_or(|fix| fix.contains("is new enough")) {
+            counted.wrong(format!("{check} is missing, and what to do is: {fix:?}"));
+        }
+    }
     let traffic = Traffic::start()?;
     let refusal = commands::expect(PREFLIGHT, &["attach", "--port", &PORT.to_string()])?;
     traffic.stop(counted)?;
-    let lines = refusal.stdout.lines().count() + refusal.stderr.lines().count();
-    if lines > MOST_LINES {
-        counted.wrong(format!("the refusal has {lines} lines"));
+    let lines: Vec<_> = refusal.stdout.lines().chain(refusal.stderr.lines()).collect();
+    if !matches!(lines[..], [why, fix] if why.starts_with("error: ") && fix.contains("fix: ")) {
+        counted.wrong(format!("the refusal is {lines:?}"));
     }
     let left = leftovers::found()?;
     // People are sent there to read why it did not start.
@@ -30,5 +38,3 @@ pub(super) fn play(counted: &mut Counted) -> Result<()> {
 
 /// The exit code for something that is missing.
 const PREFLIGHT: i32 = 4;
-/// Of a refusal: what people read.
-const MOST_LINES: usize = 12;

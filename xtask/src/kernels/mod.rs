@@ -59,11 +59,12 @@ pub(crate) fn run(root: &Path, rows: &[Row]) -> Result<()> {
     if !rows.is_empty() {
         return try_all(root, rows).and_then(|lines| summarise(root, &lines));
     }
+    let began = Instant::now();
     let lines = try_all(root, &matrix::all()?)?;
     let document = root.join("docs/kernels.md");
     let before =
         fs::read_to_string(&document).with_context(|| format!("read `{}`", document.display()))?;
-    let text = table::document(&lines, &measured()?, &before);
+    let text = table::document(&lines, &measured(began.elapsed())?, &before);
     fs::write(&document, text).with_context(|| format!("write `{}`", document.display()))?;
     summarise(root, &lines)
 }
@@ -84,15 +85,16 @@ fn summarise(root: &Path, lines: &[Line]) -> Result<()> {
 }
 
 /// When, with what and how it was measured, in a sentence.
-fn measured() -> Result<String> {
+fn measured(took: Duration) -> Result<String> {
     let day = command::output(Command::new("date").args(["--utc", "+%F"]))?;
     let emulator = command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
     let emulator = emulator.lines().next().unwrap_or_default().replace(" emulator version", "");
     Ok(format!(
-        "Measured on {} with agent {}, {emulator}, {} machines at a time.",
+        "Measured on {} with agent {}, {emulator}, {} machines at a time: {} s in all, with whatever was built and downloaded.",
         day.trim(),
         env!("CARGO_PKG_VERSION"),
-        machines_at_a_time()
+        machines_at_a_time(),
+        took.as_secs()
     ))
 }
 

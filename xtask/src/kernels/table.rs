@@ -109,8 +109,8 @@ and keep six, by IPv4 and, where it exists, IPv6:
 4. `detach`: the server still answers, and no program, control group or file of the agent is left.
 
 Every command has to end as it should, no client may see a failure of any kind, and the kernel's log may show no warning.
-A kernel that lacks something has to be refused: `doctor` and `attach` end with 4, in at most twelve lines, leave nothing,
-and the server still answers. A machine that tells nothing for 130 s is called frozen, which is a failure. What cannot be
+A kernel that lacks something has to be refused: `doctor` and `attach` end with 4, `attach` with one line that says why and one
+that says what to do, `doctor` with a fix for each thing that is missing; they leave nothing, and the server still answers. A machine that tells nothing for 130 s is called frozen, which is a failure. What cannot be
 downloaded is a gap, which is no failure.
 ";
 
@@ -133,9 +133,9 @@ built that, and Debian's archive has no such kernel to try it on. A kernel with 
 mod tests {
     use std::{path::Path, time::Duration};
 
-    use super::{Line, document, summary};
+    use super::{HEAD, Line, document, summary};
     use crate::kernels::{
-        matrix::Expected,
+        matrix::{Expected, all},
         outcome::{Counted, Outcome},
     };
 
@@ -177,6 +177,17 @@ mod tests {
                 "| `bookworm:6.1` | gap: no network | – | – | – | – |",
             ]
         );
+    }
+
+    /// One that was added to the matrix has to be measured.
+    #[test]
+    fn the_document_has_the_rows_of_the_matrix() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let measured = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let wanted: Vec<_> = all().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(measured.take(wanted.len()).collect::<Vec<_>>(), wanted);
+        assert!(text.starts_with(HEAD), "what is said before them is another text");
     }
 
     #[test]
