@@ -1,7 +1,7 @@
 //! A namespace with an agent of its own, and what nearly every test does there.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -295,7 +295,11 @@ pub fn ask_on(stream: &mut TcpStream, request: &[u8]) -> Result<u32> {
     let mut received = Vec::new();
     loop {
         let mut bytes = [0; 4096];
-        let read = stream.read(&mut bytes)?;
+        let read = match stream.read(&mut bytes) {
+            // The end of a child, say: the kernel begins no call anew that has a timeout.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         received.extend_from_slice(&bytes[..read]);
         let text = String::from_utf8_lossy(&received);
         let body = text.split_once("\r\n\r\n").map(|(_, body)| body);

@@ -221,5 +221,5 @@ fn another_user_gets_no_environment_of_one_who_is_not_root() -> Result<()> {
     let told = said(&stage, &server, 4, &["--user", "1000", "--settle", "0s"])?;
     assert!(told.contains("without the environment of the running one"), "{told}");
     assert!(!has_own(4)?);
-    stage.detach(PORT)
+    stage.namespace.clear()
 }

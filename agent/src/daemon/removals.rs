@@ -7,14 +7,14 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 /// Readable as a descriptor when something was removed.
 pub(super) struct Removals {
     inotify: OwnedFd,
 }
 
-/// The state file is replaced by renaming this one, at every step.
+/// The state file changes places with this one, at every step.
 const ASIDE: &[u8] = b"state.new";
 
 impl Removals {
@@ -31,6 +31,7 @@ impl Removals {
     pub(super) fn watch(&self, directory: &Path) -> io::Result<()> {
         let removed = WatchFlags::DELETE
             | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
@@ -43,12 +44,18 @@ impl Removals {
     pub(super) fn any(&self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(&self.inotify, &mut buffer);
-        let mut any = false;
+        let mut gone = Vec::new();
         // Ends with EAGAIN.
         while let Ok(event) = events.next() {
-            any |= event.file_name().is_none_or(|name| name.to_bytes() != ASIDE);
+            let is_aside = event.file_name().is_some_and(|name| name.to_bytes() == ASIDE);
+            if !event.events().contains(ReadFlags::MOVED_TO) {
+                gone.extend((!is_aside).then_some(event.cookie()));
+            } else if is_aside {
+                // What was the state until now: the next one is in its place already.
+                gone.retain(|cookie| *cookie != event.cookie());
+            }
         }
-        any
+        !gone.is_empty()
     }
 }
 
