@@ -75,12 +75,18 @@ impl Problem {
     /// missing. Told on one line.
     #[must_use]
     pub fn before_the_start(self) -> Self {
-        let message = self.in_full();
         let kind = match self.kind {
             ProblemKind::Failed if self.fix.is_some() => ProblemKind::Preflight,
             kind => kind,
         };
-        Self { kind, message, causes: Vec::new(), fix: self.fix }
+        Self { kind, ..self.on_one_line() }
+    }
+
+    /// The same with its causes in the message.
+    #[must_use]
+    pub fn on_one_line(self) -> Self {
+        let message = self.in_full();
+        Self { message, causes: Vec::new(), ..self }
     }
 
     /// On one line, with all causes.

@@ -94,7 +94,7 @@ impl From<SockDiagError> for Problem {
                 if [io::ErrorKind::NotFound, io::ErrorKind::Unsupported]
                     .contains(&source.kind()) =>
             {
-                Self::caused(ProblemKind::Preflight, &error).fix(sock_diag::MODULES)
+                Self::caused(ProblemKind::Preflight, &error).on_one_line().fix(sock_diag::MODULES)
             }
             _ => Self::caused(ProblemKind::Failed, &error),
         }
