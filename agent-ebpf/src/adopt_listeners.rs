@@ -18,18 +18,16 @@
 use core::ffi::c_void;
 
 use agent_ebpf::{
-    flow::{LISTENER, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
+    flow::{LISTENER, Tag},
     socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
-use aya_ebpf::helpers::{
-    bpf_get_socket_cookie, bpf_getsockopt, bpf_map_update_elem, bpf_setsockopt, bpf_skc_to_tcp_sock,
-};
+use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_map_update_elem, bpf_skc_to_tcp_sock};
 
 use crate::{
     iteration::{Meta, tell_reader},
     kernel::{group_program_of, is_owned},
     maps::{ADOPTIONS, LISTENERS, TAGS},
-    share_bind::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET},
+    sharing,
 };
 
 /// The context of `iter/tcp` (`struct bpf_iter__tcp`): each member is a pointer in a field of eight bytes.
@@ -89,7 +87,7 @@ fn adopt(socket: *mut c_void, adoption: &Adoption) -> i32 {
         return -ENOMEM;
     };
     if adoption.share != 0 {
-        share(socket, tag);
+        tag.options_set |= sharing::switch_on(socket);
     }
     if adoption.slot == NO_SLOT {
         return DONE;
@@ -107,26 +105,10 @@ fn adopt(socket: *mut c_void, adoption: &Adoption) -> i32 {
 }
 
 #[inline(always)]
-fn share(socket: *mut c_void, tag: &mut Tag) {
-    if !is_on(socket, SO_REUSEADDR) && set(socket, SO_REUSEADDR, 1) {
-        tag.options_set |= SET_REUSE_ADDRESS;
-    }
-    if !is_on(socket, SO_REUSEPORT) && set(socket, SO_REUSEPORT, 1) {
-        tag.options_set |= SET_REUSE_PORT;
-    }
-}
-
-#[inline(always)]
 fn release(socket: *mut c_void) -> i32 {
     // SAFETY: the socket is the iterator's own argument.
     let Some(tag) = (unsafe { TAGS.get(socket).as_ref() }) else { return DONE };
-    let options = tag.options_set;
-    if options & SET_REUSE_ADDRESS != 0 {
-        set(socket, SO_REUSEADDR, 0);
-    }
-    if options & SET_REUSE_PORT != 0 {
-        set(socket, SO_REUSEPORT, 0);
-    }
+    sharing::switch_off(socket, tag.options_set);
     // SAFETY: as above.
     unsafe { TAGS.remove(socket) as i32 }
 }
@@ -141,35 +123,4 @@ fn examine(socket: *mut c_void, adoption: &mut Adoption) -> i32 {
         }
         None => DONE,
     }
-}
-
-#[inline(always)]
-fn is_on(socket: *mut c_void, option: i32) -> bool {
-    let mut value: i32 = 0;
-    // SAFETY: the value is an int of the length given; the iterator holds the socket's lock, as the helper demands.
-    let failed = unsafe {
-        bpf_getsockopt(
-            socket,
-            SOL_SOCKET,
-            option,
-            core::ptr::from_mut(&mut value).cast(),
-            size_of::<i32>() as i32,
-        )
-    };
-    failed == 0 && value != 0
-}
-
-#[inline(always)]
-fn set(socket: *mut c_void, option: i32, mut value: i32) -> bool {
-    // SAFETY: as in `is_on`.
-    let failed = unsafe {
-        bpf_setsockopt(
-            socket,
-            SOL_SOCKET,
-            option,
-            core::ptr::from_mut(&mut value).cast(),
-            size_of::<i32>() as i32,
-        )
-    };
-    failed == 0
 }

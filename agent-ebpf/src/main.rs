@@ -26,6 +26,7 @@ mod public_port;
 mod refuse_multipath;
 mod report;
 mod share_bind;
+mod sharing;
 mod steer;
 mod track_flows;
 

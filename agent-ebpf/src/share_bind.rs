@@ -4,11 +4,11 @@ use agent_ebpf::{
     bind::SHARE,
     endpoint::{EndpointKey, TCP},
     event::BIND_MOVED,
-    flow::{GenerationKey, LISTENER, SET_REUSE_ADDRESS, SET_REUSE_PORT, Tag},
+    flow::{GenerationKey, LISTENER, Tag},
 };
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_getsockopt, bpf_setsockopt},
+    helpers::{bpf_get_current_uid_gid, bpf_get_socket_cookie},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -18,6 +18,7 @@ use crate::{
     follow_processes::current_member,
     maps::{BIND_RULES, ENDPOINTS, MOVED_BINDS, TAGS},
     report::report,
+    sharing,
 };
 
 #[cgroup_sock_addr(bind4)]
@@ -92,11 +93,9 @@ fn is_endpoint_of(service: u32, key: EndpointKey) -> bool {
 /// What was off is remembered, to be switched off again when the port is handed back.
 #[inline(always)]
 fn share_port(ctx: &SockAddrContext, generation: GenerationKey) {
-    let mut options_set = 0;
-    for (option, bit) in [(SO_REUSEADDR, SET_REUSE_ADDRESS), (SO_REUSEPORT, SET_REUSE_PORT)] {
-        if !is_on(ctx, option) && switch_on(ctx, option) {
-            options_set |= bit;
-        }
+    let options_set = sharing::switch_on(ctx.as_ptr());
+    if !sharing::is_shared(ctx.as_ptr()) {
+        info!(ctx, "the kernel refuses to share the port");
     }
     if options_set == 0 {
         return;
@@ -110,41 +109,6 @@ fn share_port(ctx: &SockAddrContext, generation: GenerationKey) {
 }
 
 #[inline(always)]
-fn is_on(ctx: &SockAddrContext, option: i32) -> bool {
-    let mut value: i32 = 0;
-    // SAFETY: the context is valid and the value is an int of the length given.
-    let failed = unsafe {
-        bpf_getsockopt(
-            ctx.as_ptr(),
-            SOL_SOCKET,
-            option,
-            core::ptr::from_mut(&mut value).cast(),
-            size_of::<i32>() as i32,
-        )
-    };
-    failed == 0 && value != 0
-}
-
-#[inline(always)]
-fn switch_on(ctx: &SockAddrContext, option: i32) -> bool {
-    let mut on: i32 = 1;
-    // SAFETY: the context is valid and the value is an int of the length given.
-    let failed = unsafe {
-        bpf_setsockopt(
-            ctx.as_ptr(),
-            SOL_SOCKET,
-            option,
-            core::ptr::from_mut(&mut on).cast(),
-            size_of::<i32>() as i32,
-        )
-    };
-    if failed != 0 {
-        info!(ctx, "socket option {} refused: {}", option, failed);
-    }
-    failed == 0
-}
-
-#[inline(always)]
 fn move_bind(ctx: &SockAddrContext, public: u16) {
     // SAFETY: the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
@@ -155,7 +119,3 @@ fn move_bind(ctx: &SockAddrContext, public: u16) {
     // SAFETY: a field that the verifier lets bind programs write; port 0 means any free one.
     unsafe { core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, 0) };
 }
-
-pub(crate) const SOL_SOCKET: i32 = 1;
-pub(crate) const SO_REUSEADDR: i32 = 2;
-pub(crate) const SO_REUSEPORT: i32 = 15;

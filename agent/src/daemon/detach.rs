@@ -172,8 +172,11 @@ impl Agent {
         let mut listeners = self.listeners_of(id)?;
         listeners.retain(|listener| known.contains(&listener.cookie.0));
         let cookies: Vec<_> = listeners.iter().map(|it| it.cookie.0).collect();
-        change(Step::ReleaseSockets, || Ok(self.datapath.release_listeners(&cookies)?))?;
-        forget_sharing(&listeners);
+        change(Step::ReleaseSockets, || {
+            self.datapath.release_listeners(&cookies)?;
+            forget_sharing(&listeners);
+            Ok(())
+        })?;
         let ours = |flow: &&sock_diag::Connection| {
             observe::owner(flow).is_some_and(|key| key.service == id.0)
         };

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::Check;
 use crate::{
     host::{
-        capabilities::{self, Capability},
+        capabilities::{self, Capability, USERS},
         cgroup::Hierarchy,
         mounts,
     },
@@ -57,8 +57,8 @@ fn user(user: rustix::process::Uid, users: &io::Result<String>) -> Check {
         let found = format!("uid {user}, and the agent needs root");
         return Check::missing(name, found, "run it with sudo");
     }
-    match users.as_deref().map(|users| users.split_whitespace().collect::<Vec<_>>()).as_deref() {
-        Ok(["0", "0", ALL_USERS]) => Check::ok(name, "root"),
+    match users {
+        Ok(users) if capabilities::is_of_the_machine(users) => Check::ok(name, "root"),
         Ok(_) => Check::missing(
             name,
             "root of a user namespace only",
@@ -98,7 +98,7 @@ fn runtime_directory(directory: &Path) -> Check {
     match rustix::fs::statvfs(place) {
         Ok(disk) if disk.f_bavail * disk.f_frsize < ENOUGH_ROOM => Check::missing(
             name,
-            format!("`{}` is on a full disk", place.display()),
+            format!("`{}` has room for less than {} KiB", place.display(), ENOUGH_ROOM >> 10),
             format!("make room there: `df -h {}`", place.display()),
         ),
         // Some file systems have any number of them, and say 0.
@@ -182,9 +182,6 @@ pub(super) fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
     causes.join(": ")
 }
 
-/// The user namespace of the machine itself has them all, each under its own number.
-const ALL_USERS: &str = "4294967295";
-const USERS: &str = "/proc/thread-self/uid_map";
 const USUAL: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const ENOUGH_FILES: u64 = 512;
