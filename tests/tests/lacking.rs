@@ -162,7 +162,7 @@ fn where_the_agent_works_doctor_says_so() -> Result<()> {
         (without("kill"), "without CAP_KILL servers of other users are killed"),
         (without("setuid"), "without CAP_SETUID servers of other users cannot be started"),
         // The agent may open more, and does.
-        ("prlimit --nofile=14:4096".to_owned(), "at most 4096"),
+        ("prlimit --nofile=12:4096".to_owned(), "at most 4096"),
     ] {
         let (code, said) = run(&stage, "", &wrapper, "doctor")?;
         ensure!(code == Some(0) && said.contains(loss), "{wrapper}: {code:?} {said}");
