@@ -94,18 +94,16 @@ fn is_endpoint_of(service: u32, key: EndpointKey) -> bool {
 #[inline(always)]
 fn share_port(ctx: &SockAddrContext, generation: GenerationKey) {
     let options_set = sharing::switch_on(ctx.as_ptr());
-    if !sharing::is_shared(ctx.as_ptr()) {
+    if options_set != 0 {
+        // SAFETY: the kernel passes a valid context, whose socket is the one that is bound.
+        let socket =
+            unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk) };
+        let mut tag = Tag { generation, role: LISTENER, options_set };
+        // SAFETY: as above. Without memory for it the port stays shared, which is all that is lost.
+        unsafe { TAGS.get_or_create(socket.cast(), &mut tag) };
+    } else if !sharing::is_shared(ctx.as_ptr()) {
         info!(ctx, "the kernel refuses to share the port");
     }
-    if options_set == 0 {
-        return;
-    }
-    // SAFETY: the kernel passes a valid context, whose socket is the one that is bound.
-    let socket =
-        unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).__bindgen_anon_1.sk) };
-    let mut tag = Tag { generation, role: LISTENER, options_set };
-    // SAFETY: as above. Without memory for it the port stays shared, which is all that is lost.
-    unsafe { TAGS.get_or_create(socket.cast(), &mut tag) };
 }
 
 #[inline(always)]

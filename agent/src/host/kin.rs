@@ -47,14 +47,15 @@ pub fn with_descendants(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
             }
         }
     }
-    let mut found = HashSet::new();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
     let mut next = pids.to_vec();
     while let Some(pid) = next.pop() {
-        if found.insert(pid) {
+        if known.insert(pid) {
+            found.push(pid);
             next.extend(children.remove(&pid.get()).unwrap_or_default());
         }
     }
-    Ok(found.into_iter().collect())
+    Ok(found)
 }
 
 /// Those that were forked by one of these processes and lost their parent since: a daemon's second process, which the first

@@ -49,8 +49,8 @@ pub(crate) const PROGRAMS: [(&str, f64, f64); 14] = [
     ("public_port4", 20.0, 210.0),
     ("public_port6", 20.0, 210.0),
     ("refuse_multipath", 10.0, 65.0),
-    ("share_bind4", 9_700.0, 9_300.0),
-    ("share_bind6", 9_700.0, 9_300.0),
+    ("share_bind4", 4_400.0, 7_700.0),
+    ("share_bind6", 4_400.0, 7_700.0),
     ("steer", 19_500.0, 11_000.0),
     ("track_flows", 460.0, 2_900.0),
 ];
