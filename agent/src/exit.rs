@@ -20,7 +20,8 @@ pub enum ExitCode {
     Preflight = 4,
     /// The new generation did not become ready: the old one still serves.
     NotReady = 5,
-    /// Switched, but flows of the old generation ended with it: the drain deadline passed, or it died.
+    /// Switched, but flows of the old generation ended with it: the drain deadline passed, it died, or it was killed and
+    /// does not end.
     FlowsCut = 6,
     /// Another change is under way, or the generation was not the expected one.
     Locked = 7,

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use agent::api::ServiceState;
 use agent::rollout::PortHold;
 use anyhow::{Context as _, Result, ensure};
+use tests::agent::upgrade;
 use tests::process::Handle;
 use tests::servers::{Commanded, Server as _};
 use tests::stage::{LIMIT, Stage, generations};
@@ -155,12 +156,13 @@ time.sleep(120)";
     let mut said = String::new();
     BufReader::new(tracer.stdout.as_mut().context("its output")?).read_line(&mut said)?;
     assert_eq!(said, "traces\n");
-    stage.switch(&server, 2, &["--settle", "0s", "--stop-timeout", "100ms"])?;
+    let options = ["--settle", "0s", "--stop-timeout", "100ms"];
+    let upgrade = stage.agent.run(&upgrade(PORT, &options, &server.command(2)?))?;
+    assert_eq!(upgrade.code, Some(6), "{upgrade:?}");
+    assert!(upgrade.stderr.contains("was killed and has not ended"), "{upgrade:?}");
     let named = format!("before process {}", tracer.id());
-    wait::until("the tracer to be named", LIMIT, || {
-        let events = stage.agent.run(&["events"])?.success()?.stdout;
-        Ok(events.contains(&named).then_some(()))
-    })?;
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    assert!(events.contains(&named), "{events}");
     let refused = stage.agent.detach(PORT)?;
     assert_eq!(refused.code, Some(7), "{refused:?}");
     let named = format!("traced by process {}", tracer.id());

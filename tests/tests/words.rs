@@ -1,7 +1,7 @@
 //! What people are told is so.
 
 use agent::api::ServiceState;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::servers::{Inline, Python, Script, Server as _};
@@ -77,10 +77,11 @@ fn a_server_that_accepts_nothing_is_not_steady() -> Result<()> {
     let first = Pid::from_raw(first.pid());
     kill(first, Signal::SIGSTOP)?;
     let clients = [stage.connect(server.address())?, stage.connect(server.address())?];
-    let service =
-        stage.until("somebody to notice", PORT, |it| it.state == ServiceState::Degraded)?;
-    let waiting = service.waiting.context("they wait")?;
-    assert!(waiting.connections == 2 && waiting.longest_seconds >= 3.0, "{waiting:?}");
+    stage.until("somebody to notice", PORT, |it| {
+        let waits = it.waiting.as_ref();
+        it.state == ServiceState::Degraded
+            && waits.is_some_and(|it| it.connections == 2 && it.longest_seconds >= 3.0)
+    })?;
     let status = stage.agent.run(&["status", "--exit-code"])?;
     assert_eq!(status.code, Some(11), "{status:?}");
     assert!(status.stdout.contains("2 connections wait to be accepted"), "{status:?}");

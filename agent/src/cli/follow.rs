@@ -142,7 +142,9 @@ fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> 
 fn exit_code(view: &RolloutView) -> ExitCode {
     match view.outcome() {
         None | Some(Outcome::Completed | Outcome::OldDied { flows: 0 }) => ExitCode::Done,
-        Some(Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. }) => ExitCode::FlowsCut,
+        Some(
+            Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. } | Outcome::Outlived { .. },
+        ) => ExitCode::FlowsCut,
         Some(Outcome::NewDied) => ExitCode::Failed,
         Some(Outcome::NotReady { .. }) => ExitCode::NotReady,
         Some(Outcome::RolledBack { .. }) => ExitCode::RolledBack,
@@ -175,6 +177,10 @@ fn failure(view: &RolloutView) -> Problem {
             .fix(format!("{}; next time give a longer `--drain-timeout`", who(view, *to))),
         Some(Outcome::OldDied { .. }) => Problem::new(NotReady, message).fix(format!(
             "{}; see `agent events`, and the log of generation {from}",
+            who(view, *to)
+        )),
+        Some(Outcome::Outlived { .. }) => Problem::new(NotReady, message).fix(format!(
+            "{}; `agent events` says what may keep it: end that, and generation {from} goes by itself",
             who(view, *to)
         )),
         Some(Outcome::NewDied) => Problem::new(NotReady, message).fix(match &view.serving {
@@ -254,6 +260,9 @@ pub(super) fn summary(view: &RolloutView) -> String {
             "{service} {done}, but generation {from} died while it drained, and {} with it",
             words::count(*flows, "flow", "flows"),
         ),
+        Status::Ended(Outcome::Outlived { .. }) => {
+            format!("{service} {done}, but generation {from} was killed and has not ended")
+        }
         Status::Ended(Outcome::NewDied) => format!(
             "{service} {done}, but generation {to} died, when generation {from} could not take over any more"
         ),

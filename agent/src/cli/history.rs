@@ -94,6 +94,7 @@ fn outcome(rollout: &RolloutView) -> String {
         Status::Ended(Outcome::OldDied { flows }) => {
             format!("old generation died with {}", words::count(*flows, "flow", "flows"))
         }
+        Status::Ended(Outcome::Outlived { .. }) => "old generation killed, not gone".to_owned(),
         Status::Ended(Outcome::NewDied) => "new generation died".to_owned(),
         Status::Ended(Outcome::NotReady { reason }) => format!("not ready: {reason}"),
         Status::Ended(Outcome::RolledBack { reason }) => format!("rolled back: {reason}"),
@@ -104,7 +105,9 @@ const fn paint(rollout: &RolloutView) -> Option<Paint> {
     match rollout.outcome() {
         None => Some(Paint::Leaving),
         Some(Outcome::Completed) => None,
-        Some(Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. }) => Some(Paint::Warning),
+        Some(
+            Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. } | Outcome::Outlived { .. },
+        ) => Some(Paint::Warning),
         Some(Outcome::NotReady { .. } | Outcome::RolledBack { .. } | Outcome::NewDied) => {
             Some(Paint::Error)
         }

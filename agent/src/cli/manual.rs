@@ -93,7 +93,8 @@ const fn meaning(code: ExitCode) -> &'static str {
         }
         ExitCode::NotReady => "The new generation did not become ready: the old one still serves.",
         ExitCode::FlowsCut => {
-            "Switched, but connections ended with the old generation: the time to drain was up, or it died."
+            "Switched, but connections ended with the old generation: the time to drain was up, it died, or it was killed \
+             and does not end."
         }
         ExitCode::Locked => {
             "Another change is under way, or the generation was not the expected one."

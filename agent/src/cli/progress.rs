@@ -110,6 +110,9 @@ fn standing(view: &RolloutView) -> String {
             format!("the time to drain generation {from} was up")
         }
         Status::Ended(Outcome::OldDied { .. }) => format!("generation {from} died"),
+        Status::Ended(Outcome::Outlived { .. }) => {
+            format!("generation {from} was killed and has not ended")
+        }
         Status::Ended(Outcome::NewDied) => "died".to_owned(),
         Status::Ended(Outcome::NotReady { .. }) => "did not become ready".to_owned(),
         Status::Ended(Outcome::RolledBack { .. }) => {

@@ -57,6 +57,7 @@ pub(super) fn rollouts() -> Vec<RolloutView> {
         ended(Outcome::OldDied { flows: 2 }),
         ended(Outcome::NewDied),
         ended(Outcome::Completed),
+        ended(Outcome::Outlived { flows_left: 0 }),
     ]
     .into_iter()
     .zip(1..)

@@ -116,18 +116,16 @@ impl Agent {
             let of = |record: &&super::state_file::Record| {
                 record.service.endpoints.iter().any(|it| it.port == *port)
             };
-            let record = self.records.values().find(of);
-            record
-                .map(|record| format!(" of service `{}`", record.service.name))
-                .unwrap_or_default()
+            self.records.values().find(of).map(|record| record.service.name.clone())
         };
-        let described: Vec<_> = beside
-            .iter()
-            .map(|(port, pid)| {
-                format!("port {port}{} by process {}", of_service(port), describe(*pid))
+        let described: Vec<_> = by_server(beside, of_service)
+            .into_iter()
+            .map(|((service, pid), ports)| {
+                let of = service.map(|it| format!(" of service `{it}`")).unwrap_or_default();
+                format!("{}{of} by process {}", named(&ports), describe(pid))
             })
             .collect();
-        let ports: Vec<_> = public.iter().chain(beside.keys()).map(ToString::to_string).collect();
+        let all: Vec<_> = public.iter().chain(beside.keys()).copied().collect();
         Problem::new(
             ProblemKind::Preflight,
             format!(
@@ -135,11 +133,14 @@ impl Agent {
                 few(&described, ", ")
             ),
         )
-        .fix(format!(
-            "say `--also` if that may end; or have it switched too, if the new generation serves it: `agent detach {name}`, \
-             then `agent attach --name {name} --port {}`",
-            few(&ports, ",")
-        ))
+        .fix(match all.len() <= MOST {
+            true => format!(
+                "say `--also` if that may end; or have it switched too, if the new generation serves it: `agent detach {name}`, \
+                 then `agent attach --name {name} --port {}`",
+                joined(&all)
+            ),
+            false => "say `--also` if that may end".to_owned(),
+        })
     }
 
     /// What to know of a server that is attached.
@@ -195,23 +196,41 @@ fn other_ports(server: &Found) -> Vec<String> {
             return Vec::new();
         }
     };
-    let warning = |(port, pid): (u16, Pid)| match pids.contains(&pid) {
+    let warning = |(own, pid): (bool, Pid), ports: &[u16]| match own {
         true => format!(
-            "the server listens on port {port} too: attach both together, or the next generation finds it taken, and an upgrade \
-             ends it (`--also`)"
+            "the server listens on {} too: attach all together, or the next generation finds that taken, and an upgrade ends it \
+             (`--also`)",
+            named(ports)
         ),
         false => format!(
-            "a child of the server, process {}, serves port {port}: it ends with the server, and so an upgrade needs `--also`",
-            describe(pid)
+            "a child of the server, process {}, serves {}: it ends with the server, and so an upgrade needs `--also`",
+            describe(pid),
+            named(ports)
         ),
     };
-    const MOST: usize = 16;
-    let more = beside.len().saturating_sub(MOST);
-    let mut warnings: Vec<_> = beside.into_iter().take(MOST).map(warning).collect();
+    let servers = by_server(&beside, |_| ());
+    let described: Vec<_> = servers
+        .into_iter()
+        .map(|((_, pid), ports)| warning((pids.contains(&pid), pid), &ports))
+        .collect();
+    let more = described.len().saturating_sub(MOST);
+    let mut warnings: Vec<_> = described.into_iter().take(MOST).collect();
     if more > 0 {
-        warnings.push(format!("{more} more ports are served by the server and its children"));
+        warnings.push(format!("{more} more children of the server serve other ports"));
     }
     warnings
+}
+
+/// The ports of each process, apart by what else tells them apart.
+fn by_server<K: Ord>(
+    beside: &BTreeMap<u16, Pid>,
+    apart: impl Fn(&u16) -> K,
+) -> BTreeMap<(K, Pid), Vec<u16>> {
+    let mut servers = BTreeMap::<_, Vec<_>>::new();
+    for (port, pid) in beside {
+        servers.entry((apart(port), *pid)).or_default().push(*port);
+    }
+    servers
 }
 
 /// What these processes and their descendants listen on, as far as it is wanted to be known; one process for each port,
@@ -285,9 +304,11 @@ fn forwarder(pid: Pid) -> Option<String> {
     })
 }
 
-/// The first of them, and how many more there are: a server decides how many.
+/// As many are listed in a message: a server decides how many there are.
+const MOST: usize = 16;
+
+/// The first of them, and how many more there are.
 fn few(all: &[String], between: &str) -> String {
-    const MOST: usize = 16;
     let shown = all.iter().take(MOST).cloned().collect::<Vec<_>>().join(between);
     match all.len().checked_sub(MOST).filter(|more| *more > 0) {
         Some(more) => format!("{shown} and {more} more"),
@@ -299,7 +320,12 @@ fn together(endpoints: &[crate::service::Endpoint], listeners: &[Listener]) -> S
     let mut all = observe::ports(endpoints);
     all.extend(ports(listeners));
     all.dedup();
-    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    joined(&all)
+}
+
+/// As `--port` takes them.
+fn joined(ports: &[u16]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The ports of these listeners, each once.
@@ -308,6 +334,11 @@ fn ports(listeners: &[Listener]) -> Vec<u16> {
     ports.sort_unstable();
     ports.dedup();
     ports
+}
+
+/// For a sentence, with their noun.
+fn named(ports: &[u16]) -> String {
+    format!("{} {}", if ports.len() == 1 { "port" } else { "ports" }, listed(ports))
 }
 
 fn listed(ports: &[u16]) -> String {

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    DrainPlan, DrainPolicy, Effect, Event, Flows, Phase, Queues, Service, Timestamp,
+    DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
     deaths::explained, plan::spoken,
 };
 use crate::service::GenerationNumber;
+
+/// How long the end of one that was killed is waited for. The kernel ends a process at once, but for one that a tracer holds
+/// (PTRACE_EVENT_EXIT) or that is in an uninterruptible system call: that may never return.
+pub(super) const DEATH: Duration = Duration::from_secs(10);
 
 impl Service {
     /// One empty look is enough: what it missed is found by the last look, which nothing new can come after.
@@ -125,6 +129,12 @@ impl Service {
                 generation.phase =
                     Phase::Stopping { kill_at, patience, killed: true, signal, flows_left };
                 vec![Effect::Kill(number)]
+            }
+            Phase::Stopping { kill_at, killed: true, flows_left, .. }
+                if now >= kill_at.after(DEATH) =>
+            {
+                self.end_rollouts_from(number, &Outcome::Outlived { flows_left }, now);
+                Vec::new()
             }
             Phase::Finishing { deadline: kill_at, signal } if now >= kill_at => {
                 let (flows_left, patience) = (generation.flows, Duration::ZERO);

@@ -57,6 +57,11 @@ impl Service {
         }
     }
 
+    /// Whether a rollout ends only when this generation does.
+    pub(super) fn is_waited_for(&self, from: GenerationNumber) -> bool {
+        self.rollouts.iter().any(|it| it.from == from && it.has_switched())
+    }
+
     /// Of those that were seen at once, the most.
     pub(super) fn note_waited(&mut self, from: GenerationNumber, count: u64) {
         for rollout in self.rollouts.iter_mut().filter(|it| it.from == from && it.has_switched()) {

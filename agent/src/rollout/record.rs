@@ -93,6 +93,11 @@ pub enum Outcome {
         #[serde(default)]
         flows: u64,
     },
+    /// The old generation was killed, and has not ended: a tracer keeps it, or a system call that does not return.
+    Outlived {
+        /// Flows that it had when they were last counted, and may still have.
+        flows_left: u64,
+    },
     /// The new generation died after the switch, when the old one had already been told to end.
     NewDied,
     /// The new generation did not become ready, and the old one serves on; or it came to serve, accepted nothing more, and there
@@ -147,6 +152,7 @@ impl Outcome {
             Self::Completed
             | Self::DeadlinePassed { .. }
             | Self::OldDied { .. }
+            | Self::Outlived { .. }
             | Self::NewDied => None,
         }
     }
@@ -178,6 +184,12 @@ impl std::fmt::Display for Outcome {
             }
             Self::OldDied { flows } => {
                 write!(f, "the old generation died during its drain with {flows} flows")
+            }
+            Self::Outlived { flows_left } => {
+                write!(
+                    f,
+                    "the old generation was killed and has not ended, with {flows_left} flows"
+                )
             }
             Self::NewDied => f.write_str("the new generation died, and no other one can take over"),
             Self::NotReady { reason } => {

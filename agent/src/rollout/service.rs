@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DrainPolicy, Effect, Event, Generation, Phase, Refusal, Rollout, RolloutId, Timestamp,
+    drain::DEATH,
 };
 use crate::service::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 
@@ -102,10 +103,10 @@ impl Service {
                 Phase::Stopping { kill_at, killed: false, .. } => {
                     generation.told.then_some(kill_at)
                 }
-                Phase::Stopping { killed: true, .. }
-                | Phase::Parting { .. }
-                | Phase::Primary
-                | Phase::Dead => None,
+                Phase::Stopping { kill_at, killed: true, .. } => {
+                    self.is_waited_for(generation.number).then(|| kill_at.after(DEATH))
+                }
+                Phase::Parting { .. } | Phase::Primary | Phase::Dead => None,
             })
             .chain(self.next_settled())
             .min()

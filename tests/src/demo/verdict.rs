@@ -171,6 +171,7 @@ fn outcome(rollout: &RolloutView) -> &'static str {
         Some(Outcome::Completed) => "completed",
         Some(Outcome::DeadlinePassed { .. }) => "deadline passed",
         Some(Outcome::OldDied { .. }) => "old generation died",
+        Some(Outcome::Outlived { .. }) => "old generation killed, not gone",
         Some(Outcome::NewDied) => "new generation died",
         Some(Outcome::NotReady { .. }) => "not ready",
         Some(Outcome::RolledBack { .. }) => "rolled back",

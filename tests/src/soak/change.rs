@@ -164,9 +164,12 @@ fn code(rollout: &RolloutView, until: Until) -> Option<i32> {
         }
         (Status::Settling | Status::Draining, Until::Switched)
         | (Status::Ended(Outcome::Completed | Outcome::OldDied { flows: 0 }), _) => ExitCode::Done,
-        (Status::Ended(Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. }), _) => {
-            ExitCode::FlowsCut
-        }
+        (
+            Status::Ended(
+                Outcome::DeadlinePassed { .. } | Outcome::OldDied { .. } | Outcome::Outlived { .. },
+            ),
+            _,
+        ) => ExitCode::FlowsCut,
         (Status::Ended(Outcome::NewDied), _) => ExitCode::Failed,
         (Status::Ended(Outcome::NotReady { .. }), _) => ExitCode::NotReady,
         (Status::Ended(Outcome::RolledBack { .. }), _) => ExitCode::RolledBack,

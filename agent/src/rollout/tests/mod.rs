@@ -271,6 +271,21 @@ fn a_graceful_drain_signals_at_once_and_kills_at_its_deadline() {
 }
 
 #[test]
+fn one_that_is_killed_and_does_not_end_is_not_waited_for() {
+    let mut service = upgraded(DrainPolicy::Graceful);
+    clear(&mut service, 1, at(1));
+    last_look(&mut service, 1, 0, at(1));
+    assert_eq!(apply(&mut service, Event::Tick, at(61)), [Effect::Kill(number(1))]);
+    assert_eq!(service.next_deadline(), Some(at(71)));
+    apply(&mut service, Event::Tick, at(70));
+    assert_eq!(outcome(&service, 1), None);
+    apply(&mut service, Event::Tick, at(71));
+    assert_eq!(outcome(&service, 1), Some(&Outcome::Outlived { flows_left: 0 }));
+    assert_eq!(service.next_deadline(), None, "nothing else comes by time");
+    assert_eq!(apply(&mut service, Event::Exited(number(1)), at(500)), [Effect::Forget(number(1))]);
+}
+
+#[test]
 fn what_was_written_down_is_read_back() {
     let service = upgraded(DrainPolicy::Patient { idle: Some(SECOND) });
     let text = serde_json::to_string(&service).unwrap();
