@@ -34,7 +34,7 @@ pub use serving::{Serving, Stranger};
 pub use view::{
     AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,
     Flows, GenerationState, GenerationView, History, ListenerView, Offer, ServiceState,
-    ServiceView, Services, UpgradeAnswer, UpgradePreview, Waiting,
+    ServiceView, Services, Unchanged, UpgradeAnswer, UpgradePreview, Waiting,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.

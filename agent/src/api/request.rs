@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::{confinement::Loss, limit::Limit},
     rollout::{DrainPlan, DrainPolicy, Readiness},
-    service::{GenerationNumber, ServiceName, Signal},
+    service::{GenerationNumber, Release, ServiceName, Signal},
 };
 
 /// Take charge of a port.
@@ -33,6 +33,9 @@ pub struct AttachRequest {
 pub struct UpgradeRequest {
     /// What it is.
     pub new: NewGeneration,
+    /// What the asker calls it. If that is what serves or is under way, nothing is begun.
+    #[serde(default)]
+    pub release: Option<Release>,
     /// What shows that it works.
     #[serde(default)]
     pub ready: Readiness,
@@ -157,6 +160,9 @@ pub struct UndoRequest {
     /// Refuse if another generation is the primary.
     #[serde(default)]
     pub if_generation: Option<GenerationNumber>,
+    /// Refuse if something else would be taken back: the candidate, or else the primary, is of another release.
+    #[serde(default)]
+    pub if_release: Option<Release>,
     /// Asked again under the same number, it is not done again.
     #[serde(default)]
     pub request: Option<RequestId>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Serving;
 use crate::{
     rollout::{Kind, Outcome, RolloutId, Status},
-    service::{GenerationNumber, ServiceName},
+    service::{GenerationNumber, Release, ServiceName},
 };
 
 /// One rollout, and where it stands.
@@ -25,6 +25,9 @@ pub struct RolloutView {
     pub from: GenerationNumber,
     /// The generation that takes over.
     pub to: GenerationNumber,
+    /// What the deploy that asked for it calls what it brings; of an undo, what it puts back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
     /// Where it stands; `ended` carries the outcome.
     pub status: Status,
     /// Milliseconds since 1970 at which it began.

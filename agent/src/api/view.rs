@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{RolloutView, Serving, Stranger};
 use crate::{
     rollout::PortHold,
-    service::{Endpoint, GenerationNumber, ServiceName},
+    service::{Endpoint, GenerationNumber, Release, ServiceName},
 };
 
 /// The agent itself.
@@ -112,6 +112,9 @@ pub enum ServiceState {
 pub struct GenerationView {
     /// Its number.
     pub number: GenerationNumber,
+    /// What the deploy that brought it calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
     /// Where in its life it is.
     pub state: GenerationState,
     /// Whether steering leads new connections to it.
@@ -224,19 +227,43 @@ pub struct Detached {
 pub enum UpgradeAnswer {
     /// It has begun.
     Begun(Box<Begun>),
+    /// The release serves already, and nothing was changed.
+    Serves(Unchanged),
     /// What would be done.
     WouldDo(UpgradePreview),
+}
+
+/// That the release that was asked for serves already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unchanged {
+    /// Version of these types.
+    pub schema: u32,
+    /// Always false.
+    pub changed: bool,
+    /// The service.
+    pub service: ServiceName,
+    /// The generation that serves.
+    pub generation: GenerationNumber,
+    /// What it is.
+    pub release: Release,
 }
 
 /// An upgrade that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Begun {
+    /// Whether this request has begun it; otherwise another one did that asked for the same release.
+    #[serde(default = "begins")]
+    pub changed: bool,
     /// Where it stands.
     #[serde(flatten)]
     pub rollout: RolloutView,
     /// What the operator should know.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+const fn begins() -> bool {
+    true
 }
 
 /// Exactly what an upgrade would do.

@@ -46,6 +46,7 @@ impl Answer for History {
             ("SWITCHED", Side::Left),
             ("WAITED", Side::Right),
             ("ENDED", Side::Left),
+            ("RELEASE", Side::Left),
             ("OUTCOME", Side::Left),
         ]);
         let after = |seconds: Option<f64>| {
@@ -62,6 +63,7 @@ impl Answer for History {
                 after(rollout.switched_after_seconds),
                 rollout.waited.to_string(),
                 after(rollout.ended_after_seconds),
+                rollout.release.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
                 outcome(rollout),
             ];
             table.row(cells, paint(rollout));

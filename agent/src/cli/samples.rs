@@ -25,6 +25,7 @@ pub(super) fn generation(number: u32, state: GenerationState) -> GenerationView 
     let listener = |cookie| ListenerView { bound: ([0, 0, 0, 0], 8080).into(), cookie };
     GenerationView {
         number: GenerationNumber(number),
+        release: (number > 1).then(|| format!("v{number}").parse().unwrap()),
         state,
         takes_new_connections: state == GenerationState::Primary,
         pids: vec![4711, 4712, 4713, 4714, 4715],
@@ -77,6 +78,7 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         kind: if id == 6 { Kind::Undo } else { Kind::Upgrade },
         from: GenerationNumber(1),
         to: GenerationNumber(2),
+        release: (id == 4).then(|| "v2".parse().unwrap()),
         began_unix_ms: 1_700_000_000_000,
         switched_after_seconds: (settling || draining || is_over && !failed).then_some(0.75),
         ended_after_seconds: is_over.then_some(95.0),

@@ -10,14 +10,15 @@ use crate::{
 
 /// Puts the previous generation back, and waits as far as asked.
 pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<ExitCode, Problem> {
-    let UndoArguments { service, wait, if_generation, drain } = arguments;
+    let UndoArguments { service, wait, if_generation, if_release, drain } = arguments;
     let request = UndoRequest {
         drain: drain::request(drain)?,
         if_generation: if_generation.map(GenerationNumber),
+        if_release: if_release.clone(),
         request: Some(persist::new_id()?),
     };
     let service = service.selected();
-    let Begun { rollout: begun, warnings } =
+    let Begun { changed: _, rollout: begun, warnings } =
         persist::ask(&context.console, async || context.client.undo(&service, &request).await)
             .await?;
     context.console.warn_of(&warnings);

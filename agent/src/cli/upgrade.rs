@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     api::{
-        Command, NamespacesOf, NewGeneration, Problem, ProblemKind, UpgradeAnswer, UpgradePreview,
-        UpgradeRequest,
+        Command, NamespacesOf, NewGeneration, Problem, ProblemKind, Unchanged, UpgradeAnswer,
+        UpgradePreview, UpgradeRequest,
     },
     exit::ExitCode,
     rollout::Readiness,
@@ -47,8 +47,18 @@ pub(super) async fn run(
             context.console.answer(&preview)?;
             Ok(ExitCode::Done)
         }
+        UpgradeAnswer::Serves(unchanged) => {
+            context.console.answer(&unchanged)?;
+            Ok(ExitCode::Done)
+        }
         UpgradeAnswer::Begun(begun) => {
             context.console.warn_of(&begun.warnings);
+            if !begun.changed {
+                context.console.note(&format!(
+                    "rollout {} brings this release already: nothing was begun anew",
+                    begun.rollout.id
+                ));
+            }
             follow::to_the_end(context, begun.rollout, arguments.wait).await
         }
     }
@@ -59,6 +69,7 @@ fn request(arguments: &UpgradeArguments, here: &Path) -> Result<UpgradeRequest, 
     let UpgradeArguments {
         service: _,
         new,
+        release,
         wait: _,
         ready,
         timeout,
@@ -71,6 +82,7 @@ fn request(arguments: &UpgradeArguments, here: &Path) -> Result<UpgradeRequest, 
     } = arguments;
     Ok(UpgradeRequest {
         new: new_generation(new, launch, here)?,
+        release: release.clone(),
         ready: match ready {
             Ready::Listen => Readiness::Listen,
             Ready::Accept => Readiness::Accept,
@@ -143,6 +155,15 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
 /// Without the `.` that stands for where it is typed.
 fn tidy(directory: &Path) -> PathBuf {
     directory.components().collect()
+}
+
+impl Answer for Unchanged {
+    fn text(&self, _look: Look) -> String {
+        let Self { schema: _, changed: _, service, generation, release } = self;
+        format!(
+            "{service}: generation {generation} is release {release} and serves, nothing was changed\n"
+        )
+    }
 }
 
 impl Answer for UpgradePreview {

@@ -144,11 +144,13 @@ impl Agent {
         for generation in &after.generations {
             let number = generation.number;
             let Some(previous) = before.generation(number) else {
+                let release = generation.release.as_ref();
+                let release = release.map(|it| format!(" (release {it})")).unwrap_or_default();
                 let how = match &generation.origin {
                     Origin::Launched { command, .. } => {
-                        format!("launching generation {number}: {}", command.join(" "))
+                        format!("launching generation {number}{release}: {}", command.join(" "))
                     }
-                    Origin::Found => format!("generation {number} was found running"),
+                    Origin::Found => format!("generation {number}{release} was found running"),
                 };
                 self.journal.note(name, Some(number), EventKind::Launched, how);
                 continue;

@@ -5,7 +5,7 @@ use crate::{
     api::{Begun, Problem, ProblemKind, UndoRequest},
     host::process,
     rollout::Event,
-    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
+    service::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId},
 };
 
 impl Agent {
@@ -18,10 +18,15 @@ impl Agent {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
             self.refuse_unswitched(id)?;
-            return Ok(Begun { rollout: self.rollout_view(id, begun)?, warnings: Vec::new() });
+            return Ok(Begun {
+                changed: true,
+                rollout: self.rollout_view(id, begun)?,
+                warnings: Vec::new(),
+            });
         }
         self.refuse_half_detached(id)?;
         self.expect_generation(id, request.if_generation)?;
+        self.expect_release(id, request.if_release.as_ref())?;
         let service = &self.record(id).service;
         let candidate = service.candidate().map(|candidate| candidate.number);
         let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
@@ -35,7 +40,28 @@ impl Agent {
         self.refuse_unswitched(id)?;
         self.refuse_deaf(id, target, "it was put back, and has just closed its listeners")?;
         let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
-        Ok(Begun { rollout: self.rollout_view(id, rollout)?, warnings })
+        Ok(Begun { changed: true, rollout: self.rollout_view(id, rollout)?, warnings })
+    }
+
+    /// What would be taken back has to be that release.
+    fn expect_release(&self, id: ServiceId, expected: Option<&Release>) -> Result<(), Problem> {
+        let Some(expected) = expected else { return Ok(()) };
+        let service = &self.record(id).service;
+        let Some(newest) = service.candidate().or_else(|| service.primary()) else {
+            return Ok(());
+        };
+        if newest.release.as_ref() == Some(expected) {
+            return Ok(());
+        }
+        let is = match &newest.release {
+            Some(release) => format!("is release {release}"),
+            None => "was brought without a release".to_owned(),
+        };
+        let message = format!(
+            "generation {} of `{}` {is}, not release {expected}: nothing was taken back",
+            newest.number, service.name
+        );
+        Err(Problem::new(ProblemKind::Locked, message))
     }
 
     /// One that listens on nothing would lose what it gets, or has lost it: the new connections are those of whoever listens.

@@ -3,8 +3,8 @@
 use super::{agent::Agent, asked::Asked, found, inherit::Given, who};
 use crate::{
     api::{
-        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId,
-        UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, SCHEMA,
+        Unchanged, UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
     host::{
         context,
@@ -12,7 +12,7 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{DrainPlan, Event, Origin, Plan, RolloutId},
-    service::{GenerationId, GenerationNumber, ServiceId},
+    service::{GenerationId, GenerationNumber, Release, ServiceId},
 };
 
 /// A candidate, checked before anything is done.
@@ -35,9 +35,12 @@ impl Agent {
     ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
-            return self.begun(id, begun, Vec::new());
+            return self.begun(id, begun, true, Vec::new());
         }
         self.refuse_half_detached(id)?;
+        if let Some(answer) = self.unchanged_by(id, request.release.as_ref())? {
+            return Ok(answer);
+        }
         self.expect_generation(id, request.if_generation)?;
         if let Some(candidate) = self.record(id).service.candidate() {
             let rollout =
@@ -59,6 +62,7 @@ impl Agent {
         }
         self.spare_starters(id, asked);
         let plan = Plan {
+            release: request.release.clone(),
             ready: request.ready,
             ready_timeout: request.ready_timeout,
             settle: request.settle,
@@ -84,17 +88,39 @@ impl Agent {
                 self.remember_starters(generation, &server, asked);
             }
         }
-        self.begun(id, self.record(id).service.last_rollout, warnings)
+        self.begun(id, self.record(id).service.last_rollout, true, warnings)
     }
 
     fn begun(
         &self,
         id: ServiceId,
         rollout: RolloutId,
+        changed: bool,
         warnings: Vec<String>,
     ) -> Result<UpgradeAnswer, Problem> {
         let rollout = self.rollout_view(id, rollout)?;
-        Ok(UpgradeAnswer::Begun(Box::new(Begun { rollout, warnings })))
+        Ok(UpgradeAnswer::Begun(Box::new(Begun { changed, rollout, warnings })))
+    }
+
+    /// What to answer if this release is under way, or serves: a deploy that was cut off is run again.
+    fn unchanged_by(
+        &self,
+        id: ServiceId,
+        release: Option<&Release>,
+    ) -> Result<Option<UpgradeAnswer>, Problem> {
+        let service = &self.record(id).service;
+        let Some(release) = release else { return Ok(None) };
+        let Some(newest) = service.newest_of(release) else { return Ok(None) };
+        match service.rollouts.iter().rfind(|it| it.to == newest && !it.is_ended()) {
+            Some(rollout) => self.begun(id, rollout.id, false, Vec::new()).map(Some),
+            None => Ok(Some(UpgradeAnswer::Serves(Unchanged {
+                schema: SCHEMA,
+                changed: false,
+                service: service.name.clone(),
+                generation: newest,
+                release: release.clone(),
+            }))),
+        }
     }
 
     /// The rollout that this request has begun, if its asker was not told: an agent may have been killed in between.

@@ -111,6 +111,7 @@ impl Agent {
         };
         Ok(GenerationView {
             number: generation.number,
+            release: generation.release.clone(),
             state: state_of(&generation.phase),
             takes_new_connections: generation.phase == Phase::Primary,
             pids,
@@ -204,6 +205,7 @@ impl Agent {
             kind: rollout.kind,
             from: rollout.from,
             to: rollout.to,
+            release: rollout.release.clone(),
             status: rollout.status.clone(),
             began_unix_ms: clock::unix_ms_of(rollout.began),
             switched_after_seconds: rollout

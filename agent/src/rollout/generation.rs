@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{DrainPlan, Flows, Readiness, Timestamp};
 use crate::{
     host::process::ProcessIdentity,
-    service::{GenerationNumber, Signal},
+    service::{GenerationNumber, Release, Signal},
 };
 
 /// One incarnation of the server: its processes and its listeners.
@@ -19,6 +19,9 @@ pub struct Generation {
     pub phase: Phase,
     /// How it came to be.
     pub origin: Origin,
+    /// What the deploy that brought it calls it.
+    #[serde(default)]
+    pub release: Option<Release>,
     /// How it holds the port.
     pub hold: PortHold,
     /// When it was launched or found.
@@ -245,6 +248,7 @@ impl Generation {
             number,
             phase,
             origin,
+            release: None,
             hold: PortHold::Unbound,
             since,
             processes: Vec::new(),

@@ -24,6 +24,7 @@ impl Service {
             kind,
             from,
             to,
+            release: self.generation(to).and_then(|it| it.release.clone()),
             began,
             switched: None,
             settled: None,

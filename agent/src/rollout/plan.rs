@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::Signal;
+use crate::service::{Release, Signal};
 
 /// Milliseconds since the machine started, sleep included: setting the clock moves no deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub fn spoken(time: Duration) -> String {
 /// The bounds of one upgrade, and how the generation it replaces is to leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// What the deploy calls what it brings.
+    #[serde(default)]
+    pub release: Option<Release>,
     /// What shows that the new generation works.
     pub ready: Readiness,
     /// How long it may take until then.

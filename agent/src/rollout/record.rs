@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use crate::service::GenerationNumber;
+use crate::service::{GenerationNumber, Release};
 
 /// Numbers the rollouts of a service: 1, 2, 3…
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Rollout {
     pub from: GenerationNumber,
     /// The generation that is to take over.
     pub to: GenerationNumber,
+    /// What the deploy that asked for it calls what it brings.
+    #[serde(default)]
+    pub release: Option<Release>,
     /// When it began.
     pub began: Timestamp,
     /// When new connections were given to `to`.

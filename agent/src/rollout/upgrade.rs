@@ -4,7 +4,7 @@ use super::{
     DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Readiness,
     Refusal, Service, Status, Timestamp, UNDONE,
 };
-use crate::service::GenerationNumber;
+use crate::service::{GenerationNumber, Release};
 
 impl Service {
     pub(super) fn begin_upgrade(
@@ -26,9 +26,20 @@ impl Service {
             obstacle: None,
             drain: plan.drain.clone(),
         };
-        self.generations.push(Generation::new(number, phase, origin, now));
+        let release = plan.release.clone();
+        self.generations
+            .push(Generation { release, ..Generation::new(number, phase, origin, now) });
         self.record(Kind::Upgrade, from, number, Status::MakingReady, now);
         Ok(if launch { vec![Effect::Launch(number)] } else { Vec::new() })
+    }
+
+    /// The generation of this release that is being made ready, or else serves and can: one that has gone deaf or is stuck
+    /// does not, and bringing it anew is what is meant then.
+    pub fn newest_of(&self, release: &Release) -> Option<GenerationNumber> {
+        let serves =
+            self.primary().filter(|it| it.phase == Phase::Primary && !it.deaf && !it.stuck);
+        let newest = self.candidate().or(serves)?;
+        (newest.release.as_ref() == Some(release)).then_some(newest.number)
     }
 
     pub(super) fn undo(

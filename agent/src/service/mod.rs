@@ -2,8 +2,10 @@
 
 mod endpoint;
 mod identity;
+mod release;
 mod signal;
 
 pub use endpoint::{Endpoint, LocalAddress};
 pub use identity::{GenerationId, GenerationNumber, ServiceId, ServiceName, ServiceNameError};
+pub use release::{Release, ReleaseError};
 pub use signal::{NoSignal, Signal};

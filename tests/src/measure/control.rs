@@ -72,7 +72,12 @@ fn undo(port: u16) -> Result<Vec<u8>> {
         stop_timeout: Duration::from_secs(10),
         keep_old: Duration::ZERO,
     };
-    let body = serde_json::to_string(&UndoRequest { drain, if_generation: None, request: None })?;
+    let body = serde_json::to_string(&UndoRequest {
+        drain,
+        if_generation: None,
+        if_release: None,
+        request: None,
+    })?;
     let head = format!(
         "POST /v1/services/{port}/undo HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: {}",
         body.len()

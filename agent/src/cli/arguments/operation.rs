@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, builder::BoolishValueParser};
 use super::{Selected, Variable};
 use crate::{
     host::{confinement::Loss, limit::Limit},
-    service::{ServiceName, Signal},
+    service::{Release, ServiceName, Signal},
 };
 
 /// Take charge of a port that a server serves
@@ -62,6 +62,10 @@ pub(in crate::cli) struct UpgradeArguments {
 
     #[command(flatten)]
     pub(in crate::cli) new: NewServer,
+
+    /// What you call the new version, up to 128 bytes: asked for again while it is under way or serves, nothing is begun
+    #[arg(long, env = "AGENT_RELEASE", value_name = "ID")]
+    pub(in crate::cli) release: Option<Release>,
 
     /// How far to wait
     #[arg(long, env = "AGENT_WAIT", value_enum, default_value_t = Wait::Drained)]
@@ -121,6 +125,10 @@ pub(in crate::cli) struct UndoArguments {
     /// Refuse if another generation takes the new connections now
     #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
     pub(in crate::cli) if_generation: Option<u32>,
+
+    /// Refuse if what would be taken back is not this release
+    #[arg(long, env = "AGENT_IF_RELEASE", value_name = "ID")]
+    pub(in crate::cli) if_release: Option<Release>,
 
     #[command(flatten)]
     pub(in crate::cli) drain: DrainOptions,

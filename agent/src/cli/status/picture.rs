@@ -56,10 +56,11 @@ fn heading(service: &ServiceView, look: Look) -> String {
     )
 }
 
-const COLUMNS: [(&str, Side); 13] = [
+const COLUMNS: [(&str, Side); 14] = [
     ("", Side::Left),
     ("GEN", Side::Right),
     ("STATE", Side::Left),
+    ("RELEASE", Side::Left),
     ("PIDS", Side::Left),
     ("LISTENERS", Side::Left),
     ("PORT", Side::Left),
@@ -72,14 +73,19 @@ const COLUMNS: [(&str, Side); 13] = [
     ("COMMAND", Side::Left),
 ];
 /// How many of them fit anywhere.
-const NARROW: usize = 10;
+const NARROW: usize = 11;
+/// This one is there only where a deploy names its releases.
+const RELEASE: usize = 3;
 
 fn generations(service: &ServiceView, look: Look) -> String {
     let shown = if look.wide { COLUMNS.len() } else { NARROW };
-    let mut table = Table::new(&COLUMNS[..shown]);
+    let named = service.generations.iter().any(|it| it.release.is_some());
+    let is_shown = |column: &usize| *column < shown && (named || *column != RELEASE);
+    let columns: Vec<_> = (0..COLUMNS.len()).filter(is_shown).collect();
+    let mut table = Table::new(&columns.iter().map(|it| COLUMNS[*it]).collect::<Vec<_>>());
     for generation in &service.generations {
         let cells = cells(generation, look);
-        table.row(cells.into_iter().take(shown), paint(generation));
+        table.row(columns.iter().map(|it| cells[*it].clone()), paint(generation));
     }
     table.render(look.colour)
 }
@@ -90,6 +96,7 @@ fn cells(generation: &GenerationView, look: Look) -> [String; COLUMNS.len()] {
         if generation.takes_new_connections { "▶" } else { "" }.to_owned(),
         generation.number.to_string(),
         generation.state.name().to_owned(),
+        generation.release.as_ref().map_or_else(dash, ToString::to_string),
         pids(&generation.pids, look),
         listeners(&generation.listeners),
         hold(generation.hold).to_owned(),

@@ -313,6 +313,7 @@ fn rollouts(generations: &[Generation], primary: GenerationNumber) -> Vec<Rollou
             kind,
             from,
             to,
+            release: None,
             began,
             switched,
             settled: None,

@@ -146,6 +146,7 @@ fn say_no(requests: &Receiver<Message>, asked: &AtomicU64) {
 
 fn upgrade(service: Service, body: &api::UpgradeRequest) {
     let plan = Plan {
+        release: body.release.clone(),
         ready: body.ready,
         ready_timeout: body.ready_timeout,
         settle: body.settle,

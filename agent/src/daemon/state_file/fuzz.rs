@@ -105,6 +105,7 @@ fn states() -> Vec<Value> {
 fn every_event(service: &Service) -> Vec<Event> {
     let numbers = service.generations.iter().map(|it| it.number);
     let plan = Plan {
+        release: None,
         ready: Readiness::Accept,
         ready_timeout: DrainPlan::READY_TIMEOUT,
         settle: DrainPlan::SETTLE,

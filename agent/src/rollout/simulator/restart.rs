@@ -52,6 +52,7 @@ impl Simulation {
     /// What an agent does that is wrong.
     fn take_unasked(&mut self, number: GenerationNumber) -> Result<(), Halt> {
         let plan = Plan {
+            release: None,
             ready: Readiness::Listen,
             ready_timeout: Duration::ZERO,
             settle: Duration::ZERO,

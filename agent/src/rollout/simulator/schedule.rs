@@ -93,7 +93,8 @@ impl Simulation {
         } else {
             self.settle
         };
-        let plan = Plan { ready, ready_timeout: 30 * SECOND, settle, drain: self.drain() };
+        let plan =
+            Plan { release: None, ready, ready_timeout: 30 * SECOND, settle, drain: self.drain() };
         let found = self.one_in(6);
         let Some(agent) = &self.agent else { return Ok(()) };
         let number = GenerationNumber(agent.service.last_generation.0 + 1);

@@ -24,6 +24,7 @@ fn drain(policy: DrainPolicy) -> DrainPlan {
 
 fn plan(policy: DrainPolicy) -> Plan {
     Plan {
+        release: None,
         ready: Readiness::Listen,
         ready_timeout: 30 * SECOND,
         settle: Duration::ZERO,
@@ -40,6 +41,7 @@ fn launched() -> Origin {
 /// A service of which one generation was found running.
 pub(super) fn attached() -> Service {
     let first = Generation {
+        release: None,
         number: GenerationNumber(1),
         phase: Phase::Primary,
         origin: Origin::Found,
