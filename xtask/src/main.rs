@@ -50,7 +50,12 @@ fn run(command: Command) -> Result<()> {
         Command::Setup { build_only: true } => setup::for_build(root),
         Command::Setup { build_only: false } => setup::for_tests(root),
         Command::Build { release, target } => build(root, release, target),
-        Command::Check => check::run(root),
+        Command::Check { fix } => {
+            if fix {
+                check::fix(root)?;
+            }
+            check::run(root)
+        }
         Command::Test { only } => test::run(root, only.as_deref()),
         Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
         Command::Demo => demo::run(root),
@@ -104,7 +109,11 @@ enum Command {
         target: Option<Target>,
     },
     /// Run every check and list all failures at the end
-    Check,
+    Check {
+        /// First format, and apply the fixes that clippy is sure of
+        #[arg(long)]
+        fix: bool,
+    },
     /// Build, check, and run all tests; the integration tests need root
     Test {
         /// Run only the tests with this in their name

@@ -1,5 +1,6 @@
 //! `cargo xtask check`: everything that can be said about the code without running it.
 
+mod documents;
 mod licences;
 
 use std::path::Path;
@@ -7,6 +8,21 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::{build, command, setup};
+
+/// Applies the fixes that clippy is sure of, then formats, because a fix need not be formatted.
+///
+/// # Errors
+///
+/// When the code does not compile, with or without the fixes.
+pub(crate) fn fix(root: &Path) -> Result<()> {
+    setup::for_build(root)?;
+    build::programs(root)?;
+    // Whoever calls this before a commit has changes that are not committed: that is the point.
+    let fix = ["--fix", "--allow-dirty", "--allow-staged"];
+    command::run(command::cargo(root).args(["clippy", "--workspace", "--all-targets"]).args(fix))?;
+    command::run(build::cargo_for_bpf(root, "clippy").args(fix))?;
+    command::run(command::cargo(root).args(["fmt", "--all"]))
+}
 
 /// Runs all checks, whatever their outcome, and lists the failures at the end.
 ///
@@ -23,6 +39,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ("clippy of the programs", clippy_of_the_programs(root)),
         ("documentation", documentation(root)),
         ("licences", licences::check(root)),
+        ("documents", documents::check(root)),
     ];
     match summary(&outcomes) {
         None => Ok(()),
