@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use agent::api::{EventView, Events, ServiceState};
+use agent::host::capabilities;
 use anyhow::{Result, ensure};
 use tests::agent::Output;
 use tests::servers::{Commanded, Server as _};
@@ -163,6 +164,36 @@ fn the_agent_keeps_no_capability_for_nothing() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// What `doctor` says of a machine is what `attach` meets there: without each in the table, and without parts of one that is.
+#[test]
+fn doctor_refuses_what_attach_cannot_do_without_and_nothing_else() -> Result<()> {
+    let stage = Stage::new()?;
+    let server = Commanded::new(PORT, &["/usr/bin/python3", "{}/server.py", "80", "1"])?;
+    let _first = stage.start(&server, 1)?;
+    let in_table = capabilities::all().map(|it| (it.name, it.is_needed));
+    let parts = [("CAP_BPF", false), ("CAP_PERFMON", false)];
+    for (name, is_needed) in in_table.chain(parts) {
+        let short = name.trim_start_matches("CAP_").to_lowercase();
+        let run = |words: &[&str]| {
+            let mut command = bounded(&stage.agent.command(words), Some(&short));
+            stage.agent.start(&mut command)?.finish()
+        };
+        let (doctor, attach) = (run(&["doctor"])?, run(&["attach", "--port", "80"])?);
+        let said = format!("{name}: {doctor:?}, {attach:?}");
+        let expected = Some(if is_needed { 4 } else { 0 });
+        ensure!(doctor.code == expected && attach.code == expected, "{said}");
+        ensure!(!is_needed || attach.stderr.contains(&format!("lacks {name}: ")), "{said}");
+        let is_part = parts.contains(&(name, is_needed));
+        ensure!(is_part || doctor.stdout.contains(&format!("without {name} ")), "{said}");
+        if !is_needed {
+            stage.agent.run(&["detach", "80"])?.success()?;
+            let is_gone = || Ok(stage.agent.daemon().is_none().then_some(()));
+            wait::until("the agent to end", LIMIT, is_gone)?;
+        }
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::libc;
 use tests::servers::Script;
 use tests::stage::Stage;
 
@@ -12,7 +13,7 @@ const PORT: u16 = 8080;
 struct Lacking {
     /// Run before the agent, with `$RUN` and `$PINS` for the places where its directories are to be, in a mount namespace of its own.
     prepare: &'static str,
-    /// In front of the agent.
+    /// In front of the agent; `$FILTER NUMBER ANSWER` has a system call answered like that.
     wrapper: &'static str,
     /// What `attach` and `daemon` say.
     reason: &'static str,
@@ -22,7 +23,7 @@ struct Lacking {
     check: &'static str,
 }
 
-const MACHINES: [Lacking; 9] = [
+const MACHINES: [Lacking; 16] = [
     Lacking {
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
@@ -32,6 +33,13 @@ const MACHINES: [Lacking; 9] = [
     },
     Lacking {
         prepare: "mount -t tmpfs -o nr_inodes=1 none $RUN",
+        wrapper: "",
+        reason: "No space left on device",
+        fix: "make room",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "mount -t tmpfs -o size=64k none $RUN; ! head -c 1M /dev/zero > $RUN/full 2> /dev/null",
         wrapper: "",
         reason: "No space left on device",
         fix: "make room",
@@ -80,6 +88,48 @@ const MACHINES: [Lacking; 9] = [
         check: "user",
     },
     Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $BPF $EPERM",
+        reason: "a filter of system calls (seccomp) refuses `bpf`",
+        fix: "let it pass: in a container by its profile",
+        check: "system calls",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $BPF $ENOSYS",
+        reason: "a filter of system calls (seccomp) refuses `bpf`",
+        fix: "let it pass: in a container by its profile",
+        check: "system calls",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $EPERM",
+        reason: "a filter of system calls (seccomp) refuses `pidfd_open`",
+        fix: "let it pass: in a container by its profile",
+        check: "system calls",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "sh -c 'umount -l /proc && exec \"$@\"' sh",
+        reason: "`/proc` is not mounted",
+        fix: "mount -t proc proc /proc",
+        check: "process file system",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "unshare --pid --fork",
+        reason: "`/proc` shows the processes of another PID namespace",
+        fix: "mount -t proc proc /proc",
+        check: "process file system",
+    },
+    Lacking {
+        prepare: "mount -t proc -o subset=pid proc /proc",
+        wrapper: "",
+        reason: "`/proc` shows nothing but processes",
+        fix: "ProcSubset=all",
+        check: "process file system",
+    },
+    Lacking {
         prepare: "umount -a -t cgroup2",
         wrapper: "",
         reason: "no cgroup2 file system is mounted",
@@ -88,7 +138,17 @@ const MACHINES: [Lacking; 9] = [
     },
 ];
 
-/// Runs a command of the agent on such a machine: its exit code and what it says.
+/// Has the kernel answer a system call with something, as containers do, and executes what follows.
+const FILTER: &str = "import ctypes, os, struct, sys
+number, answer = (int(it, 0) for it in sys.argv[1:3])
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, answer), (6, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *it) for it in code))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+os.execvp(sys.argv[3], sys.argv[3:])";
+
+/// Runs a command of the agent on such a machine: its exit code and what it says, and what is left of the agent when it has ended.
 fn run(
     stage: &Stage,
     prepare: &str,
@@ -99,17 +159,21 @@ fn run(
     let script = format!(
         "set -e; mount --make-rprivate /; RUN={run} PINS={pins}; {prepare}
          mountpoint -q $PINS || mount -t bpf none $PINS
-         PLACES=\"--runtime-dir $RUN/agent --pin-dir $PINS/agent --cgroup {group}\"
+         PLACES=\"--runtime-dir $RUN/above/agent --pin-dir $PINS/agent --cgroup {group}\"
          set +e; timeout 30 {wrapper} {agent} $PLACES {arguments}; code=$?
-         {agent} $PLACES detach --port 8080 > /dev/null 2>&1
-         for left in $RUN/agent $PINS/agent; do test -e $left && echo left behind: $left; done; exit $code",
+         for left in $RUN/above $PINS/agent; do test -e $left && echo left behind: $left; done
+         {agent} $PLACES detach --port 8080 > /dev/null 2>&1; exit $code",
         run = run.path().display(),
         pins = pins.path().display(),
         agent = stage.agent.binary().display(),
         group = stage.agent.cgroup().display(),
     );
     let mut alone = Command::new("unshare");
-    alone.args(["--mount", "bash", "-c", &script]);
+    alone.args(["--mount", "bash", "-c", &script]).env("FILTER", FILTER);
+    for (name, call) in [("BPF", libc::SYS_bpf), ("PIDFD_OPEN", libc::SYS_pidfd_open)] {
+        alone.env(name, call.to_string());
+    }
+    alone.envs([("EPERM", "0x50001"), ("ENOSYS", "0x50026"), ("KILL", "0x80000000")]);
     let output = stage.namespace.output(&mut alone)?;
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
@@ -120,29 +184,84 @@ fn each_lack_is_told_in_one_line_with_what_to_do_and_nothing_is_left() -> Result
     let server = Script::new(PORT)?;
     let stage = Stage::new()?;
     let _first = stage.start(&server, 1)?;
-    for machine in &MACHINES {
-        let run = |arguments| run(&stage, machine.prepare, machine.wrapper, arguments);
-        let name = format!("{} {}", machine.prepare, machine.wrapper);
-        for arguments in ["attach --port 8080", "daemon"] {
-            let (code, said) = run(arguments)?;
-            let lines: Vec<_> = said.lines().collect();
-            let [error, fix] = lines[..] else {
-                anyhow::bail!("{name}, {arguments}: {code:?} {said}");
-            };
-            let is_told = error.starts_with("error: ") && error.contains(machine.reason);
-            ensure!(code == Some(4) && is_told, "{name}, {arguments}: {code:?} {said}");
-            ensure!(fix.contains("fix: ") && fix.contains(machine.fix), "{name}: {said}");
-        }
-        let (code, said) = run("doctor")?;
-        let check =
-            said.lines().find(|line| line.starts_with(machine.check)).context(name.clone())?;
-        ensure!(code == Some(4) && check.contains(" missing "), "{name}: {code:?} {said}");
-        ensure!(said.contains(&format!("fix {}: ", machine.check)), "{name}: {said}");
-        ensure!(!said.contains("left behind"), "{name}: {said}");
-    }
+    let wrong: Vec<_> =
+        MACHINES.iter().filter_map(|machine| is_told(&stage, machine).err()).collect();
+    ensure!(wrong.is_empty(), "{wrong:#?}");
     assert!(!stage.agent.cgroup().exists(), "a control group is left");
     Ok(())
 }
+
+fn is_told(stage: &Stage, machine: &Lacking) -> Result<()> {
+    let run = |arguments| run(stage, machine.prepare, machine.wrapper, arguments);
+    let name = format!("{} {}", machine.prepare, machine.wrapper);
+    for arguments in ["attach --port 8080", "daemon"] {
+        let (code, said) = run(arguments)?;
+        let lines: Vec<_> = said.lines().collect();
+        let [error, fix] = lines[..] else {
+            anyhow::bail!("{name}, {arguments}: {code:?} {said}");
+        };
+        let is_told = error.starts_with("error: ") && error.contains(machine.reason);
+        ensure!(code == Some(4) && is_told, "{name}, {arguments}: {code:?} {said}");
+        ensure!(fix.contains("fix: ") && fix.contains(machine.fix), "{name}: {said}");
+    }
+    let (code, said) = run("doctor")?;
+    let check = said.lines().find(|line| line.starts_with(machine.check)).context(name.clone())?;
+    ensure!(code == Some(4) && check.contains(" missing "), "{name}: {code:?} {said}");
+    ensure!(said.contains(&format!("fix {}: ", machine.check)), "{name}: {said}");
+    ensure!(!said.contains("left behind"), "{name}: {said}");
+    // A fix that is no one, and keeps people busy.
+    ensure!(machine.check != "system calls" || !said.contains("boot a kernel"), "{name}: {said}");
+    Ok(())
+}
+
+/// The agent ran, and had nothing else to do.
+#[test]
+fn what_was_made_for_an_agent_that_was_started_in_vain_is_taken_back() -> Result<()> {
+    let stage = Stage::new()?;
+    let (code, said) = run(&stage, "", "", "attach --port 8080")?;
+    ensure!(code == Some(4) && said.contains("nothing listens on port 8080"), "{code:?} {said}");
+    ensure!(!said.contains("left behind"), "{said}");
+    Ok(())
+}
+
+/// However little room there is: an agent that has been started can write its state.
+#[test]
+fn attach_works_or_leaves_nothing_whatever_room_there_is() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let inodes = (1..=10).map(|most| format!("nr_inodes={most}"));
+    let blocks = [4, 60, 124, 188, 252, 256, 260, 320].map(|most| format!("size={most}k"));
+    let mut worked = 0;
+    for room in inodes.chain(blocks) {
+        let prepare = format!("mount -t tmpfs -o {room} none $RUN");
+        let (code, said) = run(&stage, &prepare, "", "attach --port 8080")?;
+        match code {
+            Some(0) => worked += 1,
+            Some(4) => ensure!(!said.contains("left behind"), "{room}: {said}"),
+            _ => anyhow::bail!("{room}: {code:?} {said}"),
+        }
+    }
+    ensure!(worked > 1, "there was never enough");
+    Ok(())
+}
+
+/// One that ends whoever makes a call leaves the agent no time to say so.
+#[test]
+fn a_filter_that_kills_the_agent_is_told_of() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let killing = "/usr/bin/python3 -c \"$FILTER\" $BPF $KILL";
+    let (code, said) = run(&stage, "", killing, "attach --port 8080")?;
+    ensure!(code == Some(4) && said.lines().count() == 2, "{code:?} {said}");
+    ensure!(said.contains("a filter of system calls (seccomp) killed the agent"), "{said}");
+    ensure!(said.contains("fix: let it pass"), "{said}");
+    Ok(())
+}
+
+/// Processes are shown to those only who may trace them, which the agent may.
+const HIDDEN: &str = "sh -c 'mount -t proc -o hidepid=ptraceable proc /proc && exec \"$@\"' sh";
 
 /// What is lost is said, and keeps nobody from working: parts of CAP_SYS_ADMIN, and what only some servers need.
 #[test]
@@ -163,6 +282,12 @@ fn where_the_agent_works_doctor_says_so() -> Result<()> {
         (without("setuid"), "without CAP_SETUID servers of other users cannot be started"),
         // The agent may open more, and does.
         ("prlimit --nofile=12:4096".to_owned(), "at most 4096"),
+        // Of what the agent does not call.
+        (
+            format!("/usr/bin/python3 -c \"$FILTER\" {} $EPERM", libc::SYS_reboot),
+            "no filter refuses",
+        ),
+        (HIDDEN.to_owned(), "`/proc` shows this PID namespace"),
     ] {
         let (code, said) = run(&stage, "", &wrapper, "doctor")?;
         ensure!(code == Some(0) && said.contains(loss), "{wrapper}: {code:?} {said}");

@@ -39,7 +39,7 @@ pub(super) async fn run(
 async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, Problem> {
     const TIMES: u32 = 3;
     let began = Instant::now();
-    let (mut lost, mut started) = (0, false);
+    let (mut lost, mut started) = (0, None);
     loop {
         let answer = context.client.attach(request).await;
         match answer {
@@ -48,14 +48,19 @@ async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, 
                     // Somebody else has started one, which does not listen yet.
                     Err(problem) if problem.kind == ProblemKind::Locked => sleep(AGAIN).await,
                     Err(problem) => return Err(problem),
-                    Ok(()) => started = true,
+                    Ok(agent) => started = Some(agent),
                 }
             }
             Err(error) if error.is_broken() && lost < TIMES => lost += 1,
-            answer => {
-                let attached = answer?;
-                // One with nothing to do ends again.
-                if started {
+            // One with nothing to do ends again.
+            Err(error) => {
+                if let (ClientError::Refused(_), Some(agent)) = (&error, started) {
+                    agent.in_vain().await;
+                }
+                return Err(error.into());
+            }
+            Ok(attached) => {
+                if started.is_some() {
                     context.console.note("started the agent in the background");
                 }
                 return Ok(attached);

@@ -3,16 +3,16 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    os::unix::{fs::OpenOptionsExt, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, process::Signal};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{ChildStdout, Command},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -24,13 +24,15 @@ use super::{
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{Other, private_directory},
-    host::{capabilities, open_files},
+    host::{capabilities, open_files, proc_mount, seccomp::Filtered},
     places::Places,
 };
 
 /// How long the agent may take to say how its start went: longer than it has patience with one that it replaces, and than an
 /// emulated machine takes to verify the programs.
 const START: Duration = Duration::from_secs(90);
+/// How long one that ends may take, after its last answer.
+const END: Duration = Duration::from_secs(5);
 /// Longer than any problem.
 const LONGEST_LINE: u64 = 64 << 10;
 
@@ -38,17 +40,41 @@ const LONGEST_LINE: u64 = 64 << 10;
 pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    runtime.block_on(agent(context, other))
+    runtime.block_on(agent(context, other)).map(drop)
+}
+
+/// An agent that runs, and what was made for it.
+#[derive(Debug)]
+pub(super) struct Started {
+    child: Child,
+    made: Vec<PathBuf>,
+}
+
+impl Started {
+    /// It was refused the only thing that it was started for. Then it ends, and nobody needs what was made for it; another one that
+    /// has found work with it meanwhile keeps it.
+    pub(super) async fn in_vain(mut self) {
+        if let Ok(Ok(status)) = timeout(END, self.child.wait()).await
+            && status.success()
+        {
+            take_back(&self.made);
+        }
+    }
 }
 
 /// Starts it, and returns when it listens.
-pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem> {
+pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Problem> {
     privileged()?;
+    // What is started is found in there.
+    proc_mount::examine()?;
     open_files::allow_all();
     let places = &context.places;
-    let made =
-        [places.log_file(), places.runtime_dir.clone()].map(|it| (!it.exists()).then_some(it));
-    let log = prepare(places).map_err(Problem::before_the_start)?;
+    let made = missing(&places.log_file());
+    let refused = |problem: Problem| {
+        take_back(&made);
+        problem.before_the_start()
+    };
+    let log = prepare(places).map_err(refused)?;
     // Not by name: the same binary, even if another was installed over it meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg0("agent")
@@ -58,9 +84,7 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
         .stderr(log)
         .spawn()
         .map_err(|error| {
-            take_back(made.iter().flatten());
-            let problem = Problem::new(ProblemKind::Failed, "cannot start the agent");
-            problem.because(&error).before_the_start()
+            refused(Problem::new(ProblemKind::Failed, "cannot start the agent").because(&error))
         })?;
     let out = child.stdout.take().expect("it was asked to be piped");
     let line = timeout(START, first_line(out)).await;
@@ -70,20 +94,34 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<(), Problem
             Err(not_started(&context.places, &cause))
         }
         Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
-        Ok(Ok(line)) if line == command::READY => Ok(()),
+        Ok(Ok(line)) if line == command::READY => Ok(Started { child, made }),
         Ok(Ok(line)) => match serde_json::from_str(&line) {
-            Ok(problem) => {
-                take_back(made.iter().flatten());
-                Err(problem)
-            }
+            Ok(problem) => Err(refused(problem)),
+            Err(_) if is_ended_by_filter(&mut child).await => Err(refused(killed_by_filter())),
             Err(_) => Err(not_started(&context.places, "it ended before it said that it listens")),
         },
     }
 }
 
+/// What has to be made for this path, the last of it first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    path.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect()
+}
+
+/// Whether the agent was killed because it made a system call: filters that answer with an error leave it the time to say so.
+async fn is_ended_by_filter(child: &mut Child) -> bool {
+    let ended = timeout(START, child.wait()).await;
+    matches!(ended, Ok(Ok(status)) if status.signal() == Some(Signal::SYS.as_raw()))
+}
+
+fn killed_by_filter() -> Problem {
+    let message = "a filter of system calls (seccomp) killed the agent when it started";
+    Problem::new(ProblemKind::Preflight, message).fix(Filtered::FIX)
+}
+
 /// Who was refused has been told why, and finds nothing that was not there before. What cannot be removed has something of
 /// somebody else in it.
-fn take_back<'a>(made: impl IntoIterator<Item = &'a PathBuf>) {
+fn take_back(made: &[PathBuf]) {
     for path in made {
         let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
         if let Err(error) = removed {

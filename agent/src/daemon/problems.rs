@@ -7,7 +7,9 @@ use crate::{
     api::{Problem, ProblemKind},
     datapath::DatapathError,
     host::{
+        proc_mount::ProcMountError,
         process::ProcessError,
+        seccomp::Filtered,
         sock_diag::{self, SockDiagError},
     },
     rollout::Refusal,
@@ -98,6 +100,18 @@ impl From<SockDiagError> for Problem {
             }
             _ => Self::caused(ProblemKind::Failed, &error),
         }
+    }
+}
+
+impl From<ProcMountError> for Problem {
+    fn from(error: ProcMountError) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(error.fix())
+    }
+}
+
+impl From<Filtered> for Problem {
+    fn from(error: Filtered) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(Filtered::FIX)
     }
 }
 

@@ -3,26 +3,33 @@
 use std::{fs, io, path::Path};
 
 use nix::sys::resource::{Resource, getrlimit};
+use rustix::io::Errno;
 
 use super::Check;
 use crate::{
     host::{
         capabilities::{self, Capability, USERS},
         cgroup::Hierarchy,
-        mounts,
+        mounts, proc_mount, room,
+        seccomp::{self, Filtered},
     },
     places::Places,
 };
 
-/// The user and the capabilities.
+/// The user, the capabilities, and what a filter of system calls leaves of them.
 pub(super) fn permissions() -> Vec<Check> {
     let user = user(rustix::process::geteuid(), &fs::read_to_string(USERS));
-    vec![user, capabilities(capabilities::lacking())]
+    vec![user, capabilities(capabilities::lacking()), system_calls(seccomp::filtered())]
 }
 
-/// The BPF file system for the pins and the control groups.
+/// Where the agent's files and pins are, and the file systems of the kernel.
 pub(super) fn mounts(places: &Places) -> Vec<Check> {
-    vec![runtime_directory(&places.runtime_dir), bpf_file_system(&places.pin_dir), control_groups()]
+    vec![
+        process_file_system(),
+        runtime_directory(&places.runtime_dir),
+        bpf_file_system(&places.pin_dir),
+        control_groups(),
+    ]
 }
 
 /// Servers with many files make the agent open many, but only a few at a time.
@@ -88,39 +95,45 @@ fn capabilities(lacking: rustix::io::Result<Vec<Capability>>) -> Check {
     }
 }
 
-/// Nothing is written: the agent makes the directory when it starts.
-fn runtime_directory(directory: &Path) -> Check {
-    let name = "runtime directory";
-    let place = directory.ancestors().find(|place| place.exists()).unwrap_or(directory);
-    if let Err(error) = writable(place) {
-        return cannot_write(name, place, error);
-    }
-    match rustix::fs::statvfs(place) {
-        Ok(disk) if disk.f_bavail * disk.f_frsize < ENOUGH_ROOM => Check::missing(
-            name,
-            format!("`{}` has room for less than {} KiB", place.display(), ENOUGH_ROOM >> 10),
-            format!("make room there: `df -h {}`", place.display()),
-        ),
-        // Some file systems have any number of them, and say 0.
-        Ok(disk) if disk.f_files > 0 && disk.f_favail == 0 => Check::missing(
-            name,
-            format!("`{}` is on a disk that has no room for another file", place.display()),
-            format!("remove files there: `df -i {}`", place.display()),
-        ),
-        Ok(_) => Check::ok(name, format!("`{}` can be written", directory.display())),
-        Err(error) => Check::unknown(name, format!("examine `{}`: {error}", place.display())),
+fn system_calls(filtered: Option<Filtered>) -> Check {
+    let name = "system calls";
+    match filtered {
+        None => Check::ok(name, "no filter refuses what is needed"),
+        Some(filtered) => Check::missing(name, filtered.to_string(), Filtered::FIX),
     }
 }
 
-fn cannot_write(name: &str, place: &Path, error: rustix::io::Errno) -> Check {
-    let fix = match error {
-        rustix::io::Errno::ROFS => format!(
+fn process_file_system() -> Check {
+    let name = "process file system";
+    match proc_mount::examine() {
+        Ok(()) => Check::ok(name, "`/proc` shows this PID namespace"),
+        Err(error) => Check::missing(name, error.to_string(), error.fix()),
+    }
+}
+
+/// The agent makes the directory when it starts.
+fn runtime_directory(directory: &Path) -> Check {
+    let name = "runtime directory";
+    let place = directory.ancestors().find(|place| place.exists()).unwrap_or(directory);
+    match room::examine(place) {
+        Ok(()) => Check::ok(name, format!("`{}` can be written", directory.display())),
+        Err(error) => cannot_write(name, place, &error),
+    }
+}
+
+fn cannot_write(name: &str, place: &Path, error: &io::Error) -> Check {
+    let place_shown = place.display();
+    let fix = match Errno::from_io_error(error) {
+        Some(Errno::ROFS) => format!(
             "mount -o remount,rw {} (remount,bind,rw where it is a bind mount)",
             mounts::above(place).display()
         ),
-        _ => format!("let root write to `{}`", place.display()),
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            format!("make room there: `df -h {place_shown}`, `df -i {place_shown}`")
+        }
+        _ => format!("let root write to `{place_shown}`"),
     };
-    Check::missing(name, format!("`{}` cannot be written: {error}", place.display()), fix)
+    Check::missing(name, format!("`{place_shown}` cannot be written: {error}"), fix)
 }
 
 fn writable(directory: &Path) -> rustix::io::Result<()> {
@@ -133,7 +146,7 @@ fn bpf_file_system(pin_dir: &Path) -> Check {
     match rustix::fs::statfs(place) {
         Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => match writable(place) {
             Ok(()) => Check::ok(name, format!("pins go to `{}`", pin_dir.display())),
-            Err(error) => cannot_write(name, place, error),
+            Err(error) => cannot_write(name, place, &error.into()),
         },
         Ok(_) if pin_dir.starts_with(USUAL) && Path::new(USUAL).is_dir() => {
             Check::ok(name, format!("not mounted; the agent mounts it at `{USUAL}` when it starts"))
@@ -185,8 +198,6 @@ pub(super) fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
 const USUAL: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const ENOUGH_FILES: u64 = 512;
-/// For the state, and the room of the next one.
-const ENOUGH_ROOM: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

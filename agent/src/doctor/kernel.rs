@@ -12,7 +12,11 @@ use rustix::io::Errno;
 use super::{Check, host};
 use crate::{
     datapath::probe::{self, About, Feature, Outcome, Without},
-    host::{cgroup::Hierarchy, sock_diag},
+    host::{
+        cgroup::Hierarchy,
+        seccomp::{self, Filtered},
+        sock_diag,
+    },
     places::Places,
 };
 
@@ -37,13 +41,19 @@ pub(super) fn checks(places: &Places) -> Vec<Check> {
         diagnosis = Some(sock_diag::connections(&[1], Some(tags)).map(drop));
     });
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let is_filtered = seccomp::filtered().is_some();
+    let fix = |about: About| match is_filtered {
+        // Whatever kernel it is.
+        true => Filtered::FIX.to_owned(),
+        false => about.fix(&release),
+    };
     let mut checks: Vec<Check> =
-        outcomes.into_iter().map(|(feature, outcome)| check(feature, outcome, &release)).collect();
+        outcomes.into_iter().map(|(feature, outcome)| check(feature, outcome, fix)).collect();
     checks.push(socket_diagnosis(diagnosis));
     checks
 }
 
-fn check(feature: Feature, outcome: Outcome, release: &str) -> Check {
+fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> Check {
     let (name, about) = (feature.to_string(), About::of(feature));
     let why = match outcome {
         Outcome::Works => return Check::ok(name, about.shown_by),
@@ -54,10 +64,10 @@ fn check(feature: Feature, outcome: Outcome, release: &str) -> Check {
         Without::Refused if why.ends_with(&io::Error::from(Errno::MFILE).to_string()) => {
             Check::missing(name, why, host::more_files())
         }
-        Without::Refused => Check::missing(name, why, about.fix(release)),
+        Without::Refused => Check::missing(name, why, fix(about)),
         Without::Untried => Check::unknown(name, why),
         Without::Less(loss) => {
-            let fix = Some(about.fix(release));
+            let fix = Some(fix(about));
             Check { fix, ..Check::unknown(name, format!("done without, so that {loss}: {why}")) }
         }
     }

@@ -110,9 +110,14 @@ pub fn is_of_the_machine(users: &str) -> bool {
 /// The users of our user namespace.
 pub const USERS: &str = "/proc/thread-self/uid_map";
 
+/// All that are used, the needed ones first.
+pub fn all() -> impl Iterator<Item = Capability> {
+    KEPT.into_iter().chain(OF_LAUNCHER)
+}
+
 /// The names of all that are used.
 pub fn names() -> String {
-    let names: Vec<_> = KEPT.iter().chain(&OF_LAUNCHER).map(|it| it.name).collect();
+    let names: Vec<_> = all().map(|it| it.name).collect();
     format!("{} (CAP_BPF and CAP_PERFMON are parts of CAP_SYS_ADMIN)", names.join(", "))
 }
 
@@ -126,7 +131,7 @@ pub fn lacking() -> rustix::io::Result<Vec<Capability>> {
 }
 
 fn lacking_in(effective: CapabilitySet) -> Vec<Capability> {
-    KEPT.into_iter().chain(OF_LAUNCHER).filter(|it| !effective.contains(it.set)).collect()
+    all().filter(|it| !effective.contains(it.set)).collect()
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@
 //! - [`probe`]: connections of our own that show whether a server accepts
 //! - [`syn_cookies`]: whether listeners overflow
 //! - [`mounts`]: what is mounted where
+//! - [`proc_mount`]: whether `/proc` shows what is read there
+//! - [`room`]: whether a directory takes what has to be written
+//! - [`seccomp`]: system calls that a filter refuses
 //! - [`os_text`]: text of the operating system that survives JSON
 //!
 //! Every function here is synchronous and may block for as long as the kernel takes: an
@@ -54,7 +57,10 @@ pub mod open_files;
 pub mod os_text;
 pub mod patience;
 pub mod probe;
+pub mod proc_mount;
 pub mod process;
+pub mod room;
+pub mod seccomp;
 pub mod servers;
 pub mod sock_diag;
 pub mod starter;

@@ -204,7 +204,7 @@ const IMAGE: &str = "kernel";
 mod tests {
     use std::fs;
 
-    use super::{Kernel, take_parts};
+    use super::{Archive, Gap, Kernel, Lists, Row, Suite, take_parts};
 
     /// Unpacks to a folder what a package would have.
     fn take(release: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Kernel) {
@@ -218,6 +218,19 @@ mod tests {
         fs::create_dir(&place).unwrap();
         take_parts(release, &packages, &place).unwrap();
         (folder, Kernel { release: release.to_owned(), folder: place })
+    }
+
+    #[test]
+    fn without_network_and_cache_a_kernel_is_a_gap_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let row: Row = "bookworm:6.1".parse().unwrap();
+        let archive = Archive::new(folder.path(), std::slice::from_ref(&row));
+        let suite = Suite { name: "bookworm".to_owned(), architecture: None, place: "".into() };
+        let unreachable =
+            Lists { suite, stale: Some("no route".to_owned()), available: String::new() };
+        archive.lists.values().next().unwrap().set(unreachable).unwrap();
+        let Gap(words) = archive.kernel(&row).unwrap_err();
+        assert_eq!(words, "no network and not in the cache (no route)");
     }
 
     #[test]

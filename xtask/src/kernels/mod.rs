@@ -241,3 +241,37 @@ fn runs(root: &Path) -> PathBuf {
 
 /// More would not be quicker for so few rows.
 const MOST: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What keeps a row from being tried, with a compiler or an emulator that cannot be had.
+    fn lines(emulators: Result<(), Gap>, build: Result<Build, Gap>) -> Vec<Line> {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = matrix::quick().unwrap();
+        let target = rows[0].configuration.target().triple();
+        let bench = Bench {
+            root: folder.path(),
+            emulators,
+            archive: Archive::new(folder.path(), &rows),
+            builds: BTreeMap::from([(target, build)]),
+        };
+        rows.iter().map(|row| bench.line(row)).collect()
+    }
+
+    #[test]
+    fn without_an_emulator_or_a_compiler_every_row_is_a_gap_and_the_run_no_failure() {
+        let gap = |words: &str| Gap(words.to_owned());
+        for (words, lines) in [
+            ("no emulator", lines(Err(gap("no emulator")), Err(gap("not asked for")))),
+            ("no compiler", lines(Ok(()), Err(gap("no compiler")))),
+        ] {
+            for line in &lines {
+                assert!(line.text().ends_with(&format!("gap: {words}")), "{}", line.text());
+            }
+            let summary = table::summary(&lines, Path::new("runs")).unwrap();
+            assert_eq!(summary, "0 kernels as they should be, 0 failed, 2 gaps");
+        }
+    }
+}

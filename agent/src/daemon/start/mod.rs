@@ -42,6 +42,7 @@ pub use self::directory::private_directory;
 pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
+    agent::Agent,
     control_socket::{self, ControlSocket},
     message::Message,
     presence::Presence,
@@ -50,7 +51,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    host::{context, launch::Launcher, open_files, process::Pid},
+    host::{context, launch::Launcher, open_files, process::Pid, room},
     places::Places,
     sys::memory,
 };
@@ -105,6 +106,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     made.expect(&places.socket());
     let listener = bind(&places.socket())?;
+    require_room(&agent, options)?;
     made.expect(&places.pid_file());
     // It is for people, and for an agent that replaces this one without an answer: a full disk is no reason not to steer.
     if let Err(problem) = write_pid_file(&places.pid_file()) {
@@ -134,6 +136,19 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
         Problem::new(ProblemKind::Failed, format!("serve the control socket: {error}"))
     })?;
     written
+}
+
+/// A full disk keeps nobody from going on with what is attached. With nothing attached there is nothing to go on with, and
+/// nothing could be.
+fn require_room(agent: &Agent, options: &Options) -> Result<(), Problem> {
+    let directory = &options.places.runtime_dir;
+    if !agent.records.is_empty() || options.other == Other::Replace {
+        return Ok(());
+    }
+    room::examine(directory).map_err(|error| {
+        let message = format!("there is no room for the state in `{}`", directory.display());
+        Problem::new(ProblemKind::Failed, message).because(&error)
+    })
 }
 
 fn launcher(socket: Option<&Path>) -> Result<Launcher, Problem> {

@@ -19,12 +19,14 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When it is not root of the machine, or lacks a capability.
+/// When it is not root of the machine, cannot see its processes, lacks a capability, or a filter refuses what it has to call.
 pub(super) fn require() -> Result<(), Problem> {
     if !rustix::process::geteuid().is_root() {
         let message = format!("the agent needs root with {}", host::capabilities::names());
         return Err(Problem::new(ProblemKind::Preflight, message).fix("run it with sudo"));
     }
+    // It says in which user namespace we are.
+    host::proc_mount::examine()?;
     if !host::capabilities::are_of_the_machine() {
         let message =
             "the agent needs root of the machine: this one is root of a user namespace only";
@@ -34,15 +36,13 @@ pub(super) fn require() -> Result<(), Problem> {
     let lacking = host::capabilities::lacking().map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("ask for our capabilities: {error}"))
     })?;
-    match lacking.into_iter().find(|it| it.is_needed) {
-        None => Ok(()),
-        Some(lacking) => {
-            let message = format!("the agent lacks {}: without it {}", lacking.name, lacking.lost);
-            Err(Problem::new(ProblemKind::Preflight, message).fix(
-                "run it with sudo; in a container, give it this capability (`agent doctor` says what else is missing)",
-            ))
-        }
+    if let Some(lacking) = lacking.into_iter().find(|it| it.is_needed) {
+        let message = format!("the agent lacks {}: without it {}", lacking.name, lacking.lost);
+        return Err(Problem::new(ProblemKind::Preflight, message).fix(
+            "run it with sudo; in a container, give it this capability (`agent doctor` says what else is missing)",
+        ));
     }
+    host::seccomp::filtered().map_or(Ok(()), |filtered| Err(filtered.into()))
 }
 
 /// Gives the others up, and system calls that the agent has no use for. To be called while there is one thread: rights are
