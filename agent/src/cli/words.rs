@@ -40,13 +40,18 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
 pub(super) fn line(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if c.is_control() || reorders(c) {
             safe.extend(c.escape_default());
         } else {
             safe.push(c);
         }
     }
     safe
+}
+
+/// Whether it makes a terminal show what follows in another order, or on another line: what is read then is not what is there.
+const fn reorders(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The same for text that may have lines.
@@ -57,6 +62,12 @@ pub(super) fn lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_says_does_not_turn_the_line_around() {
+        assert_eq!(line("a\u{202e}b\u{9b}c"), "a\\u{202e}b\\u{9b}c");
+        assert_eq!(line("\u{5d0}\u{3b2}"), "\u{5d0}\u{3b2}");
+    }
 
     #[test]
     fn a_span_has_the_unit_that_says_enough() {

@@ -72,7 +72,11 @@ impl Service {
             return vec![Effect::Signal(number, drain.signal)];
         }
         match left(&drain, generation.to_wait_for(flows), deadline, now) {
-            Some(left) => self.stop(number, &drain, left, now),
+            Some(left) => {
+                // What waits to be accepted is migrated, and not cut.
+                let left = left.min(generation.flows);
+                self.stop(number, &drain, left, now)
+            }
             None => {
                 // The primary had no listener for a moment, and its connections came here.
                 let keep_until = Timestamp::default();

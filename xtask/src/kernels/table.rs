@@ -99,7 +99,7 @@ cargo xtask kernels --quick          # the oldest one that is served, and the ne
 
 Each row is a virtual machine with a kernel of Debian and nothing else in it but a static build of the agent, an HTTP
 server and clients. It needs no hardware for virtual machines, and `arm64` is the same on the other architecture.
-The server answers with the number of its version. All the while clients make 50 new connections per second
+The server answers with the number of its version. Throughout, clients make 50 new connections per second
 and keep six, by IPv4 and, where it exists, IPv6:
 
 1. `doctor`, `attach`, five upgrades, a version that ends at its start, one more upgrade and `undo`.
@@ -110,7 +110,7 @@ and keep six, by IPv4 and, where it exists, IPv6:
 
 Every command has to end as it should, no client may see a failure of any kind, and the kernel's log may show no warning.
 A kernel that lacks something has to be refused: `doctor` and `attach` end with 4, `attach` with one line that says why and one
-that says what to do, `doctor` with a fix for each thing that is missing; they leave nothing, and the server still answers. A machine that tells nothing for 130 s is called frozen, which is a failure. What cannot be
+that says what to do, `doctor` with a fix for each thing that is missing; they leave nothing, and the server still answers. A machine that says nothing for 130 s is called frozen, which is a failure. What cannot be
 downloaded is a gap, which is no failure.
 ";
 
@@ -125,8 +125,8 @@ archive has no modules for any more, the newest that it has.
 Older ones are refused, 5.15 (Ubuntu 22.04) and RHEL 9's 5.14 among them, by what they lack and not by their number. 5.15 has no
 `bpf_loop` (5.17), in which `steer` and `migrate` look for a listener, no `bpf_set_retval` (5.18), by which `refuse_multipath`
 gives the error that Go falls back from, no program that sets `SO_REUSEADDR` (6.1), and its walk of sockets would wait for
-ever for a lock that it holds itself (the guard of \"taking a listener over\"). Each could be had in another way: nobody has
-built that, and Debian's archive has no such kernel to try it on. A kernel with all of it ported back is not refused.
+ever for a lock that it holds itself (the guard of \"taking a listener over\"). Each could be had in another way: that is
+not built, and Debian's archive has no such kernel to try it on. A kernel with all of it ported back is not refused.
 ";
 
 #[cfg(test)]

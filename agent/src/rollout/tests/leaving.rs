@@ -152,3 +152,16 @@ fn after_a_restart_only_what_was_not_done_is_done() {
     let seen = Seen { mapped, ..all_done(&service) };
     assert_eq!(service.resume(&seen, at(0)), [Effect::Forget(number(1))]);
 }
+
+#[test]
+fn connections_that_wait_are_migrated_and_not_counted_as_cut() {
+    let mut service = upgraded(PATIENT);
+    apply(&mut service, Event::Tick, at(2));
+    let flows = Flows { open: 23, queued: 20, idle: SECOND };
+    assert_eq!(apply(&mut service, Event::Flows(number(1), flows), at(62)), [targets(2, &[])]);
+    let look = Event::LastLook(number(1), Queues::Waiting(20), flows);
+    assert_eq!(apply(&mut service, look.clone(), at(62)), [], "their time is not up");
+    assert_eq!(apply(&mut service, look, at(600)), [Effect::Signal(number(1), Signal::TERM)]);
+    apply(&mut service, Event::Exited(number(1)), at(601));
+    assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 3 }));
+}
