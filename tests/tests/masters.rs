@@ -69,7 +69,10 @@ fn who_asks_is_not_taken_for_a_master() -> Result<()> {
     let agent = stage.agent.command::<&str>(&[]);
     let mut deploy = Command::new("python3");
     deploy.args(["-c", DEPLOYS]).arg(server.directory().join("server.py")).arg(PORT.to_string());
-    deploy.arg(agent.get_program()).args(agent.get_args()).env("AGENT_SETTLE", "0s");
+    deploy
+        .arg(agent.get_program())
+        .args(agent.get_args())
+        .env("AGENT_CONFIG", tests::agent::CONFIGURATION);
     let output = stage.namespace.output(&mut deploy)?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success() && said.ends_with("lives\n"), "{output:?}");

@@ -32,6 +32,9 @@ pub struct Agent {
     cgroup: PathBuf,
 }
 
+/// What every command is told.
+pub const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
+
 impl Agent {
     /// Prepares an agent for a namespace. Nothing runs before the first command.
     ///
@@ -168,8 +171,7 @@ impl Agent {
         let mut command = Command::new(&self.binary);
         command.arg("--runtime-dir").arg(self.runtime.path());
         command.arg("--pin-dir").arg(&self.pins).arg("--cgroup").arg(&self.cgroup);
-        // Most tests are about something else; those about it say `--settle`.
-        command.env("AGENT_SETTLE", "0s");
+        command.env("AGENT_CONFIG", CONFIGURATION);
         command.args(arguments);
         command
     }

@@ -31,12 +31,12 @@ pub(in crate::cli) struct BenchArguments {
     pub(in crate::cli) target: String,
 
     /// How long requests are begun; those under way are waited for
-    #[arg(long, env = "AGENT_DURATION", value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) duration: Duration,
 
     /// Over how many threads the clients are spread
-    #[arg(long, env = "AGENT_THREADS", value_name = "NUMBER", default_value_t = 1)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(in crate::cli) threads: u32,
 
@@ -52,42 +52,42 @@ pub(in crate::cli) struct BenchArguments {
 #[command(next_help_heading = "Client options")]
 pub(in crate::cli) struct ClientOptions {
     /// New connections per second, with one request each
-    #[arg(long, env = "AGENT_RATE", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_PER_SECOND))]
     pub(in crate::cli) rate: Option<u32>,
 
     /// The most of these at once; a request for which there is no room is begun late
-    #[arg(long, env = "AGENT_IN_FLIGHT", value_name = "NUMBER", default_value_t = 8_000)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 8_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(in crate::cli) in_flight: u32,
 
     /// Connections that are kept, with one request after the other
-    #[arg(long, env = "AGENT_CONNECTIONS", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(in crate::cli) connections: Option<u32>,
 
     /// Requests per second on all kept connections together, which take turns
-    #[arg(long, env = "AGENT_REQUEST_RATE", value_name = "NUMBER", requires = "connections")]
+    #[arg(long, value_name = "NUMBER", requires = "connections")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MOST_PER_SECOND))]
     pub(in crate::cli) request_rate: Option<u32>,
 
     /// Without --request-rate: the pause of each kept connection between an answer and the next request [default: 20ms]
-    #[arg(long, env = "AGENT_THINK", value_name = "TIME", conflicts_with = "request_rate")]
+    #[arg(long, value_name = "TIME", conflicts_with = "request_rate")]
     #[arg(value_parser = humantime::parse_duration, requires = "connections")]
     pub(in crate::cli) think: Option<Duration>,
 
     /// Clients that read a large answer slowly (HTTP)
-    #[arg(long, env = "AGENT_STREAMS", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(in crate::cli) streams: Option<u32>,
 
     /// Clients that send a request body byte by byte, 100 bytes in 10 s (HTTP)
-    #[arg(long, env = "AGENT_UPLOADS", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(in crate::cli) uploads: Option<u32>,
 
     /// Where new connections come from
-    #[arg(long, env = "AGENT_SOURCE", value_name = "WHERE", value_enum)]
+    #[arg(long, value_name = "WHERE", value_enum)]
     #[arg(default_value_t = SourceChoice::Kernel)]
     pub(in crate::cli) source: SourceChoice,
 }
@@ -97,34 +97,34 @@ pub(in crate::cli) struct ClientOptions {
 #[command(next_help_heading = "Request options")]
 pub(in crate::cli) struct ExchangeOptions {
     /// The language that the server speaks
-    #[arg(long, env = "AGENT_PROTOCOL", value_enum, default_value_t = ProtocolChoice::Http)]
+    #[arg(long, value_enum, default_value_t = ProtocolChoice::Http)]
     pub(in crate::cli) protocol: ProtocolChoice,
 
     /// Over HTTP: the path of all requests but the following
-    #[arg(long, env = "AGENT_PATH", default_value = "/")]
+    #[arg(long, default_value = "/")]
     #[arg(value_parser = path)]
     pub(in crate::cli) path: String,
 
     /// The path of the large answer, which has a length or chunks
-    #[arg(long, env = "AGENT_STREAM_PATH", value_name = "PATH", default_value = "/stream")]
+    #[arg(long, value_name = "PATH", default_value = "/stream")]
     #[arg(value_parser = path)]
     pub(in crate::cli) stream_path: String,
 
     /// The path that takes the request bodies
-    #[arg(long, env = "AGENT_UPLOAD_PATH", value_name = "PATH", default_value = "/upload")]
+    #[arg(long, value_name = "PATH", default_value = "/upload")]
     #[arg(value_parser = path)]
     pub(in crate::cli) upload_path: String,
 
     /// Over TCP and UDP: the line or datagram that is sent
-    #[arg(long, env = "AGENT_LINE", value_name = "TEXT", default_value = "ping")]
+    #[arg(long, value_name = "TEXT", default_value = "ping")]
     pub(in crate::cli) line: String,
 
     /// The generations that may answer, as in `2` or `2-3`; then each answer has to tell its generation
-    #[arg(long, env = "AGENT_GENERATIONS", value_name = "NUMBER[-NUMBER]")]
+    #[arg(long, value_name = "NUMBER[-NUMBER]")]
     pub(in crate::cli) generations: Option<Generations>,
 
     /// How long a connection, and then each progress on it, is waited for
-    #[arg(long, env = "AGENT_TIMEOUT", value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) timeout: Duration,
 }

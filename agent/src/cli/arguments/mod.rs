@@ -1,6 +1,7 @@
 //! What can be typed, and nothing about what it does.
 //!
-//! Every option has a variable `AGENT_…` named after it, and a key in the configuration file; a test keeps it so.
+//! Every option has a key in the configuration file. Global options have a variable `AGENT_…` named after them too; options of
+//! one command have none, because the same word means something else for another command. A test keeps it so.
 
 mod bench;
 mod operation;
@@ -172,11 +173,11 @@ pub(super) struct StatusArguments {
     pub(super) service: AnyService,
 
     /// Stay, and show each change: as a picture on a terminal, as a line of JSON elsewhere
-    #[arg(short, long, env = "AGENT_WATCH", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(short, long, value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) watch: bool,
 
     /// End with 0 if all is steady, 10 if a rollout is under way, 11 if a service is degraded
-    #[arg(long, env = "AGENT_EXIT_CODE", conflicts_with = "watch")]
+    #[arg(long, conflicts_with = "watch")]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) exit_code: bool,
 }
@@ -192,7 +193,7 @@ pub(super) struct FlowsArguments {
 #[derive(Debug, Args)]
 pub(super) struct EventsArguments {
     /// Stay, and show what happens next too
-    #[arg(short, long, env = "AGENT_FOLLOW", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(short, long, value_parser = clap::builder::BoolishValueParser::new())]
     pub(super) follow: bool,
 }
 
@@ -211,7 +212,7 @@ pub(super) struct ExplainArguments {
     pub(super) local: std::net::SocketAddr,
 
     /// Where it comes from
-    #[arg(long, env = "AGENT_FROM", value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) from: Option<std::net::SocketAddr>,
 }
 
@@ -221,7 +222,7 @@ pub(super) struct ExplainArguments {
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
     /// Mend what an agent left that does not run: write a lost state anew from what runs, start the agent, remove leftovers
-    #[arg(long, env = "AGENT_REPAIR")]
+    #[arg(long)]
     pub(super) repair: bool,
 }
 
@@ -232,14 +233,14 @@ pub(super) struct DoctorArguments {
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
     /// Take over from the agent that runs, once this one is known to work here; connections do not notice
-    #[arg(long, env = "AGENT_REPLACE")]
+    #[arg(long)]
     pub(super) replace: bool,
     /// Return when it answers, and leave it in the background; it ends after the last detach, and logs to agent.log
-    #[arg(long, env = "AGENT_BACKGROUND")]
+    #[arg(long)]
     pub(super) background: bool,
     /// Have servers started by who answers at this socket (agent-launcher.socket), and not by a process of the agent's own: the
     /// agent can be confined then, and they are not
-    #[arg(long, value_name = "SOCKET", env = "AGENT_LAUNCHER", conflicts_with = "background")]
+    #[arg(long, value_name = "SOCKET", conflicts_with = "background")]
     pub(super) launcher: Option<PathBuf>,
     /// End after the last service was detached; the first line of the standard output says how the start went.
     #[arg(long, hide = true, conflicts_with = "background")]

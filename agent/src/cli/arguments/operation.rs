@@ -22,20 +22,20 @@ Examples:
   sudo agent attach --port 80,443 --name web")]
 pub(in crate::cli) struct AttachArguments {
     /// The port; several of one server will be switched at the same instant
-    #[arg(short, long = "port", env = "AGENT_PORT", value_name = "PORT", value_delimiter = ',')]
+    #[arg(short, long = "port", value_name = "PORT", value_delimiter = ',')]
     #[arg(required = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(in crate::cli) ports: Vec<u16>,
 
     /// Only listeners on this address
-    #[arg(long, env = "AGENT_ADDRESS")]
+    #[arg(long)]
     pub(in crate::cli) address: Option<IpAddr>,
 
     /// What to call the service [default: after the program and the first port]
-    #[arg(long, env = "AGENT_NAME")]
+    #[arg(long)]
     pub(in crate::cli) name: Option<ServiceName>,
 
     /// Which process is the server, or its master, where others have the listener open or share the port
-    #[arg(long, env = "AGENT_PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub(in crate::cli) pid: Option<i32>,
 }
 
@@ -64,39 +64,39 @@ pub(in crate::cli) struct UpgradeArguments {
     pub(in crate::cli) new: NewServer,
 
     /// What you call the new version, up to 128 bytes: asked for again while it is under way or serves, nothing is begun
-    #[arg(long, env = "AGENT_RELEASE", value_name = "ID")]
+    #[arg(long, value_name = "ID")]
     pub(in crate::cli) release: Option<Release>,
 
     /// How far to wait
-    #[arg(long, env = "AGENT_WAIT", value_enum, default_value_t = Wait::Drained)]
+    #[arg(long, value_enum, default_value_t = Wait::Drained)]
     pub(in crate::cli) wait: Wait,
 
     /// What shows that the new generation works
-    #[arg(long, env = "AGENT_READY", value_name = "WHEN", value_enum)]
+    #[arg(long, value_name = "WHEN", value_enum)]
     #[arg(default_value_t = Ready::Accept)]
     pub(in crate::cli) ready: Ready,
 
     /// How long the new generation may take until it is ready
-    #[arg(long, env = "AGENT_TIMEOUT", value_name = "TIME", default_value = "60s")]
+    #[arg(long, value_name = "TIME", default_value = "60s")]
     #[arg(value_parser = some_time)]
     pub(in crate::cli) timeout: Duration,
 
     /// How long after the switch the new generation has to prove itself: if it dies, closes a listener or accepts nothing,
     /// new connections go back to the old one, which is told nothing until then; 0s to go without
-    #[arg(long, env = "AGENT_SETTLE", value_name = "TIME", default_value = "2500ms")]
+    #[arg(long, value_name = "TIME", default_value = "2500ms")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) settle: Duration,
 
     /// Refuse if another generation takes the new connections now
-    #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     pub(in crate::cli) if_generation: Option<u32>,
 
     /// Go on although other ports of the old generation end with it, or a supervisor starts it again
-    #[arg(long, env = "AGENT_ALSO", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub(in crate::cli) also: bool,
 
     /// Only say what would be done
-    #[arg(long, env = "AGENT_DRY_RUN", value_parser = BoolishValueParser::new())]
+    #[arg(long, value_parser = BoolishValueParser::new())]
     pub(in crate::cli) dry_run: bool,
 
     #[command(flatten)]
@@ -119,15 +119,15 @@ pub(in crate::cli) struct UndoArguments {
     pub(in crate::cli) service: OneService,
 
     /// How far to wait
-    #[arg(long, env = "AGENT_WAIT", value_enum, default_value_t = UndoWait::Switched)]
+    #[arg(long, value_enum, default_value_t = UndoWait::Switched)]
     pub(in crate::cli) wait: UndoWait,
 
     /// Refuse if another generation takes the new connections now
-    #[arg(long, env = "AGENT_IF_GENERATION", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     pub(in crate::cli) if_generation: Option<u32>,
 
     /// Refuse if what would be taken back is not this release
-    #[arg(long, env = "AGENT_IF_RELEASE", value_name = "ID")]
+    #[arg(long, value_name = "ID")]
     pub(in crate::cli) if_release: Option<Release>,
 
     #[command(flatten)]
@@ -143,7 +143,7 @@ pub(in crate::cli) struct OneService {
     pub(in crate::cli) service: Option<Selected>,
 
     /// The service, by one of its ports
-    #[arg(short, long, env = "AGENT_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(in crate::cli) port: Option<u16>,
 }
 
@@ -156,7 +156,7 @@ pub(in crate::cli) struct AnyService {
     pub(in crate::cli) service: Option<Selected>,
 
     /// The service, by one of its ports
-    #[arg(short, long, env = "AGENT_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(in crate::cli) port: Option<u16>,
 }
 
@@ -185,11 +185,11 @@ pub(in crate::cli) struct NewServer {
     pub(in crate::cli) command: Vec<String>,
 
     /// This process, already started, on whatever port it listens
-    #[arg(long, env = "AGENT_PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub(in crate::cli) pid: Option<i32>,
 
     /// The processes that listen on this port, already started
-    #[arg(long, env = "AGENT_LISTEN", value_name = "PORT")]
+    #[arg(long, value_name = "PORT")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub(in crate::cli) listen: Option<u16>,
 }
@@ -199,37 +199,37 @@ pub(in crate::cli) struct NewServer {
 #[command(next_help_heading = "Launch options")]
 pub(in crate::cli) struct LaunchOptions {
     /// User, by name or number [default: that of the old generation, like all of these]
-    #[arg(long, env = "AGENT_USER", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long, conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) user: Option<String>,
 
     /// Group, by name or number
-    #[arg(long, env = "AGENT_GROUP", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long, conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) group: Option<String>,
 
     /// Working directory; `.` is where this command is run
-    #[arg(long = "cwd", env = "AGENT_CWD", value_name = "DIR", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long = "cwd", value_name = "DIR", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) working_directory: Option<PathBuf>,
 
     /// Set a variable, or unset it (`NAME-`); can be given again
-    #[arg(long = "env", env = "AGENT_ENV", value_name = "NAME=VALUE", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long = "env", value_name = "NAME=VALUE", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) environment: Vec<Variable>,
 
     /// Start from an empty environment
-    #[arg(long = "clear-env", env = "AGENT_CLEAR_ENV", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long = "clear-env", conflicts_with_all = ["pid", "listen"])]
     #[arg(value_parser = BoolishValueParser::new())]
     pub(in crate::cli) clear_environment: bool,
 
     /// Change a limit, as in `nofile=4096:8192`; can be given again
-    #[arg(long = "limit", env = "AGENT_LIMIT", value_name = "RESOURCE=SOFT[:HARD]", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long = "limit", value_name = "RESOURCE=SOFT[:HARD]", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) limits: Vec<Limit>,
 
     /// Whose mount, PID, UTS, IPC and user namespaces it lives in
-    #[arg(long, env = "AGENT_NAMESPACES", value_name = "WHOSE", value_enum, conflicts_with_all = ["pid", "listen"])]
+    #[arg(long, value_name = "WHOSE", value_enum, conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) namespaces: Option<Namespaces>,
 
     /// Go on though this confines the old generation and cannot be given to the new one: `seccomp` or `label` (that of a
     /// security module); can be given again
-    #[arg(long, env = "AGENT_UNCONFINED", value_name = "WHAT", conflicts_with_all = ["pid", "listen"])]
+    #[arg(long, value_name = "WHAT", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) unconfined: Vec<Loss>,
 }
 
@@ -247,37 +247,37 @@ pub(in crate::cli) enum Namespaces {
 #[command(next_help_heading = "Drain options")]
 pub(in crate::cli) struct DrainOptions {
     /// When the replaced generation is told to end
-    #[arg(long, env = "AGENT_DRAIN", value_name = "WHEN", value_enum)]
+    #[arg(long, value_name = "WHEN", value_enum)]
     #[arg(default_value_t = DrainWhen::Patient)]
     pub(in crate::cli) drain: DrainWhen,
 
     /// How long its flows (established connections) are waited for; those left then end with it
-    #[arg(long, env = "AGENT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "1h")]
+    #[arg(long, value_name = "TIME", default_value = "1h")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) drain_timeout: Duration,
 
     /// With `patient`: no longer wait for flows once all have been silent for this long
-    #[arg(long, env = "AGENT_DRAIN_IDLE", value_name = "TIME")]
+    #[arg(long, value_name = "TIME")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) drain_idle: Option<Duration>,
 
     /// The signal that tells it to end, by name or number
-    #[arg(long, env = "AGENT_DRAIN_SIGNAL", value_name = "SIGNAL", default_value = "TERM")]
+    #[arg(long, value_name = "SIGNAL", default_value = "TERM")]
     pub(in crate::cli) drain_signal: Signal,
 
     /// How long connections that it has not accepted yet are waited for
-    #[arg(long, env = "AGENT_QUEUE_TIMEOUT", value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) queue_timeout: Duration,
 
     /// How long it may take to end after the signal, before it is killed
-    #[arg(long, env = "AGENT_STOP_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) stop_timeout: Duration,
 
     /// How long after the switch it is kept alive to fall back to, even if it has drained; flows left at the drain timeout
     /// still end with it
-    #[arg(long, env = "AGENT_KEEP_OLD", value_name = "TIME", default_value = "0s")]
+    #[arg(long, value_name = "TIME", default_value = "0s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub(in crate::cli) keep_old: Duration,
 }
