@@ -23,7 +23,7 @@ struct Lacking {
     check: &'static str,
 }
 
-const MACHINES: [Lacking; 16] = [
+const MACHINES: [Lacking; 19] = [
     Lacking {
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
@@ -55,9 +55,23 @@ const MACHINES: [Lacking; 16] = [
     Lacking {
         prepare: "",
         wrapper: "prlimit --nofile=14",
-        reason: "Too many open files",
+        reason: "at most 14 files may be open",
         fix: "LimitNOFILE=",
         check: "open files",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "prlimit --nofile=80",
+        reason: "at most 80 files may be open",
+        fix: "LimitNOFILE=",
+        check: "open files",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "prlimit --fsize=1000",
+        reason: "File too large",
+        fix: "LimitFSIZE=",
+        check: "runtime directory",
     },
     Lacking {
         prepare: "",
@@ -104,6 +118,13 @@ const MACHINES: [Lacking; 16] = [
     Lacking {
         prepare: "",
         wrapper: "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $EPERM",
+        reason: "a filter of system calls (seccomp) refuses `pidfd_open`",
+        fix: "let it pass: in a container by its profile",
+        check: "system calls",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $ENOSYS",
         reason: "a filter of system calls (seccomp) refuses `pidfd_open`",
         fix: "let it pass: in a container by its profile",
         check: "system calls",
@@ -282,6 +303,7 @@ fn where_the_agent_works_doctor_says_so() -> Result<()> {
         (without("setuid"), "without CAP_SETUID servers of other users cannot be started"),
         // The agent may open more, and does.
         ("prlimit --nofile=12:4096".to_owned(), "at most 4096"),
+        ("prlimit --nofile=128:128".to_owned(), "at most 128"),
         // Of what the agent does not call.
         (
             format!("/usr/bin/python3 -c \"$FILTER\" {} $EPERM", libc::SYS_reboot),

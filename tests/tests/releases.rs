@@ -29,6 +29,9 @@ fn a_deploy_that_was_cut_off_is_joined_by_the_next() -> Result<()> {
         Ok(again.said()?[1].contains("brings this release already").then_some(()))
     })?;
     assert_eq!(released(&stage)?, [(1, None), (2, Some("v2".to_owned()))]);
+    let preview = [&words[..words.len() - 3], &["--dry-run".to_owned()], &words[words.len() - 3..]];
+    let preview = stage.agent.run(&preview.concat())?.success()?;
+    assert!(preview.stdout.contains("making"), "a dry run waits for nothing: {preview:?}");
     let other = stage.agent.run(&upgrade(PORT, &["--release", "v3"], &silent))?;
     assert_eq!(other.code, Some(7), "{other:?}");
     stage.refused(&["undo", "--port", "8080", "--if-release", "v3"], 7)?;

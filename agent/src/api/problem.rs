@@ -113,6 +113,9 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         Errno::NOSPC | Errno::DQUOT => {
             "make room on that file system (`df -h`, `df -i`), and try again"
         }
+        Errno::FBIG => {
+            "let the agent write larger files (`ulimit -f`, `LimitFSIZE=`), and try again"
+        }
         Errno::ROFS => "make that file system writable, and try again",
         Errno::MFILE => return Some(more_files()),
         Errno::NFILE => "let the machine open more files (`sysctl fs.file-max`), and try again",

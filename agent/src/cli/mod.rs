@@ -81,6 +81,7 @@ impl Cli {
     ///
     /// When it cannot be done; the kind of the problem says how to end.
     pub fn run(&self) -> Result<ExitCode, Problem> {
+        crate::sys::signal::survive_file_size_limit();
         let context = Context::new(self.global.clone())?;
         match &self.command {
             Command::Daemon(arguments) => daemon::run(&context, arguments),

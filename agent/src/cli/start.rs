@@ -67,7 +67,7 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
     privileged()?;
     // What is started is found in there.
     proc_mount::examine()?;
-    open_files::allow_all();
+    open_files::allow_all()?;
     let places = &context.places;
     let made = missing(&places.log_file());
     let refused = |problem: Problem| {

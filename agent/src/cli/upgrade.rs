@@ -59,6 +59,10 @@ pub(super) async fn run(
                     begun.rollout.id
                 ));
             }
+            if arguments.dry_run {
+                context.console.answer(&begun.rollout)?;
+                return Ok(ExitCode::Done);
+            }
             follow::to_the_end(context, begun.rollout, arguments.wait).await
         }
     }

@@ -344,3 +344,22 @@ fn named(ports: &[u16]) -> String {
 fn listed(ports: &[u16]) -> String {
     few(&ports.iter().map(ToString::to_string).collect::<Vec<_>>(), ", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_told_together_for_each_process_and_not_all() {
+        let pid = |number| Pid::new(number).unwrap();
+        let beside = (1_000..1_100).map(|port| (port, pid(7))).chain([(80, pid(8))]).collect();
+        let servers = by_server(&beside, |_| ());
+        assert_eq!(servers.len(), 2);
+        assert_eq!(named(&servers[&((), pid(8))]), "port 80");
+        let many = named(&servers[&((), pid(7))]);
+        assert!(
+            many.starts_with("ports 1000, 1001, ") && many.ends_with("1015 and 84 more"),
+            "{many}"
+        );
+    }
+}

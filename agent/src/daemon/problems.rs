@@ -7,6 +7,7 @@ use crate::{
     api::{Problem, ProblemKind},
     datapath::DatapathError,
     host::{
+        open_files::TooFew,
         proc_mount::ProcMountError,
         process::ProcessError,
         seccomp::Filtered,
@@ -106,6 +107,12 @@ impl From<SockDiagError> for Problem {
 impl From<ProcMountError> for Problem {
     fn from(error: ProcMountError) -> Self {
         Self::caused(ProblemKind::Preflight, &error).fix(error.fix())
+    }
+}
+
+impl From<TooFew> for Problem {
+    fn from(error: TooFew) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(TooFew::FIX)
     }
 }
 

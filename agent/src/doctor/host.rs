@@ -2,7 +2,6 @@
 
 use std::{fs, io, path::Path};
 
-use nix::sys::resource::{Resource, getrlimit};
 use rustix::io::Errno;
 
 use super::Check;
@@ -10,7 +9,9 @@ use crate::{
     host::{
         capabilities::{self, Capability, USERS},
         cgroup::Hierarchy,
-        mounts, proc_mount, room,
+        mounts,
+        open_files::TooFew,
+        proc_mount, room,
         seccomp::{self, Filtered},
     },
     places::Places,
@@ -32,29 +33,20 @@ pub(super) fn mounts(places: &Places) -> Vec<Check> {
     ]
 }
 
-/// Servers with many files make the agent open many, but only a few at a time.
-pub(super) fn open_files() -> Check {
+/// Each process of a server that is watched takes one.
+pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
     let name = "open files";
-    let most = match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((_, most)) => most,
-        Err(error) => return Check::unknown(name, error.to_string()),
-    };
-    // The agent allows itself as many as it may.
-    match most >= ENOUGH_FILES {
-        true => Check::ok(name, format!("at most {most}")),
-        false => Check::missing(
+    match files {
+        Err(few) => Check::missing(name, few.to_string(), TooFew::FIX),
+        Ok(None) => Check::ok(name, "any number"),
+        Ok(Some(most)) if most < ENOUGH_FILES => Check::ok(
             name,
-            format!("at most {most}, and the agent may need {ENOUGH_FILES}"),
-            more_files(),
+            format!(
+                "at most {most}; with servers of many processes the agent may need {ENOUGH_FILES}"
+            ),
         ),
+        Ok(Some(most)) => Check::ok(name, format!("at most {most}")),
     }
-}
-
-/// What to do where the hard limit is too low.
-pub(super) fn more_files() -> String {
-    format!(
-        "`ulimit -n {ENOUGH_FILES}` as root with CAP_SYS_RESOURCE, or `LimitNOFILE=` in the agent's unit"
-    )
 }
 
 /// Capabilities of a root that is one only in a user namespace look the same, and the kernel asks for the others.
@@ -128,6 +120,9 @@ fn cannot_write(name: &str, place: &Path, error: &io::Error) -> Check {
             "mount -o remount,rw {} (remount,bind,rw where it is a bind mount)",
             mounts::above(place).display()
         ),
+        Some(Errno::FBIG) => {
+            "`ulimit -f unlimited`, or `LimitFSIZE=` in the agent's unit".to_owned()
+        }
         Some(Errno::NOSPC | Errno::DQUOT) => {
             format!("make room there: `df -h {place_shown}`, `df -i {place_shown}`")
         }

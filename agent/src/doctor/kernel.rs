@@ -9,11 +9,12 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Check, host};
+use super::Check;
 use crate::{
     datapath::probe::{self, About, Feature, Outcome, Without},
     host::{
         cgroup::Hierarchy,
+        open_files::TooFew,
         seccomp::{self, Filtered},
         sock_diag,
     },
@@ -62,7 +63,7 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
     };
     match about.without {
         Without::Refused if why.ends_with(&io::Error::from(Errno::MFILE).to_string()) => {
-            Check::missing(name, why, host::more_files())
+            Check::missing(name, why, TooFew::FIX)
         }
         Without::Refused => Check::missing(name, why, fix(about)),
         Without::Untried => Check::unknown(name, why),

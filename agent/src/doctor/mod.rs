@@ -43,11 +43,11 @@ pub enum Verdict {
 
 /// Looks at everything that an agent with these directories needs, in the order in which it matters.
 pub fn checks(places: &Places) -> Vec<Check> {
-    open_files::allow_all();
+    let files = open_files::allow_all();
     let mut checks = host::permissions();
     checks.extend(host::mounts(places));
     checks.extend(kernel::checks(places));
-    checks.push(host::open_files());
+    checks.push(host::open_files(files));
     checks.push(leftovers::check(places));
     checks.extend(setting::checks(places));
     checks

@@ -3,7 +3,7 @@
 //!
 //! A filter answers before the kernel does. So each call is made in a way that the kernel answers with a number of its own.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use rustix::{
     io::Errno,
@@ -39,8 +39,7 @@ pub fn filtered() -> Option<Filtered> {
         return Some(Filtered { name: "bpf", lost: "no kernel program can be loaded" });
     }
     let opened = pidfd_open(getpid(), PidfdFlags::empty());
-    // Kernels that have not got it have none of the programs' types either: those are told of.
-    if opened.is_err_and(|error| is_refused(&error.into(), || false)) {
+    if opened.is_err_and(|error| is_refused(&error.into(), has_types)) {
         return Some(Filtered { name: "pidfd_open", lost: "no process can be held" });
     }
     None
@@ -59,6 +58,12 @@ fn is_refused(answer: &io::Error, is_in_kernel: impl Fn() -> bool) -> bool {
 fn knows_bpf() -> bool {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     known.lines().any(|line| line.split_whitespace().last() == Some("bpf"))
+}
+
+/// Whether the kernel shows its types, which it has done since 5.4, one release after it got `pidfd_open`. One without them is told
+/// of for that.
+fn has_types() -> bool {
+    Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
 #[cfg(test)]

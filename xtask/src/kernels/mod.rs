@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, ensure};
 
 pub(crate) use self::matrix::Row;
 use self::{
@@ -54,10 +54,15 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When a kernel did not do as expected, and when something that is needed cannot be installed or built.
+/// When a kernel did not do as expected, when one of those that are named was not tried, and when something that is needed cannot be installed or built.
 pub(crate) fn run(root: &Path, rows: &[Row]) -> Result<()> {
     if !rows.is_empty() {
-        return try_all(root, rows).and_then(|lines| summarise(root, &lines));
+        let lines = try_all(root, rows)?;
+        summarise(root, &lines)?;
+        // Of all kernels one may be missing; one that was asked for was meant.
+        let tried = |line: &Line| !matches!(line.outcome, Outcome::Gap(_));
+        ensure!(lines.iter().all(tried), "not every kernel that was named was tried");
+        return Ok(());
     }
     let began = Instant::now();
     let lines = try_all(root, &matrix::all()?)?;

@@ -85,7 +85,7 @@ pub enum Other {
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     privileges::require()?;
-    open_files::allow_all();
+    open_files::allow_all()?;
     let places = &options.places;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);

@@ -7,7 +7,7 @@ mod restart;
 use std::{collections::BTreeSet, time::Duration};
 
 use super::*;
-use crate::service::{GenerationNumber, ServiceId, Signal};
+use crate::service::{GenerationNumber, Release, ServiceId, Signal};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -285,6 +285,23 @@ fn one_that_is_killed_and_does_not_end_is_not_waited_for() {
     assert_eq!(outcome(&service, 1), Some(&Outcome::Outlived { flows_left: 0 }));
     assert_eq!(service.next_deadline(), None, "nothing else comes by time");
     assert_eq!(apply(&mut service, Event::Exited(number(1)), at(500)), [Effect::Forget(number(1))]);
+}
+
+#[test]
+fn a_release_that_cannot_serve_any_more_is_brought_anew() {
+    let release: Release = "v2".parse().unwrap();
+    let mut service = attached();
+    let plan = Plan { release: Some(release.clone()), ..plan(PATIENT) };
+    apply(&mut service, Event::Upgrade(plan, launched()), at(0));
+    assert_eq!(service.newest_of(&release), Some(number(2)), "it is being made ready");
+    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
+    assert_eq!(service.newest_of(&release), Some(number(2)), "it serves");
+    assert_eq!(service.newest_of(&"v1".parse().unwrap()), None);
+    for spoil in [|it: &mut Generation| it.deaf = true, |it: &mut Generation| it.stuck = true] {
+        let mut service = service.clone();
+        spoil(service.generation_mut(number(2)).unwrap());
+        assert_eq!(service.newest_of(&release), None);
+    }
 }
 
 #[test]
