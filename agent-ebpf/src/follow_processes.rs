@@ -13,6 +13,7 @@ use aya_ebpf::{
 
 use crate::{
     kernel::Task,
+    list_processes::TaskIteration,
     maps::{ENLISTMENTS, LOST_REPORTS, MEMBERS},
     track_flows::add,
 };
@@ -53,13 +54,6 @@ pub(crate) fn follow_exit(_ctx: BtfTracePointContext) -> i32 {
         let _: Result<(), i32> = MEMBERS.remove(current_process());
     }
     0
-}
-
-/// The context of `iter/task` (`struct bpf_iter__task`): each member is a pointer in a field of eight bytes.
-#[repr(C)]
-pub(crate) struct TaskIteration {
-    _meta: *mut c_void,
-    task: *mut c_void,
 }
 
 /// Takes in the processes that the agent names, by the numbers of its own PID namespace, or lets them go. The kernel walks

@@ -36,6 +36,18 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     program_aux: 0,
     aux_id: 0,
     lock_owned: 0,
+    signal_pids: 0,
+    task_parent: 0,
+    task_cred: 0,
+    cred_user: 0,
+    cred_real_user: 0,
+    signal_threads: 0,
+    task_mm: 0,
+    mm_code: 0,
+    mm_stack: 0,
+    mm_file: 0,
+    file_entry: 0,
+    entry_name: 0,
 };
 
 /// The loader's value of one field: a plain read would be folded to the zero above.
@@ -74,8 +86,7 @@ impl Task {
     /// How many threads of its process have not begun to end.
     #[inline(always)]
     pub(crate) fn living_threads(self) -> Option<i32> {
-        let shared: *const c_void = read(self.0, place_of!(task_signal))?;
-        read(shared, place_of!(signal_live))
+        read(self.shared()?, place_of!(signal_live))
     }
 
     /// How deep the PID namespace is that it lives in.
@@ -87,26 +98,130 @@ impl Task {
     /// Its number in the namespace at this depth, of those that it is in.
     #[inline(always)]
     pub(crate) fn number_at(self, level: u32) -> Option<u32> {
-        let numbers = self.numbers()?;
-        let deepest: u32 = read(numbers, place_of!(pid_level))?;
-        if level > MAX_PID_LEVEL || level > deepest {
-            return None;
-        }
-        let first = place_of!(pid_numbers) + place_of!(upid_nr);
-        if place_of!(pid_numbers_declared) != 0 {
-            let number = numbers.wrapping_byte_add(first + level as usize * place_of!(upid_size));
-            // SAFETY: the helper copes with any address.
-            return unsafe { bpf_probe_read_kernel(number.cast()) }.ok();
-        }
-        // The verifier has to know the place, and so the level: it compares with one after the other.
-        let known = (0..=MAX_PID_LEVEL as usize).map(told_apart).find(|it| *it == level as usize);
-        read(numbers, first + known? * place_of!(upid_size))
+        number_at(self.numbers()?, level)
+    }
+
+    /// The number of its process there.
+    #[inline(always)]
+    pub(crate) fn process_at(self, level: u32) -> Option<u32> {
+        self.shared_number_at(PROCESS, level)
+    }
+
+    /// The number of the process there that began its session.
+    #[inline(always)]
+    pub(crate) fn session_at(self, level: u32) -> Option<u32> {
+        self.shared_number_at(SESSION, level)
+    }
+
+    /// The number of its parent there. A process has the thread as its parent that forked it.
+    #[inline(always)]
+    pub(crate) fn parent_at(self, level: u32) -> Option<u32> {
+        let parent: *const c_void = read(self.0, place_of!(task_parent))?;
+        Self(parent).process_at(level)
+    }
+
+    /// The number of its process in the namespace that it lives in.
+    #[inline(always)]
+    pub(crate) fn process_inside(self) -> Option<u32> {
+        let numbers = self.shared_numbers(PROCESS)?;
+        number_at(numbers, read(numbers, place_of!(pid_level))?)
+    }
+
+    /// How many threads its process has.
+    #[inline(always)]
+    pub(crate) fn threads(self) -> Option<u32> {
+        read(self.shared()?, place_of!(signal_threads))
+    }
+
+    /// Its effective user.
+    #[inline(always)]
+    pub(crate) fn user(self) -> Option<u32> {
+        let rights: *const c_void = read(self.0, place_of!(task_cred))?;
+        read(rights, place_of!(cred_user))
+    }
+
+    /// Its real user.
+    #[inline(always)]
+    pub(crate) fn real_user(self) -> Option<u32> {
+        let rights: *const c_void = read(self.0, place_of!(task_cred))?;
+        read(rights, place_of!(cred_real_user))
+    }
+
+    /// The inode of the file of its program.
+    #[inline(always)]
+    pub(crate) fn program(self) -> Option<u64> {
+        let file: *const c_void = read(self.memory()?, place_of!(mm_file))?;
+        inode_of(file)
+    }
+
+    /// Where the kernel placed its program.
+    #[inline(always)]
+    pub(crate) fn code(self) -> Option<u64> {
+        read(self.memory()?, place_of!(mm_code))
+    }
+
+    /// Where the kernel placed its stack.
+    #[inline(always)]
+    pub(crate) fn stack(self) -> Option<u64> {
+        read(self.memory()?, place_of!(mm_stack))
     }
 
     #[inline(always)]
     fn numbers(self) -> Option<*const c_void> {
         read(self.0, place_of!(task_thread_pid))
     }
+
+    /// Nothing for a kernel thread, and for one that has ended.
+    #[inline(always)]
+    fn memory(self) -> Option<*const c_void> {
+        read(self.0, place_of!(task_mm))
+    }
+
+    #[inline(always)]
+    fn shared_number_at(self, kind: usize, level: u32) -> Option<u32> {
+        number_at(self.shared_numbers(kind)?, level)
+    }
+
+    #[inline(always)]
+    fn shared_numbers(self, kind: usize) -> Option<*const c_void> {
+        read(self.shared()?, place_of!(signal_pids) + kind * size_of::<*const c_void>())
+    }
+
+    /// What the threads of its process share.
+    #[inline(always)]
+    fn shared(self) -> Option<*const c_void> {
+        read(self.0, place_of!(task_signal))
+    }
+}
+
+/// Which of the numbers that the threads of a process share (`enum pid_type`).
+const PROCESS: usize = 1;
+const SESSION: usize = 3;
+
+/// That of these numbers (`struct pid`) which is for the namespace at this depth.
+#[inline(always)]
+fn number_at(numbers: *const c_void, level: u32) -> Option<u32> {
+    let deepest: u32 = read(numbers, place_of!(pid_level))?;
+    if level > MAX_PID_LEVEL || level > deepest {
+        return None;
+    }
+    let first = place_of!(pid_numbers) + place_of!(upid_nr);
+    if place_of!(pid_numbers_declared) != 0 {
+        let number = numbers.wrapping_byte_add(first + level as usize * place_of!(upid_size));
+        // SAFETY: the helper copes with any address.
+        return unsafe { bpf_probe_read_kernel(number.cast()) }.ok();
+    }
+    // The verifier has to know the place, and so the level: it compares with one after the other.
+    let known = (0..=MAX_PID_LEVEL as usize).map(told_apart).find(|it| *it == level as usize);
+    read(numbers, first + known? * place_of!(upid_size))
+}
+
+/// Whether a file is a ring of io_uring. Its name is short, and so within its entry (`__d_alloc`).
+#[inline(always)]
+pub(crate) fn is_ring(file: *const c_void) -> bool {
+    const NAME: [u8; 8] = *b"[io_urin";
+    let entry: Option<*const c_void> = read(file, place_of!(file_entry));
+    entry.and_then(|it| read(it, place_of!(entry_name))) == Some(u64::from_ne_bytes(NAME))
 }
 
 /// The number of the inode of a file.

@@ -5,7 +5,7 @@
 //!
 //! In reading order: an [`endpoint`] leads to a service, its [`steering`] value to a generation, and that to a
 //! listener; a [`flow`] is counted by the tag it inherits; [`socket`] is how running sockets are taken over;
-//! [`member`] is which processes are a generation's; [`bind`] is what a new generation's `bind()` meets; [`event`] is what the kernel tells the agent.
+//! [`member`] is which processes are a generation's, [`process`] which there are; [`bind`] is what a new generation's `bind()` meets; [`event`] is what the kernel tells the agent.
 
 #![no_std]
 
@@ -13,12 +13,12 @@ pub mod bind;
 pub mod endpoint;
 pub mod event;
 pub mod flow;
-pub mod holder;
 pub mod member;
+pub mod process;
 pub mod socket;
 pub mod steering;
 #[cfg(feature = "user")]
-mod user;
+pub mod user;
 
 /// Version of these layouts. Part of the pin directory's name: programs and maps of one version never meet another's.
 pub const SCHEMA: u32 = 5;

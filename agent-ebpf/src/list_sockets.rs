@@ -1,15 +1,15 @@
-//! `list_sockets`: which process has which sockets open.
+//! `list_sockets`: which process has which sockets open, and which rings of io_uring, where more of them can be.
 //!
 //! The same is in `/proc`, where each descriptor costs two system calls, and anybody may have 20,000 in each of his processes.
 
 use core::ffi::c_void;
 
-use agent_ebpf::holder::SocketHolder;
+use agent_ebpf::process::{OpenRow, RING, SOCKET};
 use aya_ebpf::{bindings::file, helpers::bpf_sock_from_file};
 
 use crate::{
     iteration::{Meta, tell_reader},
-    kernel::{Task, inode_of},
+    kernel::{Task, inode_of, is_ring},
 };
 
 /// The context of `iter/task_file` (`struct bpf_iter__task_file`): each member is in a field of eight bytes.
@@ -17,11 +17,13 @@ use crate::{
 pub(crate) struct FileIteration {
     meta: *mut Meta,
     task: *mut c_void,
-    _descriptor: u64,
+    descriptor: u64,
     file: *mut file,
 }
 
-/// Threads that share their files with the first one are left out by the kernel, and those that do not by us.
+/// The kernel passes over the threads that share their files with the first one. Those that do not are told of as their process:
+/// a thread can have files of its own (`unshare(CLONE_FILES)`), and the first thread has none any more if it ended before the
+/// others.
 // aya-ebpf has no macro for file iterators.
 #[unsafe(link_section = "iter/task_file")]
 #[unsafe(no_mangle)]
@@ -32,15 +34,17 @@ pub(crate) extern "C" fn list_sockets(ctx: *mut FileIteration) -> i32 {
         return 0;
     }
     // SAFETY: the file is the iterator's own argument. The helper returns null for one that is no socket.
-    if unsafe { bpf_sock_from_file(file) }.is_null() {
+    let (number, kind) = if !unsafe { bpf_sock_from_file(file) }.is_null() {
+        (inode_of(file.cast()), SOCKET)
+    } else if is_ring(file.cast()) {
+        // SAFETY: as above. It is a number of four bytes.
+        (Some(unsafe { (*ctx).descriptor } & u64::from(u32::MAX)), RING)
+    } else {
         return 0;
-    }
-    let task = Task::new(task);
+    };
     let Some(level) = Task::current().level() else { return 0 };
-    if let (Some(_), Some(pid), Some(inode)) =
-        (task.process(), task.number_at(level), inode_of(file.cast()))
-    {
-        tell_reader(meta, &SocketHolder { inode, pid, padding: 0 });
+    if let (Some(pid), Some(number)) = (Task::new(task).process_at(level), number) {
+        tell_reader(meta, &OpenRow { number, pid, kind });
     }
     0
 }

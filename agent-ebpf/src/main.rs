@@ -19,6 +19,7 @@ mod connection;
 mod follow_processes;
 mod iteration;
 mod kernel;
+mod list_processes;
 mod list_sockets;
 mod maps;
 mod migrate;

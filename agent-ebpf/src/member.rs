@@ -67,6 +67,30 @@ pub struct KernelLayout {
     pub aux_id: u32,
     /// `sock.sk_lock.owned`: whether somebody has a socket to themselves.
     pub lock_owned: u32,
+    /// `signal_struct.pids`: the numbers that the threads of a process share.
+    pub signal_pids: u32,
+    /// `task_struct.real_parent`: who forked it, or has taken its place.
+    pub task_parent: u32,
+    /// `task_struct.cred`: as whom it acts.
+    pub task_cred: u32,
+    /// `cred.euid`: the effective user.
+    pub cred_user: u32,
+    /// `cred.uid`: the real user.
+    pub cred_real_user: u32,
+    /// `signal_struct.nr_threads`: how many threads a process has.
+    pub signal_threads: u32,
+    /// `task_struct.mm`: its memory.
+    pub task_mm: u32,
+    /// `mm_struct.start_code`: where its program is.
+    pub mm_code: u32,
+    /// `mm_struct.start_stack`: where its stack begins.
+    pub mm_stack: u32,
+    /// `mm_struct.exe_file`: the file of its program.
+    pub mm_file: u32,
+    /// `file.f_path.dentry`: the entry by which a file was opened.
+    pub file_entry: u32,
+    /// Where an entry has a short name: `dentry.d_iname`, or `d_shortname` (Linux 6.15).
+    pub entry_name: u32,
 }
 
 /// The deepest that PID namespaces are nested (`MAX_PID_NS_LEVEL`).
@@ -74,4 +98,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 80);
+const _: () = assert!(size_of::<KernelLayout>() == 128);

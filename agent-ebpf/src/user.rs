@@ -7,6 +7,7 @@ use crate::{
     endpoint::{Endpoint, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
     member::{Enlistment, KernelLayout, Member},
+    process::{OpenRow, ProcessRow},
     socket::{Adoption, FlowRequest},
     steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
 };
@@ -33,6 +34,8 @@ pod!(
     ListenerSet,
     ListenerSetKey,
     Member,
+    OpenRow,
+    ProcessRow,
     SteerCounts,
     Steering,
     Tag,
@@ -44,4 +47,11 @@ impl FlowRequest {
         // SAFETY: `#[repr(C)]`, integers only, without padding (the size assertion beside it): every byte is initialised.
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
+}
+
+/// What an iterator has written, row by row. A part of a row at the end is none.
+pub fn rows<T: aya::Pod>(told: &[u8]) -> impl Iterator<Item = T> {
+    // SAFETY: so many bytes are there, and any bytes are a `Pod`.
+    told.chunks_exact(size_of::<T>())
+        .map(|row| unsafe { row.as_ptr().cast::<T>().read_unaligned() })
 }

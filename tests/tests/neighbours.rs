@@ -404,3 +404,34 @@ while True:
     ensure!(spent < Duration::from_secs(3), "the agent worked for {spent:?}");
     stage.namespace.clear()
 }
+
+/// Somebody has to look at each of them. If that were the agent, one system call after the other, all services would wait.
+#[test]
+fn a_server_with_thousands_of_processes_keeps_no_other_one_waiting() -> Result<()> {
+    const MANY: usize = 3_000;
+    let neighbour = Script::new(NEIGHBOUR)?;
+    let (stage, _beside) = Stage::attached(&neighbour)?;
+    let crowd = Script::with(PORT, &["--idle", &MANY.to_string()])?;
+    let first = stage.start(&crowd, 1)?;
+    let children = format!("/proc/{0}/task/{0}/children", first.pid());
+    wait::until("all of them", LIMIT, || {
+        let born = fs::read_to_string(&children)?.split_ascii_whitespace().count();
+        Ok((born == MANY).then_some(()))
+    })?;
+    let agent = stage.agent.daemon().context("an agent")?;
+    let before = agent.processor_time()?;
+    stage.agent.attach(PORT)?.success()?;
+    let attached = agent.processor_time()?;
+    stage.agent.run(&["status"])?.success()?;
+    assert_eq!(stage.agent.service(PORT)?.generations[0].pids.len(), MANY + 1);
+    let quick = Script::new(PORT)?;
+    stage.switch(&quick, 2, &["--settle", "0s"])?;
+    stage.until("the old one to be gone", PORT, |service| service.generations.len() == 1)?;
+    let ended = agent.processor_time()?;
+    let (attach, rest) = (attached - before, ended - attached);
+    eprintln!("attach {attach:?}, status and upgrade {rest:?}");
+    // Looked at one by one it was a millisecond of processor time for each of them, in both.
+    ensure!(attach < Duration::from_secs(1), "to attach {MANY} processes took {attach:?}");
+    ensure!(rest < Duration::from_secs(2), "to end {MANY} processes took {rest:?}");
+    stage.namespace.clear()
+}

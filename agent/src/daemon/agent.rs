@@ -170,22 +170,24 @@ impl Agent {
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Attach(request, asked, reply) => match self.attach(&request, asked) {
-                // Started for this alone, and in vain.
-                Err(refusal) if self.exit_when_detached && self.records.is_empty() => {
-                    self.detached_last = true;
-                    self.last_answer = Some(LastAnswer::Attach(reply, refusal));
+            Request::Attach(request, server, asked, reply) => {
+                match self.attach(&request, server, asked) {
+                    // Started for this alone, and in vain.
+                    Err(refusal) if self.exit_when_detached && self.records.is_empty() => {
+                        self.detached_last = true;
+                        self.last_answer = Some(LastAnswer::Attach(reply, refusal));
+                    }
+                    answer => send(reply, answer),
                 }
-                answer => send(reply, answer),
-            },
+            }
             Request::Detach(selector, reply) => match self.detach(&selector) {
                 Ok(answer) if answer.last && self.exit_when_detached => {
                     self.last_answer = Some(LastAnswer::Detach(reply, answer));
                 }
                 answer => send(reply, answer),
             },
-            Request::Upgrade(selector, request, asked, reply) => {
-                send(reply, self.upgrade(&selector, &request, asked));
+            Request::Upgrade(selector, request, source, asked, reply) => {
+                send(reply, self.upgrade(&selector, &request, source, asked));
             }
             Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
             Request::Agent(reply) => send(reply, Ok(self.agent_view())),

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     agent::Agent,
+    few::{MOST, few},
     found::{Found, describe, describe_with_parent},
     observe,
 };
 use crate::{
     api::{Problem, ProblemKind},
     host::{
-        holders, kin,
+        holders,
         process::Pid,
+        process_table::ProcessTable,
         sock_diag::{self, Listener},
         supervisor::{Kind, Supervisor},
     },
@@ -32,13 +34,13 @@ impl Agent {
         let others = self.records.keys().copied().filter(|id| Some(*id) != service);
         for id in others {
             let theirs = self.pids_of_service(id)?;
-            let Some(shared) = server.processes.iter().find(|it| theirs.contains(&it.pid)) else {
+            let Some(shared) = server.pids.iter().find(|pid| theirs.contains(pid)) else {
                 continue;
             };
             let name = &self.record(id).service.name;
             let message = format!(
                 "process {} is of service `{name}` already, and a process belongs to one service",
-                describe(shared.pid)
+                describe(*shared)
             );
             return Err(Problem::new(ProblemKind::Locked, message).fix(format!(
                 "to have all of its ports switched at the same instant: `agent detach {name}`, then attach them together \
@@ -75,7 +77,7 @@ impl Agent {
         let service = &self.record(id).service;
         let Some(primary) = service.primary() else { return Ok(()) };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
-        if let Some((pid, kind)) = pids.iter().find_map(|pid| Some((*pid, Kind::of(*pid)?))) {
+        if let Some((pid, kind)) = supervisor_among(&pids)? {
             let message = format!(
                 "process {} of generation {} is {}: all that it runs would end with it",
                 describe(pid),
@@ -148,9 +150,8 @@ impl Agent {
         let mut warnings = other_ports(server);
         warnings.extend(self.left_alone(id, server));
         warnings.extend(rivals(&server.rivals, &ports(&server.listeners)));
-        let pids: Vec<_> = server.processes.iter().map(|it| it.pid).collect();
-        warnings.extend(pids.iter().find_map(|pid| forwarder(*pid)));
-        if let Ok(Some((pid, supervisor))) = restarting(&pids) {
+        warnings.extend(server.root().ok().and_then(forwarder));
+        if let Ok(Some((pid, supervisor))) = restarting(&server.pids) {
             let message = restarts(pid, supervisor);
             warnings.push(format!("{message}: before an upgrade, {}", way_out(supervisor)));
         }
@@ -188,8 +189,7 @@ pub(super) fn rivals(pids: &[Pid], ports: &[u16]) -> Option<String> {
 /// what serves them ends with the server.
 fn other_ports(server: &Found) -> Vec<String> {
     let attached = ports(&server.listeners);
-    let pids: Vec<_> = server.processes.iter().map(|it| it.pid).collect();
-    let beside = match served_beside(&pids, |listener| !attached.contains(&listener.port)) {
+    let beside = match served_beside(&server.pids, |listener| !attached.contains(&listener.port)) {
         Ok(beside) => beside,
         Err(problem) => {
             tracing::warn!(%problem, "cannot find out what else the server serves");
@@ -211,7 +211,7 @@ fn other_ports(server: &Found) -> Vec<String> {
     let servers = by_server(&beside, |_| ());
     let described: Vec<_> = servers
         .into_iter()
-        .map(|((_, pid), ports)| warning((pids.contains(&pid), pid), &ports))
+        .map(|((_, pid), ports)| warning((server.pids.contains(&pid), pid), &ports))
         .collect();
     let more = described.len().saturating_sub(MOST);
     let mut warnings: Vec<_> = described.into_iter().take(MOST).collect();
@@ -245,9 +245,10 @@ fn served_beside(
     if inodes.is_empty() || pids.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let all = kin::with_descendants(pids)?;
+    let all = ProcessTable::read()?.with_descendants(pids);
     let mut holders = holders::holders_among(all, &inodes)?.found;
-    holders.sort_by_key(|holder| (!pids.contains(&holder.pid), holder.pid));
+    let own: HashSet<Pid> = pids.iter().copied().collect();
+    holders.sort_by_key(|holder| (!own.contains(&holder.pid), holder.pid));
     let mut found = BTreeMap::new();
     for holder in holders {
         for listener in listeners.iter().filter(|it| holder.inodes.contains(&it.inode)) {
@@ -255,6 +256,19 @@ fn served_beside(
         }
     }
     Ok(found)
+}
+
+/// The first of these processes that is a supervisor. One that another of them has forked, and that has executed nothing since, is
+/// a part of that.
+fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, Problem> {
+    let table = ProcessTable::read_these(pids)?;
+    let execution = |pid: Pid| table.row(pid)?.execution;
+    let is_forked = |pid: &Pid| {
+        let parent = table.row(*pid).and_then(|row| row.parent);
+        parent.and_then(execution).is_some_and(|it| execution(*pid) == Some(it))
+    };
+    let own = pids.iter().filter(|pid| !is_forked(pid));
+    Ok(own.copied().find_map(|pid| Some((pid, Kind::of(pid)?))))
 }
 
 /// The first of these processes whose supervisor would start it again.
@@ -302,18 +316,6 @@ fn forwarder(pid: Pid) -> Option<String> {
             describe(pid)
         )
     })
-}
-
-/// As many are listed in a message: a server decides how many there are.
-const MOST: usize = 16;
-
-/// The first of them, and how many more there are.
-fn few(all: &[String], between: &str) -> String {
-    let shown = all.iter().take(MOST).cloned().collect::<Vec<_>>().join(between);
-    match all.len().checked_sub(MOST).filter(|more| *more > 0) {
-        Some(more) => format!("{shown} and {more} more"),
-        None => shown,
-    }
 }
 
 fn together(endpoints: &[crate::service::Endpoint], listeners: &[Listener]) -> String {

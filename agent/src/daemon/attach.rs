@@ -8,16 +8,12 @@ use super::{
     clock, found, observe,
     state_file::{Record, Unfinished},
     step::{Step, change},
-    who,
 };
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
-    host::{
-        process,
-        sock_diag::{self, Listener},
-    },
+    host::{process, sock_diag::Listener},
     rollout::{Effect, Generation, Origin, Phase, Service},
-    service::{GenerationId, GenerationNumber, LocalAddress, ServiceId, ServiceName},
+    service::{GenerationId, GenerationNumber, ServiceId, ServiceName},
 };
 
 impl Agent {
@@ -28,16 +24,17 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When there is nothing to take charge of, or it cannot be. Nothing has changed then.
+    /// When the server was not found, or cannot be taken charge of. Nothing has changed then.
     pub(super) fn attach(
         &mut self,
         request: &AttachRequest,
+        server: Result<found::Found, Problem>,
         asked: Asked,
     ) -> Result<Attached, Problem> {
         if let Some(attached) = self.already_attached(request)? {
             return Ok(attached);
         }
-        let server = self.find_server(request, asked)?;
+        let server = server?;
         let root = server.root()?;
         let name = self.name_for(request, root)?;
         let id = self.free_id()?;
@@ -47,12 +44,11 @@ impl Agent {
         let hold = found::hold(&server.listeners, |listener| listener.port);
         let first = Generation {
             hold,
-            processes: server.processes.clone(),
+            processes: server.processes(),
             listeners: found::records(&server.listeners, |listener| listener.port),
             ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
         };
-        let pids: Vec<_> = server.processes.iter().map(|process| process.pid).collect();
-        let given = self.found(root, &first, &pids)?;
+        let given = self.found(root, &first, &server.pids)?;
         let origin_cgroup = self
             .hierarchy
             .of(root)
@@ -148,64 +144,13 @@ impl Agent {
         Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
     }
 
-    fn find_server(&self, request: &AttachRequest, asked: Asked) -> Result<found::Found, Problem> {
-        let mut listeners = Vec::new();
-        let all = sock_diag::listeners()?;
-        for port in &request.ports {
-            let on_port: Vec<_> = all
-                .iter()
-                .filter(|listener| listener.port == *port)
-                .filter(|listener| {
-                    request
-                        .address
-                        .is_none_or(|wanted| found::address_of(listener).contains(wanted))
-                })
-                .cloned()
-                .collect();
-            if on_port.is_empty() {
-                return Err(nothing_listens(*port, request)?);
-            }
-            listeners.extend(on_port);
-        }
-        if let Some(bound) = listeners.iter().find(|listener| listener.interface != 0) {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!(
-                    "the listener on port {} is bound to one network interface, which steering cannot honour",
-                    bound.port
-                ),
-            ));
-        }
-        let server = who::server_of(listeners, request.pid, asked)?;
-        self.refuse_other_namespace(&server)?;
-        Ok(server)
-    }
-
-    /// The sockets are of our namespace by construction; a process with a foreign one would be launched into it.
-    fn refuse_other_namespace(&self, server: &found::Found) -> Result<(), Problem> {
-        let root = server.root()?;
-        let theirs = crate::host::context::network_namespace_of(root)
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        if theirs == self.network_namespace {
-            return Ok(());
-        }
-        Err(Problem::new(
-            ProblemKind::Preflight,
-            format!(
-                "process {} holds the listener but lives in another network namespace",
-                found::describe(root)
-            ),
-        )
-        .fix("run the agent in that namespace, with its own --runtime-dir, --pin-dir and --cgroup"))
-    }
-
     /// In this order, when it is written down what is begun: tag (so that what is accepted from now on is counted), count what is open,
     /// steer, and only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
     fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
         let endpoints = self.record(id).service.endpoints.clone();
         self.refuse_own_program(&server.listeners)?;
-        self.enlist(generation, server.processes.iter().map(|it| it.pid))?;
+        self.enlist(generation, server.pids.iter().copied())?;
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
@@ -285,22 +230,4 @@ fn covered(wanted: std::net::IpAddr, listeners: &[Listener]) -> Option<String> {
             place(it)
         )
     })
-}
-
-fn nothing_listens(port: u16, request: &AttachRequest) -> Result<Problem, Problem> {
-    let message = match request.address {
-        Some(address) => format!("nothing listens on port {port} of {address}"),
-        None => format!("nothing listens on port {port}"),
-    };
-    let mut all = sock_diag::listeners()?;
-    all.sort_by_key(|listener| listener.port.abs_diff(port));
-    let place = |it: &Listener| format!("{}:{}", LocalAddress::of(it.address, it.v6only), it.port);
-    let mut near: Vec<_> = all.iter().map(place).collect();
-    near.dedup();
-    near.truncate(5);
-    let fix = match near.is_empty() {
-        true => "nothing listens in this network namespace: start the server first".to_owned(),
-        false => format!("start the server first; these listen: {}", near.join(", ")),
-    };
-    Ok(Problem::new(ProblemKind::Preflight, message).fix(fix))
 }

@@ -4,13 +4,15 @@ use std::{collections::HashSet, time::Instant};
 
 use super::{
     agent::{Agent, RETRY},
+    found,
     step::{Step, change},
 };
 use crate::{
     api::{Problem, ProblemKind},
     host::{
-        holders, kin,
-        process::{Pid, Process, ProcessError, ProcessIdentity},
+        holders,
+        process::{Pid, Process, ProcessError},
+        process_table::ProcessTable,
         sock_diag,
     },
     rollout::{Origin, Phase},
@@ -30,15 +32,17 @@ impl Agent {
         pids: impl IntoIterator<Item = Pid>,
     ) -> Result<(), Problem> {
         let mut taken: Vec<Pid> = pids.into_iter().collect();
+        let mut named: HashSet<Pid> = taken.iter().copied().collect();
         self.follow(generation, &taken)?;
         // A process that a member has forked is one from birth. Others are born of those that we have not found yet, each of which
         // is a round.
         const ROUNDS: usize = 16;
         for _round in 0..ROUNDS {
-            let mut family = kin::with_descendants(&taken)?;
-            family.extend(orphans_that_serve_nothing(&family)?);
+            let table = ProcessTable::read()?;
+            let mut family = table.with_descendants(&taken);
+            family.extend(orphans_that_serve_nothing(&table, &family)?);
             let known = self.members_of(generation)?;
-            family.retain(|pid| !known.contains(pid) && !taken.contains(pid));
+            family.retain(|pid| !known.contains(pid) && !named.contains(pid));
             if family.is_empty() {
                 break;
             }
@@ -49,6 +53,7 @@ impl Agent {
             if family.is_empty() {
                 break;
             }
+            named.extend(family.iter().copied());
             taken.extend(family);
         }
         Ok(())
@@ -144,12 +149,7 @@ impl Agent {
         if known.origin != Origin::Found {
             return;
         }
-        let identities: Vec<ProcessIdentity> = pids
-            .iter()
-            .take(MOST_WRITTEN)
-            .filter_map(|pid| Process::open(*pid).ok())
-            .map(|process| process.identity())
-            .collect();
+        let identities = found::identities(pids);
         if known.processes == identities {
             return;
         }
@@ -169,15 +169,13 @@ impl Agent {
 }
 
 /// What a server has left behind, except other servers.
-fn orphans_that_serve_nothing(family: &[Pid]) -> Result<Vec<Pid>, Problem> {
-    let mut orphans = kin::orphans_of(family)?;
+fn orphans_that_serve_nothing(table: &ProcessTable, family: &[Pid]) -> Result<Vec<Pid>, Problem> {
+    let mut orphans = table.orphans_of(family);
     if !orphans.is_empty() {
         let listeners = sock_diag::listeners()?.iter().map(|it| it.inode).collect();
         let servers = holders::holders_among(orphans.iter().copied(), &listeners)?.found;
-        orphans.retain(|pid| servers.iter().all(|server| server.pid != *pid));
+        let servers: HashSet<Pid> = servers.into_iter().map(|server| server.pid).collect();
+        orphans.retain(|pid| !servers.contains(pid));
     }
     Ok(orphans)
 }
-
-/// Of a server with thousands of processes the state file has the first ones.
-const MOST_WRITTEN: usize = 256;

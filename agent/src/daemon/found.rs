@@ -5,7 +5,7 @@ use crate::{
     datapath::ListenerToAdopt,
     host::{
         holders, kin,
-        process::{self, Pid, ProcessIdentity},
+        process::{self, Pid, Process, ProcessIdentity},
         sock_diag::Listener,
     },
     rollout::{ListenerRecord, PortHold},
@@ -15,7 +15,7 @@ use crate::{
 /// A server that runs: listeners that belong together.
 pub(super) struct Found {
     pub(super) listeners: Vec<Listener>,
-    pub(super) processes: Vec<ProcessIdentity>,
+    pub(super) pids: Vec<Pid>,
     /// Processes that have one of the listeners open, and are not the server.
     pub(super) bystanders: Vec<Pid>,
     /// Processes of others that listen on the same ports.
@@ -25,10 +25,22 @@ pub(super) struct Found {
 impl Found {
     /// The process that was there first: its user, directory and environment are what the next generation gets.
     pub(super) fn root(&self) -> Result<Pid, Problem> {
-        let pids: Vec<_> = self.processes.iter().map(|process| process.pid).collect();
-        let first = holders::roots(&pids)?.first().copied().or_else(|| pids.first().copied());
+        let first = holders::roots(&self.pids)?.first().or(self.pids.first()).copied();
         first.ok_or_else(|| Problem::new(ProblemKind::Failed, "the server has no process"))
     }
+
+    /// Its processes, as they are written down.
+    pub(super) fn processes(&self) -> Vec<ProcessIdentity> {
+        identities(&self.pids)
+    }
+}
+
+/// Those of these processes that run, to be written down for an agent that finds no kernel maps. Of a server with thousands they
+/// are the first ones.
+pub(super) fn identities(pids: &[Pid]) -> Vec<ProcessIdentity> {
+    const MOST: usize = 256;
+    let open = |pid: &Pid| Some(Process::open(*pid).ok()?.identity());
+    pids.iter().take(MOST).filter_map(open).collect()
 }
 
 /// A process as people know it.

@@ -5,6 +5,7 @@
 //! more than `/proc` showed then, so that what can only be its own doing is left out.
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -21,7 +22,8 @@ use crate::{
         launch::{self, Unfit, Usage},
         os_text::OsText,
         patience::{self, Whose},
-        process::{self, Pid, Process, ProcessIdentity},
+        process::{Pid, Process, ProcessIdentity},
+        process_table::ProcessTable,
         sock_diag,
     },
     rollout::Generation,
@@ -169,7 +171,7 @@ impl Inherited {
         let Context { uid, limits, .. } = &self.context;
         let soft = limits.iter().find(|it| it.resource == Nproc).and_then(|it| it.soft);
         let Some(soft) = soft.filter(|_| *uid != ROOT) else { return Ok(()) };
-        let own: u64 = pids.iter().map(|pid| process::tasks(*pid)).sum();
+        let own = ProcessTable::read_these(pids)?.rows().map(|row| u64::from(row.threads)).sum();
         let others = launch::tasks_of_user(*uid, soft.saturating_sub(own))?;
         let (limits, changed) = launch::with_tasks(limits, others + own);
         self.context.limits = limits;
@@ -257,6 +259,7 @@ fn may_have_been_root(
     }
     let inodes = listeners.iter().map(|listener| listener.inode).collect();
     let holders = holders::holders(&inodes)?;
+    let pids: HashSet<Pid> = pids.iter().copied().collect();
     Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{broadcast, oneshot};
 
-use super::asked::Asked;
+use super::{asked::Asked, found::Found, search::Source};
 use crate::{
     api::{self, Problem},
     datapath,
@@ -48,9 +48,9 @@ pub(super) enum Message {
 
 /// What can be asked for. Services are selected by name or port.
 pub(super) enum Request {
-    Attach(api::AttachRequest, Asked, Reply<api::Attached>),
+    Attach(api::AttachRequest, Result<Found, Problem>, Asked, Reply<api::Attached>),
     Detach(String, Reply<api::Detached>),
-    Upgrade(String, Box<api::UpgradeRequest>, Asked, Reply<api::UpgradeAnswer>),
+    Upgrade(String, Box<api::UpgradeRequest>, Source, Asked, Reply<api::UpgradeAnswer>),
     Undo(String, api::UndoRequest, Reply<api::Begun>),
     Agent(Reply<api::AgentView>),
     Services(Reply<api::Services>),

@@ -1,6 +1,6 @@
 //! What an upgrade would do, in words.
 
-use super::{agent::Agent, upgrade::Candidate};
+use super::{agent::Agent, few::few, upgrade::Candidate};
 use crate::{
     api::{self, UpgradePreview, UpgradeRequest},
     rollout::{DrainPolicy, Readiness, spoken},
@@ -48,8 +48,9 @@ impl Agent {
                 ));
             }
             Candidate::Found(server) => {
-                let pids: Vec<_> = server.processes.iter().map(|it| it.pid.to_string()).collect();
-                steps.push(format!("take over the listeners of the processes {}", pids.join(", ")));
+                let pids: Vec<_> = server.pids.iter().map(ToString::to_string).collect();
+                let pids = few(&pids, ", ");
+                steps.push(format!("take over the listeners of the processes {pids}"));
                 if request.ready == Readiness::Accept {
                     let timeout = spoken(request.ready_timeout);
                     steps.push(format!("wait up to {timeout} until it accepts a connection"));

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     agent::{Agent, RETRY},
+    few::few_of,
     found,
     step::{Step, change},
 };
@@ -15,7 +16,7 @@ use crate::{
     host::{
         cgroup::Cgroup,
         holders,
-        process::{Ending, Pid, Process, ProcessError},
+        process::{Ending, Handle, Pid, Process, ProcessError},
         sock_diag::{Listener, SocketInode},
     },
     rollout::Phase,
@@ -44,16 +45,18 @@ impl Agent {
         Ok(pids.into_iter().collect())
     }
 
-    /// The same, held: what is done to them can hit nobody who gets one of their numbers later.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(super) fn processes_of(&self, generation: GenerationId) -> Result<Vec<Process>, Problem> {
+    /// Those of these processes of a generation that live, held by `open`: what is done to them can hit nobody who gets one of
+    /// their numbers later.
+    fn held<T>(
+        &self,
+        generation: GenerationId,
+        pids: &[Pid],
+        open: impl Fn(Pid) -> Result<T, ProcessError>,
+    ) -> Result<Vec<T>, Problem> {
         let mut opened = Vec::new();
-        for pid in self.pids_of(generation)? {
-            match Process::open(pid) {
-                Ok(process) => opened.push(process),
+        for pid in pids {
+            match open(*pid) {
+                Ok(process) => opened.push((*pid, process)),
                 Err(ProcessError::Gone { .. }) => {}
                 // Of one that cannot be looked at nobody knows that it is dead.
                 Err(error) => return Err(error.into()),
@@ -61,7 +64,8 @@ impl Agent {
         }
         // Whose number was given to a stranger before it was opened belongs to the generation no more.
         let still: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
-        Ok(opened.into_iter().filter(|it| still.contains(&it.pid())).collect())
+        let of_it = opened.into_iter().filter(|(pid, _)| still.contains(pid));
+        Ok(of_it.map(|(_, process)| process).collect())
     }
 
     /// Only the root processes: they know how to end their workers. When a root has ended and others live, those that are
@@ -72,16 +76,14 @@ impl Agent {
         generation: GenerationId,
         signal: Signal,
     ) -> Result<(), Problem> {
-        let processes = self.processes_of(generation)?;
-        let pids: Vec<_> = processes.iter().map(Process::pid).collect();
-        let roots = holders::roots(&pids)?;
+        let pids = self.pids_of(generation)?;
+        let roots = self.held(generation, &holders::roots(&pids)?, Process::open)?;
         let told = self.told.entry(generation).or_default();
-        let masters: Vec<_> = processes
-            .iter()
-            .filter(|it| roots.contains(&it.pid()) && !told.contains(&it.identity()))
-            .collect();
+        let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
         let refused: Vec<_> = change(Step::Signal, || {
-            let sent = masters.iter().map(|process| send(process, sys::signal::to_rustix(signal)));
+            let sent = masters
+                .iter()
+                .map(|process| send(process.handle(), sys::signal::to_rustix(signal)));
             Ok(sent.filter_map(Result::err).collect())
         })?;
         told.extend(masters.iter().map(|it| it.identity()));
@@ -93,7 +95,7 @@ impl Agent {
             );
             self.note(generation, EventKind::Warning, message);
         }
-        if processes.is_empty() {
+        if pids.is_empty() {
             self.note_exit(generation);
             return Ok(());
         }
@@ -119,14 +121,12 @@ impl Agent {
 
     /// Every process, and people are told which ones had to be.
     pub(super) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let processes = self.processes_of(generation)?;
-        if !processes.is_empty() {
-            let killed: Vec<_> =
-                processes.iter().map(|it| found::describe_with_tracer(it.pid())).collect();
+        let pids = self.pids_of(generation)?;
+        if !pids.is_empty() {
             let message = format!(
                 "generation {} outlived its turn: killing {}",
                 generation.number,
-                killed.join(", ")
+                few_described(&pids, found::describe_with_tracer)
             );
             self.note(generation, EventKind::Signalled, message);
         }
@@ -137,7 +137,11 @@ impl Agent {
             if let Some(cgroup) = cgroup {
                 cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
             }
-            processes.iter().try_for_each(|process| send(process, rustix::process::Signal::KILL))
+            for some in pids.chunks(MOST_HELD) {
+                let held = self.held(generation, some, Handle::open)?;
+                held.iter().try_for_each(|it| send(it, rustix::process::Signal::KILL))?;
+            }
+            Ok(())
         })
     }
 
@@ -213,10 +217,9 @@ impl Agent {
         if strays.is_empty() {
             return Ok(());
         }
-        let strays: Vec<_> = strays.iter().map(|pid| found::describe_with_parent(*pid)).collect();
         let message = format!(
-            "others listen on the port too, and without steering the kernel would give them connections: process {}",
-            strays.join("; process ")
+            "others listen on the port too, and without steering the kernel would give them connections: {}",
+            few_described(&strays, |pid| format!("process {}", found::describe_with_parent(pid)))
         );
         Err(Problem::new(ProblemKind::Locked, message)
             .fix("end them first, and whoever starts them again"))
@@ -230,6 +233,9 @@ impl Agent {
         }
     }
 }
+
+/// So many processes are held at once: each takes a descriptor.
+const MOST_HELD: usize = 256;
 
 /// Whether the kernel's own lookup would find a listener for clients of these endpoints, beside those that serve them.
 fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bool {
@@ -248,7 +254,7 @@ fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, Problem> {
 }
 
 /// A process that has ended meanwhile needs no signal.
-fn send(process: &Process, signal: rustix::process::Signal) -> Result<(), Problem> {
+fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), Problem> {
     if process.pid().get() == 1 {
         tracing::warn!(
             ?signal,
@@ -277,8 +283,11 @@ fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
     Ok(holders::holders(&inodes)?.found.into_iter().map(|holder| holder.pid).collect())
 }
 
+/// The first of these processes, and how many more there are.
+fn few_described(pids: &[Pid], describe: impl Fn(Pid) -> String) -> String {
+    few_of(pids, ", ", |pid| describe(*pid))
+}
+
 fn described(pids: &[Pid]) -> String {
-    let texts: Vec<_> =
-        pids.iter().map(|pid| format!("process {}", found::describe(*pid))).collect();
-    texts.join(", ")
+    few_described(pids, |pid| format!("process {}", found::describe(pid)))
 }

@@ -20,11 +20,11 @@ use crate::{
             Name,
             content::{self, Content},
             find,
+            owners::Owners,
             second::{self, Fate},
         },
         os_text::OsText,
         patience::{self, Whose},
-        process::Pid,
     },
     service::{GenerationId, GenerationNumber, ServiceId},
 };
@@ -49,7 +49,7 @@ impl Agent {
     /// The names that the primary goes by, in words, for whoever is about to launch another one.
     pub(super) fn own_names(&self, candidate: GenerationId) -> Option<String> {
         let (number, serving) = self.serving_beside(candidate)?;
-        let found = in_its_directories(candidate.service, move || find::all_of(&serving));
+        let found = all_of(candidate.service, &serving);
         let paths: Vec<_> =
             found.iter().map(|name| format!("`{}`", name.path().display())).collect();
         (!paths.is_empty()).then(|| {
@@ -67,8 +67,7 @@ impl Agent {
     /// Only where a test wants one: a name that cannot be kept is told of, and holds up nothing.
     pub(super) fn keep_names_from(&mut self, candidate: GenerationId) -> Result<(), Problem> {
         let Some((of, serving)) = self.serving_beside(candidate) else { return Ok(()) };
-        let pids = serving.clone();
-        let found = in_its_directories(candidate.service, move || find::all_of(&pids));
+        let found = all_of(candidate.service, &serving);
         self.keep(of, &serving, candidate, found)
     }
 
@@ -80,9 +79,10 @@ impl Agent {
     pub(super) fn keep_names(&mut self, leaving: GenerationId) -> Result<(), Problem> {
         let Some((number, serving)) = self.serving_beside(leaving) else { return Ok(()) };
         let Ok(ending) = self.pids_of(leaving) else { return Ok(()) };
-        let pids = serving.clone();
+        let sockets = find::shared_sockets(serving.pids(), &ending);
+        let named = serving.clone();
         let (sockets, mut found) = in_its_directories(leaving.service, move || {
-            (find::shared_sockets(&pids, &ending), find::pid_files(&pids, &ending))
+            (there_are(&named, sockets), find::pid_files(&named, &ending))
         });
         for socket in &sockets {
             let message = format!(
@@ -99,11 +99,11 @@ impl Agent {
     fn keep(
         &mut self,
         of: GenerationNumber,
-        serving: &[Pid],
+        serving: &Owners,
         leaving: GenerationId,
         found: Vec<Name>,
     ) -> Result<(), Problem> {
-        let first = serving[0];
+        let first = serving.first();
         let kept = in_its_directories(leaving.service, move || {
             let with_content = |name| KeptName {
                 content: content::of(&name, first),
@@ -146,9 +146,10 @@ impl Agent {
         if kept.is_empty() {
             return Ok(());
         }
-        let serving: Vec<_> = kept.iter().map(|it| self.pids_that_go_by(it, gone)).collect();
+        let serving: Vec<_> =
+            kept.iter().map(|it| self.owners_of(it, gone)).collect::<Result<_, _>>()?;
         let fates = change(Step::GiveNamesBack, || {
-            let settle = |(it, serving): (KeptName, Vec<Pid>)| {
+            let settle = |(it, serving): (KeptName, Owners)| {
                 // One after the other: they may be on file systems of different kinds.
                 let settle = move || it.settle(&serving, gone.number);
                 patience::with(Whose::Service(gone.service.0), settle).flatten()
@@ -185,10 +186,9 @@ impl Agent {
         Ok(())
     }
 
-    /// With nobody left who would go by the name, our own root is as good as any.
-    fn pids_that_go_by(&self, kept: &KeptName, gone: GenerationId) -> Vec<Pid> {
+    fn owners_of(&self, kept: &KeptName, gone: GenerationId) -> Result<Owners, Problem> {
         let pids = self.pids_of(GenerationId { number: kept.of, ..gone }).unwrap_or_default();
-        if pids.is_empty() { vec![Pid::ours()] } else { pids }
+        Ok(Owners::of(pids)?)
     }
 
     /// For a service that is let go of: whatever has a second name still has it for nothing.
@@ -200,12 +200,34 @@ impl Agent {
     }
 
     /// The generation that serves while another one leaves, and its processes.
-    fn serving_beside(&self, leaving: GenerationId) -> Option<(GenerationNumber, Vec<Pid>)> {
+    fn serving_beside(&self, leaving: GenerationId) -> Option<(GenerationNumber, Owners)> {
         let primary = self.record_if_any(leaving.service)?.service.primary()?;
         let number = Some(primary.number).filter(|number| *number != leaving.number)?;
         let pids = self.pids_of(GenerationId { number, ..leaving }).ok()?;
-        (!pids.is_empty()).then_some((number, pids))
+        if pids.is_empty() {
+            return None;
+        }
+        let owners = Owners::of(pids).inspect_err(|error| {
+            tracing::warn!(%error, "cannot look after the names that a server goes by");
+        });
+        Some((number, owners.ok()?))
     }
+}
+
+/// The PID files that name one of these processes, and the named Unix sockets that they listen on.
+fn all_of(id: ServiceId, serving: &Owners) -> Vec<Name> {
+    let sockets = find::shared_sockets(serving.pids(), serving.pids());
+    let named = serving.clone();
+    in_its_directories(id, move || {
+        let mut found = find::pid_files(&named, &[]);
+        found.extend(there_are(&named, sockets));
+        found
+    })
+}
+
+fn there_are(named: &Owners, mut sockets: Vec<Name>) -> Vec<Name> {
+    sockets.retain(|socket| find::is_socket_of(named, socket));
+    sockets
 }
 
 /// Does something in the directories of a service's server; nothing comes of it if these do not answer.
@@ -226,12 +248,12 @@ impl KeptName {
     }
 
     /// Ends the second name, now that this generation is gone.
-    fn settle(&self, serving: &[Pid], gone: GenerationNumber) -> io::Result<Fate> {
+    fn settle(&self, serving: &Owners, gone: GenerationNumber) -> io::Result<Fate> {
         if self.of == gone {
-            second::drop_second(&self.name, &self.second, serving[0])?;
+            second::drop_second(&self.name, &self.second, serving.first())?;
             return Ok(Fate::Stayed);
         }
-        let fate = second::give_back(&self.name, &self.second, serving[0])?;
+        let fate = second::give_back(&self.name, &self.second, serving.first())?;
         let restore = |content| content::restore(&self.name, content, serving);
         match (fate, self.content.as_ref().map(restore).transpose()) {
             (Fate::Stayed, Ok(Some(true))) => Ok(Fate::Restored),

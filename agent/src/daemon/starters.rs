@@ -11,8 +11,8 @@ use crate::{
     host::{
         doors, holders,
         init::{self, NamespaceEnd},
-        kin,
         process::Pid,
+        process_table::ProcessTable,
         sock_diag,
         starter::{Seen, Starter, has_threads, is_of_same_start},
     },
@@ -215,7 +215,8 @@ impl Agent {
         starter: &Starter,
         again: &[Pid],
     ) -> Result<bool, Problem> {
-        let all = kin::with_descendants(&[starter.pid()])?;
+        let table = ProcessTable::read()?;
+        let all = table.with_descendants(&[starter.pid()]);
         for (other, record) in self.records.iter().filter(|(other, _)| **other != id) {
             let theirs = self.pids_of_service(*other)?;
             let has_started = |it: &StarterOf| it.starter.pid() == starter.pid();
@@ -230,7 +231,7 @@ impl Agent {
         let mut inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
         inodes
             .extend(doors::doors().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?);
-        let of_servers = kin::with_descendants(again)?;
+        let of_servers: HashSet<Pid> = table.with_descendants(again).into_iter().collect();
         let mut others = all;
         others.retain(|pid| !of_servers.contains(pid));
         Ok(!holders::holders_among(others, &inodes)?.found.is_empty())
@@ -253,7 +254,8 @@ impl Agent {
     fn are_more_workers(&self, generation: GenerationId, again: &[Pid]) -> Result<bool, Problem> {
         let inodes: HashSet<_> =
             self.strange_listeners(generation.service)?.iter().map(|it| it.inode).collect();
-        let listen = holders::holders_among(kin::with_descendants(again)?, &inodes)?.found;
+        let listen =
+            holders::holders_among(ProcessTable::read()?.with_descendants(again), &inodes)?.found;
         let members = self.pids_of(generation)?;
         Ok(!listen.is_empty() && again.iter().all(|pid| is_of_same_start(*pid, &members)))
     }

@@ -179,7 +179,7 @@ impl Agent {
         if found::uncovered(&endpoints, &to_adopt).is_some() {
             return Ok(());
         }
-        self.enlist(generation, server.processes.iter().map(|it| it.pid))?;
+        self.enlist(generation, server.pids.iter().copied())?;
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
@@ -189,7 +189,7 @@ impl Agent {
         record.mark = Some(mark);
         if let Some(next) = record.service.generation_mut(generation.number) {
             next.listeners = found::records(&server.listeners, public);
-            next.processes.clone_from(&server.processes);
+            next.processes = server.processes();
         }
         self.remember_found(generation)?;
         self.remember_starters(generation, &server, Asked::By(None));
@@ -223,7 +223,7 @@ impl Agent {
                 return Ok(None);
             }
         };
-        let pids = server.processes.iter().map(|it| it.pid);
+        let pids = server.pids.iter().copied();
         let mark = mark_of(pids, &server.listeners)?;
         let same = mark.is_some() && mark == self.record(id).mark;
         Ok(mark.filter(|_| same).map(|mark| (server, mark)))

@@ -1,16 +1,12 @@
 //! Brings a new generation in, and puts the previous one back.
 
-use super::{agent::Agent, asked::Asked, found, inherit::Given, who};
+use super::{agent::Agent, asked::Asked, found, inherit::Given, search::Source};
 use crate::{
     api::{
-        Begun, Command, DrainRequest, NewGeneration, Problem, ProblemKind, RequestId, SCHEMA,
-        Unchanged, UpgradeAnswer, UpgradePreview, UpgradeRequest,
+        Begun, Command, DrainRequest, Problem, ProblemKind, RequestId, SCHEMA, Unchanged,
+        UpgradeAnswer, UpgradePreview, UpgradeRequest,
     },
-    host::{
-        context,
-        process::{Pid, ProcessError},
-        sock_diag::{self, Listener},
-    },
+    host::sock_diag::Listener,
     rollout::{DrainPlan, Event, Origin, Plan, RolloutId},
     service::{GenerationId, GenerationNumber, Release, ServiceId},
 };
@@ -31,6 +27,7 @@ impl Agent {
         &mut self,
         selector: &str,
         request: &UpgradeRequest,
+        source: Source,
         asked: Asked,
     ) -> Result<UpgradeAnswer, Problem> {
         let id = self.select(selector)?;
@@ -51,7 +48,7 @@ impl Agent {
         let number = self.record(id).service.next_number();
         let generation = GenerationId { service: id, number };
         let mut warnings = Vec::new();
-        let candidate = self.check_candidate(generation, &request.new, asked, &mut warnings)?;
+        let candidate = self.check_candidate(generation, source, &mut warnings)?;
         if !request.also {
             self.refuse_what_else_ends(id)?;
         }
@@ -183,17 +180,13 @@ impl Agent {
     fn check_candidate(
         &self,
         generation: GenerationId,
-        new: &NewGeneration,
-        asked: Asked,
+        source: Source,
         warnings: &mut Vec<String>,
     ) -> Result<Candidate, Problem> {
         let id = generation.service;
-        let server = match new {
-            NewGeneration::Launch(command) => {
-                return self.check_launch(generation, command, warnings);
-            }
-            NewGeneration::Process(pid) => self.check_process(id, *pid, asked)?,
-            NewGeneration::Listening(port) => self.check_listening(id, *port, asked)?,
+        let server = match source {
+            Source::Launch(command) => return self.check_launch(generation, &command, warnings),
+            Source::Found(server) => self.check_found(id, server?)?,
         };
         let root = server.root()?;
         warnings.extend(self.survives_beside(id, root)?);
@@ -220,59 +213,6 @@ impl Agent {
             log: self.log_path(&self.record(generation.service).service.name, generation.number),
         };
         Ok(Candidate::Launch(Box::new(spec), origin))
-    }
-
-    fn check_process(
-        &self,
-        id: ServiceId,
-        pid: i32,
-        asked: Asked,
-    ) -> Result<found::Found, Problem> {
-        let no_process =
-            || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
-        let process = Pid::new(pid).ok_or_else(no_process)?;
-        let theirs = context::network_namespace_of(process).map_err(|error| match error {
-            ProcessError::Gone { .. } => no_process(),
-            error => Problem::caused(ProblemKind::Preflight, &error),
-        })?;
-        if theirs != self.network_namespace {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!("process {pid} is in another network namespace than this agent"),
-            )
-            .fix(
-                "run an agent of its own there, with its own --runtime-dir, --pin-dir and --cgroup",
-            ));
-        }
-        let theirs = who::on_ports_of(sock_diag::listeners()?, process)?;
-        if theirs.is_empty() {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!(
-                    "process {pid} is no server: neither it nor a child of it has a TCP listener"
-                ),
-            )
-            .fix(
-                "start the new version first, and name its process (`ss -ltnp` lists who listens)",
-            ));
-        }
-        self.check_found(id, who::server_of(theirs, Some(pid), asked)?)
-    }
-
-    fn check_listening(
-        &self,
-        id: ServiceId,
-        port: u16,
-        asked: Asked,
-    ) -> Result<found::Found, Problem> {
-        let listeners = sock_diag::listeners_on(port)?;
-        if listeners.is_empty() {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!("nothing listens on port {port}"),
-            ));
-        }
-        self.check_found(id, who::server_of(listeners, None, asked)?)
     }
 
     fn check_found(
@@ -347,11 +287,10 @@ impl Agent {
         if let Some(candidate) =
             self.record_mut(generation.service).service.generation_mut(generation.number)
         {
-            candidate.processes.clone_from(&server.processes);
+            candidate.processes = server.processes();
         }
-        let introduced = server.processes.iter().map(|it| it.pid).collect::<Vec<_>>();
         let introduced = self
-            .enlist(generation, introduced)
+            .enlist(generation, server.pids.iter().copied())
             .and_then(|()| self.count_processes(generation))
             .and_then(|()| match self.generation(generation) {
                 Some(_) => self.introduce(generation, &server.listeners),

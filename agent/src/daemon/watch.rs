@@ -4,7 +4,7 @@
 //! removed by hand.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
@@ -41,6 +41,8 @@ pub(super) struct Watcher {
 struct Watched {
     last_key: u64,
     by_key: HashMap<u64, (GenerationId, Subject)>,
+    /// The processes among them.
+    processes: HashSet<(GenerationId, ProcessIdentity)>,
 }
 
 /// What is waited for on behalf of a generation.
@@ -82,7 +84,11 @@ impl Watcher {
         epoll::add(&epoll, &log_watch, EventData::new_u64(LOG_WATCH), EventFlags::IN)?;
         // Its end only: what it answers is for who has asked.
         epoll::add(&epoll, &*launcher, EventData::new_u64(LAUNCHER), EventFlags::RDHUP)?;
-        let watched = Mutex::new(Watched { last_key: LAUNCHER, by_key: HashMap::new() });
+        let watched = Mutex::new(Watched {
+            last_key: LAUNCHER,
+            by_key: HashMap::new(),
+            processes: HashSet::new(),
+        });
         let watcher = Arc::new(Self { epoll, watched, launcher, queue, removals, log_watch });
         let waiting = Arc::clone(&watcher);
         thread::Builder::new()
@@ -97,16 +103,19 @@ impl Watcher {
         generation: GenerationId,
         process: Process,
     ) -> io::Result<()> {
-        self.watch(generation, Subject::Process(process), EventFlags::IN).map(drop)
+        let identity = process.identity();
+        // It may end, and be forgotten again, as soon as it is waited for.
+        self.watched().processes.insert((generation, identity));
+        self.watch(generation, Subject::Process(process), EventFlags::IN).map(drop).inspect_err(
+            |_error| {
+                self.watched().processes.remove(&(generation, identity));
+            },
+        )
     }
 
     /// Whether this very process is waited for already.
     pub(super) fn is_watched(&self, generation: GenerationId, process: ProcessIdentity) -> bool {
-        self.watched().by_key.values().any(|(of, subject)| {
-            let is_it =
-                matches!(subject, Subject::Process(watched) if watched.identity() == process);
-            *of == generation && is_it
-        })
+        self.watched().processes.contains(&(generation, process))
     }
 
     /// Tells the agent when the last process of the cgroup has ended, also if it has already: the kernel reports only what
@@ -285,6 +294,7 @@ impl Watched {
         // One that the launcher does not know, or the end of the launcher, says nothing of how.
         let exited = process.has_exited_within(ENDING);
         let ended = exited.ok().and_then(|_ended| launcher.reap(process).ok()).flatten();
+        self.processes.remove(&(generation, process.identity()));
         self.by_key.remove(&key);
         Some(Message::ProcessEnded(generation, ended))
     }

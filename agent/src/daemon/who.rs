@@ -12,6 +12,7 @@ use crate::{
         accepting::accepts,
         holders, kin, master,
         process::{Pid, Process},
+        process_table::ProcessTable,
         servers::{self, Facts, Obstacle, Server},
         sock_diag::{self, Listener, SocketInode},
     },
@@ -34,6 +35,7 @@ pub(super) fn server_of(
     }
     let all = sock_diag::listeners()?;
     let facts = Facts::of(&holders.found, &all)?;
+    refuse_crowd(&facts, &listeners)?;
     let owners: HashMap<_, _> = listeners.iter().map(|it| (it.inode, it.uid)).collect();
     let servers = servers::servers(&facts, &owners, |it| accepts(it.pid, &it.sockets));
     let candidates = Candidates { ports: ports_of(&listeners), facts, owners, servers };
@@ -54,6 +56,7 @@ pub(super) fn server_of(
 pub(super) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
     let inodes = listeners.iter().map(|listener| listener.inode).collect();
     let facts = Facts::of(&holders::holders(&inodes)?.found, &sock_diag::listeners()?)?;
+    refuse_crowd(&facts, listeners)?;
     let owners = listeners.iter().map(|it| (it.inode, it.uid)).collect();
     let shows = |facts: &Facts| accepts(facts.pid, &facts.sockets);
     let mut servers = servers::servers(&facts, &owners, shows);
@@ -73,7 +76,8 @@ pub(super) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
 /// When the processes cannot be listed.
 pub(super) fn on_ports_of(listeners: Vec<Listener>, pid: Pid) -> Result<Vec<Listener>, Problem> {
     let inodes = listeners.iter().map(|listener| listener.inode).collect();
-    let holders = holders::holders_among(kin::with_descendants(&[pid])?, &inodes)?.found;
+    let holders =
+        holders::holders_among(ProcessTable::read()?.with_descendants(&[pid]), &inodes)?.found;
     let held: HashSet<_> = holders.into_iter().flat_map(|holder| holder.inodes).collect();
     let ports: HashSet<_> =
         listeners.iter().filter(|it| held.contains(&it.inode)).map(|it| it.port).collect();
@@ -142,8 +146,9 @@ impl Candidates {
             return Ok(None);
         };
         let inodes = all.iter().map(|it| it.inode).collect();
-        let of_server: HashSet<Pid> = kin::with_descendants(chosen)?.into_iter().collect();
-        let mut others = kin::with_descendants(&[master])?;
+        let table = ProcessTable::read()?;
+        let of_server: HashSet<Pid> = table.with_descendants(chosen).into_iter().collect();
+        let mut others = table.with_descendants(&[master]);
         others.retain(|pid| !of_server.contains(pid));
         let serves_nothing_else = holders::holders_among(others, &inodes)?.found.is_empty();
         Ok(serves_nothing_else.then_some(master))
@@ -178,17 +183,17 @@ impl Candidates {
 
     /// The chosen processes, and what is left alone.
     fn found(&self, mut listeners: Vec<Listener>, chosen: &[Pid]) -> Found {
+        let own: HashSet<_> = chosen.iter().copied().collect();
         let (of_server, others): (Vec<_>, Vec<_>) =
-            self.facts.iter().partition(|facts| chosen.contains(&facts.pid));
+            self.facts.iter().partition(|facts| own.contains(&facts.pid));
         let held: HashSet<_> = of_server.iter().flat_map(|facts| &facts.sockets).collect();
         let (bystanders, rivals): (Vec<_>, Vec<_>) =
             others.iter().partition(|it| it.sockets.iter().any(|socket| held.contains(socket)));
         listeners.retain(|listener| held.contains(&listener.inode));
-        let open = |pid: &Pid| Process::open(*pid).ok().map(|process| process.identity());
         let pids = |facts: Vec<&&Facts>| facts.iter().map(|it| it.pid).collect();
         Found {
             listeners,
-            processes: chosen.iter().filter_map(open).collect(),
+            pids: chosen.to_vec(),
             bystanders: pids(bystanders),
             rivals: pids(rivals),
         }
@@ -310,6 +315,22 @@ impl Candidates {
         }
         text
     }
+}
+
+/// Each of them is compared with each other one, except forks, of which one stands for all.
+fn refuse_crowd(facts: &[Facts], listeners: &[Listener]) -> Result<(), Problem> {
+    const MOST: usize = 1000;
+    let images = facts.iter().map(|it| &it.image).collect::<HashSet<_>>().len();
+    if images <= MOST {
+        return Ok(());
+    }
+    let message = format!(
+        "{images} processes that were executed each by itself hold the listener on port {}, which are too many to tell which is \
+         the server (at most {MOST})",
+        ports_of(listeners)
+    );
+    Err(Problem::new(ProblemKind::Preflight, message)
+        .fix("have the server pass its listener to fewer of the programs that it starts"))
 }
 
 /// The ports of these listeners in words, each once.

@@ -25,8 +25,8 @@ use super::{
     pins::Pins,
     place::Place,
     programs::{
-        self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, LIST_SOCKETS, MIGRATE, ON_DEMAND,
-        WITHOUT_COMFORTS,
+        self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, LIST_PROCESSES, LIST_SOCKETS,
+        MIGRATE, ON_DEMAND, WITHOUT_COMFORTS,
     },
     types,
 };
@@ -191,6 +191,11 @@ impl Kernel {
     /// A file that runs `enlist` over the threads of this PID namespace as it is read.
     pub(super) fn walk_tasks(&self) -> Result<File, DatapathError> {
         self.run_iterator(ENLIST)
+    }
+
+    /// A link that runs `list_processes`, for whoever asks which processes there are.
+    pub(super) fn link_processes(&self) -> Result<OwnedFd, DatapathError> {
+        self.link_iterator(LIST_PROCESSES)
     }
 
     /// A link that runs `list_sockets`, for whoever asks who has which sockets open.

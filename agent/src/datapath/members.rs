@@ -1,16 +1,10 @@
 //! Which processes belong to a generation, as the kernel programs follow them.
 
-use std::{
-    collections::{self, HashSet},
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-};
+use std::{fs::File, io};
 
 use agent_ebpf::{
     MAX_MEMBERS,
     flow::GenerationKey,
-    holder::SocketHolder,
     member::{Enlistment, Member},
 };
 use aya::maps::{HashMap, MapData, MapError};
@@ -19,12 +13,9 @@ use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
     kernel::Kernel,
+    lists::Lists,
 };
-use crate::{
-    host::{bounded, process::Pid, sock_diag::SocketInode},
-    service::GenerationId,
-    sys,
-};
+use crate::{host::process::Pid, service::GenerationId, sys};
 
 impl Datapath {
     /// Takes processes into a generation. Whatever they fork from now on belongs to it too.
@@ -71,13 +62,13 @@ impl Datapath {
         Ok(found.map(|(_, member)| member.generation))
     }
 
-    /// Lists who has which sockets open, again and again, for as long as this is kept.
+    /// What the kernel lists of all processes, again and again, for as long as this is kept.
     ///
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub fn open_sockets(&self) -> Result<OpenSockets, DatapathError> {
-        self.kernel.link_sockets().map(OpenSockets)
+    pub fn lists(&self) -> Result<Lists, DatapathError> {
+        Lists::of(&self.kernel)
     }
 
     /// Forgets the processes of a generation.
@@ -149,33 +140,6 @@ pub(super) fn all_members(map: &MapData) -> Result<Vec<(u32, Member)>, MapError>
 
 fn pid_of(member: Member) -> Option<Pid> {
     i32::try_from(member.pid).ok().and_then(Pid::new)
-}
-
-/// All sockets that processes have open, as `list_sockets` finds them.
-#[derive(Debug)]
-pub struct OpenSockets(OwnedFd);
-
-impl OpenSockets {
-    /// Those that there are now, by process. Sockets of io_uring that have no descriptor are not among them.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses, and when there are more than anybody has.
-    pub fn list(&self) -> io::Result<collections::HashMap<Pid, HashSet<SocketInode>>> {
-        /// Of four million sockets.
-        const MOST: u64 = 64 << 20;
-        let told = bounded::whole(sys::bpf::run_iterator(&self.0)?, MOST)?;
-        let mut found = collections::HashMap::<_, HashSet<_>>::new();
-        let (holders, _) = told.as_chunks::<{ size_of::<SocketHolder>() }>();
-        for [a, b, c, d, e, f, g, h, pid @ .., _, _, _, _] in holders {
-            let inode = u64::from_ne_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-            let pid = i32::try_from(u32::from_ne_bytes(*pid)).ok().and_then(Pid::new);
-            if let Some(pid) = pid {
-                found.entry(pid).or_default().insert(SocketInode(inode));
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// The program writes nothing: reading is what makes the kernel walk.

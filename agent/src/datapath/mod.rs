@@ -30,6 +30,7 @@ mod held;
 mod in_use;
 mod kernel;
 mod listeners;
+mod lists;
 mod members;
 mod others;
 mod pins;
@@ -70,7 +71,7 @@ pub use self::{
     in_use::steering_program,
     kernel::{KernelLogs, MAPS},
     listeners::{AdoptedListener, ListenerToAdopt, WithProgram},
-    members::OpenSockets,
+    lists::Lists,
     others::{LookupProgram, lookup_programs, others},
     pins::{Pinned, clear},
     place::Place,

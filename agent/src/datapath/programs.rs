@@ -48,10 +48,14 @@ pub(super) const WITHOUT_COMFORTS: &str = "a server whose listener was moved see
 pub(super) const STEER: &str = "steer";
 
 /// Those that only the agent runs, when it takes over what runs already.
-pub(super) const ON_DEMAND: [&str; 4] = [ITERATOR, ENLIST, LIST_SOCKETS, ADOPT_FLOW];
+pub(super) const ON_DEMAND: [&str; 5] =
+    [ITERATOR, ENLIST, LIST_PROCESSES, LIST_SOCKETS, ADOPT_FLOW];
 
 /// Walks the processes.
 pub(super) const ENLIST: &str = "enlist";
+
+/// Walks the processes too, and tells of each.
+pub(super) const LIST_PROCESSES: &str = "list_processes";
 
 /// Walks the files that processes have open.
 pub(super) const LIST_SOCKETS: &str = "list_sockets";
@@ -90,7 +94,7 @@ pub(super) fn load(ebpf: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(),
 /// What an iterator goes through.
 fn walked_by(name: &str) -> &'static str {
     match name {
-        ENLIST => "task",
+        ENLIST | LIST_PROCESSES => "task",
         LIST_SOCKETS => "task_file",
         _ => "tcp",
     }

@@ -58,6 +58,18 @@ fn layout_in(types: &Types<'_>) -> io::Result<KernelLayout> {
         program_aux: place("bpf_prog", "aux")?,
         aux_id: place("bpf_prog_aux", "id")?,
         lock_owned: place("sock", "sk_lock.owned")?,
+        signal_pids: place("signal_struct", "pids")?,
+        task_parent: place("task_struct", "real_parent")?,
+        task_cred: place("task_struct", "cred")?,
+        cred_user: place("cred", "euid")?,
+        cred_real_user: place("cred", "uid")?,
+        signal_threads: place("signal_struct", "nr_threads")?,
+        task_mm: place("task_struct", "mm")?,
+        mm_code: place("mm_struct", "start_code")?,
+        mm_stack: place("mm_struct", "start_stack")?,
+        mm_file: place("mm_struct", "exe_file")?,
+        file_entry: place("file", "f_path.dentry")?,
+        entry_name: place("dentry", "d_iname").or_else(|_| place("dentry", "d_shortname"))?,
     })
 }
 
@@ -67,7 +79,7 @@ struct Types<'a> {
     structures: HashMap<u32, Structure<'a>>,
     /// How many elements an array has.
     arrays: HashMap<u32, u32>,
-    /// What a name stands for that is another type's.
+    /// What a name stands for that is another type's, and what is qualified (`const`).
     aliases: HashMap<u32, u32>,
     by_name: HashMap<&'a [u8], u32>,
 }
@@ -120,7 +132,7 @@ impl<'a> Types<'a> {
             if let (ARRAY, [_, _, elements]) = (kind, members) {
                 types.arrays.insert(number, value(*elements));
             }
-            if kind == TYPEDEF {
+            if ALIASES.contains(&kind) {
                 types.aliases.insert(number, value(*size));
             }
             rest = next;
@@ -142,9 +154,21 @@ impl<'a> Types<'a> {
         field.split('.').try_fold(0, |place, name| {
             let within_now = within.ok_or_else(unknown)?;
             let (inner, kind) = self.find(within_now, name.as_bytes()).ok_or_else(unknown)?;
-            within = self.structures.get(self.aliases.get(&kind).unwrap_or(&kind));
+            within = self.structures.get(&self.meant_by(kind));
             Ok(place + inner)
         })
+    }
+
+    /// The type behind names and qualifiers.
+    fn meant_by(&self, mut kind: u32) -> u32 {
+        const DEEPEST: usize = 16;
+        for _name in 0..DEEPEST {
+            match self.aliases.get(&kind) {
+                Some(meant) => kind = *meant,
+                None => break,
+            }
+        }
+        kind
     }
 
     /// How many elements a field has that is an array.
@@ -182,7 +206,7 @@ fn words_of(kind: u32, count: usize) -> io::Result<usize> {
         // Enumerations, and the signatures of functions.
         6 | 13 => 2 * count,
         // Pointers, names that stand for others, qualifiers, functions, floating point numbers, tags of types.
-        2 | 7 | TYPEDEF | 9..=12 | 16 | 18 => 0,
+        2 | 7..=12 | 16 | 18 => 0,
         other => return Err(unknown(&format!("there are types of kind {other}"))),
     })
 }
@@ -208,7 +232,8 @@ const MAGIC: u32 = 0xeb9f;
 const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
-const TYPEDEF: u32 = 8;
+/// `typedef`, `volatile`, `const`, `restrict`.
+const ALIASES: [u32; 4] = [8, 9, 10, 11];
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,7 @@ const TEXTS: [(&str, &[&str], Parse); 15] = [
     }),
     ("environ", &["=", "\0=", "\0\0"], |text| context::variables(text).is_some()),
     ("cmdline", &["\0", "supervisord", "PM2 v"], |text| {
-        let _: Option<&Kind> = Kind::by_command(text);
+        let _: Option<&Kind> = Kind::by_words(&words(text));
         let _: bool = supervisor::wants_up(text);
         let words = words(text);
         assert!(words.iter().map(|word| word.as_bytes().len()).sum::<usize>() <= text.len());

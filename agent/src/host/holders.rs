@@ -1,17 +1,16 @@
 //! Who has a socket, and which of those processes are the parents.
 
 use std::{
-    cell::LazyCell,
     collections::{HashMap, HashSet},
     fs, io,
     os::unix::ffi::OsStrExt,
     path::Path,
-    sync::OnceLock,
 };
 
 use super::{
-    io_uring, patience,
-    process::{Pid, ProcessError, living_thread, stat},
+    io_uring,
+    process::{Pid, ProcessError, living_thread},
+    process_table::{FEW, KernelLists, ProcessTable, lists},
     sock_diag::SocketInode,
 };
 
@@ -33,32 +32,52 @@ pub struct Holders {
     pub refused: usize,
 }
 
-/// All processes that hold one of these sockets.
-///
-/// Every descriptor of every process is looked at: they are read from the directory, so gaps in
-/// their numbers do not hide any. Processes that vanish meanwhile hold nothing.
+/// All processes that hold one of these sockets. Processes that vanish meanwhile hold nothing.
 ///
 /// # Errors
 ///
-/// When `/proc` itself cannot be read, or no descriptor is left to read it with.
+/// When the kernel does not list them; or when `/proc` itself cannot be read, or no descriptor is left to read it with.
 pub fn holders(inodes: &HashSet<SocketInode>) -> Result<Holders, ProcessError> {
-    holders_among(all_pids()?, inodes)
+    match lists() {
+        Some(lists) => {
+            let found = listed(lists, inodes).map_err(ProcessError::List)?;
+            Ok(Holders { found, refused: 0 })
+        }
+        None => one_by_one(all_pids()?, inodes),
+    }
 }
 
-/// Those of some processes that hold one of these sockets. It costs as many system calls as they have descriptors,
-/// where [`holders`] looks at those of the whole machine.
+/// Those of some processes that hold one of these sockets. A few are looked at one by one, unless they have many
+/// descriptors: anybody can have 20,000, at two system calls each.
 ///
 /// # Errors
 ///
-/// When no descriptor is left to read theirs with.
+/// As [`holders`].
 pub fn holders_among(
     pids: impl IntoIterator<Item = Pid>,
     inodes: &HashSet<SocketInode>,
 ) -> Result<Holders, ProcessError> {
+    let pids: Vec<Pid> = pids.into_iter().collect();
+    if inodes.is_empty() || pids.is_empty() {
+        return Ok(Holders::default());
+    }
+    let Some(lists) = lists().filter(|_| pids.len() > FEW || have_many_open(&pids)) else {
+        return one_by_one(pids, inodes);
+    };
+    let among: HashSet<Pid> = pids.into_iter().collect();
+    let mut found = listed(lists, inodes).map_err(ProcessError::List)?;
+    found.retain(|holder| among.contains(&holder.pid));
+    Ok(Holders { found, refused: 0 })
+}
+
+/// Every descriptor is looked at: they are read from the directory, so gaps in their numbers do not hide any.
+fn one_by_one(
+    pids: impl IntoIterator<Item = Pid>,
+    inodes: &HashSet<SocketInode>,
+) -> Result<Holders, ProcessError> {
     let mut holders = Holders::default();
-    let of_many: LazyCell<_, fn() -> _> = LazyCell::new(list_quickly);
     for pid in pids {
-        match sockets_of(pid, inodes, &of_many) {
+        match sockets_of(pid, inodes) {
             Ok(inodes) if inodes.is_empty() => {}
             Ok(inodes) => holders.found.push(Holder { pid, inodes }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => holders.refused += 1,
@@ -69,6 +88,13 @@ pub fn holders_among(
         }
     }
     Ok(holders)
+}
+
+/// Whether these have more descriptors together than it is worth to look at one by one.
+fn have_many_open(pids: &[Pid]) -> bool {
+    const MANY: usize = 256;
+    let open = pids.iter().filter_map(|pid| Some(descriptors(*pid).ok()?.take(MANY).count()));
+    open.sum::<usize>() >= MANY
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -87,43 +113,9 @@ pub(super) fn all_pids() -> Result<Vec<Pid>, ProcessError> {
     Ok(pids)
 }
 
-/// Who has which sockets open, found in another way than by looking at each descriptor.
-pub type QuickList = Box<dyn Fn() -> io::Result<Sockets> + Send + Sync>;
-/// The sockets of each process that has any.
-pub type Sockets = HashMap<Pid, HashSet<SocketInode>>;
-
-static QUICK_LIST: OnceLock<QuickList> = OnceLock::new();
-
-/// From now on whoever has many descriptors is looked at in this way: anybody can have 20,000, at two system calls each.
-pub fn list_many_by(list: QuickList) {
-    // The first one is as good as any later one.
-    let _: Result<(), QuickList> = QUICK_LIST.set(list);
-}
-
-fn list_quickly() -> Option<Sockets> {
-    let list = QUICK_LIST.get().filter(|_| !patience::is_worker())?;
-    let listed = list();
-    listed
-        .inspect_err(|error| tracing::warn!(%error, "cannot list open sockets, and looks at each"))
-        .ok()
-}
-
-/// Rings of io_uring are looked for among so many descriptors too: servers open them first.
-const FEW: usize = 256;
-
-fn sockets_of(
-    pid: Pid,
-    wanted: &HashSet<SocketInode>,
-    of_many: &LazyCell<Option<Sockets>, fn() -> Option<Sockets>>,
-) -> io::Result<HashSet<SocketInode>> {
+fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<SocketInode>> {
     let mut found = HashSet::new();
-    for (number, entry) in descriptors(pid)?.enumerate() {
-        if number == FEW
-            && let Some(listed) = &**of_many
-        {
-            found.extend(listed.get(&pid).into_iter().flatten().filter(|it| wanted.contains(it)));
-            break;
-        }
+    for entry in descriptors(pid)? {
         // A descriptor may be closed between the two calls; what it was does not matter then.
         let Ok(path) = entry.map(|entry| entry.path()) else { continue };
         let Ok(target) = fs::read_link(&path) else { continue };
@@ -134,6 +126,32 @@ fn sockets_of(
         }
     }
     Ok(found)
+}
+
+/// As the kernel lists them.
+fn listed(lists: &dyn KernelLists, wanted: &HashSet<SocketInode>) -> io::Result<Vec<Holder>> {
+    let open = lists.open_sockets()?;
+    let mut found: HashMap<Pid, HashSet<SocketInode>> = HashMap::new();
+    for (pid, sockets) in &open.sockets {
+        let held: HashSet<_> = sockets.intersection(wanted).copied().collect();
+        if !held.is_empty() {
+            found.insert(*pid, held);
+        }
+    }
+    for (pid, rings) in &open.rings {
+        for ring in rings {
+            let path = format!("/proc/{pid}/fd/{ring}");
+            let registered = io_uring::registered_sockets(*pid, path.as_ref()).unwrap_or_default();
+            let held: Vec<_> = registered.intersection(wanted).copied().collect();
+            if !held.is_empty() {
+                found.entry(*pid).or_default().extend(held);
+            }
+        }
+    }
+    let mut holders: Vec<_> =
+        found.into_iter().map(|(pid, inodes)| Holder { pid, inodes }).collect();
+    holders.sort_unstable_by_key(|holder| holder.pid);
+    Ok(holders)
 }
 
 /// All threads have the same ones; the first one shows none any more if it has ended before the others.
@@ -155,29 +173,9 @@ pub(super) fn socket_inode(link: &Path) -> Option<SocketInode> {
 ///
 /// # Errors
 ///
-/// When a process that lives cannot be read.
+/// When the processes cannot be listed.
 pub fn roots(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
-    let kin = kinships(pids)?;
-    let known: HashSet<i32> = kin.iter().map(|kin| kin.pid.get()).collect();
-    Ok(kin.iter().filter(|kin| !known.contains(&kin.parent)).map(|kin| kin.pid).collect())
-}
-
-/// Where a process stands among others.
-struct Kinship {
-    pid: Pid,
-    parent: i32,
-}
-
-fn kinships(pids: &[Pid]) -> Result<Vec<Kinship>, ProcessError> {
-    let mut found = Vec::with_capacity(pids.len());
-    for &pid in pids {
-        match stat(pid) {
-            Ok(stat) => found.push(Kinship { pid, parent: stat.ppid }),
-            Err(ProcessError::Gone { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(found)
+    Ok(ProcessTable::read_these(pids)?.roots(pids))
 }
 
 #[cfg(test)]

@@ -27,13 +27,18 @@ impl Image {
     ///
     /// When the process is gone, or may not be looked at.
     pub fn of(pid: Pid) -> Result<Self, ProcessError> {
-        let program = fs::read_link(format!("/proc/{pid}/exe"))
-            .map_err(|error| ProcessError::reading(pid, "the program", error.into()))?;
-        let text = program.to_string_lossy();
-        let program = text.strip_suffix(" (deleted)").map_or(program.clone(), PathBuf::from);
+        let program = program(pid)?;
         let stat = stat(pid)?;
         Ok(Self { program, code: stat.startcode, stack: stat.startstack })
     }
+}
+
+/// The path of a process's program.
+pub(super) fn program(pid: Pid) -> Result<PathBuf, ProcessError> {
+    let program = fs::read_link(format!("/proc/{pid}/exe"))
+        .map_err(|error| ProcessError::reading(pid, "the program", error.into()))?;
+    let text = program.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map_or(program.clone(), PathBuf::from))
 }
 
 /// Whether forks can be told from programs that were executed by themselves.

@@ -1,14 +1,8 @@
 //! Where a process stands among others, and who it is.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-};
+use std::{fs, io, os::unix::fs::MetadataExt as _};
 
 use super::{
-    holders::all_pids,
-    image::{self, Image},
     os_text::OsText,
     process::{Pid, ProcessError, command_line, stat, status},
 };
@@ -27,57 +21,6 @@ pub fn ancestors(pid: Pid) -> Result<Vec<Pid>, ProcessError> {
         found.push(next);
         parent = stat(next).ok().and_then(|stat| Pid::new(stat.ppid));
     }
-    Ok(found)
-}
-
-/// These processes and all that descend from them, in no particular order: by parents that live, and by the session that one of
-/// them began, which nobody can enter but by birth.
-///
-/// # Errors
-///
-/// When the machine's processes cannot be listed.
-pub fn with_descendants(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
-    let mut children: HashMap<i32, Vec<Pid>> = HashMap::new();
-    for pid in all_pids()? {
-        // Gone, or not ours to see: then neither are its children.
-        if let Ok(stat) = stat(pid) {
-            children.entry(stat.ppid).or_default().push(pid);
-            if stat.session != stat.ppid {
-                children.entry(stat.session).or_default().push(pid);
-            }
-        }
-    }
-    let (mut found, mut known) = (Vec::new(), HashSet::new());
-    let mut next = pids.to_vec();
-    while let Some(pid) = next.pop() {
-        if known.insert(pid) {
-            found.push(pid);
-            next.extend(children.remove(&pid.get()).unwrap_or_default());
-        }
-    }
-    Ok(found)
-}
-
-/// Those that were forked by one of these processes and lost their parent since: a daemon's second process, which the first
-/// one leaves behind. Only of such as have not executed another program.
-///
-/// # Errors
-///
-/// When the machine's processes cannot be listed.
-pub fn orphans_of(pids: &[Pid]) -> Result<Vec<Pid>, ProcessError> {
-    if !image::tells_forks() {
-        return Ok(Vec::new());
-    }
-    let images: HashSet<Image> = pids.iter().filter_map(|pid| Image::of(*pid).ok()).collect();
-    let is_fork = |pid: Pid| Image::of(pid).is_ok_and(|image| images.contains(&image));
-    // Whose parent is one too has it still.
-    let is_orphan = |pid: &Pid| {
-        is_fork(*pid) && !stat(*pid).is_ok_and(|it| Pid::new(it.ppid).is_some_and(is_fork))
-    };
-    let above: HashSet<Pid> =
-        pids.iter().filter_map(|pid| ancestors(*pid).ok()).flatten().collect();
-    let mut found = all_pids()?;
-    found.retain(|pid| !pids.contains(pid) && !above.contains(pid) && is_orphan(pid));
     Ok(found)
 }
 
@@ -145,7 +88,7 @@ pub fn sees_all_processes() -> bool {
 mod tests {
     use std::process::{Command, Stdio};
 
-    use super::*;
+    use super::{super::process_table::ProcessTable, *};
 
     #[test]
     fn a_grandchild_descends_from_us() {
@@ -156,7 +99,7 @@ mod tests {
             .unwrap();
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let shell = Pid::new(child.id().try_into().unwrap()).unwrap();
-        let found = with_descendants(&[shell]).unwrap();
+        let found = ProcessTable::read().unwrap().with_descendants(&[shell]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(ancestors(found[1]).unwrap()[..2], [shell, Pid::ours()]);
         assert_eq!(user_of(shell).unwrap(), rustix::process::geteuid().as_raw());
@@ -181,7 +124,7 @@ mod tests {
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let shell = Pid::new(child.id().try_into().unwrap()).unwrap();
         let orphan = loop {
-            let mut found = with_descendants(&[shell]).unwrap();
+            let mut found = ProcessTable::read().unwrap().with_descendants(&[shell]);
             found.retain(|it| *it != shell && ancestors(*it).is_ok_and(|it| !it.contains(&shell)));
             if let [orphan] = found[..] {
                 break orphan;
@@ -217,7 +160,7 @@ mod tests {
     fn who_was_executed_anew_is_no_orphan_of_ours() {
         let mut child = Command::new("sleep").arg("66").spawn().unwrap();
         let pid = Pid::new(child.id().try_into().unwrap()).unwrap();
-        assert!(!orphans_of(&[Pid::ours()]).unwrap().contains(&pid));
+        assert!(!ProcessTable::read().unwrap().orphans_of(&[Pid::ours()]).contains(&pid));
         child.kill().unwrap();
         child.wait().unwrap();
     }

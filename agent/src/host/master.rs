@@ -69,7 +69,7 @@ mod tests {
         process::{Child, Command, Stdio},
     };
 
-    use super::{super::kin::with_descendants, *};
+    use super::{super::process_table::ProcessTable, *};
 
     /// A shell with children, which ends with all of them when its input does.
     struct Family {
@@ -94,7 +94,7 @@ mod tests {
             let sleeps =
                 |pid: &Pid| command_line(*pid).is_ok_and(|it| it.first() == Some(&"sleep".into()));
             loop {
-                let mut found = with_descendants(&[self.pid]).unwrap();
+                let mut found = ProcessTable::read().unwrap().with_descendants(&[self.pid]);
                 found.retain(|it| *it != self.pid);
                 if found.len() == all && found.iter().filter(|it| sleeps(it)).count() == sleeping {
                     return found;

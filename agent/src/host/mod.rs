@@ -8,7 +8,8 @@
 //! - [`image`]: which processes are forks of each other
 //! - [`master`]: who starts a server's workers anew
 //! - [`starter`]: who started a server, and may start it again
-//! - [`kin`]: parents, descendants, users
+//! - [`process_table`]: all processes at one look, and who descends from whom
+//! - [`kin`]: children, users
 //! - [`supervisor`]: who starts a server again when it ends
 //! - [`context`]: what a process was given: user, directory, environment, limits, namespaces
 //! - [`confinement`]: what keeps a process from doing all that its user may
@@ -59,6 +60,7 @@ pub mod patience;
 pub mod probe;
 pub mod proc_mount;
 pub mod process;
+pub mod process_table;
 pub mod room;
 pub mod seccomp;
 pub mod servers;

@@ -14,12 +14,12 @@
 //! so it has nothing of ours open, and whoever comes next gets our lock and our socket (`exit_files`). `stat`, `status`, `limits`, `cgroup` and the links below `/proc/PID` take no such lock.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fmt::Display,
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         mpsc::{RecvTimeoutError, Sender, channel, sync_channel},
     },
     thread,
@@ -77,7 +77,8 @@ pub fn with<T: Send + 'static>(
     if is_worker() {
         return Ok(act());
     }
-    WORKERS.lock().unwrap_or_else(PoisonError::into_inner).with(whose, act)
+    let patience = patience_for(&whose)?;
+    WORKER.with_borrow_mut(|worker| worker.with(whose, patience, act))
 }
 
 /// Whether this is such a thread, which has nothing open that others have.
@@ -87,30 +88,39 @@ pub(super) fn is_worker() -> bool {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The thread that works, and what those that were left behind still wait for.
-struct Workers {
-    worker: Option<Sender<Work>>,
-    waiting: Vec<(Whose, Weak<()>)>,
-}
+/// The thread that works for another one. Each has its own: nobody waits for what others ask.
+struct Worker(Option<Sender<Work>>);
 
-static WORKERS: Mutex<Workers> = Mutex::new(Workers { worker: None, waiting: Vec::new() });
+/// What threads that were left behind still wait for.
+static WAITING: Mutex<Vec<(Whose, Weak<()>)>> = Mutex::new(Vec::new());
 
 thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+    static WORKER: RefCell<Worker> = const { RefCell::new(Worker(None)) };
 }
 
-impl Workers {
+fn waiting() -> MutexGuard<'static, Vec<(Whose, Weak<()>)>> {
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long this one is waited for.
+fn patience_for(whose: &Whose) -> io::Result<Duration> {
+    let mut waiting = waiting();
+    waiting.retain(|(_, unfinished)| unfinished.strong_count() > 0);
+    if waiting.len() >= MOST_WAITING || waiting.iter().any(|(it, _)| it == whose) {
+        return Err(kept_waiting());
+    }
+    // The more of them there are, the less each one gets: all together they cost a few seconds, however many somebody makes.
+    Ok(PATIENCE / u32::try_from(waiting.len() + 1).unwrap_or(u32::MAX))
+}
+
+impl Worker {
     fn with<T: Send + 'static>(
         &mut self,
         whose: Whose,
+        patience: Duration,
         act: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
-        self.waiting.retain(|(_, unfinished)| unfinished.strong_count() > 0);
-        if self.waiting.len() >= MOST_WAITING || self.waiting.iter().any(|(it, _)| it == &whose) {
-            return Err(kept_waiting());
-        }
-        // The more of them there are, the less each one gets: all together they cost a few seconds, however many somebody makes.
-        let patience = PATIENCE / u32::try_from(self.waiting.len() + 1).unwrap_or(u32::MAX);
         let unfinished = Arc::new(());
         let waited_for = Arc::downgrade(&unfinished);
         let (answer, answered) = sync_channel(1);
@@ -121,24 +131,24 @@ impl Workers {
             let _: Result<(), _> = answer.send(done);
         };
         let gone = || io::Error::other("the thread that was to do it has ended");
-        self.worker()?.send(Box::new(work)).map_err(|_work| gone())?;
+        self.thread()?.send(Box::new(work)).map_err(|_work| gone())?;
         match answered.recv_timeout(patience) {
             Ok(done) => Ok(done),
             Err(RecvTimeoutError::Timeout) => {
                 // It ends when it has done this, because nobody is left to ask it for anything.
-                self.worker = None;
-                self.waiting.push((whose, waited_for));
+                self.0 = None;
+                waiting().push((whose, waited_for));
                 Err(kept_waiting())
             }
             Err(RecvTimeoutError::Disconnected) => {
-                self.worker = None;
+                self.0 = None;
                 Err(gone())
             }
         }
     }
 
-    fn worker(&mut self) -> io::Result<&Sender<Work>> {
-        if self.worker.is_none() {
+    fn thread(&mut self) -> io::Result<&Sender<Work>> {
+        if self.0.is_none() {
             let (worker, asked) = channel::<Work>();
             thread::Builder::new().name("patient".to_owned()).stack_size(STACK).spawn(
                 move || {
@@ -149,9 +159,9 @@ impl Workers {
                     asked.into_iter().for_each(|work| work());
                 },
             )?;
-            self.worker = Some(worker);
+            self.0 = Some(worker);
         }
-        self.worker.as_ref().ok_or_else(|| io::Error::other("nobody does it"))
+        self.0.as_ref().ok_or_else(|| io::Error::other("nobody does it"))
     }
 }
 

@@ -12,14 +12,17 @@
 //!     it does not accept itself
 //! ```
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
+    path::PathBuf,
+};
 
 use super::{
     holders::{Holder, holders_among},
-    image::Image,
-    kin::{ancestors, user_of},
+    image::{self, Image},
     os_text::OsText,
     process::{Pid, ProcessError, command_line},
+    process_table::{Execution, ProcessTable, Row},
     sock_diag::{Listener, SocketInode},
     supervisor::Kind,
 };
@@ -55,7 +58,7 @@ pub struct Server {
 }
 
 /// Why a process that holds a listener is not taken for a server, whatever else is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Obstacle {
     /// It is the first process here: all others end with it.
     First,
@@ -79,12 +82,14 @@ impl Facts {
             ports_of(all, holders.iter().flat_map(|it| &it.inodes)).collect();
         let inodes = all.iter().map(|listener| listener.inode).collect();
         let held = holders_among(holders.iter().map(|it| it.pid), &inodes)?.found;
+        let held: HashMap<Pid, _> = held.into_iter().map(|it| (it.pid, it.inodes)).collect();
+        let table = ProcessTable::read()?;
+        let mut programs = HashMap::new();
         let mut found = Vec::with_capacity(holders.len());
         for holder in holders {
-            let all_of_it = held.iter().filter(|it| it.pid == holder.pid);
-            let ports = ports_of(all, all_of_it.flat_map(|it| &it.inodes));
+            let ports = ports_of(all, held.get(&holder.pid).into_iter().flatten());
             let other_ports = ports.filter(|port| !wanted.contains(port)).collect();
-            match Self::read(holder, other_ports) {
+            match Self::read(&table, &mut programs, holder, other_ports) {
                 Ok(facts) => found.push(facts),
                 Err(ProcessError::Gone { .. }) => {}
                 Err(error) => return Err(error),
@@ -93,17 +98,31 @@ impl Facts {
         Ok(found)
     }
 
-    fn read(holder: &Holder, other_ports: BTreeSet<u16>) -> Result<Self, ProcessError> {
+    fn read(
+        table: &ProcessTable,
+        programs: &mut HashMap<Execution, PathBuf>,
+        holder: &Holder,
+        other_ports: BTreeSet<u16>,
+    ) -> Result<Self, ProcessError> {
         let Holder { pid, inodes } = holder;
+        let gone = ProcessError::Gone { pid: *pid };
+        let Row { user, execution: Some(execution), .. } = *table.row(*pid).ok_or(gone)? else {
+            return Err(ProcessError::Gone { pid: *pid });
+        };
+        let program = match programs.entry(execution) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => new.insert(image::program(*pid)?).clone(),
+        };
+        let command = command_line(*pid)?;
         Ok(Self {
             pid: *pid,
-            ancestors: ancestors(*pid)?,
-            uid: user_of(*pid)?,
-            image: Image::of(*pid)?,
-            command: command_line(*pid)?,
+            ancestors: table.ancestors(*pid),
+            uid: user,
+            image: Image { program, code: execution.code, stack: execution.stack },
+            supervisor: Kind::by_words(&command).map(|kind| kind.name),
+            command,
             sockets: inodes.clone(),
             other_ports,
-            supervisor: Kind::of(*pid).map(|kind| kind.name),
         })
     }
 
@@ -185,10 +204,11 @@ fn tied(facts: &[Facts], owners: &HashMap<SocketInode, u32>) -> Vec<Server> {
     let obstacles: Vec<_> = facts.iter().map(|it| it.obstacle(owners)).collect();
     // Which server each one is of, by the place of its first process.
     let mut first: Vec<usize> = (0..facts.len()).collect();
+    join_forks(&mut first, facts, &obstacles);
     for (later, facts_of_later) in facts.iter().enumerate() {
         for earlier in 0..later {
-            let one = obstacles[earlier] == obstacles[later]
-                && first[earlier] != first[later]
+            let one = first[earlier] != first[later]
+                && obstacles[earlier] == obstacles[later]
                 && facts[earlier].is_one_with(facts_of_later);
             if one {
                 let (from, to) =
@@ -208,6 +228,14 @@ fn tied(facts: &[Facts], owners: &HashMap<SocketInode, u32>) -> Vec<Server> {
         }
     }
     found.into_iter().map(|(_, server)| server).collect()
+}
+
+/// Joins those of one image, of which there may be thousands, without comparing each with each.
+fn join_forks(first: &mut [usize], facts: &[Facts], obstacles: &[Option<Obstacle>]) {
+    let mut known = HashMap::new();
+    for (place, facts) in facts.iter().enumerate() {
+        first[place] = *known.entry((&facts.image, obstacles[place])).or_insert(place);
+    }
 }
 
 fn ports_of<'a>(

@@ -5,8 +5,9 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 use super::{
     bounded,
     kin::ancestors,
+    os_text::OsText,
     patience::{self, Whose},
-    process::{Pid, ProcessError, stat},
+    process::{Pid, ProcessError, stat, words},
 };
 
 /// A process that starts others, and starts them again when they end.
@@ -92,11 +93,12 @@ impl Kind {
     /// Which kind of supervisor a process is, if any.
     pub fn of(pid: Pid) -> Option<&'static Self> {
         let command = patience::read_beginning(pid, "cmdline", ENOUGH).ok()?;
-        Self::by_command(&command)
+        Self::by_words(&words(&command))
     }
 
-    pub(super) fn by_command(command: &[u8]) -> Option<&'static Self> {
-        let mut words = command.split(|byte| *byte == 0);
+    /// Which one has this command line.
+    pub(super) fn by_words(command: &[OsText]) -> Option<&'static Self> {
+        let mut words = command.iter().map(|word| word.as_bytes());
         let first = words.next()?;
         // `python3 /usr/bin/supervisord`, `python3 -m supervisor.supervisord`, `perl /usr/bin/start_server`
         let early: Vec<_> = std::iter::once(first).chain(words.take(2)).map(base_name).collect();
@@ -187,7 +189,7 @@ mod tests {
     use super::*;
 
     fn name(command: &str) -> Option<&'static str> {
-        Kind::by_command(command.replace(' ', "\0").as_bytes()).map(|kind| kind.name)
+        Kind::by_words(&words(command.replace(' ', "\0").as_bytes())).map(|kind| kind.name)
     }
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(name("python3 -m supervisor.supervisord"), Some("supervisord"));
         assert_eq!(name("perl /usr/bin/start_server --port=80"), Some("Server::Starter"));
         let god = b"PM2 v5.4.2: God Daemon (/root/.pm2)\0\0";
-        assert_eq!(Kind::by_command(god).map(|kind| kind.name), Some("pm2"));
+        assert_eq!(Kind::by_words(&words(god)).map(|kind| kind.name), Some("pm2"));
     }
 
     #[test]

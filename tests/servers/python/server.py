@@ -37,6 +37,7 @@ parser.add_argument("--accept-only", type=int, metavar="N", help="accept nobody 
 parser.add_argument("--reopen", action="store_true", help="close the listener at SIGUSR1, and open it again at the next one")
 parser.add_argument("--crash-at", type=int, metavar="N", help="die as soon as so many connections have sent something: probes send nothing")
 parser.add_argument("--last-words", metavar="FILE", help="write the clients of all of them before")
+parser.add_argument("--idle", type=int, default=0, metavar="N", help="start so many children that inherit the listener and do nothing")
 parser.add_argument("--listeners", type=int, default=1, help="listen so often (with --reuse-port)")
 parser.add_argument("--inherited", type=int, metavar="FD", help="listen on nothing: somebody passed this listener on")
 parser.add_argument("--beside", type=int, metavar="PORT", help="listen there too")
@@ -150,6 +151,10 @@ while options.prefork:
         time.sleep(0.05)
         os._exit(3)
     os.waitpid(worker, 0)
+for _ in range(options.idle):
+    if os.fork() == 0:
+        while True:
+            signal.pause()
 ready = selectors.DefaultSelector()
 for listener in listeners:
     ready.register(listener, selectors.EVENT_READ)

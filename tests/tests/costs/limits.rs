@@ -36,13 +36,15 @@ pub(crate) fn hold(costs: &[Cost]) -> Result<()> {
 }
 
 /// Instructions that the verifier looked at, on all paths, and bytes of the program that it left.
-pub(crate) const PROGRAMS: [(&str, f64, f64); 14] = [
+pub(crate) const PROGRAMS: [(&str, f64, f64); 15] = [
     ("adopt_flow", 580.0, 3_500.0),
     ("adopt_listeners", 350.0, 2_100.0),
     // Each depth of a PID namespace is a path.
     ("enlist", 560.0, 1_950.0),
     ("follow_exit", 75.0, 450.0),
     ("follow_fork", 480.0, 1_650.0),
+    // Four numbers of each process, and each depth of a PID namespace is a path.
+    ("list_processes", 11_000.0, 6_000.0),
     ("list_sockets", 1_020.0, 1_700.0),
     // Each of ten generations is a path, and the kernel's loop over its listeners one more.
     ("migrate", 29_000.0, 11_500.0),

@@ -119,7 +119,7 @@ fn say_no(requests: &Receiver<Message>, asked: &AtomicU64) {
         let problem = || Problem::new(ProblemKind::NotFound, "nothing is attached");
         // Who asked may have gone.
         match request {
-            Request::Upgrade(_, body, _, reply) => {
+            Request::Upgrade(_, body, _, _, reply) => {
                 upgrade(service, &body);
                 drop(reply.send(Err(problem())));
             }
@@ -131,7 +131,7 @@ fn say_no(requests: &Receiver<Message>, asked: &AtomicU64) {
                 let events = api::Events { schema: api::SCHEMA, events: Vec::new() };
                 drop(reply.send(Ok((events, broadcast::channel(1).1))));
             }
-            Request::Attach(_, _, reply) => drop(reply.send(Err(problem()))),
+            Request::Attach(_, _, _, reply) => drop(reply.send(Err(problem()))),
             Request::Detach(_, reply) => drop(reply.send(Err(problem()))),
             Request::Agent(reply) => drop(reply.send(Err(problem()))),
             Request::Services(reply) => drop(reply.send(Err(problem()))),

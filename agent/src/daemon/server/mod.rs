@@ -30,6 +30,7 @@ use super::{
     asked::Asked,
     control_socket::ControlSocket,
     message::{Message, Reply, Request},
+    search::Search,
 };
 use crate::{
     api::{self, EventView, Problem, ProblemKind, RolloutView},
@@ -142,6 +143,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 impl Door {
+    fn search(&self, peer: &Peer) -> Search {
+        Search { asked: peer.asked(), network_namespace: self.network_namespace }
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
         let gone = || {
             Failure(Problem::new(
@@ -153,6 +158,12 @@ impl Door {
         self.queue.send(Message::Request(request(reply))).map_err(|_ended| gone())?;
         answer.await.map_err(|_ended| gone())?.map_err(Failure)
     }
+}
+
+/// Does what may take its time on a thread of its own.
+async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let failed = |error| Failure(Problem::caused(ProblemKind::Failed, &error));
+    tokio::task::spawn_blocking(look).await.map_err(failed)
 }
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -170,7 +181,9 @@ async fn attach(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(body): Body<api::AttachRequest>,
 ) -> Answer<api::Attached> {
-    door.ask(|reply| Request::Attach(body, peer.asked(), reply)).await.map(Json)
+    let search = door.search(&peer);
+    let (server, body) = aside(move || (search.server(&body), body)).await?;
+    door.ask(|reply| Request::Attach(body, server, search.asked, reply)).await.map(Json)
 }
 
 async fn service(
@@ -190,9 +203,9 @@ async fn upgrade(
     Path(selector): Path<String>,
     Body(body): Body<api::UpgradeRequest>,
 ) -> Answer<api::UpgradeAnswer> {
-    door.ask(|reply| Request::Upgrade(selector, Box::new(body), peer.asked(), reply))
-        .await
-        .map(Json)
+    let search = door.search(&peer);
+    let (source, body) = aside(move || (search.source(&body.new), Box::new(body))).await?;
+    door.ask(|reply| Request::Upgrade(selector, body, source, search.asked, reply)).await.map(Json)
 }
 
 async fn undo(

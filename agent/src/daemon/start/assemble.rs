@@ -36,11 +36,11 @@ use crate::{
     datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
     host::{
         cgroup::{Cgroup, Hierarchy},
-        context, holders,
+        context,
         launch::Launcher,
         mounts,
         process::Pid,
-        syn_cookies,
+        process_table, syn_cookies,
     },
     places::Places,
     service::ServiceId,
@@ -72,8 +72,7 @@ pub(super) fn assemble(
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
     let mut datapath = open_datapath(&plan, &places.pin_dir, &attach_to, place)?;
-    let sockets = datapath.open_sockets()?;
-    holders::list_many_by(Box::new(move || sockets.list()));
+    process_table::look_by(Box::new(datapath.lists()?));
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
     let watcher =
         Watcher::start(events, logs, Arc::clone(&launcher), messages).map_err(|error| {

@@ -180,6 +180,10 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         needed("program enlist", "loaded (iter/task)", kernel((6, 1), "6.1", TRACING)),
     ),
     (
+        Feature::ListProcesses,
+        needed("program list_processes", "loaded (iter/task)", kernel((6, 1), "6.1", TRACING)),
+    ),
+    (
         Feature::ListSockets,
         needed("program list_sockets", "loaded (iter/task_file)", kernel((6, 1), "6.1", TRACING)),
     ),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::about::{About, Without};
-use crate::datapath::programs::{ADOPT_FLOW, ENLIST, LIST_SOCKETS, MIGRATE};
+use crate::datapath::programs::{ADOPT_FLOW, ENLIST, LIST_PROCESSES, LIST_SOCKETS, MIGRATE};
 
 /// Something that the datapath needs of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,8 @@ pub enum Feature {
     FollowExit,
     /// The program that walks the processes.
     Enlist,
+    /// The program that tells of each process.
+    ListProcesses,
     /// The program that walks the files of processes.
     ListSockets,
     /// The program that walks the sockets.
@@ -65,7 +67,7 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which one needs the other.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Seclusion,
         Self::FileSystem,
         Self::Types,
@@ -83,6 +85,7 @@ impl Feature {
         Self::FollowFork,
         Self::FollowExit,
         Self::Enlist,
+        Self::ListProcesses,
         Self::ListSockets,
         Self::AdoptListeners,
         Self::AdoptFlow,
@@ -115,6 +118,7 @@ impl Feature {
             "follow_fork" => Self::FollowFork,
             "follow_exit" => Self::FollowExit,
             ENLIST => Self::Enlist,
+            LIST_PROCESSES => Self::ListProcesses,
             LIST_SOCKETS => Self::ListSockets,
             MIGRATE => Self::Migrate,
             ADOPT_FLOW => Self::AdoptFlow,

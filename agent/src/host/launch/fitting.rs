@@ -8,6 +8,7 @@ use std::fs;
 use crate::host::{
     limit::{Limit, Resource},
     process::{Pid, ProcessError, status},
+    process_table::ProcessTable,
 };
 
 /// What a process and its user use now.
@@ -113,9 +114,8 @@ pub fn tasks_of_user(uid: u32, enough: u64) -> Result<u64, ProcessError> {
     if let Some(all) = tasks_of_machine().filter(|all| *all <= enough) {
         return Ok(all);
     }
-    let of_user = |pid: &Pid| status(*pid).ok().filter(|status| status.ruid == uid);
-    let pids = crate::host::holders::all_pids()?;
-    Ok(pids.iter().filter_map(of_user).map(|status| status.threads).sum())
+    let table = ProcessTable::read()?;
+    Ok(table.rows().filter(|row| row.real_user == uid).map(|row| u64::from(row.threads)).sum())
 }
 
 /// From the fourth word of `/proc/loadavg`: running/existing.

@@ -1,7 +1,6 @@
 //! What PID files hold.
 
 use std::{
-    collections::HashSet,
     fs::File,
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::MetadataExt as _,
@@ -12,11 +11,11 @@ use std::{
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, statat};
 use serde::{Deserialize, Serialize};
 
-use super::{Name, open_directory};
+use super::{Name, open_directory, owners::Owners};
 use crate::host::{
-    kin::user_of,
     os_text::OsText,
-    process::{Pid, Process, status},
+    process::{Pid, Process},
+    process_table::Row,
 };
 
 /// What a PID file holds: some servers empty theirs as they end (lighttpd, which may not remove it as another user).
@@ -55,17 +54,15 @@ pub fn of(name: &Name, of: Pid) -> Option<Content> {
 /// Whether a name is the PID file of one of these processes: it holds the number of one, and was written since that began. By
 /// the number that it has in a PID namespace of its own only who can write the file says so: its user chooses that number
 /// (`ns_last_pid`).
-pub(super) fn is_of(name: &Name, of: Pid, named: &[Pid]) -> bool {
-    let Ok(file) = open_file(name, of, OFlags::RDONLY) else { return false };
+pub(super) fn is_of(name: &Name, named: &Owners) -> bool {
+    let Ok(file) = open_file(name, named.first(), OFlags::RDONLY) else { return false };
     let Some(number) = Content::read(&file).and_then(|content| content.number()) else {
         return false;
     };
     let Ok(about) = file.metadata() else { return false };
-    let is_its_users = |pid| user_of(pid).is_ok_and(|user| user == about.uid());
-    let is_its_number =
-        |pid: Pid| pid.get() == number || (numbers_of(pid).contains(&number) && is_its_users(pid));
-    let mut its = named.iter().copied().filter(|pid| is_its_number(*pid));
-    its.any(|pid| about.modified().is_ok_and(|written| was_there(pid, written)))
+    let is_its = |row: &&Row| row.pid.get() == number || row.user == about.uid();
+    let mut its = named.with_number(number).filter(is_its);
+    its.any(|row| about.modified().is_ok_and(|written| was_there(row.pid, written)))
 }
 
 /// Whether a process had begun by then, as far as the clocks tell.
@@ -84,11 +81,9 @@ fn was_there(pid: Pid, then: SystemTime) -> bool {
 /// # Errors
 ///
 /// When the system refuses.
-pub fn restore(name: &Name, content: &Content, named: &[Pid]) -> io::Result<bool> {
-    let Some(first) = named.first() else { return Ok(false) };
-    let numbers: HashSet<i32> = named.iter().flat_map(|pid| numbers_of(*pid)).collect();
-    let names_one = |content: &Content| content.number().is_some_and(|it| numbers.contains(&it));
-    let mut file = open_file(name, *first, OFlags::RDWR)?;
+pub fn restore(name: &Name, content: &Content, named: &Owners) -> io::Result<bool> {
+    let names_one = |content: &Content| content.number().is_some_and(|it| named.have_number(it));
+    let mut file = open_file(name, named.first(), OFlags::RDWR)?;
     let Some(now) = Content::read(&file) else { return Ok(false) };
     let is_same = (now.device, now.inode) == (content.device, content.inode);
     // Whoever else lives has written it there himself.
@@ -112,12 +107,6 @@ fn open_file(name: &Name, of: Pid, access: OFlags) -> io::Result<File> {
     Ok(openat(&directory, name.file.as_os_str(), flags, Mode::empty())?.into())
 }
 
-/// Of a process in a PID namespace of its own, which writes the number that it has there.
-fn numbers_of(pid: Pid) -> Vec<i32> {
-    let inside = status(pid).ok().and_then(|status| status.nspid?.last().copied());
-    [Some(pid.get()), inside].into_iter().flatten().collect()
-}
-
 /// A number and a line end fit many times over.
 const LARGEST_PID_FILE: u64 = 64;
 
@@ -127,15 +116,19 @@ mod tests {
 
     use super::{super::in_a_directory, *};
 
+    fn ours() -> Owners {
+        Owners::of(vec![Pid::ours()]).unwrap()
+    }
+
     #[test]
     fn a_file_from_before_is_not_of_who_has_its_number_by_now() {
         let (_directory, name) = in_a_directory("server.pid");
         fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
-        let ours = [Pid::ours()];
-        assert!(is_of(&name, Pid::ours(), &ours));
+        let ours = ours();
+        assert!(is_of(&name, &ours));
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         fs::File::open(name.path()).unwrap().set_modified(long_ago).unwrap();
-        assert!(!is_of(&name, Pid::ours(), &ours));
+        assert!(!is_of(&name, &ours));
     }
 
     #[test]
@@ -150,7 +143,7 @@ mod tests {
         let held = of(&name, Pid::ours()).unwrap();
         // Nobody has waited for it.
         fs::write(name.path(), format!("{}\n", child.id())).unwrap();
-        assert!(restore(&name, &held, &[Pid::ours()]).unwrap());
+        assert!(restore(&name, &held, &ours()).unwrap());
         child.wait().unwrap();
     }
 
@@ -161,7 +154,7 @@ mod tests {
         fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
         let held = of(&name, Pid::ours()).unwrap();
         fs::write(name.path(), format!("{}\n", child.id())).unwrap();
-        let restored = restore(&name, &held, &[Pid::ours()]);
+        let restored = restore(&name, &held, &ours());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!restored.unwrap());
@@ -170,7 +163,7 @@ mod tests {
     #[test]
     fn what_a_pid_file_held_is_written_again_if_it_is_the_same_file() {
         let (_directory, name) = in_a_directory("server.pid");
-        let ours = [Pid::ours()];
+        let ours = ours();
         fs::write(name.path(), format!("{}\n", std::process::id())).unwrap();
         let held = of(&name, Pid::ours()).unwrap();
         assert!(!restore(&name, &held, &ours).unwrap(), "it is there");
@@ -180,7 +173,7 @@ mod tests {
         fs::write(name.path(), "1\n").unwrap();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let other = Pid::new(child.id().try_into().unwrap()).unwrap();
-        let restored = restore(&name, &held, &[other]);
+        let restored = restore(&name, &held, &Owners::of(vec![other]).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!restored.unwrap(), "whom it named is not served any more");

@@ -10,27 +10,18 @@ use std::{
 
 use rustix::fs::{AtFlags, Dir, FileType, statat};
 
-use super::{Name, content, open_directory, second::is_second};
+use super::{Name, content, open_directory, owners::Owners, second::is_second};
 use crate::host::{
     holders,
-    kin::user_of,
     os_text::OsText,
     process::{Pid, command_line, name},
     unix_sockets,
 };
 
-/// The PID files that name one of these processes, and the named Unix sockets that they listen on.
-pub fn all_of(pids: &[Pid]) -> Vec<Name> {
-    let mut found = pid_files(pids, &[]);
-    found.extend(shared_sockets(pids, pids));
-    found
-}
-
 /// The PID files that name one of these processes, in the directories that they or these others use.
-pub fn pid_files(named: &[Pid], others: &[Pid]) -> Vec<Name> {
-    let Some(first) = named.first() else { return Vec::new() };
+pub fn pid_files(named: &Owners, others: &[Pid]) -> Vec<Name> {
     let (mut directories, mut mentioned) = (BTreeSet::new(), BTreeSet::new());
-    for pid in named.iter().chain(others).take(MOST_PROCESSES) {
+    for pid in named.pids().iter().chain(others).take(MOST_PROCESSES) {
         directories.extend(directories_of(*pid));
         for path in paths_in_command(*pid) {
             directories.extend(path.parent().map(Path::to_owned));
@@ -39,14 +30,14 @@ pub fn pid_files(named: &[Pid], others: &[Pid]) -> Vec<Name> {
     }
     let mut found = mentioned;
     for directory in directories.iter().take(MOST_DIRECTORIES) {
-        let Ok(open) = open_directory(*first, directory) else { continue };
+        let Ok(open) = open_directory(named.first(), directory) else { continue };
         found.extend(names_like_pid(&open).filter_map(|file| Name::of(&directory.join(file))));
     }
-    found.retain(|name| content::is_of(name, *first, named));
+    found.retain(|name| content::is_of(name, named));
     found.into_iter().take(MOST_NAMES).collect()
 }
 
-/// The Unix sockets that have a name which one of these processes listens under, and one of those others did.
+/// The names of Unix sockets that one of these processes listens under, and one of those others did. The kernel alone is asked.
 pub fn shared_sockets(named: &[Pid], others: &[Pid]) -> Vec<Name> {
     let Some(first) = named.first() else { return Vec::new() };
     let table = PathBuf::from(format!("/proc/{first}/net/unix"));
@@ -66,8 +57,7 @@ pub fn shared_sockets(named: &[Pid], others: &[Pid]) -> Vec<Name> {
         bound.iter().filter(|(inode, _)| held.contains(inode)).map(|(_, path)| *path).collect()
     };
     let (theirs, ours) = (paths(others), paths(named));
-    let names = theirs.intersection(&ours).filter_map(|path| Name::of(path));
-    names.filter(|name| is_socket_of(*first, named, name)).take(MOST_NAMES).collect()
+    theirs.intersection(&ours).filter_map(|path| Name::of(path)).take(MOST_NAMES).collect()
 }
 
 /// Where a process keeps its things.
@@ -106,12 +96,11 @@ fn names_like_pid(directory: &OwnedFd) -> impl Iterator<Item = OsText> {
 }
 
 /// Whether there is a socket of one of these processes' users: elsewhere, in a directory of their own, they can bind any path.
-fn is_socket_of(root: Pid, named: &[Pid], name: &Name) -> bool {
-    open_directory(root, Path::new(name.directory.as_os_str()))
+pub fn is_socket_of(named: &Owners, name: &Name) -> bool {
+    open_directory(named.first(), Path::new(name.directory.as_os_str()))
         .and_then(|it| Ok(statat(&it, name.file.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)?))
         .is_ok_and(|file| {
-            let is_its = |pid: &Pid| user_of(*pid).is_ok_and(|user| user == file.st_uid);
-            FileType::from_raw_mode(file.st_mode) == FileType::Socket && named.iter().any(is_its)
+            FileType::from_raw_mode(file.st_mode) == FileType::Socket && named.are_user(file.st_uid)
         })
 }
 
@@ -142,7 +131,7 @@ mod tests {
         std::os::unix::fs::symlink("server.pid", directory.path().join("link.pid")).unwrap();
         keep(&name, &second_of(&name, 2), Pid::ours()).unwrap();
         let _open = File::open(directory.path().join("other.pid")).unwrap();
-        let found = pid_files(&[Pid::ours()], &[]);
+        let found = pid_files(&Owners::of(vec![Pid::ours()]).unwrap(), &[]);
         let here: Vec<_> = found.iter().filter(|it| it.directory == name.directory).collect();
         assert_eq!(here, [&name]);
     }
@@ -152,9 +141,11 @@ mod tests {
         let (_directory, name) = in_a_directory("control.sock");
         let _old = UnixListener::bind(name.path()).unwrap();
         let ours = [Pid::ours()];
+        let owners = Owners::of(ours.to_vec()).unwrap();
         assert!(shared_sockets(&ours, &ours).contains(&name));
+        assert!(is_socket_of(&owners, &name));
         assert!(shared_sockets(&ours, &[]).is_empty());
         fs::remove_file(name.path()).unwrap();
-        assert!(!shared_sockets(&ours, &ours).contains(&name), "it is gone already");
+        assert!(!is_socket_of(&owners, &name), "it is gone already");
     }
 }

@@ -4,6 +4,7 @@
 //! names.
 //!
 //! - [`find`]: which names a process goes by
+//! - [`owners`]: who may go by it
 //! - [`second`]: a name gets a second one beside it in time, and is given back when the first one is gone
 //! - [`content`]: what a PID file held is written again
 //!
@@ -12,6 +13,7 @@
 
 pub mod content;
 pub mod find;
+pub mod owners;
 pub mod second;
 
 use std::{

@@ -1,12 +1,13 @@
 //! One process, held so that it can never be mistaken for another with the same number.
 
 mod error;
+mod handle;
 pub(super) mod texts;
 
 use std::{
     fmt, io,
     num::NonZeroI32,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -14,13 +15,14 @@ use procfs::{Current, ProcError};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
+    process::{Signal, WaitId, WaitIdOptions, waitid},
 };
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::texts::{living_thread, name, stat, status, text_of};
+pub(super) use self::texts::{living_thread, name, stat, status, text_of, words};
 pub use self::{
     error::ProcessError,
+    handle::Handle,
     texts::{command_line, is_ending, is_stopped, program_of, tasks, tracer_of},
 };
 
@@ -74,8 +76,8 @@ pub struct ProcessIdentity {
 /// A process that was alive when it was opened. Readable as a descriptor once it has exited.
 #[derive(Debug)]
 pub struct Process {
-    identity: ProcessIdentity,
-    pidfd: OwnedFd,
+    handle: Handle,
+    start_time: StartTime,
 }
 
 impl Process {
@@ -85,15 +87,13 @@ impl Process {
     ///
     /// [`ProcessError::Gone`] if there is none, or it has exited and only waits for its parent.
     pub fn open(pid: Pid) -> Result<Self, ProcessError> {
-        let pidfd =
-            pidfd_open(pid.to_rustix()?, PidfdFlags::empty()).map_err(|number| match number {
-                Errno::SRCH => ProcessError::Gone { pid },
-                _ => ProcessError::Open { pid, source: number.into() },
-            })?;
+        let handle = Handle::open(pid)?;
         let start_time = StartTime(stat(pid)?.starttime);
-        let process = Self { identity: ProcessIdentity { pid, start_time }, pidfd };
         // Alive only now: then the number cannot have changed hands between the two steps above.
-        if process.is_alive()? { Ok(process) } else { Err(ProcessError::Gone { pid }) }
+        match handle.is_alive()? {
+            true => Ok(Self { handle, start_time }),
+            false => Err(ProcessError::Gone { pid }),
+        }
     }
 
     /// Takes hold of a process that was written down earlier.
@@ -103,7 +103,7 @@ impl Process {
     /// [`ProcessError::Gone`] also if another process has the number now.
     pub fn reopen(identity: ProcessIdentity) -> Result<Self, ProcessError> {
         let process = Self::open(identity.pid)?;
-        if process.identity == identity {
+        if process.identity() == identity {
             Ok(process)
         } else {
             Err(ProcessError::Gone { pid: identity.pid })
@@ -125,25 +125,28 @@ impl Process {
     /// Takes hold of a child, of ours or our launcher's, that nobody has reaped: it may have exited, but its number is
     /// its own until then.
     pub(super) fn of_child(pid: Pid) -> Result<Self, ProcessError> {
-        let pidfd = pidfd_open(pid.to_rustix()?, PidfdFlags::empty())
-            .map_err(|number| ProcessError::Open { pid, source: number.into() })?;
-        let start_time = StartTime(stat(pid)?.starttime);
-        Ok(Self { identity: ProcessIdentity { pid, start_time }, pidfd })
+        let handle = Handle::open(pid)?;
+        Ok(Self { handle, start_time: StartTime(stat(pid)?.starttime) })
     }
 
     /// Its number.
     pub fn pid(&self) -> Pid {
-        self.identity.pid
+        self.handle.pid()
+    }
+
+    /// It, without the moment at which it started.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// When it started.
     pub fn start_time(&self) -> StartTime {
-        self.identity.start_time
+        self.start_time
     }
 
     /// What to write down of it.
     pub fn identity(&self) -> ProcessIdentity {
-        self.identity
+        ProcessIdentity { pid: self.pid(), start_time: self.start_time }
     }
 
     /// For how long it has run.
@@ -155,8 +158,7 @@ impl Process {
         let uptime = procfs::Uptime::current()
             .map_err(|source| self.unreadable("the machine's uptime", source))?;
         let ticks = procfs::ticks_per_second().max(1);
-        let started =
-            Duration::from_millis(self.identity.start_time.0.saturating_mul(1000) / ticks);
+        let started = Duration::from_millis(self.start_time.0.saturating_mul(1000) / ticks);
         Ok(uptime.uptime_duration().saturating_sub(started))
     }
 
@@ -166,7 +168,7 @@ impl Process {
     ///
     /// When the kernel cannot poll the descriptor.
     pub fn is_alive(&self) -> Result<bool, ProcessError> {
-        self.has_exited_within(Duration::ZERO).map(|exited| !exited)
+        self.handle.is_alive()
     }
 
     /// Waits for the exit, at most for `patience`; says whether it has come.
@@ -175,8 +177,7 @@ impl Process {
     ///
     /// When the kernel cannot poll the descriptor.
     pub fn has_exited_within(&self, patience: Duration) -> Result<bool, ProcessError> {
-        readable_within(&self.pidfd, PollFlags::IN, patience)
-            .map_err(|source| ProcessError::Poll { pid: self.pid(), source })
+        self.handle.has_exited_within(patience)
     }
 
     /// Sends a signal to this very process, never to a later one of its number.
@@ -185,11 +186,7 @@ impl Process {
     ///
     /// [`ProcessError::Gone`] if it has exited.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
-        let pid = self.pid();
-        pidfd_send_signal(&self.pidfd, signal).map_err(|number| match number {
-            Errno::SRCH => ProcessError::Gone { pid },
-            _ => ProcessError::Signal { pid, signal: signal.as_raw(), source: number.into() },
-        })
+        self.handle.signal(signal)
     }
 
     /// How it ended, if it is our child and has; takes the zombie away. Can say so only once.
@@ -198,11 +195,9 @@ impl Process {
     ///
     /// When it is not our child.
     pub fn reap(&self) -> Result<Option<Ending>, ProcessError> {
-        let status = waitid(
-            WaitId::PidFd(self.pidfd.as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        )
-        .map_err(|number| ProcessError::Reap { pid: self.pid(), source: number.into() })?;
+        let status =
+            waitid(WaitId::PidFd(self.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+                .map_err(|number| ProcessError::Reap { pid: self.pid(), source: number.into() })?;
         Ok(status.and_then(|status| match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Some(Ending::Exited(code)),
             (None, Some(signal)) => Some(Ending::Killed(signal)),
@@ -217,13 +212,13 @@ impl Process {
 
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.handle.as_fd()
     }
 }
 
 impl AsRawFd for Process {
     fn as_raw_fd(&self) -> RawFd {
-        self.pidfd.as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -14,9 +14,10 @@ pub use self::children::Seen;
 use self::children::{children_beside, is_sleep, is_written_down};
 use super::{
     init::is_first_inside,
-    kin::{ancestors, told_children, user_of, with_descendants},
+    kin::{ancestors, told_children, user_of},
     os_text::OsText,
     process::{Pid, Process, ProcessError, ProcessIdentity, command_line, stat, tasks},
+    process_table::ProcessTable,
     supervisor::Kind,
 };
 
@@ -169,7 +170,8 @@ impl Starter {
 
     fn is_server_among(&self, children: &[Pid]) -> Result<bool, ProcessError> {
         let is_server = |pid: Pid| command_line(pid).is_ok_and(|it| it == self.server);
-        Ok(self.command == self.server || with_descendants(children)?.into_iter().any(is_server))
+        Ok(self.command == self.server
+            || ProcessTable::read()?.with_descendants(children).into_iter().any(is_server))
     }
 }
 
@@ -241,7 +243,7 @@ mod tests {
         fn drop(&mut self) {
             // It would start the next one while we look.
             signal(self.pid(), rustix::process::Signal::STOP);
-            let all = with_descendants(&[self.pid()]).unwrap();
+            let all = ProcessTable::read().unwrap().with_descendants(&[self.pid()]);
             all.into_iter().for_each(|pid| signal(pid, rustix::process::Signal::KILL));
             self.child.wait().unwrap();
         }
