@@ -50,6 +50,7 @@ pub(super) fn attached() -> Service {
         processes: Vec::new(),
         listeners: Vec::new(),
         former_ports: BTreeSet::new(),
+        queues_waited: Duration::ZERO,
         flows: 0,
         deaf: false,
         stuck: false,
