@@ -21,7 +21,7 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Origin, Phase, PortHold},
+    rollout::{Origin, Phase},
     service::{GenerationId, ServiceId},
 };
 
@@ -81,12 +81,7 @@ impl Agent {
             }));
         }
         match service.primary() {
-            // One that is dead, or has closed its listener, serves nobody: there is nobody to be cut off.
-            Some(primary)
-                if primary.hold == PortHold::Moved
-                    && primary.phase == Phase::Primary
-                    && !primary.deaf =>
-            {
+            Some(primary) if primary.is_reached_by_steering_alone() => {
                 let places: Vec<_> =
                     primary.listeners.iter().map(|it| it.bound.to_string()).collect();
                 let message = format!(

@@ -98,6 +98,15 @@ impl Service {
         Vec::new()
     }
 
+    /// Those that were killed and have not ended, though they had the time for it.
+    pub fn outliving(&self, now: Timestamp) -> impl Iterator<Item = GenerationNumber> {
+        let outlives = move |phase: &Phase| {
+            let Phase::Stopping { kill_at, killed: true, .. } = *phase else { return false };
+            now >= kill_at.after(DEATH)
+        };
+        self.generations.iter().filter(move |it| outlives(&it.phase)).map(|it| it.number)
+    }
+
     /// Deadlines. A passed drain deadline alone signals nobody: the next count of the flows does, and says how many were left.
     pub(super) fn note_time(&mut self, now: Timestamp) -> Vec<Effect> {
         self.settle(now);

@@ -320,6 +320,12 @@ impl Generation {
         )
     }
 
+    /// Whether clients would be refused without steering. One that is dead, or has closed its listener, serves nobody: there is
+    /// nobody to be cut off.
+    pub fn is_reached_by_steering_alone(&self) -> bool {
+        self.hold == PortHold::Moved && self.phase == Phase::Primary && !self.deaf
+    }
+
     /// Whether it could be the primary again: it was replaced, listens on every endpoint, and nobody told it to end.
     pub const fn can_take_over(&self) -> bool {
         let replaced = matches!(
