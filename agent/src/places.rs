@@ -61,6 +61,11 @@ impl Places {
         self.runtime_dir.join("agent.log")
     }
 
+    /// The same, with what was cut off of it.
+    pub(crate) fn logs(&self) -> [PathBuf; 2] {
+        [self.log_file(), self.log_file().with_extension("earlier")]
+    }
+
     /// One directory for each service.
     pub fn services_dir(&self) -> PathBuf {
         self.runtime_dir.join("services")

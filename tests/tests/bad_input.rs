@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use agent::api::GenerationState;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::agent::Output;
 use tests::namespace::{ADDRESS, Namespace};
@@ -427,5 +427,31 @@ fn what_is_typed_wrong() -> Result<()> {
     let signal = ["upgrade", "--port", "8080", "--drain-signal", "STOPP", "--", "node"];
     refused(&stage, &signal, 2, &["STOPP"])?;
     refused(&stage, &["explain", "8080"], 2, &["8080"])?;
+    Ok(())
+}
+
+/// The kernel says EPERM, which sounds like a lack of rights.
+#[test]
+fn pins_where_none_can_be_are_refused_before_anything_is_made() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let runtime = tempfile::tempdir()?;
+    let port = PORT.to_string();
+    for words in [&["attach", "--port", &port][..], &["daemon"], &["doctor"]] {
+        let mut command = Command::new(stage.agent.binary());
+        command.arg("--runtime-dir").arg(runtime.path().join("run"));
+        command.arg("--cgroup").arg(stage.agent.cgroup());
+        command.args(["--pin-dir", "/sys/fs/bpf/agent.test/pins"]).args(words);
+        let output = stage.namespace.output(&mut command)?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(output.status.code() == Some(4), "{words:?}: {said}");
+        ensure!(said.contains("no name with a dot, as `agent.test` is"), "{words:?}: {said}");
+        ensure!(
+            !runtime.path().join("run").exists() && !stage.agent.cgroup().exists(),
+            "{words:?}"
+        );
+    }
     Ok(())
 }

@@ -35,7 +35,7 @@ fn run(stage: &Stage, script: &str, words: &[&str], argv: &[String]) -> Result<O
     command.env("AGENT_RUNTIME_DIR", stage.agent.runtime());
     command.env("AGENT_PIN_DIR", stage.agent.pins());
     command.env("AGENT_CGROUP", stage.agent.cgroup());
-    command.env("AGENT_CONFIG", tests::agent::CONFIGURATION);
+    command.env("AGENT_CONFIG", stage.agent.configuration());
     stage.agent.start(&mut command)?.finish()
 }
 

@@ -72,7 +72,7 @@ fn who_asks_is_not_taken_for_a_master() -> Result<()> {
     deploy
         .arg(agent.get_program())
         .args(agent.get_args())
-        .env("AGENT_CONFIG", tests::agent::CONFIGURATION);
+        .env("AGENT_CONFIG", stage.agent.configuration());
     let output = stage.namespace.output(&mut deploy)?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success() && said.ends_with("lives\n"), "{output:?}");

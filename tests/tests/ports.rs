@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use agent::api::ServiceState;
+use agent::api::{GenerationState, ServiceState};
 use agent::rollout::PortHold;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::upgrade;
@@ -139,6 +139,43 @@ fn a_stranger_who_has_it_is_an_alarm() -> Result<()> {
     stage.namespace.clear()
 }
 
+/// Steering led elsewhere: nobody who had the port before can be meant.
+#[test]
+fn a_stranger_who_takes_it_after_the_death_of_the_server_is_an_alarm() -> Result<()> {
+    let (stage, _second) = moved()?;
+    let note = |stage: &Stage| {
+        Ok::<_, anyhow::Error>(stage.agent.service(PORT)?.generations[0].note.clone())
+    };
+    let said = note(&stage)?.context("a note on its port")?;
+    ensure!(said.contains("cannot be detached"), "{said}");
+    let second = Handle::open(generations(&stage.agent.service(PORT)?)[&2].pids[0])?;
+    second.kill()?;
+    stage.until("its death", PORT, |service| {
+        service.generations[0].state == GenerationState::Dead
+    })?;
+    assert_eq!(note(&stage)?, None, "it can be");
+    let usurper = stage.namespace.spawn(&mut stranger("54321", "[15]", "time.sleep(600)"))?;
+    let usurper = Handle::open(usurper.id().cast_signed())?;
+    let named = format!("all new connections go to process {} (", usurper.pid());
+    let alarms = || {
+        let events = stage.agent.run(&["events"])?.success()?.stdout;
+        Ok::<_, anyhow::Error>(events.matches(&named).count())
+    };
+    wait::until("the alarm", LIMIT, || Ok((alarms()? > 0).then_some(())))?;
+    // Others who come make the agent look again.
+    for _ in 0..3 {
+        let beside = stage.namespace.output(&mut stranger("54321", "[15]", ""))?;
+        ensure!(beside.status.success(), "{beside:?}");
+    }
+    stage.agent.status()?;
+    assert_eq!(alarms()?, 1);
+    let status = stage.agent.run(&["status"])?.success()?.stdout;
+    ensure!(status.contains("which is not the service's"), "{status}");
+    usurper.kill()?;
+    stage.agent.detach(PORT)?.success()?;
+    stage.namespace.clear()
+}
+
 /// It does so by tracing it: the kernel lets a killed process wait for its tracer, before it closes anything.
 #[test]
 fn who_keeps_a_generation_from_ending_is_named() -> Result<()> {
@@ -163,6 +200,11 @@ time.sleep(120)";
     let named = format!("before process {}", tracer.id());
     let events = stage.agent.run(&["events"])?.success()?.stdout;
     assert!(events.contains(&named), "{events}");
+    let service = stage.agent.service(PORT)?;
+    assert_eq!(service.state, ServiceState::Degraded, "one that was killed is there");
+    let told = service.troubles.concat();
+    ensure!(told.contains("generation 1 was killed and has not ended: process"), "{told}");
+    ensure!(told.contains(&named), "{told}");
     let refused = stage.agent.detach(PORT)?;
     assert_eq!(refused.code, Some(7), "{refused:?}");
     let named = format!("traced by process {}", tracer.id());

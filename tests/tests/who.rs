@@ -1,10 +1,12 @@
 //! Who holds a listener is not the server for that: a mere holder is neither copied nor told to end, and in doubt nothing
 //! is attached.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use ::agent::load::Plan;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tests::process::{children, listener_of, runs, user};
 use tests::servers::{Commanded, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage, nobody_noticed, until_answers};
@@ -175,4 +177,43 @@ os.execv(sys.argv[1], sys.argv[1:])";
     stage.switch(&server, 2, &[])?;
     stage.until_steady(8080)?;
     stage.detach(8080)
+}
+
+/// Nobody sees them: no process has it by the descriptors that `/proc` shows of it.
+#[test]
+fn a_listener_that_only_a_thread_or_a_message_has_is_told_as_what_it_may_be() -> Result<()> {
+    const LISTENS: &str = "import ctypes, os, socket, sys, threading, time
+listener = socket.create_server(('0.0.0.0', 8080))
+ready = threading.Event()
+def keep():
+    # A table of descriptors of its own (CLONE_FILES).
+    if ctypes.CDLL(None, use_errno=True).unshare(0x400):
+        os._exit(ctypes.get_errno())
+    ready.set()
+    time.sleep(600)
+if sys.argv[1] == 'thread':
+    threading.Thread(target=keep).start()
+    ready.wait()
+else:
+    here, there = socket.socketpair()
+    socket.send_fds(here, [b'x'], [listener.fileno()])
+os.close(listener.detach())
+print('left', flush=True)
+time.sleep(600)";
+    for whose in ["thread", "message"] {
+        let stage = Stage::new()?;
+        let mut server = Command::new(PYTHON);
+        server.args(["-c", LISTENS, whose]).stdout(Stdio::piped());
+        let mut server = stage.namespace.spawn(&mut server)?;
+        let mut said = String::new();
+        BufReader::new(server.stdout.as_mut().context("its output")?).read_line(&mut said)?;
+        assert_eq!(said, "left\n");
+        let refused = stage.agent.attach(PORT)?;
+        server.kill()?;
+        server.wait()?;
+        assert_eq!(refused.code, Some(4), "{whose}: {refused:?}");
+        let meant = "a thread with descriptors of its own, or a message under way in a Unix socket";
+        assert!(refused.stderr.contains(meant), "{whose}: {refused:?}");
+    }
+    Ok(())
 }

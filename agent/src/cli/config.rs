@@ -5,17 +5,23 @@
 
 use std::{
     ffi::OsString,
+    fs::Metadata,
     io,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use clap::{Arg, CommandFactory, FromArgMatches};
+use rustix::{
+    fs::{FileType, Mode, OFlags, fstat, makedev, open},
+    io::Errno,
+};
 use toml::{Table, Value};
 
 use super::arguments::Cli;
 use crate::{
     api::{Problem, ProblemKind},
-    host::bounded,
+    host::{bounded, capabilities::are_of_the_machine},
 };
 
 /// Read if there is one and no other is named.
@@ -64,12 +70,45 @@ fn read(named: Option<&Path>) -> Result<Option<Table>, Problem> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
     /// Bytes; what people write has a thousand.
     const MOST: u64 = 1 << 20;
-    // A pipe is as good as a file (`--config <(…)`).
-    match bounded::read(path, MOST) {
-        Ok(bytes) => table(path, bytes).map(Some),
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(refuse(path, error.to_string())),
+    let failed = |error: io::Error| refuse(path, error.to_string());
+    let place = match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) if named.is_none() => return Ok(None),
+        place => place.map_err(|error| failed(error.into()))?,
+    };
+    if is_null_device(&place).map_err(failed)? {
+        return Ok(None);
     }
+    // A pipe or a device may have the command wait for ever.
+    let file = bounded::reopen_regular(place).map_err(failed)?;
+    if rustix::process::geteuid().is_root() {
+        refuse_file_of_others(path, &file.metadata().map_err(failed)?)?;
+    }
+    table(path, bounded::whole(file, MOST).map_err(failed)?).map(Some)
+}
+
+/// Whether it is `/dev/null`, which is how people say that there is no file.
+fn is_null_device(place: impl AsFd) -> io::Result<bool> {
+    let known = fstat(place)?;
+    let is_device = FileType::from_raw_mode(known.st_mode) == FileType::CharacterDevice;
+    Ok(is_device && known.st_rdev == makedev(1, 3))
+}
+
+/// Whoever can write the file decides what is run as root, and where.
+fn refuse_file_of_others(path: &Path, known: &Metadata) -> Result<(), Problem> {
+    const OTHERS_WRITE: u32 = 0o022;
+    const NOBODY: u32 = 65534;
+    // In a user namespace it stands for all who are nobody in there: they cannot change it from there.
+    let is_outside = known.uid() == NOBODY && !are_of_the_machine();
+    let why = match known.uid() {
+        0 if known.mode() & OTHERS_WRITE == 0 => return Ok(()),
+        _ if is_outside && known.mode() & OTHERS_WRITE == 0 => return Ok(()),
+        uid if uid != 0 && !is_outside => format!("it belongs to uid {uid}"),
+        _ => "others may write it".to_owned(),
+    };
+    let shown = path.display();
+    let message = format!("the configuration file `{shown}` cannot be trusted by root: {why}");
+    let fix = format!("`chown root {shown}` and `chmod go-w {shown}`, once you have read it");
+    Err(Problem::new(ProblemKind::Preflight, message).fix(fix))
 }
 
 fn table(path: &Path, bytes: Vec<u8>) -> Result<Table, Problem> {
@@ -153,7 +192,12 @@ fn senseless(message: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, chown},
+        process,
+        time::Duration,
+    };
 
     use super::*;
     use crate::cli::arguments::{Command, Format};
@@ -234,6 +278,47 @@ mod tests {
     fn a_file_that_is_named_must_be_there() {
         let refused = parse(&["agent".into(), "--config=/nonexistent".into(), "status".into()]);
         assert!(matches!(refused, Err(Refused::Configuration(_))));
+    }
+
+    fn refused(file: &Path) -> Problem {
+        let named: [OsString; 4] =
+            ["agent".into(), "--config".into(), file.into(), "status".into()];
+        match parse(&named) {
+            Err(Refused::Configuration(problem)) => problem,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_may_never_end_is_no_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        assert!(process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for place in [&fifo, Path::new("/dev/zero"), directory.path()] {
+            let problem = refused(place);
+            assert_eq!(problem.kind, ProblemKind::Usage);
+            assert_eq!(problem.causes, ["it is no regular file"]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_an_ordinary_user_can_write_does_not_steer_root() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (uid, mode, why) in [
+            (1000, 0o644, "belongs to uid 1000"),
+            (0, 0o664, "others may write it"),
+            (0, 0o646, "others may write it"),
+        ] {
+            chown(file.path(), Some(uid), None).unwrap();
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let problem = refused(file.path());
+            assert_eq!(problem.kind, ProblemKind::Preflight);
+            assert!(problem.message.contains(why), "{problem:?}");
+            assert!(problem.fix.unwrap().contains("chown root"));
+        }
     }
 }
 

@@ -139,7 +139,10 @@ impl Agent {
             }
         }
         let last_answer = self.last_answer.take();
-        let ended = self.end();
+        // Who was refused takes back the log that it made, and nothing else.
+        let in_vain = matches!(last_answer, Some(LastAnswer::Attach(..)));
+        let takes_log_along = self.exit_when_detached && !in_vain;
+        let ended = self.end(takes_log_along);
         match last_answer {
             Some(LastAnswer::Attach(reply, refusal)) => send(reply, Err(refusal)),
             Some(LastAnswer::Detach(reply, answer)) => {
@@ -351,7 +354,7 @@ impl Agent {
     }
 
     /// Leaves steering as it is, or, with nothing to steer, no trace.
-    fn end(self) -> Result<(), Problem> {
+    fn end(self, takes_log_along: bool) -> Result<(), Problem> {
         if let Err(error) = self.launcher.end() {
             tracing::warn!(%error, "cannot wait for the end of the launcher");
         }
@@ -360,7 +363,7 @@ impl Agent {
             return Ok(());
         }
         tracing::info!("ending; nothing is attached, so nothing stays behind");
-        self.leave_no_trace()
+        self.leave_no_trace(takes_log_along)
     }
 }
 

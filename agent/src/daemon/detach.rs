@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Origin, Phase, PortHold},
+    rollout::{Origin, Phase},
     service::{GenerationId, ServiceId},
 };
 
@@ -81,12 +81,7 @@ impl Agent {
             }));
         }
         match service.primary() {
-            // One that is dead, or has closed its listener, serves nobody: there is nobody to be cut off.
-            Some(primary)
-                if primary.hold == PortHold::Moved
-                    && primary.phase == Phase::Primary
-                    && !primary.deaf =>
-            {
+            Some(primary) if primary.is_reached_by_steering_alone() => {
                 let places: Vec<_> =
                     primary.listeners.iter().map(|it| it.bound.to_string()).collect();
                 let message = format!(
@@ -194,18 +189,24 @@ impl Agent {
         change(Step::RemoveCgroup, || cgroup.remove().map_err(failed))
     }
 
-    /// Removes pins, cgroup and files. Called with no service left.
+    /// Removes pins, cgroup and files; the log too if that is of an agent in the background, which has nothing more to say.
+    /// Called with no service left.
     ///
     /// # Errors
     ///
     /// When something cannot be removed.
-    pub(super) fn leave_no_trace(self) -> Result<(), Problem> {
+    pub(super) fn leave_no_trace(self, with_log: bool) -> Result<(), Problem> {
         let Self { datapath, groups, hierarchy, places, .. } = self;
         change(Step::RemovePins, || Ok(datapath.remove()?))?;
         change(Step::RemoveCgroup, || {
             groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
         })?;
-        change(Step::RemoveFiles, || remove_files(places))
+        change(Step::RemoveFiles, || {
+            // What fails before this is told there.
+            let logs = with_log.then(|| places.logs()).into_iter().flatten();
+            let files = places.files().into_iter().chain(logs).collect::<Vec<_>>();
+            remove_files(&files, [places.services_dir(), places.runtime_dir])
+        })
     }
 }
 
@@ -225,21 +226,21 @@ fn forget_sharing(listeners: &[Listener]) {
     }
 }
 
-fn remove_files(places: crate::places::Places) -> Result<(), Problem> {
+fn remove_files(files: &[PathBuf], directories: [PathBuf; 2]) -> Result<(), Problem> {
     let failed = |path: &Path, error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
     };
-    for file in places.files() {
-        match fs::remove_file(&file) {
+    for file in files {
+        match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&file, error));
+                return Err(failed(file, error));
             }
             Ok(()) | Err(_) => {}
         }
     }
-    for directory in [places.services_dir(), places.runtime_dir] {
+    for directory in directories {
         match fs::remove_dir(&directory) {
-            // The log of an agent in the background, or somebody else's files; a file system of its own.
+            // The log of a server that goes on, or somebody else's files; a file system of its own.
             Err(error)
                 if matches!(
                     error.kind(),

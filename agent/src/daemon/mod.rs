@@ -78,7 +78,7 @@ mod who;
 mod working_directory;
 
 pub use self::{
-    start::{Lock, Options, Other, private_directory, run},
+    start::{Lock, Options, Other, private_directory, refuse_directory_of_others, run},
     state_file::{StateFile, StateFileError},
     step::Step,
 };

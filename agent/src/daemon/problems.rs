@@ -31,6 +31,7 @@ impl From<DatapathError> for Problem {
                 let fix = "run `agent doctor`: it says what is missing here";
                 Self { fix: problem.fix.or_else(|| Some(fix.to_owned())), ..problem }
             }
+            DatapathError::ImpossibleName { .. } => problem.fix("name another one (`--pin-dir`)"),
             DatapathError::SocketMapFull { .. } | DatapathError::MapFull { .. } => problem.fix(
                 "wait until replaced generations are gone, or detach what this agent need not serve: the limit is for all its services together",
             ),
@@ -52,6 +53,7 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
     match error {
         DatapathError::OtherSchema { .. }
         | DatapathError::NoBpfFileSystem(_)
+        | DatapathError::ImpossibleName { .. }
         | DatapathError::KernelTypes(_)
         | DatapathError::KernelLayout(_)
         | DatapathError::Object(_)

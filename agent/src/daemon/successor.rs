@@ -18,7 +18,7 @@ use super::{
     who,
 };
 use crate::{
-    api::{EventKind, Problem},
+    api::{EventKind, Problem, Serving, Stranger},
     host::{
         holders, kin,
         process::{self, Pid},
@@ -35,6 +35,15 @@ pub(super) struct Strangers {
     due: HashMap<ServiceId, Due>,
     /// The cookies of those that people were told of.
     told: HashMap<ServiceId, HashSet<u64>>,
+    /// Those who have the connections of a service that nobody of it serves.
+    usurpers: HashMap<ServiceId, Usurpers>,
+}
+
+/// Since when they listen, as far as was seen, and when people were told last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usurpers {
+    since: Option<Instant>,
+    told: Option<Instant>,
 }
 
 /// A look that is to be made, and how long after it the next one would be.
@@ -70,10 +79,30 @@ impl Strangers {
         self.due.entry(service).or_insert(next);
     }
 
+    /// Whether people are to be told of whoever serves in place of a service: not of one that may just become the service's own,
+    /// and not of each one that comes and goes.
+    fn are_told_of_usurpers(&mut self, service: ServiceId, now: Instant) -> bool {
+        let known = self.usurpers.entry(service).or_default();
+        let since = *known.since.get_or_insert(now);
+        let are_told = now >= since + SOON && known.told.is_none_or(|told| now >= told + SELDOM);
+        if are_told {
+            known.told = Some(now);
+        }
+        are_told
+    }
+
+    /// Nobody serves in place of a service.
+    fn note_no_usurpers(&mut self, service: ServiceId) {
+        if let Some(known) = self.usurpers.get_mut(&service) {
+            known.since = None;
+        }
+    }
+
     /// Forgets those of a service that is detached.
     pub(super) fn forget(&mut self, service: ServiceId) {
         self.due.remove(&service);
         self.told.remove(&service);
+        self.usurpers.remove(&service);
     }
 }
 
@@ -100,12 +129,40 @@ impl Agent {
                 if !self.strange_listeners(id).is_ok_and(|it| it.is_empty()) {
                     self.strangers.look_again(id, due);
                 }
+                if let Err(problem) = self.warn_of_usurpers(id) {
+                    tracing::warn!(%problem, "cannot tell who serves in place of a service");
+                }
             } else if self.records.get(&id).is_some_and(|it| it.service.is_served())
                 && let Err(problem) = self.warn_of_rivals(id)
             {
                 tracing::warn!(%problem, "cannot tell who else listens on a service's ports");
             }
         }
+    }
+
+    /// Who is not taken in and serves where nobody of the service does has its clients' connections, and is told of once.
+    fn warn_of_usurpers(&mut self, id: ServiceId) -> Result<(), Problem> {
+        let Serving::Strangers { processes } = self.serving(id)? else {
+            self.strangers.note_no_usurpers(id);
+            return Ok(());
+        };
+        let cookies: Vec<u64> = self.strange_listeners(id)?.iter().map(|it| it.cookie.0).collect();
+        let told = self.strangers.told.entry(id).or_default();
+        if cookies.iter().all(|cookie| told.contains(cookie))
+            || !self.strangers.are_told_of_usurpers(id, Instant::now())
+        {
+            return Ok(());
+        }
+        self.strangers.told.entry(id).or_default().extend(cookies);
+        let name = self.record(id).service.name.clone();
+        let described = |it: &Stranger| format!("process {} ({})", it.pid, it.command);
+        let described: Vec<_> = processes.iter().map(described).collect();
+        let message = format!(
+            "no generation serves, and all new connections go to {}, which is not the service's",
+            described.join(", ")
+        );
+        self.journal.note(&name, None, EventKind::Warning, message);
+        Ok(())
     }
 
     /// Who listens beside a generation that serves gets nothing from steering, and is told of once.
@@ -272,4 +329,24 @@ fn mark_of(
         Some(Mark { user: kin::user_of(pid).ok()?, program: process::program_of(pid).ok()? })
     };
     Ok(holders.iter().find_map(|holder| mark(holder.pid)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_and_goes_is_told_of_seldom() {
+        let (mut strangers, begun) = (Strangers::default(), Instant::now());
+        let mut told_after =
+            |time: Duration| strangers.are_told_of_usurpers(ServiceId(1), begun + time);
+        assert!(!told_after(Duration::ZERO), "it may become the service's");
+        assert!(told_after(SOON));
+        assert!(!told_after(2 * SOON));
+        assert!(told_after(SOON + SELDOM));
+        strangers.note_no_usurpers(ServiceId(1));
+        let again = begun + SOON + SELDOM * 2;
+        assert!(!strangers.are_told_of_usurpers(ServiceId(1), again), "it has just come");
+        assert!(strangers.are_told_of_usurpers(ServiceId(1), again + SOON));
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     agent::Agent,
-    clock, logs,
+    clock, found, logs,
     observe::{self, owner},
     troubles::Trouble,
 };
@@ -52,7 +52,10 @@ impl Agent {
         let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let listens =
             |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
-        let troubles = self.troubles.told(id);
+        let mut troubles = self.troubles.told(id);
+        for number in service.outliving(clock::now()) {
+            troubles.push(self.outlives(GenerationId { service: id, number })?);
+        }
         let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
         let beside = self.beside(id)?;
         // Where steering alone leads to the primary, they get all that it leaves.
@@ -94,6 +97,17 @@ impl Agent {
             warnings: self.busy_starters(id),
             waiting,
         })
+    }
+
+    /// That one was killed and has not ended, and who may keep it.
+    fn outlives(&self, generation: GenerationId) -> Result<String, Problem> {
+        let pids = self.pids_of(generation)?;
+        let left: Vec<_> = pids.into_iter().map(found::describe_with_tracer).collect();
+        Ok(format!(
+            "generation {} was killed and has not ended: process {}",
+            generation.number,
+            left.join(", ")
+        ))
     }
 
     fn generation_view(
@@ -300,12 +314,12 @@ fn note_on(generation: &Generation) -> Option<String> {
              the next generation gets a moved port"
                 .to_owned(),
         ),
-        PortHold::Moved => Some(
+        PortHold::Moved if generation.is_reached_by_steering_alone() => Some(
             "listens on a moved port: only steering leads to it, so the agent cannot be detached until another \
              generation binds the public port"
                 .to_owned(),
         ),
-        PortHold::Shared | PortHold::Unbound => None,
+        PortHold::Moved | PortHold::Shared | PortHold::Unbound => None,
     }
 }
 

@@ -1,9 +1,13 @@
 //! Makes, examines and removes directories of pins, whatever somebody may have put there.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown},
+    },
     path::Path,
 };
 
@@ -29,6 +33,19 @@ pub(super) fn make_root(root: &Path) -> Result<(), DatapathError> {
         true => make_private(root),
         false => Ok(()),
     }
+}
+
+/// The part of a pin directory's name that the BPF file system does not take.
+///
+/// # Kernel
+///
+/// It keeps names with a dot for itself (`bpf_lookup`), and answers EPERM, also to who only looks. What exists is there, whatever
+/// its name: it may be where the file system is mounted.
+pub fn impossible_name(root: &Path) -> Option<&OsStr> {
+    let missing = || root.ancestors().take_while(|it| fs::symlink_metadata(it).is_err());
+    let above = missing().last().and_then(Path::parent)?;
+    let has_dot = |name: &&OsStr| name.as_bytes().contains(&b'.');
+    missing().filter_map(Path::file_name).find(has_dot).filter(|_| is_bpf(above))
 }
 
 /// Whether others could put something else in the place of what is in the pin directory. It may be one that others use too,

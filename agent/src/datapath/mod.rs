@@ -64,6 +64,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray};
 
 pub use self::{
     contents::Contents,
+    directories::impossible_name,
     error::DatapathError,
     events::{Event, Events},
     flows::FlowAddress,

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::Check;
 use crate::{
+    datapath::impossible_name,
     host::{
         capabilities::{self, Capability, USERS},
         cgroup::Hierarchy,
@@ -138,6 +139,10 @@ fn writable(directory: &Path) -> rustix::io::Result<()> {
 fn bpf_file_system(pin_dir: &Path) -> Check {
     let name = "BPF file system";
     let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
+    if let Some(part) = impossible_name(pin_dir) {
+        let found = format!("it takes no name with a dot, as `{}` is", part.display());
+        return Check::missing(name, found, "name another directory (`--pin-dir`)");
+    }
     match rustix::fs::statfs(place) {
         Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => match writable(place) {
             Ok(()) => Check::ok(name, format!("pins go to `{}`", pin_dir.display())),

@@ -12,7 +12,7 @@ pub(super) fn check(places: &Places) -> Check {
     match examine(places) {
         Ok(Leftovers::Fine(how)) => Check::ok(name, how),
         Ok(Leftovers::Startable(what)) => {
-            Check::missing(name, what, "agent daemon, or agent doctor --repair")
+            Check::missing(name, what, "agent daemon --background, or agent doctor --repair")
         }
         Ok(Leftovers::Stateless(what) | Leftovers::Rubbish(what)) => {
             Check::missing(name, what, "agent doctor --repair")

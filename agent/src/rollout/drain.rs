@@ -67,6 +67,7 @@ impl Service {
             return Vec::new();
         }
         let drain = drain.clone();
+        generation.note_queues_waited(now);
         if drain.policy == DrainPolicy::Graceful && now < deadline {
             generation.phase = Phase::Finishing { deadline, signal: drain.signal };
             return vec![Effect::Signal(number, drain.signal)];
@@ -95,6 +96,15 @@ impl Service {
             }
         }
         Vec::new()
+    }
+
+    /// Those that were killed and have not ended, though they had the time for it.
+    pub fn outliving(&self, now: Timestamp) -> impl Iterator<Item = GenerationNumber> {
+        let outlives = move |phase: &Phase| {
+            let Phase::Stopping { kill_at, killed: true, .. } = *phase else { return false };
+            now >= kill_at.after(DEATH)
+        };
+        self.generations.iter().filter(move |it| outlives(&it.phase)).map(|it| it.number)
     }
 
     /// Deadlines. A passed drain deadline alone signals nobody: the next count of the flows does, and says how many were left.
@@ -160,6 +170,7 @@ impl Service {
     /// The queues are empty, or their time is up.
     fn clear(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
+        generation.note_queues_waited(now);
         let Phase::Clearing { keep_until, ref drain, .. } = generation.phase else {
             return Vec::new();
         };
@@ -196,8 +207,7 @@ impl Service {
         let Phase::Draining { deadline, ref drain, .. } = generation.phase else {
             return Vec::new();
         };
-        let patience = if generation.stuck { Duration::ZERO } else { drain.queue_timeout };
-        let (until, drain) = (now.after(patience), drain.clone());
+        let (until, drain) = (now.after(generation.queue_patience(drain)), drain.clone());
         generation.phase = Phase::Parting { until, deadline, drain };
         self.steer()
     }

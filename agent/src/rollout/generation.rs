@@ -33,6 +33,9 @@ pub struct Generation {
     /// Ports of listeners that it has had and has no more: flows that came in there may be open.
     #[serde(default)]
     pub former_ports: BTreeSet<u16>,
+    /// How long its queues have been waited for since it was replaced.
+    #[serde(default)]
+    pub queues_waited: Duration,
     /// Flows that would have ended with it when they were last counted.
     #[serde(default)]
     pub flows: u64,
@@ -219,7 +222,7 @@ impl Phase {
         }
     }
 
-    /// Since when what its queues hold is waited for, if it is.
+    /// Since when what its queues hold is waited for, if it is; as if it had been in one go.
     pub const fn queues_since(&self) -> Option<Timestamp> {
         match self {
             Self::Clearing { until, drain, .. } | Self::Parting { until, drain, .. } => {
@@ -254,10 +257,28 @@ impl Generation {
             processes: Vec::new(),
             listeners: Vec::new(),
             former_ports: BTreeSet::new(),
+            queues_waited: Duration::ZERO,
             flows: 0,
             deaf: false,
             stuck: false,
             told: false,
+        }
+    }
+
+    /// How much longer its queues may be waited for: what a client of one that accepts nothing needs is its end.
+    pub(super) const fn queue_patience(&self, drain: &DrainPlan) -> Duration {
+        match self.stuck {
+            true => Duration::ZERO,
+            false => drain.queue_timeout.saturating_sub(self.queues_waited),
+        }
+    }
+
+    /// Its queues are waited for no longer, for now: what that took is not there a second time.
+    pub(super) fn note_queues_waited(&mut self, now: Timestamp) {
+        if let Phase::Clearing { until, drain, .. } | Phase::Parting { until, drain, .. } =
+            &self.phase
+        {
+            self.queues_waited = drain.queue_timeout.saturating_sub(until.since(now));
         }
     }
 
@@ -297,6 +318,12 @@ impl Generation {
                 | Phase::Draining { .. }
                 | Phase::Standby { .. }
         )
+    }
+
+    /// Whether clients would be refused without steering. One that is dead, or has closed its listener, serves nobody: there is
+    /// nobody to be cut off.
+    pub fn is_reached_by_steering_alone(&self) -> bool {
+        self.hold == PortHold::Moved && self.phase == Phase::Primary && !self.deaf
     }
 
     /// Whether it could be the primary again: it was replaced, listens on every endpoint, and nobody told it to end.

@@ -30,8 +30,8 @@
 //! whatever else was asked for: the new one has answered nobody yet but the agent.
 //!
 //! INVARIANT: steering changes before anything is taken away. A generation that served is signalled only after `Parting`:
-//! steering had forgotten it, and then its queues were seen empty, or their time was up. Until the signal is decided it can
-//! become the primary again.
+//! steering had forgotten it, and then its queues were seen empty, or their time, which it has once, was up.
+//! Until the signal is decided it can become the primary again.
 
 mod deaths;
 mod drain;

@@ -60,9 +60,9 @@ impl Service {
             if generation.number == number {
                 generation.phase = Phase::Primary;
             } else if let (Phase::Primary, Some((drain, kept))) = (&generation.phase, drain) {
-                let patience = if generation.stuck { Duration::ZERO } else { drain.queue_timeout };
+                generation.queues_waited = Duration::ZERO;
                 generation.phase = Phase::Clearing {
-                    until: now.after(patience),
+                    until: now.after(generation.queue_patience(drain)),
                     keep_until: now.after(drain.keep_old).max(kept),
                     drain: drain.clone(),
                 };

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use ::agent::api::{ServiceView, Services};
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 mod command;
 
@@ -30,10 +31,11 @@ pub struct Agent {
     runtime: TempDir,
     pins: PathBuf,
     cgroup: PathBuf,
+    configuration: NamedTempFile,
 }
 
 /// What every command is told.
-pub const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
+const CONFIGURATION: &str = include_str!("../../agent.toml");
 
 impl Agent {
     /// Prepares an agent for a namespace. Nothing runs before the first command.
@@ -67,6 +69,7 @@ impl Agent {
             runtime: tempfile::Builder::new().prefix("agent-test-run-").tempdir_in("/dev/shm")?,
             pins: Path::new("/sys/fs/bpf").join(&name),
             cgroup: Path::new(cgroups).join(&name),
+            configuration: configuration()?,
         })
     }
 
@@ -171,7 +174,7 @@ impl Agent {
         let mut command = Command::new(&self.binary);
         command.arg("--runtime-dir").arg(self.runtime.path());
         command.arg("--pin-dir").arg(&self.pins).arg("--cgroup").arg(&self.cgroup);
-        command.env("AGENT_CONFIG", CONFIGURATION);
+        command.env("AGENT_CONFIG", self.configuration());
         command.args(arguments);
         command
     }
@@ -269,6 +272,11 @@ impl Agent {
         &self.pins
     }
 
+    /// The configuration file of every command.
+    pub fn configuration(&self) -> &Path {
+        self.configuration.path()
+    }
+
     /// Where the maps of the kernel programs are pinned.
     pub fn maps(&self) -> PathBuf {
         self.links().with_file_name("maps")
@@ -334,6 +342,15 @@ impl Drop for Agent {
             eprintln!("the agent left something behind: {error:#}");
         }
     }
+}
+
+/// A file of root's, which everybody can read: whose the one in the source tree is nobody knows.
+fn configuration() -> Result<NamedTempFile> {
+    let everybody = fs::Permissions::from_mode(0o644);
+    let mut made = tempfile::Builder::new();
+    let made = made.prefix("agent-test-config-").permissions(everybody).tempfile_in("/dev/shm")?;
+    fs::write(made.path(), CONFIGURATION)?;
+    Ok(made)
 }
 
 /// The mount point of the cgroup v2 tree, which may be one beside v1.

@@ -40,6 +40,6 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// What the agent said, and the outputs of servers that it launched, which serve on.
-const KEPT: [&str; 2] = ["agent.log", "services"];
+/// The outputs of servers that it launched, which serve on.
+const KEPT: [&str; 1] = ["services"];
 const LIMIT: Duration = Duration::from_secs(5);

@@ -324,9 +324,9 @@ fn daemon(stage: &Stage) -> Result<Child> {
     stage.namespace.spawn(&mut command)
 }
 
-/// What its agents said, one after the other.
+/// What its agents said, one after the other. Not where they would look for it: it is read after their end.
 pub(crate) fn log_file(agent: &Agent) -> PathBuf {
-    agent.runtime().join("agent.log")
+    agent.runtime().join("said.log")
 }
 
 /// One that was killed just now may hold its lock for a moment yet.

@@ -142,6 +142,12 @@ pub(super) enum ClientError {
     /// The socket is there and yet cannot be used.
     #[error("cannot connect to the control socket `{}`", socket.display())]
     Unconnected { socket: PathBuf, source: io::Error },
+    /// Whoever can change the socket's directory could have put anything there.
+    #[error("{0}")]
+    Untrusted(Problem),
+    /// Somebody who is neither root nor ourselves has the socket.
+    #[error("what answers at `{}` is no agent of root's: it runs as uid {uid}", socket.display())]
+    Stranger { socket: PathBuf, uid: u32 },
     /// The agent took the request and said nothing.
     #[error("the agent does not answer")]
     Silent,
@@ -204,6 +210,8 @@ impl ClientError {
             Self::Away { .. }
             | Self::Forbidden { .. }
             | Self::Unconnected { .. }
+            | Self::Untrusted(_)
+            | Self::Stranger { .. }
             | Self::Unaddressable(_)
             | Self::Unwritable(_)
             | Self::Unreadable(_)
@@ -218,9 +226,10 @@ impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
         const VERSIONS: &str = "use the same version of the command and of the agent";
         let (kind, fix) = match &error {
-            ClientError::NotRunning { .. } => {
-                (ProblemKind::NotFound, Some("start it with `agent daemon`, or attach a port"))
-            }
+            ClientError::NotRunning { .. } => (
+                ProblemKind::NotFound,
+                Some("start it with `agent daemon --background`, or attach a port"),
+            ),
             ClientError::Away { .. } => (
                 ProblemKind::NotFound,
                 Some(
@@ -229,6 +238,9 @@ impl From<ClientError> for Problem {
             ),
             ClientError::Forbidden { .. } => {
                 (ProblemKind::Preflight, Some("run it as root, for example with sudo"))
+            }
+            ClientError::Stranger { .. } => {
+                (ProblemKind::Preflight, Some("name the directory of the agent (`--runtime-dir`)"))
             }
             ClientError::Silent => (
                 ProblemKind::Failed,
@@ -244,7 +256,9 @@ impl From<ClientError> for Problem {
             | ClientError::Cut(_)
             | ClientError::Unaddressable(_)
             | ClientError::Unwritable(_) => (ProblemKind::Failed, None),
-            ClientError::Refused(problem) => return problem.clone(),
+            ClientError::Untrusted(problem) | ClientError::Refused(problem) => {
+                return problem.clone();
+            }
         };
         Self { fix: fix.map(str::to_owned), ..Self::caused(kind, &error) }
     }

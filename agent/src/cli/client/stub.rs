@@ -1,6 +1,9 @@
 //! A tiny agent for tests.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +21,19 @@ pub(in crate::cli) struct Stub {
 
 impl Stub {
     pub(in crate::cli) fn with(answers: Vec<String>) -> Self {
+        Self::answering(answers, false)
+    }
+
+    /// One with a single answer, which does not close the connection.
+    pub(in crate::cli) fn that_stays(answer: String) -> Self {
+        Self::answering(vec![answer], true)
+    }
+
+    pub(in crate::cli) fn socket(&self) -> &Path {
+        &self.client.socket
+    }
+
+    fn answering(answers: Vec<String>, stays: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -29,6 +45,9 @@ impl Stub {
                 let request = read_request(&mut stream).await;
                 kept.lock().unwrap().push(request);
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                if stays {
+                    std::future::pending::<()>().await;
+                }
             }
         });
         Self { client: Client::new(socket), asked, _folder: folder }

@@ -83,7 +83,10 @@ fn without_an_agent_the_way_to_one_is_told() {
     let absent = folder.path().join("agent.sock");
     let problem = problem_of(absent.clone());
     assert_eq!(problem.kind, ProblemKind::NotFound);
-    assert_eq!(problem.fix.as_deref(), Some("start it with `agent daemon`, or attach a port"));
+    assert_eq!(
+        problem.fix.as_deref(),
+        Some("start it with `agent daemon --background`, or attach a port")
+    );
 
     // What a killed agent leaves behind.
     drop(std::os::unix::net::UnixListener::bind(&absent).unwrap());

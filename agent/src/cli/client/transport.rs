@@ -11,15 +11,20 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{ClientError, event_stream::Decoder};
-use crate::api::Problem;
+use crate::{api::Problem, daemon::refuse_directory_of_others};
 
 /// How long the agent may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long it may take to answer: taking charge of a port waits for the kernel to check the programs.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How long it may say nothing in a stream: it says at least every 15 s that it is still there.
+const QUIET: Duration = Duration::from_secs(60);
 /// More than any answer: a million flows.
 const LARGEST_ANSWER: usize = 256 << 20;
 
@@ -43,7 +48,8 @@ pub(super) async fn stream<T>(socket: &Path, path: &str) -> Result<Stream<T>, Cl
     let asked = send(socket, Method::GET, path, None::<&()>);
     let response =
         timeout(CONNECT + ANSWER, asked).await.map_err(|_late| ClientError::Silent)??;
-    Ok(Stream { body: response.into_body(), decoder: Decoder::default(), values: PhantomData })
+    let (body, decoder) = (response.into_body(), Decoder::default());
+    Ok(Stream { body, decoder, quiet: QUIET, heard: Instant::now(), values: PhantomData })
 }
 
 /// Values that come one after the other.
@@ -51,6 +57,8 @@ pub(super) async fn stream<T>(socket: &Path, path: &str) -> Result<Stream<T>, Cl
 pub(in crate::cli) struct Stream<T> {
     body: Incoming,
     decoder: Decoder,
+    quiet: Duration,
+    heard: Instant,
     values: PhantomData<T>,
 }
 
@@ -61,9 +69,12 @@ impl<T: DeserializeOwned> Stream<T> {
             if let Some(data) = self.decoder.next()? {
                 return serde_json::from_str(&data).map(Some).map_err(ClientError::Unreadable);
             }
-            match self.body.frame().await {
+            // What has come meanwhile is taken also if nobody has asked for it in all that time.
+            let frame = timeout_at(self.heard + self.quiet, self.body.frame()).await;
+            match frame.map_err(|_late| ClientError::Silent)? {
                 None => return Ok(None),
                 Some(frame) => {
+                    self.heard = Instant::now();
                     if let Ok(bytes) = frame?.into_data() {
                         self.decoder.push(&bytes);
                     }
@@ -91,15 +102,29 @@ async fn send(
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(bytes)))
         .map_err(ClientError::Unaddressable)?;
-    let connection = timeout(CONNECT, UnixStream::connect(socket)).await;
-    let connection = connection
-        .map_err(|_late| ClientError::Silent)?
-        .map_err(|error| ClientError::unconnected(socket, error))?;
+    let connection = connect(socket).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(connection)).await?;
     // Ends with the response; what it fails with, the response fails with too.
     tokio::spawn(async move { connection.await.ok() });
     let response = sender.send_request(request).await?;
     if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+}
+
+/// Connects to the agent and to nobody else: what it answers is believed, and what is asked may be secret.
+async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    let connection = timeout(CONNECT, UnixStream::connect(socket)).await;
+    let connection = connection
+        .map_err(|_late| ClientError::Silent)?
+        .map_err(|error| ClientError::unconnected(socket, error))?;
+    // Of whom the kernel says that he listens there (`SO_PEERCRED`).
+    let peer = connection.peer_cred().map_err(|error| ClientError::unconnected(socket, error))?;
+    if ![0, rustix::process::geteuid().as_raw()].contains(&peer.uid()) {
+        return Err(ClientError::Stranger { socket: socket.to_owned(), uid: peer.uid() });
+    }
+    // Another agent of root's can be put there by whoever can make links.
+    let directory = socket.parent().unwrap_or(socket);
+    refuse_directory_of_others(directory).map_err(ClientError::Untrusted)?;
+    Ok(connection)
 }
 
 async fn read(response: Response<Incoming>) -> Result<Bytes, ClientError> {
@@ -116,5 +141,27 @@ async fn refusal(response: Response<Incoming>) -> ClientError {
             Ok(problem) => ClientError::Refused(problem),
             Err(_) => ClientError::Foreign { status },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::stub::{Stub, stream as answered},
+        *,
+    };
+    use crate::api::EventView;
+
+    /// One that stops in the middle, and keeps the connection.
+    #[tokio::test]
+    async fn a_stream_that_says_nothing_any_more_is_not_waited_for_for_ever() {
+        const SHORT: Duration = Duration::from_millis(50);
+        let agent = Stub::that_stays(answered(": still here\n\n"));
+        let mut events: Stream<EventView> =
+            stream(agent.socket(), "/v1/events?follow=true").await.unwrap();
+        events.quiet = SHORT;
+        let next = timeout(QUIET, events.next()).await.expect("it was given up");
+        assert!(matches!(next, Err(ClientError::Silent)), "{next:?}");
+        assert!(events.heard.elapsed() >= SHORT);
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn assemble(
     let boot_id = state_file::boot_id()?;
     let state = read_state(&places, network_namespace, &boot_id)?;
     mount_bpf(&places.pin_dir)?;
+    refuse_impossible_name(&places.pin_dir)?;
     let hierarchy = find_hierarchy()?;
     let groups = Groups::of(&places, &hierarchy, network_namespace);
     let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
@@ -268,6 +269,17 @@ pub(in crate::daemon) fn read_state(
         .fix("start the agent in that namespace, or give this one its own --runtime-dir, --pin-dir and --cgroup"));
     }
     Ok(Some(state))
+}
+
+/// Before anything is made for pins that cannot be there.
+fn refuse_impossible_name(pin_dir: &Path) -> Result<(), DatapathError> {
+    match datapath::impossible_name(pin_dir) {
+        None => Ok(()),
+        Some(name) => Err(DatapathError::ImpossibleName {
+            path: pin_dir.to_owned(),
+            name: name.to_string_lossy().into_owned(),
+        }),
+    }
 }
 
 /// Mounts the BPF file system at its usual place where nobody has.

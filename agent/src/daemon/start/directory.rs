@@ -26,8 +26,12 @@ pub fn private_directory(path: &Path) -> Result<(), Problem> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
-/// Whoever can change a directory, or one above it, decides where a path in there leads.
-fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
+/// Refuses a directory that others can change, or one above it: they decide where a path in there leads.
+///
+/// # Errors
+///
+/// When it cannot be examined, or somebody else could change what is in there.
+pub fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
     /// Others may write, and may rename what is not theirs.
     const OPEN: u32 = 0o022;
     const STICKY: u32 = 0o1000;

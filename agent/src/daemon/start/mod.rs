@@ -38,7 +38,7 @@ use tokio::{
 
 use self::assemble::assemble;
 pub(super) use self::assemble::mount_bpf;
-pub use self::directory::private_directory;
+pub use self::directory::{private_directory, refuse_directory_of_others};
 pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{

@@ -17,6 +17,32 @@ fn what_the_kernel_gave_to_a_standby_is_found_by_the_last_look() {
     assert_eq!(service.rollout(RolloutId(1)).unwrap().waited, 2);
 }
 
+/// As where clients have begun to connect and never go on: what they left is in the queues for a minute.
+#[test]
+fn the_time_for_queues_is_spent_once_before_a_signal() {
+    const WAIT: Flows = Flows { open: 0, queued: 0, idle: SECOND };
+    let signals = [Effect::Signal(number(1), Signal::TERM)];
+    let last = |waiting| Event::LastLook(number(1), Queues::Waiting(waiting), WAIT);
+    let mut service = upgraded(PATIENT);
+    assert_eq!(apply(&mut service, Event::Tick, at(2)), [], "its time is up");
+    assert_eq!(count(&mut service, 1, 0, at(2)), [targets(2, &[])]);
+    assert_eq!(apply(&mut service, last(1), at(2)), signals, "and is up");
+
+    // What was not needed at first is there at last.
+    let mut service = upgraded(PATIENT);
+    clear(&mut service, 1, Timestamp(1400));
+    count(&mut service, 1, 0, at(9));
+    assert_eq!(apply(&mut service, last(1), Timestamp(9599)), []);
+    assert_eq!(apply(&mut service, last(1), Timestamp(9600)), signals);
+
+    // A second turn has its own.
+    let mut service = upgraded(PATIENT);
+    apply(&mut service, Event::Tick, at(2));
+    apply(&mut service, Event::Undo(drain(PATIENT)), at(3));
+    apply(&mut service, Event::Undo(drain(PATIENT)), at(4));
+    assert!(matches!(phase(&service, 1), Phase::Clearing { until, .. } if *until == at(5)));
+}
+
 #[test]
 fn a_primary_that_dies_before_the_last_look_is_replaced_by_the_parting_one() {
     let mut service = upgraded(PATIENT);
@@ -160,8 +186,7 @@ fn connections_that_wait_are_migrated_and_not_counted_as_cut() {
     let flows = Flows { open: 23, queued: 20, idle: SECOND };
     assert_eq!(apply(&mut service, Event::Flows(number(1), flows), at(62)), [targets(2, &[])]);
     let look = Event::LastLook(number(1), Queues::Waiting(20), flows);
-    assert_eq!(apply(&mut service, look.clone(), at(62)), [], "their time is not up");
-    assert_eq!(apply(&mut service, look, at(600)), [Effect::Signal(number(1), Signal::TERM)]);
+    assert_eq!(apply(&mut service, look, at(62)), [Effect::Signal(number(1), Signal::TERM)]);
     apply(&mut service, Event::Exited(number(1)), at(601));
     assert_eq!(outcome(&service, 1), Some(&Outcome::DeadlinePassed { flows_left: 3 }));
 }

@@ -50,6 +50,7 @@ pub(super) fn attached() -> Service {
         processes: Vec::new(),
         listeners: Vec::new(),
         former_ports: BTreeSet::new(),
+        queues_waited: Duration::ZERO,
         flows: 0,
         deaf: false,
         stuck: false,
@@ -281,7 +282,9 @@ fn one_that_is_killed_and_does_not_end_is_not_waited_for() {
     assert_eq!(service.next_deadline(), Some(at(71)));
     apply(&mut service, Event::Tick, at(70));
     assert_eq!(outcome(&service, 1), None);
+    assert_eq!(service.outliving(at(70)).count(), 0);
     apply(&mut service, Event::Tick, at(71));
+    assert_eq!(service.outliving(at(71)).collect::<Vec<_>>(), [number(1)]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Outlived { flows_left: 0 }));
     assert_eq!(service.next_deadline(), None, "nothing else comes by time");
     assert_eq!(apply(&mut service, Event::Exited(number(1)), at(500)), [Effect::Forget(number(1))]);
