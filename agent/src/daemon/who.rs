@@ -354,11 +354,10 @@ fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
     }
     problem.fix(if kin::sees_all_processes() {
         "all processes of this machine were looked at, and rings of io_uring too: the kernel itself has it (as for NFS), a ring \
-         without a descriptor, a thread with descriptors of its own, or a message under way in a Unix socket; start the server so \
-         that its process keeps one"
+         without a descriptor, or a message under way in a Unix socket; start the server so that its process keeps one"
     } else {
         "its process may be outside of the PID namespace of this agent: then run the agent where it can be seen, as on the host; \
-         or the kernel has it, a thread with descriptors of its own, or a message under way in a Unix socket: then start the server \
+         or the kernel has it, or a message under way in a Unix socket: then start the server \
          so that its process keeps one"
     })
 }

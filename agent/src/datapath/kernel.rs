@@ -13,7 +13,9 @@ use agent_ebpf::{socket::FlowRequest, steering::SteerCounts};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{ProgramError, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions},
+    programs::{
+        ProgramError, ProgramFd, SchedClassifier, SkReuseport, TestRun as _, TestRunOptions,
+    },
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
@@ -203,15 +205,24 @@ impl Kernel {
         self.link_iterator(LIST_SOCKETS)
     }
 
+    /// The program itself, to run it over one process.
+    pub(super) fn list_sockets(&self) -> Result<OwnedFd, DatapathError> {
+        let duplicate = self.iterator(LIST_SOCKETS)?.as_fd().try_clone_to_owned();
+        duplicate.map_err(program_error("keep", LIST_SOCKETS))
+    }
+
     fn run_iterator(&self, name: &'static str) -> Result<File, DatapathError> {
         let link = self.link_iterator(name)?;
         sys::bpf::run_iterator(link).map_err(program_error("run", name))
     }
 
     fn link_iterator(&self, name: &'static str) -> Result<OwnedFd, DatapathError> {
+        sys::bpf::link_iterator(self.iterator(name)?).map_err(program_error("attach", name))
+    }
+
+    fn iterator(&self, name: &'static str) -> Result<&ProgramFd, DatapathError> {
         let iterator = self.ebpf.program(name).expect("it is in the object that we embed");
-        let iterator = iterator.fd().map_err(program_error("find", name))?;
-        sys::bpf::link_iterator(iterator).map_err(program_error("attach", name))
+        iterator.fd().map_err(program_error("find", name))
     }
 
     /// Runs `adopt_flow` once, and returns what it answers.

@@ -27,11 +27,17 @@ use crate::{
 pub struct Lists {
     processes: OwnedFd,
     sockets: OwnedFd,
+    /// The program of the latter, which runs over one process too.
+    list_sockets: OwnedFd,
 }
 
 impl Lists {
     pub(super) fn of(kernel: &Kernel) -> Result<Self, DatapathError> {
-        Ok(Self { processes: kernel.link_processes()?, sockets: kernel.link_sockets()? })
+        Ok(Self {
+            processes: kernel.link_processes()?,
+            sockets: kernel.link_sockets()?,
+            list_sockets: kernel.list_sockets()?,
+        })
     }
 }
 
@@ -44,17 +50,27 @@ impl KernelLists for Lists {
     }
 
     fn open_sockets(&self) -> io::Result<OpenSockets> {
-        const MOST: usize = 4 << 20;
-        let mut open = OpenSockets::default();
-        for OpenRow { number, pid, kind } in run(self.sockets.as_fd(), MOST)? {
-            let Some(pid) = pid_of(pid) else { continue };
-            match kind {
-                RING => open.rings.entry(pid).or_default().push(number),
-                _ => drop(open.sockets.entry(pid).or_default().insert(SocketInode(number))),
-            }
-        }
-        Ok(open)
+        open_in(self.sockets.as_fd())
     }
+
+    fn open_sockets_of(&self, pid: Pid) -> io::Result<OpenSockets> {
+        open_in(
+            sys::bpf::link_iterator_over(&self.list_sockets, pid.get().cast_unsigned())?.as_fd(),
+        )
+    }
+}
+
+fn open_in(link: BorrowedFd<'_>) -> io::Result<OpenSockets> {
+    const MOST: usize = 4 << 20;
+    let mut open = OpenSockets::default();
+    for OpenRow { number, pid, kind } in run(link, MOST)? {
+        let Some(pid) = pid_of(pid) else { continue };
+        match kind {
+            RING => open.rings.entry(pid).or_default().push(number),
+            _ => drop(open.sockets.entry(pid).or_default().insert(SocketInode(number))),
+        }
+    }
+    Ok(open)
 }
 
 /// What a program has to say, up to `most` rows.

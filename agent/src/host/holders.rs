@@ -10,7 +10,7 @@ use std::{
 use super::{
     io_uring,
     process::{Pid, ProcessError, living_thread},
-    process_table::{FEW, KernelLists, ProcessTable, lists},
+    process_table::{FEW, OpenSockets, ProcessTable, lists},
     sock_diag::SocketInode,
 };
 
@@ -40,15 +40,14 @@ pub struct Holders {
 pub fn holders(inodes: &HashSet<SocketInode>) -> Result<Holders, ProcessError> {
     match lists() {
         Some(lists) => {
-            let found = listed(lists, inodes).map_err(ProcessError::List)?;
-            Ok(Holders { found, refused: 0 })
+            let open = lists.open_sockets().map_err(ProcessError::List)?;
+            Ok(Holders { found: wanted_in(&open, inodes), refused: 0 })
         }
         None => one_by_one(all_pids()?, inodes),
     }
 }
 
-/// Those of some processes that hold one of these sockets. A few are looked at one by one, unless they have many
-/// descriptors: anybody can have 20,000, at two system calls each.
+/// Those of some processes that hold one of these sockets. A few are looked at one by one, whatever others have open.
 ///
 /// # Errors
 ///
@@ -58,15 +57,26 @@ pub fn holders_among(
     inodes: &HashSet<SocketInode>,
 ) -> Result<Holders, ProcessError> {
     let pids: Vec<Pid> = pids.into_iter().collect();
-    if inodes.is_empty() || pids.is_empty() {
+    if inodes.is_empty() {
         return Ok(Holders::default());
     }
-    let Some(lists) = lists().filter(|_| pids.len() > FEW || have_many_open(&pids)) else {
-        return one_by_one(pids, inodes);
+    let Some(lists) = lists() else { return one_by_one(pids, inodes) };
+    let found = match pids.len() {
+        0..=FEW => {
+            let mut found = Vec::new();
+            for pid in pids {
+                let open = lists.open_sockets_of(pid).map_err(ProcessError::List)?;
+                found.extend(wanted_in(&open, inodes));
+            }
+            found
+        }
+        _ => {
+            let among: HashSet<Pid> = pids.into_iter().collect();
+            let open = lists.open_sockets().map_err(ProcessError::List)?;
+            let all = wanted_in(&open, inodes).into_iter();
+            all.filter(|holder| among.contains(&holder.pid)).collect()
+        }
     };
-    let among: HashSet<Pid> = pids.into_iter().collect();
-    let mut found = listed(lists, inodes).map_err(ProcessError::List)?;
-    found.retain(|holder| among.contains(&holder.pid));
     Ok(Holders { found, refused: 0 })
 }
 
@@ -88,13 +98,6 @@ fn one_by_one(
         }
     }
     Ok(holders)
-}
-
-/// Whether these have more descriptors together than it is worth to look at one by one.
-fn have_many_open(pids: &[Pid]) -> bool {
-    const MANY: usize = 256;
-    let open = pids.iter().filter_map(|pid| Some(descriptors(*pid).ok()?.take(MANY).count()));
-    open.sum::<usize>() >= MANY
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -128,9 +131,8 @@ fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<Soc
     Ok(found)
 }
 
-/// As the kernel lists them.
-fn listed(lists: &dyn KernelLists, wanted: &HashSet<SocketInode>) -> io::Result<Vec<Holder>> {
-    let open = lists.open_sockets()?;
+/// The holders of the wanted ones, by rising number.
+fn wanted_in(open: &OpenSockets, wanted: &HashSet<SocketInode>) -> Vec<Holder> {
     let mut found: HashMap<Pid, HashSet<SocketInode>> = HashMap::new();
     for (pid, sockets) in &open.sockets {
         let held: HashSet<_> = sockets.intersection(wanted).copied().collect();
@@ -151,7 +153,7 @@ fn listed(lists: &dyn KernelLists, wanted: &HashSet<SocketInode>) -> io::Result<
     let mut holders: Vec<_> =
         found.into_iter().map(|(pid, inodes)| Holder { pid, inodes }).collect();
     holders.sort_unstable_by_key(|holder| holder.pid);
-    Ok(holders)
+    holders
 }
 
 /// All threads have the same ones; the first one shows none any more if it has ended before the others.

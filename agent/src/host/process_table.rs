@@ -201,6 +201,13 @@ pub trait KernelLists: Send + Sync {
     ///
     /// When the kernel refuses, or there is more than anybody has.
     fn open_sockets(&self) -> io::Result<OpenSockets>;
+
+    /// What one of them has open, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open_sockets`].
+    fn open_sockets_of(&self, pid: Pid) -> io::Result<OpenSockets>;
 }
 
 /// The sockets that processes have open, and where more can be.

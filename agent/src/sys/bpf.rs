@@ -127,7 +127,6 @@ pub(crate) fn create_link(
 /// When the kernel refuses.
 #[doc(alias = "BPF_TRACE_ITER")]
 pub(crate) fn link_iterator(program: impl AsFd) -> io::Result<OwnedFd> {
-    const BPF_TRACE_ITER: u32 = 28;
     // The kernel wants no target for an iterator.
     link(&program, 0, BPF_TRACE_ITER)
 }
@@ -138,6 +137,38 @@ fn link(program: &impl AsFd, target_fd: i32, attach_type: u32) -> io::Result<Own
     // SAFETY: the kernel reads the size given of `create`, which lives until after the call and points nowhere.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size_of::<LinkCreate>())
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+/// The same for an iterator over tasks or their files, of which it runs over those of one process: of this number, as whoever reads has
+/// it. There may be none.
+///
+/// # Errors
+///
+/// As [`link_iterator`]; `EINVAL` before Linux 6.1.
+pub(crate) fn link_iterator_over(program: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
+    // `bpf_iter_link_info.task`: a thread, a process, a descriptor of one; 0 stands for none.
+    let of = [0, pid, 0];
+    let create = IteratorCreate {
+        link: LinkCreate {
+            prog_fd: program.as_fd().as_raw_fd(),
+            target_fd: 0,
+            attach_type: BPF_TRACE_ITER,
+            flags: 0,
+        },
+        iter_info: (&raw const of).expose_provenance() as u64,
+        iter_info_len: size_of_val(&of) as u32,
+        zero: 0,
+    };
+    // SAFETY: the kernel reads the size given of `create`, and of `of`, to which it points; both live until after the call.
+    let result = unsafe {
+        let size = size_of::<IteratorCreate>();
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size)
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -287,6 +318,15 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// The same for an iterator that has something to go by.
+#[repr(C)]
+struct IteratorCreate {
+    link: LinkCreate,
+    iter_info: u64,
+    iter_info_len: u32,
+    zero: u32,
+}
+
 /// The `link_update` part of `union bpf_attr`.
 #[repr(C)]
 struct LinkUpdate {
@@ -312,6 +352,7 @@ struct MapBatch {
 const _: () = assert!(size_of::<MapBatch>() == 56);
 const _: () = assert!(size_of::<ProgQuery>() == 32);
 const _: () = assert!(size_of::<LinkCreate>() == 16);
+const _: () = assert!(size_of::<IteratorCreate>() == 32);
 const _: () = assert!(size_of::<LinkUpdate>() == 16);
 
 /// As many as the kernel attaches to one namespace (`netns_bpf_max_progs`).
@@ -322,6 +363,7 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_TRACE_ITER: u32 = 28;
 
 #[cfg(test)]
 mod tests {
