@@ -76,7 +76,10 @@ mod who;
 mod working_directory;
 
 pub use self::{
-    start::{Lock, Options, Other, private_directory, run},
+    start::{
+        Lock, Options, Other, examine_directory, examine_pin_directory, preflight,
+        private_directory, run,
+    },
     state_file::{StateFile, StateFileError},
     step::Step,
 };

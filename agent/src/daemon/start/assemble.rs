@@ -35,7 +35,7 @@ use crate::{
     },
     datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
     host::{
-        cgroup::{Cgroup, Hierarchy},
+        cgroup::{Cgroup, CgroupError, Hierarchy},
         context, holders,
         launch::Launcher,
         mounts,
@@ -125,10 +125,12 @@ fn open_datapath(
 }
 
 fn find_hierarchy() -> Result<Hierarchy, Problem> {
-    Hierarchy::find().map_err(|error| {
-        Problem::caused(ProblemKind::Preflight, &error)
-            .fix(format!("mount it: `{}`", Hierarchy::how_to_mount()))
-    })
+    Hierarchy::find().map_err(|error| without_group(&error))
+}
+
+fn without_group(error: &CgroupError) -> Problem {
+    let problem = Problem::caused(ProblemKind::Preflight, error);
+    Problem { fix: error.fix().or(problem.fix), ..problem }
 }
 
 /// What an agent is made of.
@@ -229,7 +231,7 @@ fn create_cgroup(
     made: &mut Made,
 ) -> Result<Cgroup, Problem> {
     made.expect(&groups.keeper());
-    let failed = |error| Problem::caused(ProblemKind::Preflight, &error);
+    let failed = |error| without_group(&error);
     change(Step::MakeCgroup, || {
         hierarchy.create(&groups.keeper()).map_err(failed)?;
         groups.hold().map_err(|error| {

@@ -7,10 +7,62 @@ use std::{
     path::Path,
 };
 
+use rustix::net::SocketAddrUnix;
+
 use crate::{
     api::{Problem, ProblemKind},
     host::capabilities::are_of_the_machine,
+    places::Places,
 };
+
+/// What keeps an agent from having its files in the runtime directory. Nothing is made.
+///
+/// # Errors
+///
+/// When it is something else, somebody else could change what is in there, or its sockets would have too long a path.
+pub fn examine_directory(places: &Places) -> Result<(), Problem> {
+    let directory = &places.runtime_dir;
+    let preflight =
+        |message: String, fix: &str| Err(Problem::new(ProblemKind::Preflight, message).fix(fix));
+    if SocketAddrUnix::new(places.socket()).is_err() {
+        let message = format!(
+            "the path of the control socket in the runtime directory `{}` is longer than 107 bytes, which is the most",
+            directory.display()
+        );
+        return preflight(message, "name a shorter one (`--runtime-dir`)");
+    }
+    let Some(place) = directory.ancestors().find(|place| place.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    if !place.is_dir() {
+        let message =
+            format!("`{}` is no directory, and the agent needs one there", place.display());
+        return preflight(message, "remove it, or name another one (`--runtime-dir`)");
+    }
+    refuse_directory_of_others(directory, place)
+}
+
+/// What keeps pins from being in a directory of this name.
+///
+/// # Errors
+///
+/// When the BPF file system takes no such name.
+///
+/// # Kernel
+///
+/// Names with a dot are refused (`bpf_lookup`), also to who only looks whether there is one.
+pub fn examine_pin_directory(pin_dir: &Path) -> Result<(), Problem> {
+    let existing = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
+    let names = pin_dir.strip_prefix(existing).unwrap_or(pin_dir);
+    if !names.as_os_str().as_encoded_bytes().contains(&b'.') {
+        return Ok(());
+    }
+    let message = format!(
+        "the BPF file system takes no name with a dot, as in the pin directory `{}`",
+        pin_dir.display()
+    );
+    Err(Problem::new(ProblemKind::Preflight, message).fix("name one without (`--pin-dir`)"))
+}
 
 /// Makes a directory for us alone, with those above it.
 ///
@@ -22,12 +74,12 @@ pub fn private_directory(path: &Path) -> Result<(), Problem> {
         Problem::new(ProblemKind::Failed, format!("create `{}`", path.display())).because(&error)
     };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    refuse_directory_of_others(path)?;
+    refuse_directory_of_others(path, path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
-/// Whoever can change a directory, or one above it, decides where a path in there leads.
-fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
+/// Whoever can change a directory, or one above it, decides where a path in there leads. `named` may be yet to be made below it.
+fn refuse_directory_of_others(named: &Path, path: &Path) -> Result<(), Problem> {
     /// Others may write, and may rename what is not theirs.
     const OPEN: u32 = 0o022;
     const STICKY: u32 = 0o1000;
@@ -58,7 +110,7 @@ fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
         };
         let message = format!(
             "the runtime directory `{}` cannot be trusted: `{}` {why}",
-            path.display(),
+            named.display(),
             above.display()
         );
         return Err(Problem::new(ProblemKind::Preflight, message)
