@@ -11,9 +11,10 @@ const PORT: u16 = 8080;
 
 /// A machine that lacks something.
 struct Lacking {
-    /// Run before the agent, with `$RUN` and `$PINS` for the places where its directories are to be, in a mount namespace of its own.
+    /// Run before the agent, with `$RUN` and `$PINS` for the places where its directories are to be, in a mount namespace of its own;
+    /// may set these, `$DIR`, `$PIN` and `$GROUP`, to others.
     prepare: &'static str,
-    /// In front of the agent; `$FILTER NUMBER ANSWER` has a system call answered like that.
+    /// In front of the agent; `$FILTER NUMBER ANSWER` has a system call answered like that, and `$NAME` is its number.
     wrapper: &'static str,
     /// What `attach` and `daemon` say.
     reason: &'static str,
@@ -23,7 +24,7 @@ struct Lacking {
     check: &'static str,
 }
 
-const MACHINES: [Lacking; 19] = [
+const MACHINES: [Lacking; 38] = [
     Lacking {
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
@@ -101,34 +102,62 @@ const MACHINES: [Lacking; 19] = [
         fix: "not in a rootless container",
         check: "user",
     },
-    Lacking {
-        prepare: "",
-        wrapper: "/usr/bin/python3 -c \"$FILTER\" $BPF $EPERM",
-        reason: "a filter of system calls (seccomp) refuses `bpf`",
-        fix: "let it pass: in a container by its profile",
-        check: "system calls",
-    },
-    Lacking {
-        prepare: "",
-        wrapper: "/usr/bin/python3 -c \"$FILTER\" $BPF $ENOSYS",
-        reason: "a filter of system calls (seccomp) refuses `bpf`",
-        fix: "let it pass: in a container by its profile",
-        check: "system calls",
-    },
-    Lacking {
-        prepare: "",
-        wrapper: "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $EPERM",
-        reason: "a filter of system calls (seccomp) refuses `pidfd_open`",
-        fix: "let it pass: in a container by its profile",
-        check: "system calls",
-    },
-    Lacking {
-        prepare: "",
-        wrapper: "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $ENOSYS",
-        reason: "a filter of system calls (seccomp) refuses `pidfd_open`",
-        fix: "let it pass: in a container by its profile",
-        check: "system calls",
-    },
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $BPF $EPERM",
+        "a filter of system calls (seccomp) refuses `bpf`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $BPF $ENOSYS",
+        "a filter of system calls (seccomp) refuses `bpf`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $EPERM",
+        "a filter of system calls (seccomp) refuses `pidfd_open`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PIDFD_OPEN $ENOSYS",
+        "a filter of system calls (seccomp) refuses `pidfd_open`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $CLONE3 $EPERM",
+        "a filter of system calls (seccomp) refuses `clone3`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PRLIMIT64 $EPERM",
+        "a filter of system calls (seccomp) refuses `prlimit64`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $STATFS $EPERM",
+        "a filter of system calls (seccomp) refuses `statfs`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $STATX $ENOSYS",
+        "a filter of system calls (seccomp) refuses `statx`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKET $EPERM",
+        "a filter of system calls (seccomp) refuses `socket`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $GETSOCKOPT $EPERM",
+        "a filter of system calls (seccomp) refuses `getsockopt`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SETSOCKOPT $EPERM",
+        "a filter of system calls (seccomp) refuses `setsockopt`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $ACCEPT4 $EPERM",
+        "a filter of system calls (seccomp) refuses `accept4`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $ACCEPT4 $ENOSYS",
+        "a filter of system calls (seccomp) refuses `accept4`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $EPOLL_CTL $EPERM",
+        "a filter of system calls (seccomp) refuses `epoll_ctl`",
+    ),
     Lacking {
         prepare: "",
         wrapper: "sh -c 'umount -l /proc && exec \"$@\"' sh",
@@ -157,7 +186,76 @@ const MACHINES: [Lacking; 19] = [
         fix: "mount it: ",
         check: "control groups",
     },
+    Lacking {
+        prepare: "mount -t tmpfs -o ro none /proc/sys",
+        wrapper: "",
+        reason: "`/proc/sys` does not show the settings of the kernel",
+        fix: "umount /proc/sys",
+        check: "process file system",
+    },
+    Lacking {
+        prepare: "mount -t tmpfs none /sys",
+        wrapper: "",
+        reason: "sysfs is not mounted at `/sys`",
+        fix: "mount -t sysfs sysfs /sys",
+        check: "sysfs",
+    },
+    Lacking {
+        prepare: "PIN=$PINS/a.b",
+        wrapper: "",
+        reason: "the BPF file system takes no name with a dot",
+        fix: "--pin-dir",
+        check: "BPF file system",
+    },
+    Lacking {
+        prepare: "DIR=$RUN/other; mkdir $DIR; chown 1000 $DIR",
+        wrapper: "",
+        reason: "belongs to uid 1000",
+        fix: "--runtime-dir",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "DIR=$RUN/$(printf %0100d 0)",
+        wrapper: "",
+        reason: "longer than 107 bytes",
+        fix: "--runtime-dir",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "DIR=$RUN/file; touch $DIR",
+        wrapper: "",
+        reason: "is no directory",
+        fix: "--runtime-dir",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "ABOVE=${GROUP%/*}; mount --bind $ABOVE $ABOVE; mount -o remount,bind,ro $ABOVE",
+        wrapper: "",
+        reason: "Read-only file system",
+        fix: "mount -o remount,rw",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "ABOVE=$GROUP-few; GROUP=$ABOVE/agent; mkdir $ABOVE; echo 0 > $ABOVE/cgroup.max.descendants",
+        wrapper: "",
+        reason: "Resource temporarily unavailable",
+        fix: "/cgroup.max.descendants`",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "ABOVE=$GROUP-flat; GROUP=$ABOVE/agent; mkdir $ABOVE; echo 0 > $ABOVE/cgroup.max.depth",
+        wrapper: "",
+        reason: "Resource temporarily unavailable",
+        fix: "/cgroup.max.depth`",
+        check: "control groups",
+    },
 ];
+
+/// One on which something like a container refuses a system call.
+const fn filtered(wrapper: &'static str, reason: &'static str) -> Lacking {
+    let (fix, check) = ("let it pass: in a container by its profile", "system calls");
+    Lacking { prepare: "", wrapper, reason, fix, check }
+}
 
 /// Has the kernel answer a system call with something, as containers do, and executes what follows.
 const FILTER: &str = "import ctypes, os, struct, sys
@@ -169,6 +267,22 @@ libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
 os.execvp(sys.argv[3], sys.argv[3:])";
 
+const CALLS: [(&str, libc::c_long); 13] = [
+    ("BPF", libc::SYS_bpf),
+    ("PIDFD_OPEN", libc::SYS_pidfd_open),
+    ("CLONE3", libc::SYS_clone3),
+    ("PRLIMIT64", libc::SYS_prlimit64),
+    ("STATFS", libc::SYS_statfs),
+    ("STATX", libc::SYS_statx),
+    ("SOCKET", libc::SYS_socket),
+    ("GETSOCKOPT", libc::SYS_getsockopt),
+    ("SETSOCKOPT", libc::SYS_setsockopt),
+    ("ACCEPT4", libc::SYS_accept4),
+    ("EPOLL_CTL", libc::SYS_epoll_ctl),
+    ("UNSHARE", libc::SYS_unshare),
+    ("MOUNT", libc::SYS_mount),
+];
+
 /// Runs a command of the agent on such a machine: its exit code and what it says, and what is left of the agent when it has ended.
 fn run(
     stage: &Stage,
@@ -178,12 +292,14 @@ fn run(
 ) -> Result<(Option<i32>, String)> {
     let (run, pins) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let script = format!(
-        "set -e; mount --make-rprivate /; RUN={run} PINS={pins}; {prepare}
+        "set -e; mount --make-rprivate /; RUN={run} PINS={pins} GROUP={group}
+         DIR=$RUN/above/agent PIN=$PINS/agent; {prepare}
          mountpoint -q $PINS || mount -t bpf none $PINS
-         PLACES=\"--runtime-dir $RUN/above/agent --pin-dir $PINS/agent --cgroup {group}\"
+         PLACES=\"--runtime-dir $DIR --pin-dir $PIN --cgroup $GROUP\"
          set +e; timeout 30 {wrapper} {agent} $PLACES {arguments}; code=$?
-         for left in $RUN/above $PINS/agent; do test -e $left && echo left behind: $left; done
-         {agent} $PLACES detach --port 8080 > /dev/null 2>&1; exit $code",
+         for left in $RUN/above $PINS/a* $GROUP; do test -e $left && echo left behind: $left; done
+         {agent} $PLACES detach --port 8080 > /dev/null 2>&1
+         test {group} = $GROUP || rmdir ${{GROUP%/*}}; exit $code",
         run = run.path().display(),
         pins = pins.path().display(),
         agent = stage.agent.binary().display(),
@@ -191,9 +307,7 @@ fn run(
     );
     let mut alone = Command::new("unshare");
     alone.args(["--mount", "bash", "-c", &script]).env("FILTER", FILTER);
-    for (name, call) in [("BPF", libc::SYS_bpf), ("PIDFD_OPEN", libc::SYS_pidfd_open)] {
-        alone.env(name, call.to_string());
-    }
+    alone.envs(CALLS.map(|(name, call)| (name, call.to_string())));
     alone.envs([("EPERM", "0x50001"), ("ENOSYS", "0x50026"), ("KILL", "0x80000000")]);
     let output = stage.namespace.output(&mut alone)?;
     let said = [output.stdout, output.stderr].concat();
@@ -276,8 +390,62 @@ fn a_filter_that_kills_the_agent_is_told_of() -> Result<()> {
     let killing = "/usr/bin/python3 -c \"$FILTER\" $BPF $KILL";
     let (code, said) = run(&stage, "", killing, "attach --port 8080")?;
     ensure!(code == Some(4) && said.lines().count() == 2, "{code:?} {said}");
-    ensure!(said.contains("a filter of system calls (seccomp) killed the agent"), "{said}");
+    ensure!(said.contains("was killed by a filter of system calls (seccomp)"), "{said}");
     ensure!(said.contains("fix: let it pass"), "{said}");
+    let (code, said) = run(&stage, "", killing, "doctor")?;
+    ensure!(code == Some(4) && said.contains("rehearsal  missing"), "{code:?} {said}");
+    ensure!(said.contains("killed by a filter of system calls (seccomp)"), "{said}");
+    Ok(())
+}
+
+/// One that cannot have the memory that it needs ends wherever it happens to ask for it (`RLIMIT_AS`).
+#[test]
+fn an_agent_that_finds_no_memory_leaves_nothing_whatever_it_had_begun() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let mut gave_up = 0;
+    for most in (20..=90).step_by(10) {
+        let wrapper = format!("prlimit --as={most}000000");
+        let (diagnosed, diagnosis) = run(&stage, "", &wrapper, "doctor")?;
+        ensure!(matches!(diagnosed, Some(0 | 4)), "{most}: {diagnosed:?} {diagnosis}");
+        ensure!(!diagnosis.contains("left behind"), "{most}: {diagnosis}");
+        let (code, said) = run(&stage, "", &wrapper, "attach --port 8080")?;
+        match code {
+            Some(0) => {}
+            Some(4) => {
+                ensure!(diagnosed == Some(4), "{most}: doctor {diagnosis}, attach {said}");
+                ensure!(
+                    !said.contains("left behind") && said.lines().count() == 2,
+                    "{most}: {said}"
+                );
+                ensure!(said.contains("fix: let the agent have more memory"), "{most}: {said}");
+                gave_up += i32::from(said.contains("gave up (SIGABRT): memory allocation of"));
+            }
+            _ => anyhow::bail!("{most}: {code:?} {said}"),
+        }
+    }
+    ensure!(gave_up > 1, "there was always enough");
+    Ok(())
+}
+
+/// Whoever kills it, and wherever it was.
+#[test]
+fn an_agent_that_is_killed_when_it_starts_leaves_nothing() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    for fault in
+        ["kill-before make-cgroup 0", "kill-after make-cgroup 0", "kill-after open-datapath 0"]
+    {
+        let prepare = format!("mkdir -p $DIR/faults; echo {fault} > $DIR/faults/armed");
+        let (code, said) = run(&stage, &prepare, "", "attach --port 8080")?;
+        ensure!(code == Some(4), "{fault}: {code:?} {said}");
+        ensure!(said.contains("the agent, as it started, was killed (SIGKILL)"), "{fault}: {said}");
+        // The faults are the test's own.
+        let left: Vec<_> = said.lines().filter(|line| line.starts_with("left behind")).collect();
+        ensure!(left.iter().all(|line| line.ends_with("/above")), "{fault}: {said}");
+    }
     Ok(())
 }
 
@@ -290,6 +458,7 @@ fn where_the_agent_works_doctor_says_so() -> Result<()> {
     let server = Script::new(PORT)?;
     let stage = Stage::new()?;
     let _first = stage.start(&server, 1)?;
+    let refused = |call: &str| format!("/usr/bin/python3 -c \"$FILTER\" {call} $EPERM");
     let without =
         |capability: &str| format!("setpriv --bounding-set=-{capability} --inh-caps=-{capability}");
     for (wrapper, loss) in [
@@ -310,9 +479,15 @@ fn where_the_agent_works_doctor_says_so() -> Result<()> {
             "no filter refuses",
         ),
         (HIDDEN.to_owned(), "`/proc` shows this PID namespace"),
+        // Only the rehearsal has a use for these.
+        (refused("$UNSHARE"), "tried where the agent would do it"),
+        (refused("$MOUNT"), "tried where the agent would do it"),
+        ("/usr/bin/python3 -c \"$FILTER\" $UNSHARE $KILL".to_owned(), "kills who makes them"),
+        (refused(&libc::SYS_uname.to_string()), "no filter refuses"),
     ] {
         let (code, said) = run(&stage, "", &wrapper, "doctor")?;
         ensure!(code == Some(0) && said.contains(loss), "{wrapper}: {code:?} {said}");
+        ensure!(!said.contains("WARN") && !said.contains("left behind"), "{wrapper}: {said}");
         let (code, said) = run(&stage, "", &wrapper, "attach --port 8080")?;
         ensure!(code == Some(0), "{wrapper}: {code:?} {said}");
     }

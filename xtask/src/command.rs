@@ -112,6 +112,16 @@ pub(crate) fn run_quietly_within(command: &mut Command, limit: Duration) -> Resu
     Ok(())
 }
 
+/// A program that the kernel kills when the thread that started it ends, whatever ends that: nobody else would.
+///
+/// It becomes the program that is named, so that its number stays.
+#[doc(alias = "PR_SET_PDEATHSIG")]
+pub(crate) fn tied(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
+
 /// The command as one would type it.
 fn shown(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
@@ -130,8 +140,8 @@ mod tests {
     use std::{
         fs::File,
         io::Read,
-        os::unix::fs::OpenOptionsExt,
-        process::Command,
+        os::unix::{fs::OpenOptionsExt, process::ExitStatusExt},
+        process::{Command, Stdio},
         time::{Duration, Instant},
     };
 
@@ -141,7 +151,21 @@ mod tests {
         unistd::mkfifo,
     };
 
-    use super::{run, run_quietly_within};
+    use super::{run, run_quietly_within, tied};
+
+    #[test]
+    fn what_is_tied_ends_with_who_started_it() {
+        let start = || {
+            let mut child = tied("sh");
+            let child = child.args(["-c", "echo; exec sleep 60"]).stdout(Stdio::piped()).spawn();
+            let mut child = child.unwrap();
+            // It has become what it was to be.
+            child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+            child
+        };
+        let mut child = std::thread::spawn(start).join().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
 
     #[test]
     fn a_failure_names_the_command() {

@@ -106,6 +106,10 @@ impl Problem {
 fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut chain = std::iter::successors(Some(error), |cause| cause.source());
     let errno = chain.find_map(|cause| match cause.downcast_ref::<std::io::Error>() {
+        // Rust says so itself of what it could not allocate.
+        Some(system) if system.kind() == std::io::ErrorKind::OutOfMemory => {
+            Some(Errno::NOMEM.raw_os_error())
+        }
         Some(system) => system.raw_os_error(),
         None => cause.downcast_ref::<Errno>().map(|errno| errno.raw_os_error()),
     })?;
@@ -118,6 +122,9 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         }
         Errno::ROFS => "make that file system writable, and try again",
         Errno::MFILE => return Some(more_files()),
+        Errno::NOMEM => {
+            "let the agent have more memory (`ulimit -v`, `MemoryMax=` in its unit), and try again"
+        }
         Errno::NFILE => "let the machine open more files (`sysctl fs.file-max`), and try again",
         _ => return None,
     };
@@ -125,9 +132,10 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
 }
 
 fn more_files() -> String {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let most =
-        limit.maximum.map_or_else(|| "any number".to_owned(), |most| format!("{most} at most"));
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+    let most = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, most)| most);
+    let most = most.filter(|most| *most != RLIM_INFINITY);
+    let most = most.map_or_else(|| "any number".to_owned(), |most| format!("{most} at most"));
     format!(
         "let the agent open more files, and try again: `LimitNOFILE=` in its unit, or `ulimit -n` (here {most}, and more as root with CAP_SYS_RESOURCE)"
     )

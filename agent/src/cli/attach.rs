@@ -52,6 +52,10 @@ async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, 
                 }
             }
             Err(error) if error.is_broken() && lost < TIMES => lost += 1,
+            // What the system says of the socket is not always about the socket.
+            Err(error @ (ClientError::Forbidden { .. } | ClientError::Unconnected { .. })) => {
+                return Err(start::obstacle(context).unwrap_or_else(|| error.into()));
+            }
             // One with nothing to do ends again.
             Err(error) => {
                 if let (ClientError::Refused(_), Some(agent)) = (&error, started) {

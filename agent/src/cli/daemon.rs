@@ -7,6 +7,7 @@ use crate::{
     api::{Problem, ProblemKind},
     daemon::{self, Options, Other},
     exit::ExitCode,
+    host::seccomp::Filtered,
 };
 
 /// The first line of an agent in the background, when it answers. When it cannot, it is the JSON of a [`Problem`].
@@ -27,12 +28,13 @@ pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<Exit
 }
 
 fn in_background(options: &Options) -> Result<(), Problem> {
-    leave_the_caller()?;
-    bear_the_name()?;
     let mut told = false;
-    let served = serve(options, || {
-        tell(READY);
-        told = true;
+    let alone = leave_the_caller().and_then(|()| bear_the_name());
+    let served = alone.and_then(|()| {
+        serve(options, || {
+            tell(READY);
+            told = true;
+        })
     });
     if let (Err(problem), false) = (&served, told) {
         tell(&serde_json::to_string(problem).unwrap_or_default());
@@ -57,10 +59,12 @@ fn tell(line: &str) {
 
 /// Out of the caller's session, so that its terminal's signals end only the caller, and off its directory.
 fn leave_the_caller() -> Result<(), Problem> {
-    let failed =
-        |error: &(dyn std::error::Error + 'static)| Problem::caused(ProblemKind::Failed, error);
-    nix::unistd::setsid().map_err(|error| failed(&error))?;
-    std::env::set_current_dir("/").map_err(|error| failed(&error))
+    // Nothing but a filter refuses these to a process that was just born.
+    let failed = |what: &str, error: &(dyn std::error::Error + 'static)| {
+        Problem::new(ProblemKind::Preflight, what).because(error).fix(Filtered::FIX).on_one_line()
+    };
+    nix::unistd::setsid().map_err(|error| failed("begin a session (`setsid`)", &error))?;
+    std::env::set_current_dir("/").map_err(|error| failed("go to `/` (`chdir`)", &error))
 }
 
 /// In `ps` and `top`, where the kernel would show what was executed: `exe`, of `/proc/self/exe`.

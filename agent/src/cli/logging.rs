@@ -13,8 +13,13 @@ use super::{
 pub(super) fn start(options: &GlobalOptions, daemon: bool) {
     let filter = EnvFilter::builder()
         .with_default_directive(level(options.verbose + u8::from(daemon)).into())
-        .with_env_var("AGENT_LOG")
+        .with_env_var(LEVELS)
         .from_env_lossy();
+    // aya warns of each use of a release that is no three numbers (`6.18-rc`). Nothing here is decided by one.
+    let filter = match "aya::util=error".parse() {
+        Ok(directive) if std::env::var_os(LEVELS).is_none() => filter.add_directive(directive),
+        _ => filter,
+    };
     // What cannot be written would be told on standard error, where it could not be written either: that panics.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -29,6 +34,9 @@ pub(super) fn start(options: &GlobalOptions, daemon: bool) {
         }
     }
 }
+
+/// Who sets this means each level.
+const LEVELS: &str = "AGENT_LOG";
 
 fn level(verbose: u8) -> LevelFilter {
     match verbose {

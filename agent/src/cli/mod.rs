@@ -47,6 +47,7 @@ use self::{
 use crate::{
     api::{Problem, ProblemKind},
     exit::ExitCode,
+    host::seccomp,
     places::Places,
 };
 
@@ -89,6 +90,9 @@ impl Cli {
             Command::Manual { directory } => manual::run(directory),
             Command::Doctor(arguments) => doctor::run(&context, arguments),
             command => {
+                if let Some(filtered) = seccomp::filtered_of_waiting() {
+                    return Err(filtered.into());
+                }
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime =
                     runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;

@@ -2,14 +2,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write as _},
     os::unix::{fs::OpenOptionsExt, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use rustix::{fs::OFlags, process::Signal};
+use nix::sys::wait::WaitStatus;
+use rustix::fs::OFlags;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, ChildStdout, Command},
@@ -23,9 +24,13 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    daemon::{Other, private_directory},
-    host::{capabilities, open_files, proc_mount, seccomp::Filtered},
+    daemon::{
+        Other, preflight, private_directory,
+        repair::{self, Leftovers},
+    },
+    host::{capabilities, ended::Ended, open_files},
     places::Places,
+    sys::aside::aside,
 };
 
 /// How long the agent may take to say how its start went: longer than it has patience with one that it replaces, and than an
@@ -65,10 +70,12 @@ impl Started {
 /// Starts it, and returns when it listens.
 pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Problem> {
     privileged()?;
-    // What is started is found in there.
-    proc_mount::examine()?;
-    open_files::allow_all()?;
     let places = &context.places;
+    preflight_aside(places)?;
+    // Of this process, too: starting one takes some.
+    open_files::allow_all()?;
+    // What is there when one is killed in its start was made by it, if nothing was there before.
+    let is_alone = matches!(repair::examine(places), Ok(Leftovers::Fine(_)));
     let made = missing(&places.log_file());
     let refused = |problem: Problem| {
         take_back(&made);
@@ -97,10 +104,24 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
         Ok(Ok(line)) if line == command::READY => Ok(Started { child, made }),
         Ok(Ok(line)) => match serde_json::from_str(&line) {
             Ok(problem) => Err(refused(problem)),
-            Err(_) if is_ended_by_filter(&mut child).await => Err(refused(killed_by_filter())),
-            Err(_) => Err(not_started(&context.places, "it ended before it said that it listens")),
+            Err(_) => Err(match ended(&mut child).await {
+                Some(ended) => {
+                    let problem = untimely(places, ended);
+                    if is_alone {
+                        take_back_all(places);
+                    }
+                    // Of a panic the log has more than fits a line.
+                    problem.map_or_else(|| not_started(places, "it panicked"), refused)
+                }
+                None => not_started(places, "it ended before it said that it listens"),
+            }),
         },
     }
+}
+
+/// What keeps an agent from running here, in place of what the system said of its socket.
+pub(super) fn obstacle(context: &Context) -> Option<Problem> {
+    privileged().is_ok().then(|| preflight_aside(&context.places).err())?
 }
 
 /// What has to be made for this path, the last of it first.
@@ -108,15 +129,54 @@ fn missing(path: &Path) -> Vec<PathBuf> {
     path.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect()
 }
 
-/// Whether the agent was killed because it made a system call: filters that answer with an error leave it the time to say so.
-async fn is_ended_by_filter(child: &mut Child) -> bool {
-    let ended = timeout(START, child.wait()).await;
-    matches!(ended, Ok(Ok(status)) if status.signal() == Some(Signal::SYS.as_raw()))
+/// In a process of its own, which a filter may kill. There is one thread: the runtime has no other before it is asked for one.
+fn preflight_aside(places: &Places) -> Result<(), Problem> {
+    let told = aside(|mut out| {
+        if let Err(problem) = preflight(places) {
+            let line = serde_json::to_string(&problem).unwrap_or_default();
+            out.write_all(line.as_bytes()).expect("our other half reads");
+        }
+    });
+    match told {
+        // Not even that is possible here, which is said when the agent cannot be started.
+        Err(_) => Ok(()),
+        Ok(told) => match (told.status, serde_json::from_slice(&told.bytes)) {
+            (_, Ok(problem)) => Err(problem),
+            (WaitStatus::Signaled(_, signal, _), Err(_)) => {
+                let ended = Ended::by(signal as i32);
+                let message = format!("what looked whether an agent can run here {ended}");
+                Err(Problem::new(ProblemKind::Preflight, message).fix(ended.fix()))
+            }
+            (_, Err(_)) => Ok(()),
+        },
+    }
 }
 
-fn killed_by_filter() -> Problem {
-    let message = "a filter of system calls (seccomp) killed the agent when it started";
-    Problem::new(ProblemKind::Preflight, message).fix(Filtered::FIX)
+/// The signal that ended an agent which had no time to say why.
+async fn ended(child: &mut Child) -> Option<Ended> {
+    let status = timeout(END, child.wait()).await.ok()?.ok()?;
+    status.signal().map(Ended::by)
+}
+
+/// The log goes with all else, so what it has of it is told. Nothing of a panic, which ends with the same signal as a lack of memory.
+fn untimely(places: &Places, ended: Ended) -> Option<Problem> {
+    let log = fs::read_to_string(places.log_file()).unwrap_or_default();
+    let why = match ended {
+        Ended::GaveUp => {
+            let asked = log.lines().rfind(|line| line.starts_with("memory allocation"))?;
+            format!(": {asked}")
+        }
+        Ended::Filtered | Ended::Killed | Ended::Signal(_) => String::new(),
+    };
+    let message = format!("the agent, as it started, {ended}{why}");
+    Some(Problem::new(ProblemKind::Preflight, message).fix(ended.fix()))
+}
+
+/// One that was killed has taken nothing back. What it had begun, nobody needs.
+fn take_back_all(places: &Places) {
+    if let Err(problem) = repair::take_back(places) {
+        tracing::warn!(%problem, "something is left of the agent that did not start: `agent doctor --repair` removes it");
+    }
 }
 
 /// Who was refused has been told why, and finds nothing that was not there before. What cannot be removed has something of

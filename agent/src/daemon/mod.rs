@@ -78,7 +78,10 @@ mod who;
 mod working_directory;
 
 pub use self::{
-    start::{Lock, Options, Other, private_directory, refuse_directory_of_others, run},
+    start::{
+        Lock, Options, Other, examine_directory, examine_pin_directory, preflight,
+        private_directory, refuse_directory_of_others, run,
+    },
     state_file::{StateFile, StateFileError},
     step::Step,
 };

@@ -12,6 +12,7 @@ use crate::{
         process::ProcessError,
         seccomp::Filtered,
         sock_diag::{self, SockDiagError},
+        sys_mount::NoSysfs,
     },
     rollout::Refusal,
 };
@@ -24,14 +25,16 @@ impl From<DatapathError> for Problem {
                 "detach with the agent that made the pins, or, if no service needs them, remove `{}`",
                 path.display()
             )),
-            DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => problem.fix("run a kernel built with CONFIG_DEBUG_INFO_BTF=y"),
+            DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => {
+                let fix = "run a kernel built with CONFIG_DEBUG_INFO_BTF=y";
+                Self { fix: problem.fix.or_else(|| Some(fix.to_owned())), ..problem }
+            }
             DatapathError::Program { .. }
             | DatapathError::Object(_)
             | DatapathError::Deadlock => {
                 let fix = "run `agent doctor`: it says what is missing here";
                 Self { fix: problem.fix.or_else(|| Some(fix.to_owned())), ..problem }
             }
-            DatapathError::ImpossibleName { .. } => problem.fix("name another one (`--pin-dir`)"),
             DatapathError::SocketMapFull { .. } | DatapathError::MapFull { .. } => problem.fix(
                 "wait until replaced generations are gone, or detach what this agent need not serve: the limit is for all its services together",
             ),
@@ -53,7 +56,6 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
     match error {
         DatapathError::OtherSchema { .. }
         | DatapathError::NoBpfFileSystem(_)
-        | DatapathError::ImpossibleName { .. }
         | DatapathError::KernelTypes(_)
         | DatapathError::KernelLayout(_)
         | DatapathError::Object(_)
@@ -115,6 +117,12 @@ impl From<ProcMountError> for Problem {
 impl From<TooFew> for Problem {
     fn from(error: TooFew) -> Self {
         Self::caused(ProblemKind::Preflight, &error).fix(TooFew::FIX)
+    }
+}
+
+impl From<NoSysfs> for Problem {
+    fn from(error: NoSysfs) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(NoSysfs::FIX)
     }
 }
 

@@ -24,14 +24,6 @@ pub enum DatapathError {
     /// The directory for pins is not below a BPF file system.
     #[error("`{}` is not on a BPF file system; mount one: `mount -t bpf bpf /sys/fs/bpf`", .0.display())]
     NoBpfFileSystem(PathBuf),
-    /// The directory for pins has a name that the BPF file system does not take.
-    #[error("`{}` cannot be made: the BPF file system takes no name with a dot, as `{name}` is", .path.display())]
-    ImpossibleName {
-        /// The directory.
-        path: PathBuf,
-        /// Which part of it.
-        name: String,
-    },
     /// An operation on a pin or on its directory.
     #[error("{operation} `{}`", .path.display())]
     Pin {

@@ -6,31 +6,33 @@ use rustix::io::Errno;
 
 use super::Check;
 use crate::{
-    datapath::impossible_name,
+    daemon::{examine_directory, examine_pin_directory},
     host::{
         capabilities::{self, Capability, USERS},
-        cgroup::Hierarchy,
+        cgroup::{CgroupError, Hierarchy},
         mounts,
         open_files::TooFew,
         proc_mount, room,
-        seccomp::{self, Filtered},
+        seccomp::Filtered,
+        sys_mount::{self, NoSysfs},
     },
     places::Places,
 };
 
 /// The user, the capabilities, and what a filter of system calls leaves of them.
-pub(super) fn permissions() -> Vec<Check> {
+pub(super) fn permissions(filtered: Option<Filtered>) -> Vec<Check> {
     let user = user(rustix::process::geteuid(), &fs::read_to_string(USERS));
-    vec![user, capabilities(capabilities::lacking()), system_calls(seccomp::filtered())]
+    vec![user, capabilities(capabilities::lacking()), system_calls(filtered)]
 }
 
 /// Where the agent's files and pins are, and the file systems of the kernel.
-pub(super) fn mounts(places: &Places) -> Vec<Check> {
+pub(super) fn mounts(places: &Places, no_group: Option<&CgroupError>) -> Vec<Check> {
     vec![
         process_file_system(),
-        runtime_directory(&places.runtime_dir),
+        sysfs(),
+        runtime_directory(places),
         bpf_file_system(&places.pin_dir),
-        control_groups(),
+        control_groups(no_group),
     ]
 }
 
@@ -104,9 +106,25 @@ fn process_file_system() -> Check {
     }
 }
 
+fn sysfs() -> Check {
+    let name = "sysfs";
+    match sys_mount::examine() {
+        Ok(()) => Check::ok(name, "`/sys` shows the kernel"),
+        Err(error) => Check::missing(name, error.to_string(), NoSysfs::FIX),
+    }
+}
+
 /// The agent makes the directory when it starts.
-fn runtime_directory(directory: &Path) -> Check {
+fn runtime_directory(places: &Places) -> Check {
     let name = "runtime directory";
+    let directory = &places.runtime_dir;
+    if let Err(problem) = examine_directory(places) {
+        let fix = problem
+            .fix
+            .clone()
+            .unwrap_or_else(|| format!("let root use `{}`", directory.display()));
+        return Check::missing(name, problem.in_full(), fix);
+    }
     let place = directory.ancestors().find(|place| place.exists()).unwrap_or(directory);
     match room::examine(place) {
         Ok(()) => Check::ok(name, format!("`{}` can be written", directory.display())),
@@ -138,11 +156,10 @@ fn writable(directory: &Path) -> rustix::io::Result<()> {
 
 fn bpf_file_system(pin_dir: &Path) -> Check {
     let name = "BPF file system";
-    let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
-    if let Some(part) = impossible_name(pin_dir) {
-        let found = format!("it takes no name with a dot, as `{}` is", part.display());
-        return Check::missing(name, found, "name another directory (`--pin-dir`)");
+    if let Err(problem) = examine_pin_directory(pin_dir) {
+        return Check::missing(name, problem.message, problem.fix.unwrap_or_default());
     }
+    let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
     match rustix::fs::statfs(place) {
         Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => match writable(place) {
             Ok(()) => Check::ok(name, format!("pins go to `{}`", pin_dir.display())),
@@ -169,21 +186,21 @@ fn mount_command(pin_dir: &Path) -> String {
     format!("mount -t bpf bpf {place}, or leave --pin-dir as it is by default")
 }
 
-fn control_groups() -> Check {
+fn control_groups(no_group: Option<&CgroupError>) -> Check {
     let name = "control groups";
-    let found = Hierarchy::find();
     let old = mounts::of_type("cgroup").unwrap_or_default();
-    match found {
-        Ok(hierarchy) => {
+    match (Hierarchy::find(), no_group) {
+        (_, Some(error)) => match error.fix() {
+            Some(fix) => Check::missing(name, all_causes(error), fix),
+            None => Check::unknown(name, all_causes(error)),
+        },
+        (Ok(hierarchy), None) => {
             let place = hierarchy.root().directory().display().to_string();
             let kind =
                 if old.is_empty() { "version 2" } else { "version 2 beside version 1 (hybrid)" };
             Check::ok(name, format!("{kind}, at `{place}`"))
         }
-        Err(crate::host::cgroup::CgroupError::NotMounted) => {
-            Check::missing(name, "version 2 is not mounted", Hierarchy::how_to_mount())
-        }
-        Err(error) => Check::unknown(name, all_causes(&error)),
+        (Err(error), None) => Check::unknown(name, all_causes(&error)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the kernel can do, as the datapath's rehearsal found it.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -11,11 +12,10 @@ use rustix::io::Errno;
 
 use super::Check;
 use crate::{
-    datapath::probe::{self, About, Feature, Outcome, Without},
+    datapath::probe::{self, About, Feature, Outcome, Seclusion, Without},
     host::{
-        cgroup::Hierarchy,
+        cgroup::{Cgroup, CgroupError, Hierarchy},
         open_files::TooFew,
-        seccomp::{self, Filtered},
         sock_diag,
     },
     places::Places,
@@ -23,31 +23,48 @@ use crate::{
 
 /// Whether a check is of something that the agent needs of the kernel.
 pub(super) fn is_needed(check: &Check) -> bool {
-    let is_it = |feature: &Feature| !feature.is_comfort() && feature.to_string() == check.name;
-    check.name == SOCKET_DIAGNOSIS || Feature::ALL.iter().any(is_it)
+    let is_it = |feature: &Feature| {
+        matches!(About::of(*feature).without, Without::Refused) && feature.to_string() == check.name
+    };
+    [SOCKET_DIAGNOSIS, REHEARSAL].contains(&check.name.as_str()) || Feature::ALL.iter().any(is_it)
 }
 
 const SOCKET_DIAGNOSIS: &str = "socket diagnosis";
 
+/// All of it, where it could not begin or did not end.
+pub(super) const REHEARSAL: &str = "rehearsal";
+
+/// The kernel says the same of both (EAGAIN).
+const MORE: &str = "let the agent have more memory (`ulimit -v`, `MemoryMax=`) or more threads (`ulimit -u`, `pids.max`, `TasksMax=`)";
+
 /// The rehearsal, and the socket diagnosis that reads the storage it makes.
-pub(super) fn checks(places: &Places) -> Vec<Check> {
-    let group = EmptyGroup::create(places);
-    let directory = match &group {
+pub(super) fn checks(
+    places: &Places,
+    seclusion: Seclusion,
+    group: Result<&EmptyGroup, String>,
+) -> Vec<Check> {
+    let directory = match group {
         Ok(group) => File::open(&group.path).map_err(|error| error.to_string()),
-        Err(why) => Err(why.clone()),
+        Err(why) => Err(why),
     };
     let mut diagnosis = None;
-    let outcomes = probe::rehearse(directory.as_ref().map_err(String::as_str), |tags| {
+    let aside = beside_pins(places).join(format!("{OURS}{}", process::id()));
+    let cgroup = directory.as_ref().map_err(String::as_str);
+    let rehearsed = probe::rehearse(seclusion, cgroup, &aside, |tags| {
         // Any port: the kernel looks at the storage map first.
         diagnosis = Some(sock_diag::connections(&[1], Some(tags)).map(drop));
     });
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let is_filtered = seccomp::filtered().is_some();
-    let fix = |about: About| match is_filtered {
-        // Whatever kernel it is.
-        true => Filtered::FIX.to_owned(),
-        false => about.fix(&release),
+    let outcomes = match rehearsed {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            let detail = format!("start a thread for it: {error}");
+            return vec![Check::missing(REHEARSAL, detail, MORE)];
+        }
     };
+    // Not by `uname`, which a filter may refuse: rustix takes that for impossible.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    let release = release.as_deref().map_or("an unknown release", str::trim);
+    let fix = |about: About| about.fix(release);
     let mut checks: Vec<Check> =
         outcomes.into_iter().map(|(feature, outcome)| check(feature, outcome, fix)).collect();
     checks.push(socket_diagnosis(diagnosis));
@@ -66,7 +83,10 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
             Check::missing(name, why, TooFew::FIX)
         }
         Without::Refused => Check::missing(name, why, fix(about)),
-        Without::Untried => Check::unknown(name, why),
+        Without::Open => {
+            let tried = "what follows was tried where the agent would do it";
+            Check::unknown(name, format!("{why}; {tried}"))
+        }
         Without::Less(loss) => {
             let fix = Some(fix(about));
             Check { fix, ..Check::unknown(name, format!("done without, so that {loss}: {why}")) }
@@ -86,46 +106,70 @@ fn socket_diagnosis(diagnosis: Option<Result<(), sock_diag::SockDiagError>>) -> 
 }
 
 /// A control group without processes, beside the agent's own: what refuses our programs there refuses them here.
-struct EmptyGroup {
+#[derive(Debug)]
+pub(super) struct EmptyGroup {
     path: PathBuf,
 }
 
 impl EmptyGroup {
-    fn create(places: &Places) -> Result<Self, String> {
-        let hierarchy = Hierarchy::find().map_err(|error| super::host::all_causes(&error))?;
-        let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
-        let beside = agents.ancestors().skip(1).find_map(|above| hierarchy.open(above).ok());
-        let beside = beside.unwrap_or_else(|| hierarchy.root());
-        remove_left_behind(beside.directory());
-        let path = beside.directory().join(format!("{GROUP}{}", process::id()));
-        fs::create_dir(&path)
-            .map_err(|error| format!("create the control group `{}`: {error}", path.display()))?;
+    pub(super) fn create(places: &Places) -> Result<Self, CgroupError> {
+        let hierarchy = Hierarchy::find()?;
+        let beside = beside_group(places, &hierarchy);
+        let path = beside.directory().join(format!("{OURS}{}", process::id()));
+        fs::create_dir(&path).map_err(|source| CgroupError::Failed {
+            operation: "create",
+            path: path.clone(),
+            source,
+        })?;
         Ok(Self { path })
     }
 }
 
-/// Groups of those that were interrupted. In another PID namespace the numbers are others': one of ours is nobody else's.
-fn remove_left_behind(directory: &Path) {
-    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|it| it.file_name());
-    for name in names {
-        let number = name.to_str().and_then(|name| name.strip_prefix(GROUP)?.parse::<u32>().ok());
-        let is_left =
-            |number| number == process::id() || !Path::new(&format!("/proc/{number}")).exists();
-        if number.is_some_and(is_left)
-            && let Err(error) = fs::remove_dir(directory.join(&name))
-        {
-            tracing::warn!(group = %name.display(), %error, "an empty control group stays");
+fn beside_group(places: &Places, hierarchy: &Hierarchy) -> Cgroup {
+    let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
+    let beside = agents.ancestors().skip(1).find_map(|above| hierarchy.open(above).ok());
+    beside.unwrap_or_else(|| hierarchy.root())
+}
+
+fn beside_pins(places: &Places) -> &Path {
+    let above = places.pin_dir.ancestors().skip(1).find(|above| above.is_dir());
+    above.unwrap_or(&places.pin_dir)
+}
+
+/// Removes what those left that were interrupted. In another PID namespace the numbers are others': one of ours is nobody else's.
+pub(super) fn remove_left_behind(places: &Places) {
+    if let Ok(hierarchy) = Hierarchy::find() {
+        for group in left_behind(beside_group(places, &hierarchy).directory()) {
+            remove(&group, |group| fs::remove_dir(group));
         }
+    }
+    for pins in left_behind(beside_pins(places)) {
+        remove(&pins, |pins| crate::datapath::clear(pins).map_err(io::Error::other));
     }
 }
 
-/// What it is called, and the number of its process.
-const GROUP: &str = "agent-doctor-";
+fn left_behind(directory: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|it| it.file_name());
+    let is_left = |name: &OsString| {
+        let number = name.to_str().and_then(|name| name.strip_prefix(OURS)?.parse::<u32>().ok());
+        number.is_some_and(|number| {
+            number == process::id() || !Path::new(&format!("/proc/{number}")).exists()
+        })
+    };
+    names.filter(is_left).map(|name| directory.join(name)).collect()
+}
+
+fn remove(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
+    if let Err(error) = remove(path) {
+        tracing::warn!(path = %path.display(), %error, "what was made to try it stays");
+    }
+}
+
+/// What is made is called so, with the number of its process.
+const OURS: &str = "agent-doctor-";
 
 impl Drop for EmptyGroup {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "an empty control group is left behind");
-        }
+        remove(&self.path, |path| fs::remove_dir(path));
     }
 }

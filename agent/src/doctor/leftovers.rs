@@ -17,6 +17,12 @@ pub(super) fn check(places: &Places) -> Check {
         Ok(Leftovers::Stateless(what) | Leftovers::Rubbish(what)) => {
             Check::missing(name, what, "agent doctor --repair")
         }
-        Err(problem) => Check::unknown(name, problem.to_string()),
+        // An agent would not start, either.
+        Err(problem) => {
+            let fix = problem.fix.clone();
+            let fix =
+                fix.unwrap_or_else(|| "let root read it, or name other directories".to_owned());
+            Check::missing(name, problem.in_full(), fix)
+        }
     }
 }

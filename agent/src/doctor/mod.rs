@@ -12,9 +12,18 @@ mod kernel;
 mod leftovers;
 mod setting;
 
+use std::io::{self, Write as _};
+
+use nix::sys::{signal::Signal, wait::WaitStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::{host::open_files, places::Places};
+use self::kernel::EmptyGroup;
+use crate::{
+    datapath::probe::Seclusion,
+    host::{ended::Ended, open_files, seccomp},
+    places::Places,
+    sys::aside::aside,
+};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,20 +51,84 @@ pub enum Verdict {
 }
 
 /// Looks at everything that an agent with these directories needs, in the order in which it matters.
+///
+/// In a process of its own, where one can be had: filters kill, and limits end, whoever does what they are against. The caller has
+/// one thread.
 pub fn checks(places: &Places) -> Vec<Check> {
+    let mut looked = look_aside(places, Seclusion::Wanted);
+    // Of the calls that filters kill for, the agent itself makes no namespaces.
+    if let Ok((_, WaitStatus::Signaled(_, Signal::SIGSYS, _))) = looked {
+        let again = look_aside(places, Seclusion::Deadly);
+        if let Ok((_, WaitStatus::Exited(_, 0))) = again {
+            looked = again;
+        }
+    }
+    kernel::remove_left_behind(places);
+    match looked {
+        Ok((checks, status)) => checks.into_iter().chain(untimely_end(status)).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "looking in this process");
+            let mut all = Vec::new();
+            look(places, Seclusion::Wanted, |checks| all.extend(checks));
+            all
+        }
+    }
+}
+
+fn look_aside(places: &Places, seclusion: Seclusion) -> io::Result<(Vec<Check>, WaitStatus)> {
+    let told = aside(|mut out| {
+        look(places, seclusion, |checks| {
+            for check in checks {
+                let line = serde_json::to_string(&check).unwrap_or_default();
+                // Who asked is waiting for it.
+                writeln!(out, "{line}").expect("our other half reads");
+            }
+        });
+    })?;
+    let lines = told.bytes.split(|byte| *byte == b'\n');
+    Ok((lines.filter_map(|line| serde_json::from_slice(line).ok()).collect(), told.status))
+}
+
+/// What is to be said of one that did not come to its end.
+fn untimely_end(status: WaitStatus) -> Option<Check> {
+    let name = kernel::REHEARSAL;
+    match status {
+        WaitStatus::Signaled(_, signal, _) => {
+            let ended = Ended::by(signal as i32);
+            Some(Check::missing(name, format!("what tried the rest {ended}"), ended.fix()))
+        }
+        WaitStatus::Exited(_, 0) => None,
+        other => {
+            let detail = format!("what tried the rest ended too early: {other:?}");
+            Some(Check::missing(name, detail, "report this together with what is above it"))
+        }
+    }
+}
+
+/// Tells what it finds as soon as it is found.
+fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>)) {
     let files = open_files::allow_all();
-    let mut checks = host::permissions();
-    checks.extend(host::mounts(places));
-    checks.extend(kernel::checks(places));
-    checks.push(host::open_files(files));
-    checks.push(leftovers::check(places));
-    checks.extend(setting::checks(places));
-    checks
+    let filtered = seccomp::filtered();
+    let is_filtered = filtered.is_some();
+    tell(host::permissions(filtered));
+    // Whatever is found now may be the filter's answer.
+    if is_filtered {
+        return;
+    }
+    kernel::remove_left_behind(places);
+    let group = EmptyGroup::create(places);
+    tell(host::mounts(places, group.as_ref().err()));
+    let group = group.as_ref().map_err(|error| host::all_causes(error));
+    tell(kernel::checks(places, seclusion, group));
+    tell(vec![host::open_files(files), leftovers::check(places)]);
+    tell(setting::checks(places));
 }
 
 /// What keeps this build from working here, found out by loading and attaching everything once where it disturbs nobody.
 pub fn obstacles(places: &Places) -> Vec<Check> {
-    let mut obstacles = kernel::checks(places);
+    let group = EmptyGroup::create(places);
+    let group = group.as_ref().map_err(|error| host::all_causes(error));
+    let mut obstacles = kernel::checks(places, Seclusion::Wanted, group);
     obstacles.retain(|check| check.verdict != Verdict::Ok && kernel::is_needed(check));
     obstacles
 }

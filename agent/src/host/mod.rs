@@ -27,8 +27,10 @@
 //! - [`syn_cookies`]: whether listeners overflow
 //! - [`mounts`]: what is mounted where
 //! - [`proc_mount`]: whether `/proc` shows what is read there
+//! - [`sys_mount`]: whether `/sys` shows the kernel
 //! - [`room`]: whether a directory takes what has to be written
 //! - [`seccomp`]: system calls that a filter refuses
+//! - [`ended`]: why a process of ours ended that could not say so
 //! - [`os_text`]: text of the operating system that survives JSON
 //!
 //! Every function here is synchronous and may block for as long as the kernel takes: an
@@ -42,6 +44,7 @@ pub mod cgroup;
 pub mod confinement;
 pub mod context;
 pub mod doors;
+pub mod ended;
 #[cfg(test)]
 mod fuzz;
 pub mod holders;
@@ -68,4 +71,5 @@ pub mod sock_diag;
 pub mod starter;
 pub mod supervisor;
 pub mod syn_cookies;
+pub mod sys_mount;
 mod unix_sockets;

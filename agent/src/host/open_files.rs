@@ -1,6 +1,6 @@
 //! How many files this process may have open.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// With fewer a start fails half-way, wherever it comes to the limit: with 80 it does, with 81 it did not (Linux 6.18).
 const FEWEST: u64 = 128;
@@ -26,12 +26,20 @@ impl TooFew {
 ///
 /// When those are too few to start with. They are allowed all the same.
 pub fn allow_all() -> Result<Option<u64>, TooFew> {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    // Not by rustix, which panics where a filter refuses to say.
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    match maximum {
+    match most() {
         Some(most) if most < FEWEST => Err(TooFew { most }),
         most => Ok(most),
     }
+}
+
+/// How many the hard limit allows, if it is one and the kernel says so.
+fn most() -> Option<u64> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    (most != RLIM_INFINITY).then_some(most)
 }

@@ -18,7 +18,13 @@ pub enum ProcMountError {
     /// `subset=pid`.
     #[error("`/proc` shows nothing but processes (`subset=pid`)")]
     ProcessesOnly,
+    /// Something is mounted there.
+    #[error("`/proc/sys` does not show the settings of the kernel (`{BOOT}`)")]
+    Covered,
 }
+
+/// A setting that the agent reads.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl ProcMountError {
     /// What to do about it.
@@ -30,6 +36,9 @@ impl ProcMountError {
             }
             Self::ProcessesOnly => {
                 "mount all of it, `mount -t proc proc /proc`; in the agent's unit `ProcSubset=all`"
+            }
+            Self::Covered => {
+                "take away what is mounted there, `umount /proc/sys`; in a container, let it see them"
             }
         }
     }
@@ -45,9 +54,10 @@ pub fn examine() -> Result<(), ProcMountError> {
         return Err(ProcMountError::NotMounted);
     }
     is_ours(fs::read_link("/proc/self"), std::process::id())?;
-    match Path::new("/proc/sys").exists() {
-        true => Ok(()),
-        false => Err(ProcMountError::ProcessesOnly),
+    match (Path::new("/proc/sys").exists(), fs::read(BOOT)) {
+        (false, _) => Err(ProcMountError::ProcessesOnly),
+        (true, Err(_)) => Err(ProcMountError::Covered),
+        (true, Ok(_)) => Ok(()),
     }
 }
 

@@ -3,24 +3,19 @@
 //!
 //! A filter answers before the kernel does. So each call is made in a way that the kernel answers with a number of its own.
 
-use std::{fs, io, path::Path};
+use std::{fmt, fs, io, path::Path};
 
 use rustix::{
     io::Errno,
-    process::{PidfdFlags, getpid, pidfd_open},
     thread::{SecureComputingMode, secure_computing_mode},
 };
 
 use super::capabilities;
-use crate::sys::bpf;
+use crate::sys::calls::{BPF, CLONE3, USED, Vain, WAITING};
 
-/// A call that is refused.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a filter of system calls (seccomp) refuses `{name}`: without it {lost}")]
-pub struct Filtered {
-    name: &'static str,
-    lost: &'static str,
-}
+/// Calls that are refused, by their names.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Filtered(Vec<&'static str>);
 
 impl Filtered {
     /// What to do about it.
@@ -28,21 +23,52 @@ impl Filtered {
                            `SystemCallFilter=`";
 }
 
-/// The first that is refused; nothing of who lacks rights, to whom the kernel may say the same.
+impl fmt::Display for Filtered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.join("`, `");
+        write!(
+            formatter,
+            "a filter of system calls (seccomp) refuses `{names}`, without which the agent does not work"
+        )
+    }
+}
+
+/// All that are refused; nothing of who lacks rights, to whom the kernel may say the same.
 pub fn filtered() -> Option<Filtered> {
-    let has_rights = capabilities::lacking().is_ok_and(|it| it.iter().all(|it| !it.is_needed));
-    let is_filtered = secure_computing_mode() == Ok(SecureComputingMode::Filter);
-    if !is_filtered || !has_rights || !capabilities::are_of_the_machine() {
+    // One that refuses this, too, is one.
+    if secure_computing_mode() == Ok(SecureComputingMode::Disabled) || !has_rights() {
         return None;
     }
-    if is_refused(&bpf::refusal(), knows_bpf) {
-        return Some(Filtered { name: "bpf", lost: "no kernel program can be loaded" });
+    let mut refused = Vec::new();
+    if is_refused(&BPF.answer(), knows_bpf) {
+        refused.push(BPF.name);
     }
-    let opened = pidfd_open(getpid(), PidfdFlags::empty());
-    if opened.is_err_and(|error| is_refused(&error.into(), has_types)) {
-        return Some(Filtered { name: "pidfd_open", lost: "no process can be held" });
+    // To "no such call" the C library answers with the older one.
+    if is_refused(&CLONE3.answer(), || false) {
+        refused.push(CLONE3.name);
     }
-    None
+    refused.extend(refused_of(WAITING.into_iter().chain(USED)));
+    (!refused.is_empty()).then_some(Filtered(refused))
+}
+
+/// Those that are refused of what a command does while it waits: the library that it waits with panics there.
+pub fn filtered_of_waiting() -> Option<Filtered> {
+    if secure_computing_mode() == Ok(SecureComputingMode::Disabled) {
+        return None;
+    }
+    let refused: Vec<_> = refused_of(WAITING).collect();
+    (!refused.is_empty()).then_some(Filtered(refused))
+}
+
+fn refused_of(calls: impl IntoIterator<Item = Vain>) -> impl Iterator<Item = &'static str> {
+    let refused = calls.into_iter().filter(|call| is_refused(&call.answer(), has_types));
+    refused.map(|call| call.name)
+}
+
+fn has_rights() -> bool {
+    // Who is not told is refused even that.
+    capabilities::lacking().map_or(true, |it| it.iter().all(|it| !it.is_needed))
+        && capabilities::are_of_the_machine()
 }
 
 /// Filters have two answers. One of them is that of a kernel without the call, too.
@@ -60,8 +86,8 @@ fn knows_bpf() -> bool {
     known.lines().any(|line| line.split_whitespace().last() == Some("bpf"))
 }
 
-/// Whether the kernel shows its types, which it has done since 5.4, one release after it got `pidfd_open`. One without them is told
-/// of for that.
+/// Whether the kernel shows its types, which it has done since 5.4: all of these calls are older. One without them is told of for
+/// that.
 fn has_types() -> bool {
     Path::new("/sys/kernel/btf/vmlinux").exists()
 }

@@ -48,16 +48,6 @@ pub(crate) fn lookup_programs(network_namespace: impl AsFd) -> io::Result<Vec<u3
     Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
 }
 
-/// What is answered to a call that no kernel accepts: it has more to read than any, which the kernel looks at first, and says so
-/// (`bpf_check_uarg_tail_zero`: E2BIG).
-pub(crate) fn refusal() -> io::Error {
-    let nothing: *const u8 = std::ptr::null();
-    // SAFETY: the kernel refuses the size before it reads anything, and knows no such command.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, u32::MAX, nothing, u32::MAX) };
-    debug_assert!(result < 0, "no kernel takes it");
-    io::Error::last_os_error()
-}
-
 /// A descriptor of the map, program or link that is pinned at `path`.
 ///
 /// # Errors

@@ -70,7 +70,7 @@ pub(crate) const CALLS_PER_UPGRADE: f64 = 1_000.0;
 pub(crate) const WALKS_PER_UPGRADE: f64 = 0.5;
 
 /// System calls of an attach by those of one with a tenth of the ports.
-pub(crate) const TENFOLD: f64 = 4.0;
+pub(crate) const TENFOLD: f64 = 5.0;
 
 /// How often all flows of a service may be listed while two generations of it take turns four times: an agent that did it for
 /// each look at a generation lists them five times.

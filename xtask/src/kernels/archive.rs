@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use super::{
     choice::{self, Choice},
@@ -64,10 +64,39 @@ pub(super) struct Gap(pub(super) String);
 struct Lists {
     suite: Suite,
     /// Why they are those of an earlier run, if they are.
-    stale: Option<String>,
+    stale: Option<Stale>,
     /// What it has of kernels. Empty if it was never seen.
     available: String,
 }
+
+/// Why lists could not be brought up to date.
+#[derive(Debug, PartialEq, Eq)]
+enum Stale {
+    /// The mirror was reached, and has no suite of this name.
+    NoSuite(String),
+    /// Something else, in apt's words.
+    Unreachable(String),
+}
+
+impl Stale {
+    fn of(suite: &str, error: &Error) -> Self {
+        let words = format!("{error:#}");
+        match words.trim_end().ends_with(NO_SUITE) {
+            true => Self::NoSuite(suite.to_owned()),
+            false => Self::Unreachable(format!("{suite}: {words}")),
+        }
+    }
+
+    fn gap(&self) -> Gap {
+        Gap(match self {
+            Self::NoSuite(name) => format!("Debian has no suite `{name}`"),
+            Self::Unreachable(why) => format!("no network and not in the cache ({why})"),
+        })
+    }
+}
+
+/// What apt says of a suite whose directory the mirror does not have.
+const NO_SUITE: &str = "does not have a Release file.";
 
 impl Archive {
     /// For these rows; nothing is fetched yet.
@@ -95,10 +124,10 @@ impl Archive {
             .filter_map(|lists| Some((lists.newest(row)?, *lists)))
             .max_by(|(one, _), (other, _)| one.version.cmp(&other.version));
         let Some((choice, lists)) = newest else {
-            return Err(Gap(match all.iter().find_map(|lists| lists.stale.as_ref()) {
-                Some(why) => format!("no network and not in the cache ({why})"),
-                None => format!("{} has no such kernel with its modules", row.suites.join(", ")),
-            }));
+            let stale = all.iter().find_map(|lists| lists.stale.as_ref());
+            let none =
+                || Gap(format!("{} has no such kernel with its modules", row.suites.join(", ")));
+            return Err(stale.map_or_else(none, Stale::gap));
         };
         self.fetched(&choice, lists)
     }
@@ -147,7 +176,7 @@ impl Archive {
 
 impl Lists {
     fn fetch(suite: Suite) -> Self {
-        let stale = suite.refresh().err().map(|error| format!("{}: {error:#}", suite.name));
+        let stale = suite.refresh().err().map(|error| Stale::of(&suite.name, &error));
         // Of kernels only: all else is some sixty thousand packages.
         let available = suite.available().unwrap_or_default();
         let of_kernels = available.split("\n\n").filter(|it| it.starts_with("Package: linux-"));
@@ -204,7 +233,7 @@ const IMAGE: &str = "kernel";
 mod tests {
     use std::fs;
 
-    use super::{Archive, Gap, Kernel, Lists, Row, Suite, take_parts};
+    use super::{Archive, Gap, Kernel, Lists, NO_SUITE, Row, Stale, Suite, take_parts};
 
     /// Unpacks to a folder what a package would have.
     fn take(release: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Kernel) {
@@ -226,11 +255,24 @@ mod tests {
         let row: Row = "bookworm:6.1".parse().unwrap();
         let archive = Archive::new(folder.path(), std::slice::from_ref(&row));
         let suite = Suite { name: "bookworm".to_owned(), architecture: None, place: "".into() };
-        let unreachable =
-            Lists { suite, stale: Some("no route".to_owned()), available: String::new() };
+        let unreachable = Lists {
+            suite,
+            stale: Some(Stale::Unreachable("no route".to_owned())),
+            available: String::new(),
+        };
         archive.lists.values().next().unwrap().set(unreachable).unwrap();
         let Gap(words) = archive.kernel(&row).unwrap_err();
         assert_eq!(words, "no network and not in the cache (no route)");
+    }
+
+    #[test]
+    fn a_suite_that_nobody_has_is_no_lack_of_a_network() {
+        let error = |words: String| anyhow::Error::msg(words).context("`apt-get` failed");
+        let none =
+            error(format!("E: The repository 'http://mirror/debian foo Release' {NO_SUITE}"));
+        assert_eq!(Stale::of("foo", &none).gap().0, "Debian has no suite `foo`");
+        let away = error("E: Some index files failed to download.".to_owned());
+        assert!(Stale::of("foo", &away).gap().0.starts_with("no network"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use wait_timeout::ChildExt as _;
 
-use crate::layout::Target;
+use crate::{command, layout::Target};
 
 /// A machine, ready to be switched on.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl Machine<'_> {
                 vec![self.console()],
             ),
         };
-        let mut emulator = Command::new(program);
+        let mut emulator = command::tied(program);
         emulator.args(model).args(ALWAYS).arg("-kernel").arg(self.kernel);
         emulator.arg("-initrd").arg(self.initramfs).arg("-append").arg(self.command_line());
         for port in ports {

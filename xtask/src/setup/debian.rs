@@ -75,7 +75,8 @@ impl Suite {
 
     fn apt(&self, tool: &str) -> Command {
         let mut apt = Command::new(tool);
-        apt.arg("--quiet=2");
+        // What it complains of is looked into.
+        apt.arg("--quiet=2").env("LC_ALL", "C.UTF-8");
         for (option, value) in [
             ("Dir::Etc::sourcelist", self.place.join("sources.list")),
             ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),

@@ -22,7 +22,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use self::answer::Bench;
 pub use self::verdict::{Overload, Verdict};
@@ -65,8 +65,9 @@ pub(super) async fn run(
 
 /// Takes all that the hard limit of open files allows: each connection under way is one.
 fn take_descriptors(context: &Context) {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
         context.console.warn(&format!("cannot raise the limit of open files: {error}"));
     }
 }

@@ -129,6 +129,20 @@ pub fn repair(places: &Places) -> Result<Repaired, Problem> {
     }
 }
 
+/// Takes away what an agent had begun to make, before which nothing was there.
+///
+/// # Errors
+///
+/// When another agent runs, or has left services, and when something cannot be removed.
+pub fn take_back(places: &Places) -> Result<(), Problem> {
+    let mut made = Made::default();
+    let _lock = lock(places, &mut made)?;
+    match read(places)? {
+        Read::Services => Err(Problem::new(ProblemKind::Failed, "there are services now")),
+        Read::Gone | Read::Damaged | Read::Empty => clear(places, &mut Vec::new()),
+    }
+}
+
 /// Keeps an agent from starting meanwhile.
 fn lock(places: &Places, made: &mut Made) -> Result<Lock, Problem> {
     made.expect(&places.runtime_dir);

@@ -35,7 +35,7 @@ use crate::{
     },
     datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
     host::{
-        cgroup::{Cgroup, Hierarchy},
+        cgroup::{Cgroup, CgroupError, Hierarchy},
         context,
         launch::Launcher,
         mounts,
@@ -60,7 +60,7 @@ pub(super) fn assemble(
     let boot_id = state_file::boot_id()?;
     let state = read_state(&places, network_namespace, &boot_id)?;
     mount_bpf(&places.pin_dir)?;
-    refuse_impossible_name(&places.pin_dir)?;
+
     let hierarchy = find_hierarchy()?;
     let groups = Groups::of(&places, &hierarchy, network_namespace);
     let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
@@ -125,10 +125,12 @@ fn open_datapath(
 }
 
 fn find_hierarchy() -> Result<Hierarchy, Problem> {
-    Hierarchy::find().map_err(|error| {
-        Problem::caused(ProblemKind::Preflight, &error)
-            .fix(format!("mount it: `{}`", Hierarchy::how_to_mount()))
-    })
+    Hierarchy::find().map_err(|error| without_group(&error))
+}
+
+fn without_group(error: &CgroupError) -> Problem {
+    let problem = Problem::caused(ProblemKind::Preflight, error);
+    Problem { fix: error.fix().or(problem.fix), ..problem }
 }
 
 /// What an agent is made of.
@@ -229,7 +231,7 @@ fn create_cgroup(
     made: &mut Made,
 ) -> Result<Cgroup, Problem> {
     made.expect(&groups.keeper());
-    let failed = |error| Problem::caused(ProblemKind::Preflight, &error);
+    let failed = |error| without_group(&error);
     change(Step::MakeCgroup, || {
         hierarchy.create(&groups.keeper()).map_err(failed)?;
         groups.hold().map_err(|error| {
@@ -269,17 +271,6 @@ pub(in crate::daemon) fn read_state(
         .fix("start the agent in that namespace, or give this one its own --runtime-dir, --pin-dir and --cgroup"));
     }
     Ok(Some(state))
-}
-
-/// Before anything is made for pins that cannot be there.
-fn refuse_impossible_name(pin_dir: &Path) -> Result<(), DatapathError> {
-    match datapath::impossible_name(pin_dir) {
-        None => Ok(()),
-        Some(name) => Err(DatapathError::ImpossibleName {
-            path: pin_dir.to_owned(),
-            name: name.to_string_lossy().into_owned(),
-        }),
-    }
 }
 
 /// Mounts the BPF file system at its usual place where nobody has.

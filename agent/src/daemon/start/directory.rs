@@ -7,10 +7,56 @@ use std::{
     path::Path,
 };
 
+use rustix::net::SocketAddrUnix;
+
 use crate::{
     api::{Problem, ProblemKind},
+    datapath,
     host::capabilities::are_of_the_machine,
+    places::Places,
 };
+
+/// What keeps an agent from having its files in the runtime directory. Nothing is made.
+///
+/// # Errors
+///
+/// When it is something else, somebody else could change what is in there, or its sockets would have too long a path.
+pub fn examine_directory(places: &Places) -> Result<(), Problem> {
+    let directory = &places.runtime_dir;
+    let preflight =
+        |message: String, fix: &str| Err(Problem::new(ProblemKind::Preflight, message).fix(fix));
+    if SocketAddrUnix::new(places.socket()).is_err() {
+        let message = format!(
+            "the path of the control socket in the runtime directory `{}` is longer than 107 bytes, which is the most",
+            directory.display()
+        );
+        return preflight(message, "name a shorter one (`--runtime-dir`)");
+    }
+    let Some(place) = directory.ancestors().find(|place| place.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    if !place.is_dir() {
+        let message =
+            format!("`{}` is no directory, and the agent needs one there", place.display());
+        return preflight(message, "remove it, or name another one (`--runtime-dir`)");
+    }
+    refuse_place_of_others(directory, place)
+}
+
+/// What keeps pins from being in a directory of this name.
+///
+/// # Errors
+///
+/// When the BPF file system takes no such name.
+pub fn examine_pin_directory(pin_dir: &Path) -> Result<(), Problem> {
+    let Some(name) = datapath::impossible_name(pin_dir) else { return Ok(()) };
+    let message = format!(
+        "the pin directory `{}` cannot be made: the BPF file system takes no name with a dot, as `{}` is",
+        pin_dir.display(),
+        name.display()
+    );
+    Err(Problem::new(ProblemKind::Preflight, message).fix("name one without (`--pin-dir`)"))
+}
 
 /// Makes a directory for us alone, with those above it.
 ///
@@ -32,6 +78,11 @@ pub fn private_directory(path: &Path) -> Result<(), Problem> {
 ///
 /// When it cannot be examined, or somebody else could change what is in there.
 pub fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
+    refuse_place_of_others(path, path)
+}
+
+/// Whoever can change a directory, or one above it, decides where a path in there leads. `named` may be yet to be made below it.
+fn refuse_place_of_others(named: &Path, path: &Path) -> Result<(), Problem> {
     /// Others may write, and may rename what is not theirs.
     const OPEN: u32 = 0o022;
     const STICKY: u32 = 0o1000;
@@ -62,7 +113,7 @@ pub fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
         };
         let message = format!(
             "the runtime directory `{}` cannot be trusted: `{}` {why}",
-            path.display(),
+            named.display(),
             above.display()
         );
         return Err(Problem::new(ProblemKind::Preflight, message)

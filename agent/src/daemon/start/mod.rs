@@ -38,7 +38,9 @@ use tokio::{
 
 use self::assemble::assemble;
 pub(super) use self::assemble::mount_bpf;
-pub use self::directory::{private_directory, refuse_directory_of_others};
+pub use self::directory::{
+    examine_directory, examine_pin_directory, private_directory, refuse_directory_of_others,
+};
 pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
@@ -78,15 +80,26 @@ pub enum Other {
     Replace,
 }
 
+/// What can be known before anything is made: the same for who starts an agent, who is one, and who only asks.
+///
+/// # Errors
+///
+/// With the first thing that keeps an agent from running here.
+pub fn preflight(places: &Places) -> Result<(), Problem> {
+    privileges::require()?;
+    open_files::allow_all()?;
+    examine_directory(places)?;
+    examine_pin_directory(&places.pin_dir)
+}
+
 /// Runs the agent until SIGTERM, SIGINT or, if so told, the last `detach`. `ready` is called when it answers.
 ///
 /// # Errors
 ///
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
-    privileges::require()?;
-    open_files::allow_all()?;
     let places = &options.places;
+    preflight(places)?;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;

@@ -25,8 +25,13 @@ pub(super) fn require() -> Result<(), Problem> {
         let message = format!("the agent needs root with {}", host::capabilities::names());
         return Err(Problem::new(ProblemKind::Preflight, message).fix("run it with sudo"));
     }
+    // Whatever else is found may be its answer.
+    if let Some(filtered) = host::seccomp::filtered() {
+        return Err(filtered.into());
+    }
     // It says in which user namespace we are.
     host::proc_mount::examine()?;
+    host::sys_mount::examine()?;
     if !host::capabilities::are_of_the_machine() {
         let message =
             "the agent needs root of the machine: this one is root of a user namespace only";
@@ -42,7 +47,7 @@ pub(super) fn require() -> Result<(), Problem> {
             "run it with sudo; in a container, give it this capability (`agent doctor` says what else is missing)",
         ));
     }
-    host::seccomp::filtered().map_or(Ok(()), |filtered| Err(filtered.into()))
+    Ok(())
 }
 
 /// Gives the others up, and system calls that the agent has no use for. To be called while there is one thread: rights are

@@ -42,8 +42,8 @@ pub enum Without {
     Refused,
     /// It does without, and this is lost.
     Less(&'static str),
-    /// Only the rehearsal needs it.
-    Untried,
+    /// Only the rehearsal has a use for it.
+    Open,
 }
 
 const BPF: &str = "CONFIG_BPF_SYSCALL=y and CONFIG_NET=y";
@@ -69,8 +69,8 @@ const TABLE: [(Feature, About); Feature::ALL.len()] = [
         About {
             name: "private namespaces",
             shown_by: "what follows was tried where nobody else sees it",
-            takes: Takes::Else("run as root, outside of a container that refuses namespaces"),
-            without: Without::Untried,
+            takes: Takes::Else("let it make namespaces and mounts; the agent itself needs neither"),
+            without: Without::Open,
         },
     ),
     (
@@ -259,7 +259,9 @@ pub fn table() -> String {
         let without = match about.without {
             Without::Refused => "the agent refuses to start".to_owned(),
             Without::Less(loss) => format!("the agent works, but {loss}"),
-            Without::Untried => "`agent doctor` cannot rehearse".to_owned(),
+            Without::Open => {
+                "`agent doctor` tries all of it where the agent would do it".to_owned()
+            }
         };
         let written = writeln!(table, "| {} | {version} | {options} | {without} |", about.name);
         written.expect("a string takes all");

@@ -10,6 +10,7 @@ mod feature;
 
 use std::{
     fs::File,
+    io,
     net::{Ipv4Addr, TcpListener},
     os::fd::BorrowedFd,
     path::Path,
@@ -32,8 +33,9 @@ pub use self::{
 };
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
+    directories::{is_bpf, make_root},
     kernel::Kernel,
-    pins::Pins,
+    pins::{Pins, clear},
     place::Place,
     programs::{ATTACHED, COMFORTS, MIGRATE, ON_DEMAND},
 };
@@ -50,19 +52,40 @@ pub enum Outcome {
     Untried(String),
 }
 
+/// Whether the rehearsal makes namespaces of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seclusion {
+    /// If it may.
+    Wanted,
+    /// One that tried was killed.
+    Deadly,
+}
+
 /// Rehearses everything. Each feature is in the answer once.
+///
+/// Where there can be no such namespaces, it all happens where the agent would do it, with pins in `aside`. No endpoint is known
+/// to the programs there, so that they let everything pass.
 ///
 /// The bind programs are attached to `cgroup`, which must be empty and is left as it was. `with_tags` is given the storage
 /// map, for those who read it in other ways than by programs; it runs only if there is one.
+///
+/// # Errors
+///
+/// When there can be no thread for it.
 pub fn rehearse(
+    seclusion: Seclusion,
     cgroup: Result<&File, &str>,
+    aside: &Path,
     with_tags: impl FnOnce(BorrowedFd<'_>) + Send,
-) -> Vec<(Feature, Outcome)> {
-    let rehearsal =
-        thread::scope(|scope| scope.spawn(|| Rehearsal::new().run(cgroup, with_tags)).join());
-    rehearsal.unwrap_or_else(|_panic| {
+) -> io::Result<Vec<(Feature, Outcome)>> {
+    let rehearsal = || Rehearsal::new().run(seclusion, cgroup, aside, with_tags);
+    // A thread that nobody may start is no panic.
+    let ended = thread::scope(|scope| -> io::Result<_> {
+        Ok(thread::Builder::new().spawn_scoped(scope, rehearsal)?.join())
+    });
+    Ok(ended?.unwrap_or_else(|_panic| {
         Rehearsal::new().not_reached("the rehearsal ended in a panic, which is a bug")
-    })
+    }))
 }
 
 /// What has been found out so far.
@@ -77,24 +100,50 @@ impl Rehearsal {
 
     fn run(
         mut self,
+        seclusion: Seclusion,
         cgroup: Result<&File, &str>,
+        aside: &Path,
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Vec<(Feature, Outcome)> {
-        let why = match self.try_all(cgroup, with_tags) {
+        let secluded = match seclusion {
+            Seclusion::Wanted => seclude(),
+            Seclusion::Deadly => {
+                Err("a filter of system calls (seccomp) kills who makes them".to_owned())
+            }
+        };
+        let pins = if secluded.is_ok() { Path::new(PINS) } else { aside };
+        let why = match self.try_all(secluded, pins, cgroup, with_tags) {
             Ok(()) => "it was forgotten, which is a bug".to_owned(),
             Err(Ended(why)) => why,
         };
-        self.not_reached(&why)
+        let outcomes = self.not_reached(&why);
+        // Those of our own mount namespace go with it.
+        if pins == aside
+            && let Err(error) = clear(aside)
+        {
+            tracing::warn!(%error, "pins are left behind");
+        }
+        outcomes
     }
 
     fn try_all(
         &mut self,
+        secluded: Result<(), String>,
+        pins: &Path,
         cgroup: Result<&File, &str>,
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Result<(), Ended> {
-        self.note(Feature::Seclusion, seclude())?;
-        self.note(Feature::FileSystem, mount_bpf())?;
-        let (mut kernel, btf) = self.create_maps()?;
+        let mounted = match secluded {
+            Ok(()) => mount_bpf(),
+            Err(_) => make_aside(pins).map_err(|error| all_causes(&error)),
+        };
+        // Only this is lost with it, and the agent needs none.
+        self.outcomes.push((
+            Feature::Seclusion,
+            secluded.map_or_else(Outcome::Refused, |()| Outcome::Works),
+        ));
+        self.note(Feature::FileSystem, mounted)?;
+        let (mut kernel, btf) = self.create_maps(pins)?;
         let mut refused = Vec::new();
         for program in ON_DEMAND.into_iter().chain([MIGRATE]) {
             let loaded = kernel.load(program, &btf);
@@ -132,9 +181,9 @@ impl Rehearsal {
     }
 
     /// Also says which map it was that the kernel refused.
-    fn create_maps(&mut self) -> Result<(Kernel, aya::Btf), Ended> {
+    fn create_maps(&mut self, pins: &Path) -> Result<(Kernel, aya::Btf), Ended> {
         let created = Place::with(None)
-            .and_then(|place| Pins::begin(Path::new(PINS), place))
+            .and_then(|place| Pins::begin(pins, place))
             .and_then(Kernel::create_maps);
         let error = match created {
             Ok(created) => {
@@ -240,6 +289,14 @@ fn seclude() -> Result<(), String> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|error| format!("keep mounts to ourselves: {error}"))
+}
+
+/// Nothing is made on another file system.
+fn make_aside(pins: &Path) -> Result<(), DatapathError> {
+    match pins.parent().filter(|above| is_bpf(above)) {
+        Some(_) => make_root(pins),
+        None => Err(DatapathError::NoBpfFileSystem(pins.to_owned())),
+    }
 }
 
 fn mount_bpf() -> Result<(), String> {

@@ -1,11 +1,15 @@
 //! Why something about a control group could not be done.
 
-use std::{io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
+use rustix::io::Errno;
 use thiserror::Error;
 
-use super::ROUNDS;
-use crate::host::process::ProcessError;
+use super::{Hierarchy, ROUNDS};
+use crate::host::{mounts, process::ProcessError};
 
 /// Why something about a control group could not be done.
 #[derive(Debug, Error)]
@@ -50,4 +54,60 @@ pub enum CgroupError {
         /// The group's directory.
         path: PathBuf,
     },
+}
+
+impl CgroupError {
+    /// What to do about it, where that is known.
+    pub fn fix(&self) -> Option<String> {
+        let (path, source) = match self {
+            Self::NotMounted => return Some(format!("mount it: `{}`", Hierarchy::how_to_mount())),
+            Self::Failed { path, source, .. } => (path, source),
+            Self::MountTable(_)
+            | Self::Outside { .. }
+            | Self::Signal { .. }
+            | Self::NeverEmpty { .. } => {
+                return None;
+            }
+        };
+        match Errno::from_io_error(source) {
+            Some(Errno::ROFS) => {
+                let existing = path.ancestors().find(|it| it.exists())?;
+                Some(format!(
+                    "make that file system writable: `mount -o remount,rw {}` (`remount,bind,rw` where it is a bind mount); in a \
+                     container, give it control groups of its own that it may write",
+                    mounts::above(existing).display()
+                ))
+            }
+            // `cgroup_check_hierarchy_limits`
+            Some(Errno::AGAIN) => Some(match full(path) {
+                Some(limit) => {
+                    format!("`echo max > {}`, or name another group (`--cgroup`)", limit.display())
+                }
+                None => "raise `cgroup.max.descendants` and `cgroup.max.depth` of the groups above"
+                    .to_owned(),
+            }),
+            Some(Errno::PERM | Errno::ACCESS) => {
+                Some("let root make control groups there".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The limit of a group above that allows no more groups below it, or none as deep.
+fn full(path: &Path) -> Option<PathBuf> {
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let below = |group: &Path| {
+        let stat = fs::read_to_string(group.join("cgroup.stat")).ok()?;
+        number(stat.lines().find_map(|line| line.strip_prefix("nr_descendants "))?)
+    };
+    let groups = path.ancestors().zip(0_usize..).skip(1);
+    let mut limits = groups.flat_map(|(group, depth)| {
+        [("cgroup.max.descendants", below(group)), ("cgroup.max.depth", Some(depth - 1))]
+            .map(|(name, used)| (group.join(name), used))
+    });
+    limits.find_map(|(limit, used)| {
+        let most = number(&fs::read_to_string(&limit).ok()?)?;
+        (used? >= most).then_some(limit)
+    })
 }

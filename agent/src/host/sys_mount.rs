@@ -1,0 +1,32 @@
+//! Whether `/sys` shows the kernel: its types, and the places where its file systems are mounted.
+
+use std::path::Path;
+
+use rustix::fs::statfs;
+
+/// Nothing is there, or something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("sysfs is not mounted at `/sys`")]
+pub struct NoSysfs;
+
+impl NoSysfs {
+    /// What to do about it.
+    pub const FIX: &str = "mount it, and what belongs below it: `mount -t sysfs sysfs /sys`, then see `agent doctor` again";
+}
+
+/// Looks at it.
+///
+/// # Errors
+///
+/// When the agent would miss something there.
+pub fn examine() -> Result<(), NoSysfs> {
+    let is_sysfs = statfs("/sys").is_ok_and(|found| found.f_type as u64 == SYSFS_MAGIC);
+    // Parts of it may be shown alone.
+    match is_sysfs || Path::new("/sys/kernel").is_dir() {
+        true => Ok(()),
+        false => Err(NoSysfs),
+    }
+}
+
+/// `SYSFS_MAGIC` (`linux/magic.h`).
+const SYSFS_MAGIC: u64 = 0x6265_6572;
