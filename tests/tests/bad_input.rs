@@ -423,7 +423,7 @@ fn what_is_typed_wrong() -> Result<()> {
     let (stage, _first) = Stage::attached(&server)?;
     refused(&stage, &["attach"], 2, &["--port"])?;
     refused(&stage, &["attach", "--port", "0"], 2, &["0"])?;
-    refused(&stage, &["upgrade", "--port", "8080"], 2, &["COMMAND"])?;
+    refused(&stage, &["upgrade", "--", "node"], 2, &["NAME"])?;
     let signal = ["upgrade", "--port", "8080", "--drain-signal", "STOPP", "--", "node"];
     refused(&stage, &signal, 2, &["STOPP"])?;
     refused(&stage, &["explain", "8080"], 2, &["8080"])?;

@@ -85,9 +85,12 @@ pub enum NewGeneration {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// Absolute path: the caller knows where it was called from.
-    pub program: PathBuf,
+    /// Absolute path: the caller knows where it was called from. Without one, what the running generation was started with is
+    /// launched again, with its arguments.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
     /// Its name as it was typed (the zeroth argument), and the arguments.
+    #[serde(default)]
     pub arguments: Vec<String>,
     /// Working directory.
     #[serde(default)]

@@ -29,6 +29,11 @@ pub(super) async fn run(
     arguments: &UpgradeArguments,
 ) -> Result<ExitCode, Problem> {
     let service = arguments.service.selected();
+    // An empty variable of a script is no wish for a restart.
+    if env::args_os().next_back().is_some_and(|last| last == "--") {
+        let problem = Problem::new(ProblemKind::Usage, "there is no command after `--`");
+        return Err(problem.fix("name one; without `--` the running one's is launched again"));
+    }
     let here = env::current_dir().map_err(|error| {
         Problem::new(
             ProblemKind::Usage,
@@ -111,10 +116,10 @@ fn new_generation(
         (Some(pid), _, _) => Ok(NewGeneration::Process(*pid)),
         (None, Some(port), _) => Ok(NewGeneration::Listening(*port)),
         (None, None, Some(name)) => Ok(NewGeneration::Launch(Box::new(Command {
-            program: program::resolve(name, here, env::var_os("PATH").as_deref())?,
+            program: Some(program::resolve(name, here, env::var_os("PATH").as_deref())?),
             ..launched(command, launch, here)
         }))),
-        (None, None, None) => Err(Problem::new(ProblemKind::Usage, "there is no command to start")),
+        (None, None, None) => Ok(NewGeneration::Launch(Box::new(launched(&[], launch, here)))),
     }
 }
 
@@ -138,7 +143,7 @@ fn launched(command: &[String], launch: &LaunchOptions, here: &Path) -> Command 
         }
     }
     Command {
-        program: here.to_owned(),
+        program: None,
         arguments: command.to_vec(),
         working_directory: working_directory.as_ref().map(|directory| tidy(&here.join(directory))),
         user: user.clone(),
@@ -217,7 +222,7 @@ mod tests {
         let NewGeneration::Launch(command) = asked(&["--", "./sh"]).unwrap().new else {
             panic!("not launched")
         };
-        assert_eq!(command.program, PathBuf::from("/bin/./sh"));
+        assert_eq!(command.program, Some(PathBuf::from("/bin/./sh")));
         assert_eq!(command.arguments, ["./sh"]);
     }
 }

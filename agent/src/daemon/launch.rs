@@ -61,10 +61,7 @@ impl Agent {
         warnings.extend(confined::keep_to_what_root_has(&mut context));
         let (program, warning) = paths_of(generation.service, command, &context, namespaces_of)?;
         warnings.extend(warning);
-        let (argument_zero, arguments) = command
-            .arguments
-            .split_first()
-            .ok_or_else(|| Problem::new(ProblemKind::Usage, "the command is empty"))?;
+        let (argument_zero, arguments) = command.arguments.split_first().ok_or_else(no_program)?;
         let spec = LaunchSpec {
             program: text(program),
             argument_zero: Some(text(argument_zero)),
@@ -260,7 +257,8 @@ fn paths_of(
             require_directory(&given)?;
         }
         let warning = working_directory::check(&asked, &given, namespaces_of)?;
-        Ok((confined::program_inside(&asked.program, &given, namespaces_of)?, warning))
+        let program = asked.program.as_deref().ok_or_else(no_program)?;
+        Ok((confined::program_inside(program, &given, namespaces_of)?, warning))
     };
     patience::with(directory, look).unwrap_or_else(|error| {
         let message = format!(
@@ -270,6 +268,10 @@ fn paths_of(
         Err(Problem::new(ProblemKind::Preflight, message)
             .fix("name a directory on a file system that answers (`--cwd`), or see to that one"))
     })
+}
+
+fn no_program() -> Problem {
+    Problem::new(ProblemKind::Usage, "the command is empty")
 }
 
 /// Deploy scripts remove old releases: the replaced generation may live in a directory that is gone.

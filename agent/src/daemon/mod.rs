@@ -10,6 +10,7 @@
 //! `agent::Agent` runs on a thread of its own and takes one message after the other, so that nothing it does needs a lock,
 //! and may block for as long as the kernel takes. The asynchronous side (`server`, `watch`) only waits for descriptors.
 
+mod again;
 mod agent;
 mod also;
 mod asked;

@@ -185,7 +185,7 @@ impl Agent {
     ) -> Result<Candidate, Problem> {
         let id = generation.service;
         let server = match source {
-            Source::Launch(command) => return self.check_launch(generation, &command, warnings),
+            Source::Launch(command) => return self.check_launch(generation, *command, warnings),
             Source::Found(server) => self.check_found(id, server?)?,
         };
         let root = server.root()?;
@@ -199,15 +199,17 @@ impl Agent {
     fn check_launch(
         &self,
         generation: GenerationId,
-        command: &Command,
+        command: Command,
         warnings: &mut Vec<String>,
     ) -> Result<Candidate, Problem> {
         self.refuse_used_group(generation)?;
         warnings.extend(self.survives_in(generation.service, command.namespaces)?);
-        let (spec, more) = self.launch_spec(generation, command)?;
+        let command = self.with_program(generation.service, command)?;
+        let (spec, more) = self.launch_spec(generation, &command)?;
         warnings.extend(more);
         warnings.extend(self.own_names(generation));
         let origin = Origin::Launched {
+            program: command.program.clone(),
             command: command.arguments.clone(),
             cgroup: self.cgroup_path(generation),
             log: self.log_path(&self.record(generation.service).service.name, generation.number),

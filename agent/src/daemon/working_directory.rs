@@ -106,7 +106,7 @@ mod tests {
         let mut context = Context::of(Pid::ours(), Pid::ours()).unwrap();
         context.working_directory = old.as_path().into();
         let command = Command {
-            program: "/usr/bin/python3".into(),
+            program: Some("/usr/bin/python3".into()),
             arguments: words.iter().map(|word| (*word).to_owned()).collect(),
             called_from: Some(new),
             ..Command::default()

@@ -144,7 +144,10 @@ pub enum Origin {
     Found,
     /// We launched it.
     Launched {
-        /// The program and its arguments.
+        /// The program's path; `None` where it was lost with the state.
+        #[serde(default)]
+        program: Option<PathBuf>,
+        /// Its name as it was typed, and its arguments.
         command: Vec<String>,
         /// The cgroup that holds its processes and no others.
         cgroup: PathBuf,

@@ -41,7 +41,9 @@ pub(in crate::cli) struct AttachArguments {
 
 /// Bring in a new generation of a server, and let the old one finish
 ///
-/// Starts the command with what the running generation was started with: its user, directory, environment and limits.
+/// Starts the command with what the running generation was started with: its user, directory, environment and limits. Without a
+/// command it starts the running one's again: a restart.
+///
 /// Once it accepts, all new connections go to it. The old generation keeps the connections it has; when they have ended, and
 /// the new one has proved itself, it is told to end. If the new generation does not become ready, or fails soon after, the
 /// old one serves on.
@@ -49,12 +51,13 @@ pub(in crate::cli) struct AttachArguments {
 /// The command waits and shows how it goes. Interrupting it does not stop the rollout.
 #[derive(Debug, Args)]
 #[command(override_usage = "\
-agent upgrade [OPTIONS] <NAME|--port <PORT>> -- <COMMAND>...
+agent upgrade [OPTIONS] <NAME|--port <PORT>> [-- <COMMAND>...]
        agent upgrade [OPTIONS] <NAME|--port <PORT>> <--pid <PID>|--listen <PORT>>")]
 #[command(after_long_help = "\
 Examples:
   sudo agent upgrade --port 8080 -- ./server-v2 --threads 4
   sudo agent upgrade web --drain graceful --drain-timeout 30m -- /opt/web/bin/server
+  sudo agent upgrade web                   (a restart: the same command again)
   sudo agent upgrade web --listen 9090     (it was started by somebody else, on port 9090)")]
 pub(in crate::cli) struct UpgradeArguments {
     #[command(flatten)]
@@ -178,9 +181,9 @@ impl AnyService {
 
 /// Where the new generation comes from.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(in crate::cli) struct NewServer {
-    /// The command that starts it; its program is looked up from here
+    /// The command that starts it; its program is looked up from here [default: what the old generation was started with]
     #[arg(last = true, value_name = "COMMAND")]
     pub(in crate::cli) command: Vec<String>,
 

@@ -193,6 +193,7 @@ impl World {
         let number = GenerationNumber(number);
         let origin = match (self.cgroups.get(&key), name) {
             (Some(cgroup), Some(name)) => Origin::Launched {
+                program: None,
                 command: command_of(&processes),
                 cgroup: cgroup.directory().to_owned(),
                 log: places.service_dir(name.as_str()).join(format!("generation-{number}.log")),

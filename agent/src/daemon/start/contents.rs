@@ -71,7 +71,12 @@ mod tests {
     }
 
     fn generation(number: u32, phase: Phase) -> Generation {
-        let origin = Origin::Launched { command: vec![], cgroup: "/c".into(), log: "/l".into() };
+        let origin = Origin::Launched {
+            program: None,
+            command: vec![],
+            cgroup: "/c".into(),
+            log: "/l".into(),
+        };
         let bound = "0.0.0.0:80".parse().unwrap();
         Generation {
             hold: PortHold::Shared,

@@ -23,7 +23,9 @@ pub(super) use self::texts::{living_thread, name, stat, status, text_of, words};
 pub use self::{
     error::ProcessError,
     handle::Handle,
-    texts::{command_line, is_ending, is_stopped, program_of, tasks, tracer_of},
+    texts::{
+        command_line, is_ending, is_stopped, program_of, tasks, tracer_of, whole_command_line,
+    },
 };
 
 /// The number of a process, in our PID namespace.

@@ -134,6 +134,18 @@ pub fn command_line(pid: Pid) -> Result<Vec<OsText>, ProcessError> {
     Ok(words(&bytes))
 }
 
+/// The same, if it is whole.
+///
+/// # Errors
+///
+/// As [`command_line`], and if it is longer than anybody's.
+pub fn whole_command_line(pid: Pid) -> Result<Vec<OsText>, ProcessError> {
+    const MOST: u64 = 128 << 10;
+    let bytes = patience::read(pid, "cmdline", MOST)
+        .map_err(|error| ProcessError::reading(pid, "the command line", error.into()))?;
+    Ok(words(&bytes))
+}
+
 pub(in crate::host) fn words(command: &[u8]) -> Vec<OsText> {
     let words = command.strip_suffix(b"\0").unwrap_or(command);
     if words.is_empty() {

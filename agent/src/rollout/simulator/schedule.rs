@@ -106,7 +106,7 @@ impl Simulation {
         self.lenient = ready == Readiness::Listen;
         if !found {
             let (cgroup, log) = Default::default();
-            let origin = Origin::Launched { command: Vec::new(), cgroup, log };
+            let origin = Origin::Launched { program: None, command: Vec::new(), cgroup, log };
             return self.feed(Event::Upgrade(plan, origin));
         }
         self.feed(Event::Upgrade(plan, Origin::Found))?;

@@ -35,7 +35,12 @@ fn plan(policy: DrainPolicy) -> Plan {
 const PATIENT: DrainPolicy = DrainPolicy::Patient { idle: None };
 
 fn launched() -> Origin {
-    Origin::Launched { command: vec!["server".into()], cgroup: "/c".into(), log: "/l".into() }
+    Origin::Launched {
+        program: None,
+        command: vec!["server".into()],
+        cgroup: "/c".into(),
+        log: "/l".into(),
+    }
 }
 
 /// A service of which one generation was found running.
