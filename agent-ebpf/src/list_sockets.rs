@@ -44,7 +44,7 @@ pub(crate) extern "C" fn list_sockets(ctx: *mut FileIteration) -> i32 {
     };
     let Some(level) = Task::current().level() else { return 0 };
     if let (Some(pid), Some(number)) = (Task::new(task).process_at(level), number) {
-        tell_reader(meta, &OpenRow { number, pid, kind });
+        tell_reader(meta, &OpenRow { file: file as u64, number, pid, kind });
     }
     0
 }

@@ -33,6 +33,9 @@ pub struct ProcessRow {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenRow {
+    /// What tells an open file from all others, and has no other meaning: descriptors that were duplicated or inherited have it in
+    /// common.
+    pub file: u64,
     /// The number of a socket's inode, as `/proc/PID/fd` shows it; of a ring its descriptor.
     pub number: u64,
     /// The number of the process, in the PID namespace of whoever reads.
@@ -47,4 +50,4 @@ pub const SOCKET: u32 = 0;
 pub const RING: u32 = 1;
 
 const _: () = assert!(size_of::<ProcessRow>() == 56);
-const _: () = assert!(size_of::<OpenRow>() == 16);
+const _: () = assert!(size_of::<OpenRow>() == 24);

@@ -336,14 +336,15 @@ fn time_of_looks_at_descriptors(at_least: usize) -> Result<Duration> {
 /// Whoever looks for the processes that have a listener looks at what each process has open.
 #[test]
 fn thousands_of_descriptors_of_somebody_keep_nobody_waiting() -> Result<()> {
-    const BOMB: &str = "import os, resource, sys, time
+    const BOMB: &str = "import os, resource, socket, sys, time
+open = socket.socket()
 resource.setrlimit(resource.RLIMIT_NOFILE, (15000, 15000))
 for _ in range(39):
     if os.fork() == 0:
         break
 try:
     while True:
-        os.dup(0)
+        os.dup(open.fileno())
 except OSError:
     pass
 print('full', flush=True)

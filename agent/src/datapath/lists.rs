@@ -1,7 +1,8 @@
 //! What the kernel lists of all processes at once, as `list_processes` and `list_sockets` find it.
 
 use std::{
-    io,
+    collections::HashSet,
+    io::{self, BufRead as _, BufReader, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -14,7 +15,6 @@ use aya::Pod;
 use super::{DatapathError, kernel::Kernel};
 use crate::{
     host::{
-        bounded,
         process::Pid,
         process_table::{Execution, KernelLists, OpenSockets, Row},
         sock_diag::SocketInode,
@@ -43,41 +43,46 @@ impl Lists {
 
 impl KernelLists for Lists {
     fn processes(&self) -> io::Result<Vec<Row>> {
-        /// As many as a machine can have (`PID_MAX_LIMIT`).
-        const MOST: usize = 4 << 20;
-        let told: Vec<ProcessRow> = run(self.processes.as_fd(), MOST)?;
-        Ok(told.into_iter().filter_map(row).collect())
+        let mut found = Vec::new();
+        run(self.processes.as_fd(), |told| found.extend(row(told)))?;
+        Ok(found)
     }
 
-    fn open_sockets(&self) -> io::Result<OpenSockets> {
-        open_in(self.sockets.as_fd())
+    fn open_sockets(&self, wanted: &HashSet<SocketInode>) -> io::Result<OpenSockets> {
+        open_in(self.sockets.as_fd(), wanted)
     }
 
-    fn open_sockets_of(&self, pid: Pid) -> io::Result<OpenSockets> {
-        open_in(
-            sys::bpf::link_iterator_over(&self.list_sockets, pid.get().cast_unsigned())?.as_fd(),
-        )
+    fn open_sockets_of(&self, pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<OpenSockets> {
+        let pid = pid.get().cast_unsigned();
+        open_in(sys::bpf::link_iterator_over(&self.list_sockets, pid)?.as_fd(), wanted)
     }
 }
 
-fn open_in(link: BorrowedFd<'_>) -> io::Result<OpenSockets> {
-    const MOST: usize = 4 << 20;
+/// Of millions of descriptors only those are kept that matter.
+fn open_in(link: BorrowedFd<'_>, wanted: &HashSet<SocketInode>) -> io::Result<OpenSockets> {
     let mut open = OpenSockets::default();
-    for OpenRow { number, pid, kind } in run(link, MOST)? {
-        let Some(pid) = pid_of(pid) else { continue };
+    run(link, |OpenRow { file, number, pid, kind }| {
+        let Some(pid) = pid_of(pid) else { return };
         match kind {
-            RING => open.rings.entry(pid).or_default().push(number),
-            _ => drop(open.sockets.entry(pid).or_default().insert(SocketInode(number))),
+            RING => open.add_ring(file, pid, number),
+            _ if wanted.contains(&SocketInode(number)) => open.add(pid, SocketInode(number)),
+            _ => {}
         }
-    }
+    })?;
     Ok(open)
 }
 
-/// What a program has to say, up to `most` rows.
-fn run<T: Pod>(link: BorrowedFd<'_>, most: usize) -> io::Result<Vec<T>> {
-    let most = u64::try_from(most * size_of::<T>()).unwrap_or(u64::MAX);
-    let told = bounded::whole(sys::bpf::run_iterator(link)?, most)?;
-    Ok(user::rows(&told).collect())
+/// Takes what a program has to say, row by row: how much that is, others decide.
+fn run<T: Pod>(link: BorrowedFd<'_>, mut take: impl FnMut(T)) -> io::Result<()> {
+    /// The kernel passes on no more at once (`bpf_seq_read`).
+    const AT_ONCE: usize = 8 * 4096;
+    let mut told = BufReader::with_capacity(AT_ONCE, sys::bpf::run_iterator(link)?);
+    let mut row = vec![0; size_of::<T>()];
+    while !told.fill_buf()?.is_empty() {
+        told.read_exact(&mut row)?;
+        user::rows(&row).for_each(&mut take);
+    }
+    Ok(())
 }
 
 fn row(told: ProcessRow) -> Option<Row> {

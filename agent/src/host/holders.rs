@@ -1,16 +1,11 @@
 //! Who has a socket, and which of those processes are the parents.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs, io,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{collections::HashSet, fs, io, os::unix::ffi::OsStrExt, path::Path};
 
 use super::{
     io_uring,
     process::{Pid, ProcessError, living_thread},
-    process_table::{FEW, OpenSockets, ProcessTable, lists},
+    process_table::{FEW, OpenSockets, ProcessTable, Ring, lists},
     sock_diag::SocketInode,
 };
 
@@ -40,8 +35,8 @@ pub struct Holders {
 pub fn holders(inodes: &HashSet<SocketInode>) -> Result<Holders, ProcessError> {
     match lists() {
         Some(lists) => {
-            let open = lists.open_sockets().map_err(ProcessError::List)?;
-            Ok(Holders { found: wanted_in(&open, inodes), refused: 0 })
+            let open = lists.open_sockets(inodes).map_err(ProcessError::List)?;
+            Ok(Holders { found: wanted_in(open, inodes), refused: 0 })
         }
         None => one_by_one(all_pids()?, inodes),
     }
@@ -65,15 +60,15 @@ pub fn holders_among(
         0..=FEW => {
             let mut found = Vec::new();
             for pid in pids {
-                let open = lists.open_sockets_of(pid).map_err(ProcessError::List)?;
-                found.extend(wanted_in(&open, inodes));
+                let open = lists.open_sockets_of(pid, inodes).map_err(ProcessError::List)?;
+                found.extend(wanted_in(open, inodes));
             }
             found
         }
         _ => {
             let among: HashSet<Pid> = pids.into_iter().collect();
-            let open = lists.open_sockets().map_err(ProcessError::List)?;
-            let all = wanted_in(&open, inodes).into_iter();
+            let open = lists.open_sockets(inodes).map_err(ProcessError::List)?;
+            let all = wanted_in(open, inodes).into_iter();
             all.filter(|holder| among.contains(&holder.pid)).collect()
         }
     };
@@ -132,22 +127,14 @@ fn sockets_of(pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<HashSet<Soc
 }
 
 /// The holders of the wanted ones, by rising number.
-fn wanted_in(open: &OpenSockets, wanted: &HashSet<SocketInode>) -> Vec<Holder> {
-    let mut found: HashMap<Pid, HashSet<SocketInode>> = HashMap::new();
-    for (pid, sockets) in &open.sockets {
-        let held: HashSet<_> = sockets.intersection(wanted).copied().collect();
-        if !held.is_empty() {
-            found.insert(*pid, held);
-        }
-    }
-    for (pid, rings) in &open.rings {
-        for ring in rings {
-            let path = format!("/proc/{pid}/fd/{ring}");
-            let registered = io_uring::registered_sockets(*pid, path.as_ref()).unwrap_or_default();
-            let held: Vec<_> = registered.intersection(wanted).copied().collect();
-            if !held.is_empty() {
-                found.entry(*pid).or_default().extend(held);
-            }
+fn wanted_in(open: OpenSockets, wanted: &HashSet<SocketInode>) -> Vec<Holder> {
+    let (mut found, rings) = open.into_parts();
+    for Ring { seen_as: (pid, descriptor), pids } in rings {
+        let path = format!("/proc/{pid}/fd/{descriptor}");
+        let registered = io_uring::registered_sockets(pid, path.as_ref()).unwrap_or_default();
+        let held: HashSet<_> = registered.intersection(wanted).copied().collect();
+        for pid in pids.into_iter().filter(|_| !held.is_empty()) {
+            found.entry(pid).or_default().extend(&held);
         }
     }
     let mut holders: Vec<_> =

@@ -195,28 +195,59 @@ pub trait KernelLists: Send + Sync {
     /// When the kernel refuses.
     fn processes(&self) -> io::Result<Vec<Row>>;
 
-    /// What they have open.
+    /// Which of the wanted sockets they have open.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or there is more than anybody has.
-    fn open_sockets(&self) -> io::Result<OpenSockets>;
+    /// When the kernel refuses.
+    fn open_sockets(&self, wanted: &HashSet<SocketInode>) -> io::Result<OpenSockets>;
 
-    /// What one of them has open, if it is there.
+    /// Which of them one process has open, if it is there.
     ///
     /// # Errors
     ///
     /// As [`Self::open_sockets`].
-    fn open_sockets_of(&self, pid: Pid) -> io::Result<OpenSockets>;
+    fn open_sockets_of(&self, pid: Pid, wanted: &HashSet<SocketInode>) -> io::Result<OpenSockets>;
 }
 
 /// The sockets that processes have open, and where more can be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct OpenSockets {
-    /// The sockets of each process that has any.
-    pub sockets: HashMap<Pid, HashSet<SocketInode>>,
-    /// The descriptors of its rings of io_uring.
-    pub rings: HashMap<Pid, Vec<u64>>,
+    sockets: HashMap<Pid, HashSet<SocketInode>>,
+    /// By what tells open files apart.
+    rings: HashMap<u64, Ring>,
+}
+
+/// A ring of io_uring, which can have sockets that have no descriptor. Others may have inherited it, and anybody may have as many
+/// descriptors of it as he likes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ring {
+    /// Where it can be read: as this descriptor of this process.
+    pub(super) seen_as: (Pid, u64),
+    /// All that have it open.
+    pub(super) pids: HashSet<Pid>,
+}
+
+impl OpenSockets {
+    /// A process has this socket open.
+    pub fn add(&mut self, pid: Pid, socket: SocketInode) {
+        self.sockets.entry(pid).or_default().insert(socket);
+    }
+
+    /// A process has this ring open, as this descriptor.
+    pub fn add_ring(&mut self, ring: u64, pid: Pid, descriptor: u64) {
+        /// Each is read: servers have one for each thread.
+        const MOST: usize = 4096;
+        if self.rings.len() >= MOST && !self.rings.contains_key(&ring) {
+            return;
+        }
+        let new = || Ring { seen_as: (pid, descriptor), pids: HashSet::new() };
+        self.rings.entry(ring).or_insert_with(new).pids.insert(pid);
+    }
+
+    pub(super) fn into_parts(self) -> (HashMap<Pid, HashSet<SocketInode>>, Vec<Ring>) {
+        (self.sockets, self.rings.into_values().collect())
+    }
 }
 
 static LISTS: OnceLock<Box<dyn KernelLists>> = OnceLock::new();
