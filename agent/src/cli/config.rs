@@ -333,7 +333,7 @@ mod fuzz {
     const EXAMPLES: [&str; 3] = [
         "runtime-dir = \"/run/other\"\noutput = \"jsonl\"\nverbose = 2\n",
         "# Patient\n[upgrade]\ndrain-timeout = \"30m\"\ndrain-signal = 3\nenv = [\"A=1\", \"B=2\"]\ndry-run = true\n",
-        "color = 'never'\n[status]\nwatch = false\n[bench]\nrate = 100\nduration = \"2s\"\n[daemon]\nreplace = false\n",
+        "color = 'never'\n[status]\nwatch = false\n[load]\nrate = 100\nduration = \"2s\"\n[daemon]\nreplace = false\n",
     ];
 
     /// Sections, and keys with one value and another.
@@ -366,7 +366,7 @@ mod fuzz {
         let Ok(table) = table(Path::new("agent.toml"), text.as_ref().to_vec()) else {
             return Verdict::Refused;
         };
-        let lines = ["status", "upgrade web -- server", "attach --port 80", "bench localhost:80"];
+        let lines = ["status", "upgrade web -- server", "attach --port 80", "load localhost:80"];
         let parse = |line: &str| {
             let words = std::iter::once("agent").chain(line.split(' ')).map(OsString::from);
             completed(&words.collect::<Vec<_>>(), Some(table.clone()))

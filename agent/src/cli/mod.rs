@@ -5,7 +5,6 @@
 
 mod arguments;
 mod attach;
-pub mod bench;
 mod client;
 mod completions;
 mod config;
@@ -18,6 +17,7 @@ mod explain;
 mod flows;
 mod follow;
 mod history;
+pub mod load;
 mod logging;
 mod manual;
 mod output;
@@ -107,7 +107,7 @@ impl Cli {
     }
 }
 
-/// The commands that wait: for the agent, and `bench` for its load.
+/// The commands that wait: for the agent, and `load` for its load.
 async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> {
     match command {
         Command::Attach(arguments) => attach::run(context, arguments).await,
@@ -119,7 +119,7 @@ async fn ask(context: &Context, command: &Command) -> Result<ExitCode, Problem> 
         Command::Events(arguments) => events::run(context, arguments).await,
         Command::History(arguments) => history::run(context, arguments).await,
         Command::Explain(arguments) => explain::run(context, arguments).await,
-        Command::Bench(arguments) => bench::run(context, arguments).await,
+        Command::Load(arguments) => load::run(context, arguments).await,
         Command::Daemon(_)
         | Command::Completions { .. }
         | Command::Manual { .. }

@@ -65,7 +65,7 @@ fn help_is_stable() {
     let mut root = Cli::command().term_width(100);
     root.build();
     insta::assert_snapshot!("help", root.render_help());
-    for name in ["attach", "upgrade", "undo", "bench"] {
+    for name in ["attach", "upgrade", "undo", "load"] {
         let command = root.find_subcommand_mut(name).unwrap();
         insta::assert_snapshot!(format!("help_{name}"), command.render_long_help());
     }

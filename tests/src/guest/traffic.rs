@@ -1,4 +1,4 @@
-//! The clients: those of `agent bench`, which count every failure by its kind.
+//! The clients: those of `agent load`, which count every failure by its kind.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -3,7 +3,7 @@
 //! Every option has a key in the configuration file. Global options have a variable `AGENT_…` named after them too; options of
 //! one command have none, because the same word means something else for another command. A test keeps it so.
 
-mod bench;
+mod load;
 mod operation;
 mod values;
 
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::{
-    bench::{BenchArguments, ClientOptions, ExchangeOptions, ProtocolChoice, SourceChoice},
+    load::{ClientOptions, ExchangeOptions, LoadArguments, ProtocolChoice, SourceChoice},
     operation::{
         AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer,
         OneService, Ready, UndoArguments, UpgradeArguments, Wait,
@@ -136,7 +136,9 @@ pub(super) enum Command {
     Events(EventsArguments),
     History(HistoryArguments),
     Explain(ExplainArguments),
-    Bench(BenchArguments),
+    // Its name until now stays for scripts.
+    #[command(alias = "bench")]
+    Load(LoadArguments),
     Doctor(DoctorArguments),
     Daemon(DaemonArguments),
     /// Print the completions for a shell.

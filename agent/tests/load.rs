@@ -1,4 +1,4 @@
-//! `agent bench` as people run it: its exit code, its answer, and its end when it is interrupted. None of it needs root.
+//! `agent load` as people run it: its exit code, its answer, and its end when it is interrupted. None of it needs root.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -32,7 +32,7 @@ fn server(takes: Duration) -> SocketAddr {
 fn bench(target: SocketAddr, options: &[&str]) -> Child {
     let folder = std::env::temp_dir().join("no-agent-has-this-directory");
     Command::new(env!("CARGO_BIN_EXE_agent"))
-        .args(["bench", &target.to_string(), "--protocol", "tcp", "--config", "/dev/null"])
+        .args(["load", &target.to_string(), "--protocol", "tcp", "--config", "/dev/null"])
         .args(["-o", "json", "--runtime-dir", &folder.display().to_string()])
         .args(options)
         .stdout(Stdio::piped())
@@ -120,7 +120,7 @@ fn a_lack_of_descriptors_is_said_and_no_success() {
     let target = server(Duration::from_secs(5));
     let words = "ulimit -n 40; exec \"$@\"";
     let output = Command::new("sh")
-        .args(["-c", words, "sh", env!("CARGO_BIN_EXE_agent"), "bench", &target.to_string()])
+        .args(["-c", words, "sh", env!("CARGO_BIN_EXE_agent"), "load", &target.to_string()])
         .args(["--protocol", "tcp", "--rate", "300", "--duration", "500ms", "--timeout", "1s"])
         .args(["--config", "/dev/null"])
         .output()

@@ -1,4 +1,4 @@
-//! `agent bench`: load on any server, and an honest account of what became of it.
+//! `agent load`: load on any server, and an honest account of what became of it.
 //!
 //! `plan` says what the options mean, `verdict` whether a run was a success, `answer` how it is told.
 //!
@@ -24,9 +24,9 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-pub use self::answer::Bench;
+pub use self::answer::LoadAnswer;
 pub use self::verdict::{Overload, Verdict};
-use super::{Context, arguments::BenchArguments};
+use super::{Context, arguments::LoadArguments};
 use crate::{
     api::{Problem, ProblemKind},
     exit::ExitCode,
@@ -34,10 +34,7 @@ use crate::{
 };
 
 /// Runs the load to its end, or until it is interrupted, and tells what became of it.
-pub(super) async fn run(
-    context: &Context,
-    arguments: &BenchArguments,
-) -> Result<ExitCode, Problem> {
+pub(super) async fn run(context: &Context, arguments: &LoadArguments) -> Result<ExitCode, Problem> {
     let plan = plan::plan(arguments)?;
     let target = plan.target;
     take_descriptors(context);
@@ -54,10 +51,10 @@ pub(super) async fn run(
     live.say("waiting for the requests that are under way");
     let report = running.stop().await;
     live.clear();
-    let bench =
-        Bench::new(target, arguments.exchange.protocol, lasted, interrupted, report.summary);
-    context.console.answer(&bench)?;
-    Ok(match bench.verdict {
+    let answer =
+        LoadAnswer::new(target, arguments.exchange.protocol, lasted, interrupted, report.summary);
+    context.console.answer(&answer)?;
+    Ok(match answer.verdict {
         Verdict::Passed => ExitCode::Done,
         Verdict::Failed | Verdict::Overloaded | Verdict::Unanswered => ExitCode::Failed,
     })

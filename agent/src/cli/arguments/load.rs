@@ -1,4 +1,4 @@
-//! The arguments of `bench`.
+//! The arguments of `load`.
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -22,10 +22,10 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  agent bench localhost:8080 --rate 500 --connections 16 --duration 30s
-  agent bench localhost:8080 --connections 64 --request-rate 20000 --threads 2 -o json
-  agent bench 10.0.0.7:53 --protocol udp --line ping --rate 1000")]
-pub(in crate::cli) struct BenchArguments {
+  agent load localhost:8080 --rate 500 --connections 16 --duration 30s
+  agent load localhost:8080 --connections 64 --request-rate 20000 --threads 2 -o json
+  agent load 10.0.0.7:53 --protocol udp --line ping --rate 1000")]
+pub(in crate::cli) struct LoadArguments {
     /// The server; of a name's addresses the first
     #[arg(value_name = "HOST:PORT")]
     pub(in crate::cli) target: String,

@@ -18,7 +18,7 @@ use crate::{
 
 /// What became of a run. Latencies are in microseconds, and count from the time at which a request was due.
 #[derive(Clone, Debug, Serialize)]
-pub struct Bench {
+pub struct LoadAnswer {
     /// Version of these types.
     pub schema: u32,
     /// The server.
@@ -41,7 +41,7 @@ pub struct Bench {
     pub classes: BTreeMap<Class, ClassSummary>,
 }
 
-impl Bench {
+impl LoadAnswer {
     /// Judges a run.
     pub(super) fn new(
         target: SocketAddr,
@@ -133,7 +133,7 @@ impl Bench {
     }
 }
 
-impl Answer for Bench {
+impl Answer for LoadAnswer {
     fn text(&self, look: Look) -> String {
         let mut text = self.per_class(look.colour);
         text.push_str(&self.latencies(look.colour));
@@ -229,11 +229,11 @@ mod tests {
         Latency { count: 9_990, p50_us, p90_us, p99_us, p999_us, max_us }
     }
 
-    fn bench(class: ClassSummary) -> Bench {
+    fn load(class: ClassSummary) -> LoadAnswer {
         let summary =
             Summary { elapsed: Duration::from_secs(11), classes: [(Class::OneShot, class)].into() };
         let target = ([127, 0, 0, 1], 8080).into();
-        Bench::new(target, ProtocolChoice::Http, Duration::from_secs(10), false, summary)
+        LoadAnswer::new(target, ProtocolChoice::Http, Duration::from_secs(10), false, summary)
     }
 
     fn clean() -> ClassSummary {
@@ -253,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_clean_run_is_told_and_its_json_is_stable() {
-        insta::assert_snapshot!(bench(clean()).text(BLACK));
-        insta::assert_json_snapshot!(bench(clean()));
+        insta::assert_snapshot!(load(clean()).text(BLACK));
+        insta::assert_json_snapshot!(load(clean()));
     }
 
     #[test]
@@ -271,8 +271,8 @@ mod tests {
             shortages: [(Shortage::Ports, 7)].into(),
             ..clean()
         };
-        insta::assert_snapshot!(bench(class.clone()).text(BLACK));
-        insta::assert_json_snapshot!(bench(class));
+        insta::assert_snapshot!(load(class.clone()).text(BLACK));
+        insta::assert_json_snapshot!(load(class));
     }
 
     #[test]

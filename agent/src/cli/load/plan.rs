@@ -1,4 +1,4 @@
-//! What the options of `bench` mean.
+//! What the options of `load` mean.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -7,14 +7,12 @@ use std::{
 
 use crate::{
     api::{Problem, ProblemKind},
-    cli::arguments::{
-        BenchArguments, ClientOptions, ExchangeOptions, ProtocolChoice, SourceChoice,
-    },
+    cli::arguments::{ClientOptions, ExchangeOptions, LoadArguments, ProtocolChoice, SourceChoice},
     load::{KeepAlive, Marks, Observations, OneShot, Pace, Plan, Protocol, Source, Stream, Upload},
 };
 
 /// The load that was asked for.
-pub(super) fn plan(arguments: &BenchArguments) -> Result<Plan, Problem> {
+pub(super) fn plan(arguments: &LoadArguments) -> Result<Plan, Problem> {
     let target = resolve(&arguments.target)?;
     Ok(for_target(target, arguments))
 }
@@ -28,8 +26,8 @@ fn resolve(target: &str) -> Result<SocketAddr, Problem> {
     addresses.next().ok_or_else(unknown)
 }
 
-fn for_target(target: SocketAddr, arguments: &BenchArguments) -> Plan {
-    let BenchArguments { target: _, duration: _, threads, clients, exchange } = arguments;
+fn for_target(target: SocketAddr, arguments: &LoadArguments) -> Plan {
+    let LoadArguments { target: _, duration: _, threads, clients, exchange } = arguments;
     let ClientOptions {
         rate,
         in_flight,
@@ -97,9 +95,9 @@ mod tests {
     use crate::cli::{Cli, arguments::Command};
 
     fn planned(line: &str) -> Result<Plan, Problem> {
-        let typed = ["agent", "--config=/dev/null", "bench"].into_iter();
+        let typed = ["agent", "--config=/dev/null", "load"].into_iter();
         let cli = Cli::read(typed.chain(line.split_whitespace()).map(Into::into)).unwrap();
-        let Command::Bench(arguments) = cli.command else { panic!("not a bench") };
+        let Command::Load(arguments) = cli.command else { panic!("not a load") };
         plan(&arguments)
     }
 
