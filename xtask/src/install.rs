@@ -24,7 +24,7 @@ pub(crate) fn run(root: &Path, prefix: &Path, destdir: Option<&Path>) -> Result<
     ensure!(prefix.is_absolute(), "the prefix `{}` is not an absolute path", prefix.display());
     let Build { agent } = build::run(root, Profile::Release)?;
     let place = staged(prefix, destdir);
-    put(&place.join("bin/agent"), &fs::read(&agent)?, Mode::Program)?;
+    program(&agent, &place)?;
     completions(&agent, &place)?;
     manual(&agent, &place)?;
     units(root, prefix, &place)?;
@@ -38,6 +38,19 @@ fn staged(prefix: &Path, destdir: Option<&Path>) -> PathBuf {
         None => prefix.to_owned(),
         Some(destdir) => destdir.join(prefix.strip_prefix("/").unwrap_or(prefix)),
     }
+}
+
+/// The binary without its debug information, which is several times as large, and that beside it, where debuggers look for it.
+fn program(agent: &Path, place: &Path) -> Result<()> {
+    let folder = tempfile::tempdir().context("create a folder for the binary")?;
+    let [stripped, debug] = ["agent", "agent.debug"].map(|name| folder.path().join(name));
+    let objcopy = || Command::new("objcopy");
+    command::run(objcopy().arg("--only-keep-debug").args([agent, &debug]))?;
+    let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
+    link.push(&debug);
+    command::run(objcopy().arg("--strip-debug").arg(link).args([agent, &stripped]))?;
+    put(&place.join("bin/.debug/agent.debug"), &fs::read(&debug)?, Mode::Data)?;
+    put(&place.join("bin/agent"), &fs::read(&stripped)?, Mode::Program)
 }
 
 fn completions(agent: &Path, place: &Path) -> Result<()> {
