@@ -24,7 +24,7 @@ struct Lacking {
     check: &'static str,
 }
 
-const MACHINES: [Lacking; 38] = [
+const MACHINES: [Lacking; 41] = [
     Lacking {
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
@@ -248,6 +248,27 @@ const MACHINES: [Lacking; 38] = [
         reason: "Resource temporarily unavailable",
         fix: "/cgroup.max.depth`",
         check: "control groups",
+    },
+    Lacking {
+        prepare: "ABOVE=$GROUP-flat; GROUP=$ABOVE/agent; mkdir $ABOVE; echo 1 > $ABOVE/cgroup.max.depth",
+        wrapper: "",
+        reason: "Resource temporarily unavailable",
+        fix: "/cgroup.max.depth`",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "trap 'echo 20480 > /proc/sys/net/core/optmem_max' EXIT; echo 100 > /proc/sys/net/core/optmem_max",
+        wrapper: "",
+        reason: "`net.core.optmem_max` is 100",
+        fix: "sysctl net.core.optmem_max=20480",
+        check: "socket options",
+    },
+    Lacking {
+        prepare: "mount --bind /dev/null /sys/kernel/btf/vmlinux",
+        wrapper: "",
+        reason: "",
+        fix: "umount /sys/kernel/btf/vmlinux",
+        check: "kernel types (BTF)",
     },
 ];
 

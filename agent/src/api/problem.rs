@@ -125,10 +125,20 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         Errno::NOMEM => {
             "let the agent have more memory (`ulimit -v`, `MemoryMax=` in its unit), and try again"
         }
+        // The kernel says so too; whoever has a filter asks there first.
+        Errno::PERM | Errno::NOSYS if is_filtered() => {
+            "a filter of system calls (seccomp) may refuse it: let it pass, in a container by its profile, in a unit by `SystemCallFilter=`"
+        }
         Errno::NFILE => "let the machine open more files (`sysctl fs.file-max`), and try again",
         _ => return None,
     };
     Some(remedy.to_owned())
+}
+
+/// Whether we live under a filter of system calls.
+fn is_filtered() -> bool {
+    use rustix::thread::{SecureComputingMode, secure_computing_mode};
+    secure_computing_mode() != Ok(SecureComputingMode::Disabled)
 }
 
 fn more_files() -> String {

@@ -156,7 +156,9 @@ impl Console {
 }
 
 fn unwritten(error: &(dyn std::error::Error + 'static)) -> Problem {
-    Problem::new(ProblemKind::Failed, "cannot write the answer").because(error)
+    Problem::new(ProblemKind::Failed, "cannot write the answer")
+        .because(error)
+        .fix("what was asked for may be done all the same: see `agent status`")
 }
 
 /// Whether there is colour, by the conventions that command lines share.

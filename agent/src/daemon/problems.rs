@@ -12,22 +12,29 @@ use crate::{
         process::ProcessError,
         seccomp::Filtered,
         sock_diag::{self, SockDiagError},
-        sys_mount::NoSysfs,
+        socket_options::OptionMemory,
+        sys_mount::{self, NoSysfs},
     },
     rollout::Refusal,
 };
 
 impl From<DatapathError> for Problem {
     fn from(error: DatapathError) -> Self {
-        let problem = Self::caused(kind_of(&error), &error);
+        let mut problem = Self::caused(kind_of(&error), &error);
         match &error {
             DatapathError::OtherSchema { path, .. } => problem.fix(format!(
                 "detach with the agent that made the pins, or, if no service needs them, remove `{}`",
                 path.display()
             )),
             DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => {
-                let fix = "run a kernel built with CONFIG_DEBUG_INFO_BTF=y";
-                Self { fix: problem.fix.or_else(|| Some(fix.to_owned())), ..problem }
+                let without = || "run a kernel built with CONFIG_DEBUG_INFO_BTF=y".to_owned();
+                let fix = sys_mount::what_hides_types().or(problem.fix.take()).unwrap_or_else(without);
+                Self { fix: Some(fix), ..problem }
+            }
+            DatapathError::Socket { source, .. }
+                if source.kind() == io::ErrorKind::OutOfMemory =>
+            {
+                problem.fix(OptionMemory::FIX)
             }
             DatapathError::Program { .. }
             | DatapathError::Object(_)
@@ -103,8 +110,17 @@ impl From<SockDiagError> for Problem {
             {
                 Self::caused(ProblemKind::Preflight, &error).on_one_line().fix(sock_diag::MODULES)
             }
+            SockDiagError::Open(_) => {
+                Self::caused(ProblemKind::Preflight, &error).on_one_line().fix(sock_diag::FAMILY)
+            }
             _ => Self::caused(ProblemKind::Failed, &error),
         }
+    }
+}
+
+impl From<OptionMemory> for Problem {
+    fn from(error: OptionMemory) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(OptionMemory::FIX)
     }
 }
 

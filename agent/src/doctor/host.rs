@@ -14,6 +14,7 @@ use crate::{
         open_files::TooFew,
         proc_mount, room,
         seccomp::Filtered,
+        socket_options::{self, OptionMemory},
         sys_mount::{self, NoSysfs},
     },
     places::Places,
@@ -50,6 +51,12 @@ pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
         ),
         Ok(Some(most)) => Check::ok(name, format!("at most {most}")),
     }
+}
+
+/// Told of only where there is too little.
+pub(super) fn option_memory() -> Option<Check> {
+    let too_little = socket_options::examine().err()?;
+    Some(Check::missing("socket options", too_little.to_string(), OptionMemory::FIX))
 }
 
 /// Capabilities of a root that is one only in a user namespace look the same, and the kernel asks for the others.

@@ -16,7 +16,7 @@ use crate::{
     host::{
         cgroup::{Cgroup, CgroupError, Hierarchy},
         open_files::TooFew,
-        sock_diag,
+        sock_diag, sys_mount,
     },
     places::Places,
 };
@@ -82,7 +82,10 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
         Without::Refused if why.ends_with(&io::Error::from(Errno::MFILE).to_string()) => {
             Check::missing(name, why, TooFew::FIX)
         }
-        Without::Refused => Check::missing(name, why, fix(about)),
+        Without::Refused => {
+            let hidden = sys_mount::what_hides_types().filter(|_| feature == Feature::Types);
+            Check::missing(name, why, hidden.unwrap_or_else(|| fix(about)))
+        }
         Without::Open => {
             let tried = "what follows was tried where the agent would do it";
             Check::unknown(name, format!("{why}; {tried}"))
@@ -99,7 +102,11 @@ fn socket_diagnosis(diagnosis: Option<Result<(), sock_diag::SockDiagError>>) -> 
     match diagnosis {
         Some(Ok(())) => Check::ok(name, "sockets can be listed with their storage"),
         Some(Err(error)) => {
-            Check::missing(name, super::host::all_causes(&error), sock_diag::MODULES)
+            let fix = match error {
+                sock_diag::SockDiagError::Open(_) => sock_diag::FAMILY,
+                _ => sock_diag::MODULES,
+            };
+            Check::missing(name, super::host::all_causes(&error), fix)
         }
         None => Check::unknown(name, "not tried: there is no storage to list"),
     }
@@ -116,12 +123,28 @@ impl EmptyGroup {
         let hierarchy = Hierarchy::find()?;
         let beside = beside_group(places, &hierarchy);
         let path = beside.directory().join(format!("{OURS}{}", process::id()));
-        fs::create_dir(&path).map_err(|source| CgroupError::Failed {
-            operation: "create",
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self { path })
+        // The agent's, and that of a generation: a limit of depth counts them (`cgroup.max.depth`).
+        let levels = [path.clone(), path.join(LEVEL)];
+        let group = Self { path };
+        for level in levels {
+            fs::create_dir(&level).map_err(|source| CgroupError::Failed {
+                operation: "create",
+                path: level.clone(),
+                source,
+            })?;
+        }
+        Ok(group)
+    }
+}
+
+/// What a group is called in an empty one.
+const LEVEL: &str = "level";
+
+/// Removes an empty group, with the empty one in it.
+fn remove_group(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path.join(LEVEL)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => fs::remove_dir(path),
     }
 }
 
@@ -140,7 +163,7 @@ fn beside_pins(places: &Places) -> &Path {
 pub(super) fn remove_left_behind(places: &Places) {
     if let Ok(hierarchy) = Hierarchy::find() {
         for group in left_behind(beside_group(places, &hierarchy).directory()) {
-            remove(&group, |group| fs::remove_dir(group));
+            remove(&group, remove_group);
         }
     }
     for pins in left_behind(beside_pins(places)) {
@@ -170,6 +193,6 @@ const OURS: &str = "agent-doctor-";
 
 impl Drop for EmptyGroup {
     fn drop(&mut self) {
-        remove(&self.path, |path| fs::remove_dir(path));
+        remove(&self.path, remove_group);
     }
 }

@@ -121,6 +121,7 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
     let group = group.as_ref().map_err(|error| host::all_causes(error));
     tell(kernel::checks(places, seclusion, group));
     tell(vec![host::open_files(files), leftovers::check(places)]);
+    tell(host::option_memory().into_iter().collect());
     tell(setting::checks(places));
 }
 

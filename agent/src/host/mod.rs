@@ -28,6 +28,7 @@
 //! - [`mounts`]: what is mounted where
 //! - [`proc_mount`]: whether `/proc` shows what is read there
 //! - [`sys_mount`]: whether `/sys` shows the kernel
+//! - [`socket_options`]: how much the kernel keeps with a socket
 //! - [`room`]: whether a directory takes what has to be written
 //! - [`seccomp`]: system calls that a filter refuses
 //! - [`ended`]: why a process of ours ended that could not say so
@@ -68,6 +69,7 @@ pub mod room;
 pub mod seccomp;
 pub mod servers;
 pub mod sock_diag;
+pub mod socket_options;
 pub mod starter;
 pub mod supervisor;
 pub mod syn_cookies;

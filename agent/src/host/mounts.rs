@@ -52,6 +52,11 @@ fn is_at(number: u64, point: &Path) -> bool {
     there.is_ok_and(|there| there.stx_mnt_id == number)
 }
 
+/// Whether something is mounted at this very place.
+pub fn is_mounted(place: &Path) -> bool {
+    place.exists() && above(place) == place
+}
+
 /// Where the file system begins that this place is on.
 pub fn above(place: &Path) -> &Path {
     let number = |path: &Path| {

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use rustix::fs::statfs;
 
+use super::mounts;
+
 /// Nothing is there, or something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sysfs is not mounted at `/sys`")]
@@ -26,6 +28,14 @@ pub fn examine() -> Result<(), NoSysfs> {
         true => Ok(()),
         false => Err(NoSysfs),
     }
+}
+
+/// What to do where something hides the types that the kernel would show.
+pub fn what_hides_types() -> Option<String> {
+    let hides = |point: &&Path| mounts::is_mounted(point);
+    let places = ["/sys/kernel/btf", "/sys/kernel/btf/vmlinux"];
+    let point = places.iter().map(Path::new).find(hides)?.display();
+    Some(format!("`umount {point}`: something is mounted there and hides the kernel's types"))
 }
 
 /// `SYSFS_MAGIC` (`linux/magic.h`).

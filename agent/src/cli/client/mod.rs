@@ -185,7 +185,9 @@ impl ClientError {
             io::ErrorKind::NotFound
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionReset => Self::NotRunning { socket, source },
-            io::ErrorKind::PermissionDenied => Self::Forbidden { socket, source },
+            io::ErrorKind::PermissionDenied if !rustix::process::geteuid().is_root() => {
+                Self::Forbidden { socket, source }
+            }
             _ => Self::Unconnected { socket, source },
         }
     }

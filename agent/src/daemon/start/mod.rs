@@ -53,7 +53,7 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    host::{context, launch::Launcher, open_files, process::Pid, room},
+    host::{context, launch::Launcher, open_files, process::Pid, room, socket_options},
     places::Places,
     sys::memory,
 };
@@ -88,6 +88,7 @@ pub enum Other {
 pub fn preflight(places: &Places) -> Result<(), Problem> {
     privileges::require()?;
     open_files::allow_all()?;
+    socket_options::examine()?;
     examine_directory(places)?;
     examine_pin_directory(&places.pin_dir)
 }

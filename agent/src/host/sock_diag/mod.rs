@@ -55,6 +55,9 @@ impl fmt::Display for SocketInode {
 /// What to do where the kernel cannot list sockets.
 pub const MODULES: &str = "`modprobe -a inet_diag tcp_diag`, or boot a kernel with CONFIG_INET_DIAG=y and CONFIG_INET_TCP_DIAG=y";
 
+/// What to do where nobody may ask it.
+pub const FAMILY: &str = "let the agent have AF_NETLINK: in a unit by `RestrictAddressFamilies=`, in a container by its seccomp profile";
+
 /// Why the kernel's socket tables could not be read.
 #[derive(Debug, Error)]
 pub enum SockDiagError {
