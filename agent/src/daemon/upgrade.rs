@@ -209,8 +209,8 @@ impl Agent {
         warnings.extend(more);
         warnings.extend(self.own_names(generation));
         let origin = Origin::Launched {
-            program: command.program.clone(),
-            command: command.arguments.clone(),
+            program: command.program,
+            command: command.arguments,
             cgroup: self.cgroup_path(generation),
             log: self.log_path(&self.record(generation.service).service.name, generation.number),
         };
