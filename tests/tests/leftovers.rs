@@ -1,14 +1,17 @@
 //! Processes that outlive their turn, and numbers that belong to somebody else by now.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use agent::api::ServiceState;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::process::Handle;
-use tests::servers::{Script, Server};
-use tests::stage::{self, Stage};
+use tests::servers::{Commanded, Script, Server};
+use tests::stage::{self, LIMIT, Stage};
+use tests::wait;
 
 const PORT: u16 = 8080;
 
@@ -135,4 +138,46 @@ fn of_generations_that_are_gone_the_last_logs_are_kept() -> Result<()> {
     assert!(logs.contains(&format!("generation-{last}.log")), "{logs:?}");
     assert!(!logs.contains(&"generation-2.log".to_owned()), "{logs:?}");
     Ok(())
+}
+
+/// A program that makes its user root, as sudo is, started by a server of a user's: no user may end what it does, and so neither may
+/// an upgrade of that server.
+#[test]
+fn a_child_that_became_root_is_not_ended_with_a_server_of_a_user_s() -> Result<()> {
+    const USER: &str = "setpriv --reuid=1001 --regid=1001 --clear-groups --inh-caps=-all";
+    const SLEEP: &str = "sleep 654.321";
+    let script =
+        format!("{{}}/become --reuid=0 {SLEEP} & exec /usr/bin/python3 {{}}/server.py {PORT} 1");
+    let command: Vec<_> = USER.split(' ').chain(["sh", "-c", &script]).collect();
+    let server = Commanded::new(PORT, &command)?;
+    let become_root = server.directory().join("become");
+    fs::copy("/usr/bin/setpriv", &become_root)?;
+    fs::set_permissions(&become_root, fs::Permissions::from_mode(0o4755))?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let sleeper = wait::until("its child to be root", LIMIT, || {
+        let pids = &stage.agent.service(PORT)?.generations[0].pids;
+        let runs = |pid: &i32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words
+                == SLEEP
+                    .replace(' ', "\0")
+                    .as_bytes()
+                    .iter()
+                    .chain(b"\0")
+                    .copied()
+                    .collect::<Vec<_>>()
+        };
+        Ok(pids.iter().copied().find(runs))
+    })?;
+    let sleeper = Handle::open(sleeper)?;
+    let options = ["--settle", "0s", "--stop-timeout", "200ms"];
+    let next = Commanded::new(PORT, &["/usr/bin/python3", "{}/server.py", "8080", "2"])?;
+    stage.switch(&next, 2, &options)?;
+    stage.until("the old one to be killed", PORT, |service| !service.troubles.is_empty())?;
+    let lives = !sleeper.ended_within(Duration::ZERO)?;
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    sleeper.kill()?;
+    ensure!(lives, "it was ended");
+    ensure!(events.contains("has become root, which its server may not end"), "{events}");
+    stage.until_steady(PORT).map(drop)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     agent::Agent,
-    few::{MOST, few},
+    few::{MOST, few, few_of},
     found::{Found, describe, describe_with_parent},
     observe,
 };
@@ -120,19 +120,17 @@ impl Agent {
             };
             self.records.values().find(of).map(|record| record.service.name.clone())
         };
-        let described: Vec<_> = by_server(beside, of_service)
-            .into_iter()
-            .map(|((service, pid), ports)| {
-                let of = service.map(|it| format!(" of service `{it}`")).unwrap_or_default();
-                format!("{}{of} by process {}", named(&ports), describe(pid))
-            })
-            .collect();
+        let servers: Vec<_> = by_server(beside, of_service).into_iter().collect();
+        let described = few_of(&servers, ", ", |((service, pid), ports)| {
+            let of = service.as_ref().map(|it| format!(" of service `{it}`")).unwrap_or_default();
+            format!("{}{of} by process {}", named(ports), describe(*pid))
+        });
         let all: Vec<_> = public.iter().chain(beside.keys()).copied().collect();
         Problem::new(
             ProblemKind::Preflight,
             format!(
                 "the old generation of `{name}` also serves {}, which would end with it",
-                few(&described, ", ")
+                described
             ),
         )
         .fix(match all.len() <= MOST {
@@ -169,18 +167,25 @@ impl Agent {
                 describe(*pid)
             )
         };
-        bystanders.map(warning).collect()
+        let all = bystanders.clone().count();
+        let mut warnings: Vec<_> = bystanders.take(MOST).map(warning).collect();
+        if all > MOST {
+            warnings.push(format!(
+                "{} more processes have the listener open, and are left alone",
+                all - MOST
+            ));
+        }
+        warnings
     }
 }
 
 /// That processes of others listen on ports of a service: they starve, as long as steering gives all connections to it.
 pub(super) fn rivals(pids: &[Pid], ports: &[u16]) -> Option<String> {
-    let described: Vec<_> = pids.iter().map(|pid| describe_with_parent(*pid)).collect();
     (!pids.is_empty()).then(|| {
         format!(
             "other processes listen on port {} too, and get no new connection as long as it is attached: {}",
             listed(ports),
-            few(&described, "; ")
+            few_of(pids, "; ", |pid| describe_with_parent(*pid))
         )
     })
 }
@@ -209,12 +214,12 @@ fn other_ports(server: &Found) -> Vec<String> {
         ),
     };
     let servers = by_server(&beside, |_| ());
-    let described: Vec<_> = servers
+    let more = servers.len().saturating_sub(MOST);
+    let mut warnings: Vec<_> = servers
         .into_iter()
+        .take(MOST)
         .map(|((_, pid), ports)| warning((server.pids.contains(&pid), pid), &ports))
         .collect();
-    let more = described.len().saturating_sub(MOST);
-    let mut warnings: Vec<_> = described.into_iter().take(MOST).collect();
     if more > 0 {
         warnings.push(format!("{more} more children of the server serve other ports"));
     }

@@ -89,6 +89,15 @@ impl Agent {
         Given::found(context, root, may_have_been_root)
     }
 
+    /// Whether a generation was started as root, or may have been.
+    pub(super) fn is_of_root(&self, generation: GenerationId) -> bool {
+        let Some(record) = self.record_if_any(generation.service) else { return false };
+        match record.given.get(&generation.number.0) {
+            Some(given) => given.may_have_been_root || given.context.uid == ROOT,
+            None => record.context.uid == ROOT,
+        }
+    }
+
     /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
     /// server has is not: it would be written down at every step.
     pub(super) fn remember_given(&mut self, generation: GenerationId, given: Given) {

@@ -17,6 +17,7 @@ use crate::{
         cgroup::Cgroup,
         holders,
         process::{Ending, Handle, Pid, Process, ProcessError},
+        process_table::ProcessTable,
         sock_diag::{Listener, SocketInode},
     },
     rollout::Phase,
@@ -77,7 +78,8 @@ impl Agent {
         signal: Signal,
     ) -> Result<(), Problem> {
         let pids = self.pids_of(generation)?;
-        let roots = self.held(generation, &holders::roots(&pids)?, Process::open)?;
+        let to_tell = self.without_privileged(generation, holders::roots(&pids)?)?;
+        let roots = self.held(generation, &to_tell, Process::open)?;
         let told = self.told.entry(generation).or_default();
         let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
         let refused: Vec<_> = change(Step::Signal, || {
@@ -102,6 +104,38 @@ impl Agent {
         self.count_processes(generation)
     }
 
+    /// Those of these processes of a generation that its user may end too. By a program that makes it so (set-user-id, as sudo is) a
+    /// child of a user's server can become root, and whatever root does in there is not the service's to end. People are told, once.
+    ///
+    /// # Kernel
+    ///
+    /// A signal is allowed by the real user of the one who gets it (`kill_ok_by_cred`).
+    fn without_privileged(
+        &mut self,
+        generation: GenerationId,
+        pids: Vec<Pid>,
+    ) -> Result<Vec<Pid>, Problem> {
+        const ROOT: u32 = 0;
+        if self.is_of_root(generation) {
+            return Ok(pids);
+        }
+        let table = ProcessTable::read_these(&pids)?;
+        let is_roots = |pid: &Pid| table.row(*pid).is_some_and(|row| row.real_user == ROOT);
+        let (privileged, own): (Vec<_>, Vec<_>) = pids.into_iter().partition(is_roots);
+        for pid in privileged {
+            let Ok(process) = Process::open(pid) else { continue };
+            if self.told.entry(generation).or_default().insert(process.identity()) {
+                let message = format!(
+                    "process {} of generation {} has become root, which its server may not end: it is left alone",
+                    found::describe(pid),
+                    generation.number
+                );
+                self.note(generation, EventKind::Warning, message);
+            }
+        }
+        Ok(own)
+    }
+
     /// A root of a generation that was told to end has ended, and may have passed nothing on: a shell that waits for its
     /// command dies of the signal alone. Those that are left are told. While flows are finished by a server that does so by
     /// itself, only if one still listens: whoever was told closes its listeners first, and a second signal makes many
@@ -121,7 +155,8 @@ impl Agent {
 
     /// Every process, and people are told which ones had to be.
     pub(super) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let pids = self.pids_of(generation)?;
+        let all = self.pids_of(generation)?;
+        let pids = self.without_privileged(generation, all.clone())?;
         if !pids.is_empty() {
             let message = format!(
                 "generation {} outlived its turn: killing {}",
@@ -134,7 +169,7 @@ impl Agent {
         self.recounts.insert(generation, Instant::now() + RETRY);
         let cgroup = self.cgroup_of(generation)?;
         change(Step::Kill, || {
-            if let Some(cgroup) = cgroup {
+            if let Some(cgroup) = cgroup.filter(|_| pids.len() == all.len()) {
                 cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
             }
             for some in pids.chunks(MOST_HELD) {
