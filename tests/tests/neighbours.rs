@@ -431,8 +431,9 @@ fn a_server_with_thousands_of_processes_keeps_no_other_one_waiting() -> Result<(
     let ended = agent.processor_time()?;
     let (attach, rest) = (attached - before, ended - attached);
     eprintln!("attach {attach:?}, status and upgrade {rest:?}");
-    // Looked at one by one it was a millisecond of processor time for each of them, in both.
-    ensure!(attach < Duration::from_secs(1), "to attach {MANY} processes took {attach:?}");
-    ensure!(rest < Duration::from_secs(2), "to end {MANY} processes took {rest:?}");
+    // Looked at one by one it was a millisecond of processor time for each of them, in both; now a tenth of that, and what other tests have
+    // open at the same time.
+    ensure!(attach < Duration::from_secs(2), "to attach {MANY} processes took {attach:?}");
+    ensure!(rest < Duration::from_millis(3_500), "to end {MANY} processes took {rest:?}");
     stage.namespace.clear()
 }
