@@ -121,22 +121,8 @@ pub(crate) fn link_iterator(program: impl AsFd) -> io::Result<OwnedFd> {
     link(&program, 0, BPF_TRACE_ITER)
 }
 
-fn link(program: &impl AsFd, target_fd: i32, attach_type: u32) -> io::Result<OwnedFd> {
-    let prog_fd = program.as_fd().as_raw_fd();
-    let create = LinkCreate { prog_fd, target_fd, attach_type, flags: 0 };
-    // SAFETY: the kernel reads the size given of `create`, which lives until after the call and points nowhere.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size_of::<LinkCreate>())
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made the descriptor for us, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
-}
-
-/// The same for an iterator over tasks or their files, of which it runs over those of one process: of this number, as whoever reads has
-/// it. There may be none.
+/// The same for an iterator over tasks or their files, of which it runs over those of one process: of this number, as whoever reads
+/// has it. There may be none.
 ///
 /// # Errors
 ///
@@ -144,7 +130,7 @@ fn link(program: &impl AsFd, target_fd: i32, attach_type: u32) -> io::Result<Own
 pub(crate) fn link_iterator_over(program: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
     // `bpf_iter_link_info.task`: a thread, a process, a descriptor of one; 0 stands for none.
     let of = [0, pid, 0];
-    let create = IteratorCreate {
+    create(&IteratorCreate {
         link: LinkCreate {
             prog_fd: program.as_fd().as_raw_fd(),
             target_fd: 0,
@@ -154,11 +140,20 @@ pub(crate) fn link_iterator_over(program: impl AsFd, pid: u32) -> io::Result<Own
         iter_info: (&raw const of).expose_provenance() as u64,
         iter_info_len: size_of_val(&of) as u32,
         zero: 0,
-    };
-    // SAFETY: the kernel reads the size given of `create`, and of `of`, to which it points; both live until after the call.
+    })
+}
+
+fn link(program: &impl AsFd, target_fd: i32, attach_type: u32) -> io::Result<OwnedFd> {
+    let prog_fd = program.as_fd().as_raw_fd();
+    create(&LinkCreate { prog_fd, target_fd, attach_type, flags: 0 })
+}
+
+/// Makes a link of the `link_create` part of `union bpf_attr`.
+fn create<T>(attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads the size given of `attributes`, and what they point to; both live until after the call.
     let result = unsafe {
-        let size = size_of::<IteratorCreate>();
-        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const create, size)
+        let size = size_of::<T>();
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, std::ptr::from_ref(attributes), size)
     };
     if result < 0 {
         return Err(io::Error::last_os_error());

@@ -60,7 +60,6 @@ pub(super) fn assemble(
     let boot_id = state_file::boot_id()?;
     let state = read_state(&places, network_namespace, &boot_id)?;
     mount_bpf(&places.pin_dir)?;
-
     let hierarchy = find_hierarchy()?;
     let groups = Groups::of(&places, &hierarchy, network_namespace);
     let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
