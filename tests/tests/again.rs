@@ -40,7 +40,7 @@ fn a_title_is_no_command_and_another_user_needs_one() -> Result<()> {
     let server = Nginx::new(PORT)?;
     let (stage, _first) = Stage::attached(&server)?;
     let said = stage.refused(&["upgrade", "--port", "8080"], 4)?;
-    ensure!(said.contains("a title that it gave itself") && said.contains("-- COMMAND"), "{said}");
+    ensure!(said.contains("it gave itself a title") && said.contains("-- COMMAND"), "{said}");
     let said = stage.refused(&["upgrade", "--port", "8080", "--user", "root"], 2)?;
     ensure!(said.contains("needs a command"), "{said}");
     let said = stage.refused(&["upgrade", "--port", "8080", "--"], 2)?;

@@ -13,8 +13,6 @@ use tests::wait;
 const PORT: u16 = 8080;
 const NEIGHBOUR: u16 = 8081;
 
-/// Each of its binds is moved, and told.
-
 /// How long it takes to look at whatever each process of the machine has open, one by one.
 fn time_of_looks_at_descriptors(at_least: usize) -> Result<Duration> {
     let begun = Instant::now();

@@ -289,6 +289,7 @@ fn a_service_with_thousands_of_listeners_leaves_room_for_others() -> Result<()> 
     stage.namespace.clear()
 }
 
+/// Each of its binds is moved, and told.
 #[test]
 fn what_a_server_does_in_a_loop_is_told_as_a_number() -> Result<()> {
     let (stage, [_stubborn, neighbour], _started) = neighbours()?;

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     host::{
         context::Context,
         holders,
+        launch::places_of_program,
         os_text::OsText,
         patience::{self, Whose},
         process::{Pid, whole_command_line},
@@ -32,6 +33,9 @@ impl Agent {
     pub(super) fn with_program(&self, id: ServiceId, command: Command) -> Result<Command, Problem> {
         if command.program.is_some() {
             return Ok(command);
+        }
+        if !command.arguments.is_empty() {
+            return Err(Problem::new(ProblemKind::Usage, "there are arguments, and no program"));
         }
         if command.user.is_some() || command.group.is_some() {
             let message =
@@ -79,23 +83,16 @@ fn shown_by(pid: Pid, launcher: Pid) -> Result<(PathBuf, Vec<String>), Problem> 
     let arguments: Option<Vec<_>> = arguments.collect();
     let arguments = arguments.ok_or_else(|| unclear("its command line is no UTF-8"))?;
     // Its directories may be on a file system of its own.
-    let look = move || candidates(&first, &context).into_iter().find(|it| is_program(pid, it));
+    let look = move || {
+        let directory = Path::new(context.working_directory.as_os_str());
+        let path = |(name, _): &&(OsText, OsText)| name.as_bytes() == b"PATH";
+        let search = context.environment.iter().find(path).map(|(_, value)| value.as_os_str());
+        places_of_program(first.as_os_str(), directory, search).find(|it| is_program(pid, it))
+    };
     let program =
         patience::with(Whose::Process(pid), look).map_err(|error| unclear(&error.to_string()))?;
-    let title = "its command line names no program, and so is a title that it gave itself";
+    let title = "its command line names no program: it gave itself a title";
     Ok((program.ok_or_else(|| unclear(title))?, arguments))
-}
-
-/// Where the program may be, by the rule of a shell that runs where the process does.
-fn candidates(name: &OsText, context: &Context) -> Vec<PathBuf> {
-    let directory = Path::new(context.working_directory.as_os_str());
-    if name.as_bytes().contains(&b'/') {
-        return vec![directory.join(name.as_os_str())];
-    }
-    let search = context.environment.iter().find(|(variable, _)| variable.as_bytes() == b"PATH");
-    let search = search.map_or(&b"/usr/local/bin:/usr/bin:/bin"[..], |(_, value)| value.as_bytes());
-    let directories = search.split(|byte| *byte == b':').map(std::ffi::OsStr::from_bytes);
-    directories.map(|it| directory.join(it).join(name.as_os_str())).collect()
 }
 
 /// Whether there is a program, as this process sees it. A link may lead elsewhere below another root: that shows at the launch.

@@ -161,7 +161,7 @@ impl Agent {
             let message = format!(
                 "generation {} outlived its turn: killing {}",
                 generation.number,
-                few_described(&pids, found::describe_with_tracer)
+                few_of(&pids, ", ", |pid| found::describe_with_tracer(*pid))
             );
             self.note(generation, EventKind::Signalled, message);
         }
@@ -254,7 +254,7 @@ impl Agent {
         }
         let message = format!(
             "others listen on the port too, and without steering the kernel would give them connections: {}",
-            few_described(&strays, |pid| format!("process {}", found::describe_with_parent(pid)))
+            few_of(&strays, ", ", |pid| format!("process {}", found::describe_with_parent(*pid)))
         );
         Err(Problem::new(ProblemKind::Locked, message)
             .fix("end them first, and whoever starts them again"))
@@ -318,11 +318,6 @@ fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
     Ok(holders::holders(&inodes)?.found.into_iter().map(|holder| holder.pid).collect())
 }
 
-/// The first of these processes, and how many more there are.
-fn few_described(pids: &[Pid], describe: impl Fn(Pid) -> String) -> String {
-    few_of(pids, ", ", |pid| describe(*pid))
-}
-
 fn described(pids: &[Pid]) -> String {
-    few_described(pids, |pid| format!("process {}", found::describe(pid)))
+    few_of(pids, ", ", |pid| format!("process {}", found::describe(*pid)))
 }

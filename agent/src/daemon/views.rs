@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use super::{
     agent::Agent,
-    clock, found, logs,
+    clock,
+    few::few_of,
+    found, logs,
     observe::{self, owner},
     troubles::Trouble,
 };
@@ -102,12 +104,8 @@ impl Agent {
     /// That one was killed and has not ended, and who may keep it.
     fn outlives(&self, generation: GenerationId) -> Result<String, Problem> {
         let pids = self.pids_of(generation)?;
-        let left: Vec<_> = pids.into_iter().map(found::describe_with_tracer).collect();
-        Ok(format!(
-            "generation {} was killed and has not ended: process {}",
-            generation.number,
-            left.join(", ")
-        ))
+        let left = few_of(&pids, ", ", |pid| found::describe_with_tracer(*pid));
+        Ok(format!("generation {} was killed and has not ended: process {left}", generation.number))
     }
 
     fn generation_view(

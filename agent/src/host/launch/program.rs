@@ -23,19 +23,34 @@ pub fn resolve_program(
     working_directory: &Path,
     search_path: Option<&OsStr>,
 ) -> Result<PathBuf, ResolveError> {
-    if name.as_bytes().contains(&b'/') {
+    if is_path(name) {
         return runnable(working_directory.join(name));
     }
     let mut nearest_miss = None;
-    for directory in directories(search_path) {
-        // An empty entry means the working directory, and so does joining it.
-        match runnable(working_directory.join(directory).join(name)) {
+    for place in places_of_program(name, working_directory, search_path) {
+        match runnable(place) {
             Ok(path) => return Ok(path),
             Err(ResolveError::NotFound { .. }) => {}
             Err(error) => nearest_miss = nearest_miss.or(Some(error)),
         }
     }
     Err(nearest_miss.unwrap_or_else(|| ResolveError::NotFound { name: name.to_owned() }))
+}
+
+/// Where the program `name` may be, by the same rule, and in this order.
+pub fn places_of_program(
+    name: &OsStr,
+    working_directory: &Path,
+    search_path: Option<&OsStr>,
+) -> impl Iterator<Item = PathBuf> {
+    let path = is_path(name).then(|| working_directory.join(name));
+    let search = directories(search_path).filter(|_| !is_path(name));
+    // An empty entry means the working directory, and so does joining it.
+    path.into_iter().chain(search.map(move |it| working_directory.join(it).join(name)))
+}
+
+fn is_path(name: &OsStr) -> bool {
+    name.as_bytes().contains(&b'/')
 }
 
 fn directories(search_path: Option<&OsStr>) -> impl Iterator<Item = &Path> {
