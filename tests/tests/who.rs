@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use ::agent::load::Plan;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tests::process::{children, listener_of, runs, user};
 use tests::servers::{Commanded, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage, nobody_noticed, until_answers};
@@ -214,6 +214,11 @@ time.sleep(600)";
             let upgraded = stage.switch(&Script::new(PORT)?, 2, &["--settle", "0s"]);
             assert_eq!(stage.agent.service(PORT)?.beside, []);
             upgraded?;
+            let events = stage.agent.run(&["events"])?.success()?.stdout;
+            ensure!(
+                !events.contains("closed its last listener"),
+                "it was lost from sight: {events}"
+            );
         } else {
             assert_eq!(answer.code, Some(4), "{answer:?}");
             let meant = "or a message under way in a Unix socket";

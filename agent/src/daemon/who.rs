@@ -363,3 +363,38 @@ fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
 }
 
 const ROOT: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::host::image::Image;
+
+    /// So many processes, executed each by itself, or all of them forks.
+    fn holders(count: u64, are_forks: bool) -> Vec<Facts> {
+        let facts = |number: u64| Facts {
+            pid: Pid::new(i32::try_from(number).unwrap() + 2).unwrap(),
+            ancestors: Vec::new(),
+            uid: 33,
+            image: Image {
+                program: "/bin/python".into(),
+                code: 1,
+                stack: if are_forks { 0 } else { number },
+            },
+            command: Vec::new(),
+            sockets: HashSet::from([SocketInode(7)]),
+            other_ports: BTreeSet::new(),
+            supervisor: None,
+        };
+        (0..count).map(facts).collect()
+    }
+
+    #[test]
+    fn thousands_of_forks_are_compared_and_thousands_of_programs_are_not() {
+        assert!(refuse_crowd(&holders(5_000, true), &[]).is_ok());
+        assert!(refuse_crowd(&holders(1_000, false), &[]).is_ok());
+        let problem = refuse_crowd(&holders(1_001, false), &[]).unwrap_err();
+        assert!(problem.message.starts_with("1001 processes"), "{problem:?}");
+    }
+}
