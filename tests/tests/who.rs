@@ -211,6 +211,9 @@ time.sleep(600)";
         let answer = stage.agent.attach(PORT)?;
         if whose == "thread" {
             answer.success()?;
+            // The next one looks at what each generation has, before it answers.
+            stage.agent.kill_daemon()?;
+            stage.agent.start_daemon()?;
             let upgraded = stage.switch(&Script::new(PORT)?, 2, &["--settle", "0s"]);
             assert_eq!(stage.agent.service(PORT)?.beside, []);
             upgraded?;
