@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use ::agent::load::Plan;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use tests::process::{children, listener_of, runs, user};
 use tests::servers::{Commanded, Script, Server as _, Started};
 use tests::stage::{LIMIT, Stage, nobody_noticed, until_answers};
@@ -211,17 +211,10 @@ time.sleep(600)";
         let answer = stage.agent.attach(PORT)?;
         if whose == "thread" {
             answer.success()?;
-            // The next one looks at what each generation has, before it answers.
-            stage.agent.kill_daemon()?;
-            stage.agent.start_daemon()?;
-            let upgraded = stage.switch(&Script::new(PORT)?, 2, &["--settle", "0s"]);
-            assert_eq!(stage.agent.service(PORT)?.beside, []);
-            upgraded?;
-            let events = stage.agent.run(&["events"])?.success()?.stdout;
-            ensure!(
-                !events.contains("closed its last listener"),
-                "it was lost from sight: {events}"
-            );
+            // The next one is looked for among its own processes.
+            let next = [PYTHON, "-c", LISTENS, whose].map(str::to_owned);
+            let options = ["--ready", "listen", "--settle", "0s", "--timeout", "5s"];
+            stage.agent.switch(PORT, &options, &next)?.success()?;
         } else {
             assert_eq!(answer.code, Some(4), "{answer:?}");
             let meant = "or a message under way in a Unix socket";
