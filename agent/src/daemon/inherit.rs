@@ -98,6 +98,26 @@ impl Agent {
         }
     }
 
+    /// Whoever started a generation belongs to it from now on, and may be root: it was started as root then, whoever it made of its server.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be looked at.
+    pub(super) fn note_starter_joined(
+        &mut self,
+        generation: GenerationId,
+        starter: Pid,
+    ) -> Result<(), Problem> {
+        let table = ProcessTable::read_these(&[starter])?;
+        if table.row(starter).is_some_and(|row| row.real_user == ROOT) {
+            let record = self.record(generation.service);
+            let given = record.given.get(&generation.number.0).cloned();
+            let given = given.unwrap_or_else(|| Given::launched_with(record.context.clone()));
+            self.remember_given(generation, Given { may_have_been_root: true, ..given });
+        }
+        Ok(())
+    }
+
     /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
     /// server has is not: it would be written down at every step.
     pub(super) fn remember_given(&mut self, generation: GenerationId, given: Given) {

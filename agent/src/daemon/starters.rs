@@ -287,9 +287,14 @@ impl Agent {
         again: &[Pid],
     ) -> Result<(), Problem> {
         let (pids, message) = self.count_start(generation.service, known, again);
+        let starter = known.starter.pid();
+        let is_starter_told = pids.contains(&starter);
         self.enlist(generation, pids)?;
         if self.generation(generation).is_none() {
             self.feed(generation.service, Event::CameBack)?;
+        }
+        if is_starter_told {
+            self.note_starter_joined(generation, starter)?;
         }
         self.note(generation, EventKind::Warning, message);
         // It may have ended before anybody waited for it.
