@@ -12,8 +12,11 @@ use crate::{build, command, layout::Profile, setup};
 
 /// What can be tried, and the test that does.
 pub(crate) const TARGETS: [(&str, &str); 7] = [
-    ("state-file", "daemon::state_file::fuzz::no_state_that_can_be_read_breaks_the_agent"),
-    ("control-socket", "daemon::server::fuzz::no_request_breaks_the_server_and_each_has_an_end"),
+    ("state-file", "daemon::state::state_file::fuzz::no_state_that_can_be_read_breaks_the_agent"),
+    (
+        "control-socket",
+        "daemon::control::server::fuzz::no_request_breaks_the_server_and_each_has_an_end",
+    ),
     ("sock-diag", "host::sock_diag::fuzz::no_answer_breaks_the_list_of_sockets"),
     ("proc-texts", "host::fuzz::no_text_breaks_who_reads_it"),
     ("proc-words", "host::fuzz::no_words_of_a_process_change_what_the_kernel_says_of_it"),

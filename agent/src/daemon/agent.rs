@@ -13,23 +13,20 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    StateFile, clock,
-    groups::Groups,
-    held_ports::HeldPorts,
-    journal::Journal,
-    launching::Launching,
-    message::{Inbox, LastAnswer, Message, Reply, Request},
-    outstanding::Outstanding,
+    StateFile,
+    control::message::{Inbox, LastAnswer, Message, Reply, Request},
+    effects::{held_ports::HeldPorts, outstanding::Outstanding, queued::Moves},
+    launch::{groups::Groups, launching::Launching},
+    looks::{probe::Probing, returns::Returns, settling::Backlog, successor::Strangers},
     presence::Presence,
-    probe::Probing,
-    queued::Moves,
-    returns::Returns,
-    settling::Backlog,
-    state_file::Record,
+    state::{
+        clock,
+        journal::Journal,
+        state_file::Record,
+        troubles::{Trouble, Troubles},
+    },
     step::{Step, change},
-    successor::Strangers,
-    troubles::{Trouble, Troubles},
-    watch::Watcher,
+    watch::watcher::Watcher,
 };
 use crate::{
     api::{self, Problem, ProblemKind},

@@ -8,81 +8,40 @@
 //! ```
 //!
 //! `agent::Agent` runs on a thread of its own and takes one message after the other, so that nothing it does needs a lock,
-//! and may block for as long as the kernel takes. The asynchronous side (`server`, `watch`) only waits for descriptors.
+//! and may block for as long as the kernel takes. The asynchronous side (`control`, `watch`) only waits for descriptors.
+//!
+//! - `control`: how people reach it
+//! - `requests`: what they ask
+//! - `identify`: which processes are a port's server
+//! - `launch`: what the next generation is started with
+//! - `looks`: what is looked at when, and what was seen
+//! - `effects`: what the rollout has decided, carried out
+//! - `step`: the doors through which every change of the world goes, where tests let it fail
+//! - `state`: what is written down, and what is wrong now
+//! - `watch`: what is waited for
+//! - `start`, `repair`: how an agent begins, and what is mended while none runs
 
-mod again;
 mod agent;
-mod also;
-mod asked;
-mod attach;
-mod attribute;
-mod build;
-mod clock;
-mod confined;
-mod control_socket;
-mod descriptors;
-mod detach;
+mod control;
 mod effects;
-mod endpoints;
-mod explain;
-mod family;
 mod few;
-mod flows;
-mod found;
-mod groups;
-mod held_ports;
-mod inherit;
-mod introduce;
-mod journal;
+mod identify;
 mod launch;
-mod launching;
-mod leaving;
-mod listeners;
-mod log_watch;
-mod logs;
-mod message;
-mod observe;
-mod others;
-mod outstanding;
-mod overrun;
-mod own_program;
-mod pid_namespace;
+mod looks;
 mod presence;
-mod preview;
-mod probe;
 mod problems;
-mod processes;
-mod queued;
-mod refresh;
-mod removals;
 pub mod repair;
-mod returns;
-mod search;
-mod seen;
-mod select;
-mod server;
-mod serving;
-mod settling;
-mod shared_names;
-mod sharing;
+mod requests;
 mod start;
-mod starters;
-mod state_file;
+mod state;
 mod step;
-mod successor;
-mod troubles;
-mod undo;
-mod upgrade;
-mod views;
 mod watch;
-mod who;
-mod working_directory;
 
 pub use self::{
     start::{
         Lock, Options, Other, examine_directory, examine_pin_directory, preflight,
         private_directory, refuse_directory_of_others, run,
     },
-    state_file::{StateFile, StateFileError},
+    state::state_file::{StateFile, StateFileError},
     step::Step,
 };

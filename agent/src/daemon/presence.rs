@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     agent::Agent,
     start::{self, Lock},
-    troubles::Trouble,
+    state::troubles::Trouble,
 };
 use crate::{
     api::{EventKind, Problem, ProblemKind},

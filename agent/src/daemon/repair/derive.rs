@@ -25,9 +25,13 @@ use super::{groups_of, refuse_other_namespace};
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{
-        StateFile, clock, found, groups,
-        state_file::{self, Record},
-        who,
+        StateFile,
+        identify::{found, who},
+        launch::groups,
+        state::{
+            clock,
+            state_file::{self, Record},
+        },
     },
     datapath::{Datapath, Survey},
     host::{

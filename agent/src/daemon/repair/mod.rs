@@ -12,9 +12,9 @@ use std::{
 
 use super::{
     Lock, StateFile, StateFileError,
-    groups::Groups,
+    launch::groups::Groups,
     start::{Made, agent_answers, read_state},
-    state_file,
+    state::state_file,
 };
 use crate::{
     api::{Problem, ProblemKind},

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use crate::{
     api::Problem,
-    daemon::{agent::Agent, clock, troubles::Trouble},
+    daemon::{
+        agent::Agent,
+        state::{clock, troubles::Trouble},
+    },
     rollout::{Event, Generation, Origin, Phase},
     service::{GenerationId, ServiceId},
 };

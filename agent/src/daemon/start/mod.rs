@@ -11,6 +11,7 @@
 
 mod adopt;
 mod assemble;
+mod build;
 mod contents;
 mod directory;
 mod filter;
@@ -18,6 +19,7 @@ mod lock;
 mod made;
 mod plan;
 mod privileges;
+mod refresh;
 
 use std::{
     fs::{self, OpenOptions},
@@ -45,10 +47,12 @@ pub use self::lock::Lock;
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
     agent::Agent,
-    control_socket::{self, ControlSocket},
-    message::Message,
+    control::{
+        message::Message,
+        server::{self, Door},
+        socket::{self, ControlSocket},
+    },
     presence::Presence,
-    server::{self, Door},
     step::obey_faults_in,
 };
 use crate::{
@@ -114,7 +118,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let launcher = launcher(options.launcher.as_deref())?;
     privileges::give_up()?;
     let (messages, queue) = mpsc::channel();
-    let (sockets, rebound) = control_socket::successors();
+    let (sockets, rebound) = socket::successors();
     let presence = Presence::new(lock, sockets);
     let agent = assemble(options, &mut made, presence, launcher.into(), messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);

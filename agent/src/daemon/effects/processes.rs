@@ -1,0 +1,334 @@
+//! The processes of a generation: listed, told to end, killed, and found out if they outlive their turn.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Instant,
+};
+
+use crate::{
+    api::{EventKind, Problem, ProblemKind},
+    daemon::{
+        agent::{Agent, RETRY},
+        few::few_of,
+        identify::found,
+        step::{Step, change},
+    },
+    host::{
+        cgroup::Cgroup,
+        holders,
+        process::{Ending, Handle, Pid, Process, ProcessError},
+        process_table::ProcessTable,
+        sock_diag::{Listener, SocketInode},
+    },
+    rollout::Phase,
+    service::{Endpoint, GenerationId, ServiceId, Signal},
+    sys,
+};
+
+impl Agent {
+    /// The processes of a generation that live now.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(in crate::daemon) fn pids_of(&self, generation: GenerationId) -> Result<Vec<Pid>, Problem> {
+        let mut pids: BTreeSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
+        if let Some(cgroup) = self.cgroup_of(generation)? {
+            pids.extend(members(&cgroup)?);
+        }
+        // One that ends is no member any more before it has closed its sockets.
+        let written = self.generation(generation).map(|known| &known.processes[..]);
+        for identity in written.unwrap_or_default() {
+            if !pids.contains(&identity.pid) && Process::lives(*identity)? {
+                pids.insert(identity.pid);
+            }
+        }
+        Ok(pids.into_iter().collect())
+    }
+
+    /// Those of these processes of a generation that live, held by `open`: what is done to them can hit nobody who gets one of
+    /// their numbers later.
+    fn held<T>(
+        &self,
+        generation: GenerationId,
+        pids: &[Pid],
+        open: impl Fn(Pid) -> Result<T, ProcessError>,
+    ) -> Result<Vec<T>, Problem> {
+        let mut opened = Vec::new();
+        for pid in pids {
+            match open(*pid) {
+                Ok(process) => opened.push((*pid, process)),
+                Err(ProcessError::Gone { .. }) => {}
+                // Of one that cannot be looked at nobody knows that it is dead.
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Whose number was given to a stranger before it was opened belongs to the generation no more.
+        let still: HashSet<_> = self.pids_of(generation)?.into_iter().collect();
+        let of_it = opened.into_iter().filter(|(pid, _)| still.contains(pid));
+        Ok(of_it.map(|(_, process)| process).collect())
+    }
+
+    /// Only the root processes: they know how to end their workers. When a root has ended and others live, those that are
+    /// roots then are told in turn, see [`Self::tell_next_roots`]. One that cannot be told (a security module may forbid it) is
+    /// killed when its time is up, as one that does not listen is.
+    pub(in crate::daemon) fn signal(
+        &mut self,
+        generation: GenerationId,
+        signal: Signal,
+    ) -> Result<(), Problem> {
+        let pids = self.pids_of(generation)?;
+        let to_tell = self.without_privileged(generation, holders::roots(&pids)?)?;
+        let roots = self.held(generation, &to_tell, Process::open)?;
+        let told = self.told.entry(generation).or_default();
+        let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
+        let refused: Vec<_> = change(Step::Signal, || {
+            let sent = masters
+                .iter()
+                .map(|process| send(process.handle(), sys::signal::to_rustix(signal)));
+            Ok(sent.filter_map(Result::err).collect())
+        })?;
+        told.extend(masters.iter().map(|it| it.identity()));
+        for problem in refused {
+            let message = format!(
+                "generation {} cannot be told to end, and is killed when its time is up: {}",
+                generation.number,
+                problem.in_full()
+            );
+            self.note(generation, EventKind::Warning, message);
+        }
+        if pids.is_empty() {
+            self.note_exit(generation);
+            return Ok(());
+        }
+        self.count_processes(generation)
+    }
+
+    /// Those of these processes of a generation that its user may end too. By a program that makes it so (set-user-id, as sudo is) a
+    /// child of a user's server can become root, and whatever root does in there is not the service's to end. People are told, once.
+    ///
+    /// # Kernel
+    ///
+    /// A signal is allowed by the real user of the one who gets it (`kill_ok_by_cred`).
+    fn without_privileged(
+        &mut self,
+        generation: GenerationId,
+        pids: Vec<Pid>,
+    ) -> Result<Vec<Pid>, Problem> {
+        const ROOT: u32 = 0;
+        if self.is_of_root(generation) {
+            return Ok(pids);
+        }
+        let table = ProcessTable::read_these(&pids)?;
+        let is_roots = |pid: &Pid| table.row(*pid).is_some_and(|row| row.real_user == ROOT);
+        let (privileged, own): (Vec<_>, Vec<_>) = pids.into_iter().partition(is_roots);
+        for pid in privileged {
+            let Ok(process) = Process::open(pid) else { continue };
+            if self.told.entry(generation).or_default().insert(process.identity()) {
+                let message = format!(
+                    "process {} of generation {} has become root, which its server may not end: it is left alone",
+                    found::describe(pid),
+                    generation.number
+                );
+                self.note(generation, EventKind::Warning, message);
+            }
+        }
+        Ok(own)
+    }
+
+    /// A root of a generation that was told to end has ended, and may have passed nothing on: a shell that waits for its
+    /// command dies of the signal alone. Those that are left are told. While flows are finished by a server that does so by
+    /// itself, only if one still listens: whoever was told closes its listeners first, and a second signal makes many
+    /// servers quit at once.
+    pub(in crate::daemon) fn tell_next_roots(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let Some(known) = self.generation(generation).filter(|it| it.told) else { return Ok(()) };
+        let signal = match known.phase {
+            Phase::Stopping { killed: false, signal, .. } => signal,
+            Phase::Finishing { signal, .. } if self.listens(generation)? => signal,
+            _ => return Ok(()),
+        };
+        if self.pids_of(generation)?.is_empty() {
+            return Ok(());
+        }
+        self.signal(generation, signal)
+    }
+
+    /// Every process, and people are told which ones had to be.
+    pub(in crate::daemon) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
+        let all = self.pids_of(generation)?;
+        let pids = self.without_privileged(generation, all.clone())?;
+        if !pids.is_empty() {
+            let message = format!(
+                "generation {} outlived its turn: killing {}",
+                generation.number,
+                few_of(&pids, ", ", |pid| found::describe_with_tracer(*pid))
+            );
+            self.note(generation, EventKind::Signalled, message);
+        }
+        // Of some nobody has known yet: one control group is killed as a whole, a family is not.
+        self.recounts.insert(generation, Instant::now() + RETRY);
+        let cgroup = self.cgroup_of(generation)?;
+        change(Step::Kill, || {
+            if let Some(cgroup) = cgroup.filter(|_| pids.len() == all.len()) {
+                cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+            }
+            for some in pids.chunks(MOST_HELD) {
+                let held = self.held(generation, some, Handle::open)?;
+                held.iter().try_for_each(|it| send(it, rustix::process::Signal::KILL))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Warns of a server that died: how, and what it left behind, which keeps its listener open and may never accept.
+    pub(in crate::daemon) fn warn_of_orphans(&mut self, generation: GenerationId, ending: Ending) {
+        let left = match self.pids_of(generation) {
+            Ok(left) => left,
+            Err(problem) => return tracing::warn!(%problem, "cannot list a generation's processes"),
+        };
+        let serves = self
+            .record_if_any(generation.service)
+            .and_then(|it| it.service.generation(generation.number))
+            .is_some_and(crate::rollout::Generation::can_serve);
+        if serves && ending != Ending::Exited(0) {
+            let left = match left.is_empty() {
+                true => String::new(),
+                false => format!(", and left {} behind", described(&left)),
+            };
+            let message =
+                format!("the first process of generation {} {ending}{left}", generation.number);
+            self.note(generation, EventKind::Warning, message);
+        }
+    }
+
+    /// Warns of processes that are not the generation's, and have a listener of its all the same: an inherited descriptor
+    /// in a stray child is a black hole, which takes connections that nobody accepts.
+    ///
+    /// # Errors
+    ///
+    /// When the holders cannot be listed.
+    pub(in crate::daemon) fn warn_of_strays(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let service = self.record_if_any(generation.service).map(|record| &record.service);
+        let Some(known) = service.and_then(|it| it.generation(generation.number)) else {
+            return Ok(());
+        };
+        let cookies: HashSet<_> = known.listeners.iter().map(|it| it.cookie).collect();
+        let mut open = self.listeners_of(generation.service)?;
+        open.retain(|it| cookies.contains(&it.cookie.0));
+        let strays = holders_of(&open)?;
+        if !strays.is_empty() {
+            let message = format!(
+                "generation {} has ended, and its listener is still held by {}: end it, connections may wait there for nobody",
+                generation.number,
+                described(&strays),
+            );
+            self.note(generation, EventKind::Warning, message);
+        }
+        Ok(())
+    }
+
+    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's. Where
+    /// nobody of the service serves, it does so already.
+    ///
+    /// # Errors
+    ///
+    /// When there is one, or the listeners cannot be listed.
+    pub(in crate::daemon) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        if !service.is_served() {
+            return Ok(());
+        }
+        let known: HashSet<_> =
+            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let (own, mut others): (Vec<_>, Vec<_>) =
+            self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
+        others.retain(|it| competes(it, &own, &service.endpoints));
+        let mut pids = HashSet::new();
+        for generation in &service.generations {
+            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);
+        }
+        let strays: Vec<_> =
+            holders_of(&others)?.into_iter().filter(|pid| !pids.contains(pid)).collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "others listen on the port too, and without steering the kernel would give them connections: {}",
+            few_of(&strays, ", ", |pid| format!("process {}", found::describe_with_parent(*pid)))
+        );
+        Err(Problem::new(ProblemKind::Locked, message)
+            .fix("end them first, and whoever starts them again"))
+    }
+
+    /// Tells people something about a generation.
+    pub(in crate::daemon) fn note(
+        &mut self,
+        generation: GenerationId,
+        kind: EventKind,
+        message: String,
+    ) {
+        if let Some(record) = self.records.get(&generation.service) {
+            let name = record.service.name.clone();
+            self.journal.note(&name, Some(generation.number), kind, message);
+        }
+    }
+}
+
+/// So many processes are held at once: each takes a descriptor.
+const MOST_HELD: usize = 256;
+
+/// Whether the kernel's own lookup would find a listener for clients of these endpoints, beside those that serve them.
+fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bool {
+    let address = found::address_of(listener);
+    endpoints.iter().filter(|endpoint| endpoint.port == listener.port).any(|endpoint| {
+        let own = own.iter().filter(|it| it.port == endpoint.port);
+        // One that is bound to an interface goes before others there.
+        let own: Vec<_> = own.filter(|_| listener.interface == 0).map(found::address_of).collect();
+        address.competes(&own, endpoint.address)
+    })
+}
+
+/// The kernel leaves those out that are dead and not reaped yet (`css_task_iter_advance`).
+fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, Problem> {
+    cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+}
+
+/// A process that has ended meanwhile needs no signal.
+fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), Problem> {
+    if process.pid().get() == 1 {
+        tracing::warn!(
+            ?signal,
+            "process 1 is not signalled: with it the kernel would end everything here, the agent too"
+        );
+        return Ok(());
+    }
+    match process.signal(signal) {
+        Ok(()) => {
+            tracing::info!(pid = process.pid().get(), ?signal, "signalled");
+            Ok(())
+        }
+        Err(error) if !process.is_alive()? => {
+            tracing::debug!(%error, "already gone");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
+    let inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.inode).collect();
+    if inodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(holders::holders(&inodes)?.found.into_iter().map(|holder| holder.pid).collect())
+}
+
+fn described(pids: &[Pid]) -> String {
+    few_of(pids, ", ", |pid| format!("process {}", found::describe(*pid)))
+}

@@ -1,0 +1,397 @@
+//! What the next generation is given of the one that it replaces.
+//!
+//! A generation passes on what it was given itself, and not what it has when it is replaced: a process that executes itself
+//! anew shows in `/proc` what it gave to itself, with handover variables and lowered limits. Of one that was found nobody knows
+//! more than `/proc` showed then, so that what can only be its own doing is left out.
+
+use std::{
+    collections::HashSet,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{Command, Problem, ProblemKind},
+    daemon::agent::Agent,
+    host::{
+        context::{Context, Namespace},
+        holders,
+        launch::{self, Unfit, Usage},
+        os_text::OsText,
+        patience::{self, Whose},
+        process::{Pid, Process, ProcessIdentity},
+        process_table::ProcessTable,
+        sock_diag,
+    },
+    rollout::Generation,
+    service::{GenerationId, GenerationNumber, ServiceId},
+};
+
+/// What a successor is given, before the operator's own options.
+#[derive(Debug)]
+pub(in crate::daemon) struct Inherited {
+    pub(in crate::daemon) context: Context,
+    /// The process to take the context's namespaces from.
+    pub(in crate::daemon) namespaces_of: Option<ProcessIdentity>,
+    /// What is not as it is for the running server, for the operator to know.
+    pub(in crate::daemon) warnings: Vec<String>,
+}
+
+impl Agent {
+    /// What the primary passes on; with none alive, what it had.
+    ///
+    /// # Errors
+    ///
+    /// When its processes cannot be looked at.
+    pub(in crate::daemon) fn inherited(
+        &self,
+        id: ServiceId,
+        command: &Command,
+    ) -> Result<Inherited, Problem> {
+        let record = self.record(id);
+        let Some(primary) = record.service.primary() else {
+            return Ok(Inherited::remembered(&record.context));
+        };
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+        let given = record.given.get(&primary.number.0);
+        let Some(root) = holders::roots(&pids)?.first().copied() else {
+            return Ok(
+                given.map_or_else(|| Inherited::remembered(&record.context), Given::passed_on)
+            );
+        };
+        let given = match given {
+            Some(given) => given.clone(),
+            None => self.found(root, primary, &pids)?,
+        };
+        if given.may_have_been_root && command.user.is_none() {
+            return Err(ask_for_user(&given.context));
+        }
+        let mut inherited = given.passed_on();
+        if !inherited.context.namespaces.is_empty() {
+            inherited.namespaces_of = Some(Process::open(root)?.identity());
+        }
+        inherited.make_room_beside(&pids)?;
+        Ok(inherited)
+    }
+
+    /// What a server shows that somebody started.
+    ///
+    /// # Errors
+    ///
+    /// When its process cannot be looked at.
+    pub(in crate::daemon) fn found(
+        &self,
+        root: Pid,
+        generation: &Generation,
+        pids: &[Pid],
+    ) -> Result<Given, Problem> {
+        let context = Context::of(root, self.launcher.pid())?;
+        let may_have_been_root = may_have_been_root(root, &context, generation, pids)?;
+        Given::found(context, root, may_have_been_root)
+    }
+
+    /// Whether a generation was started as root, or may have been.
+    pub(in crate::daemon) fn is_of_root(&self, generation: GenerationId) -> bool {
+        let Some(record) = self.record_if_any(generation.service) else { return false };
+        match record.given.get(&generation.number.0) {
+            Some(given) => given.may_have_been_root || given.context.uid == ROOT,
+            None => record.context.uid == ROOT,
+        }
+    }
+
+    /// Whoever started a generation belongs to it from now on, and may be root: it was started as root then, whoever it made of its server.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be looked at.
+    pub(in crate::daemon) fn note_starter_joined(
+        &mut self,
+        generation: GenerationId,
+        starter: Pid,
+    ) -> Result<(), Problem> {
+        let table = ProcessTable::read_these(&[starter])?;
+        if table.row(starter).is_some_and(|row| row.real_user == ROOT) {
+            let record = self.record(generation.service);
+            let given = record.given.get(&generation.number.0).cloned();
+            let given = given.unwrap_or_else(|| Given::launched_with(record.context.clone()));
+            self.remember_given(generation, Given { may_have_been_root: true, ..given });
+        }
+        Ok(())
+    }
+
+    /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
+    /// server has is not: it would be written down at every step.
+    pub(in crate::daemon) fn remember_given(&mut self, generation: GenerationId, given: Given) {
+        let bytes =
+            |(name, value): &(OsText, OsText)| name.as_bytes().len() + value.as_bytes().len();
+        let record = self.record_mut(generation.service);
+        let lives = |number: u32| record.service.generation(GenerationNumber(number)).is_some();
+        record.given.retain(|number, _| lives(*number));
+        if given.context.environment.iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
+            record.given.insert(generation.number.0, given);
+        }
+    }
+
+    /// Remembers what one that was found shows.
+    ///
+    /// # Errors
+    ///
+    /// When its processes cannot be looked at.
+    pub(in crate::daemon) fn remember_found(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let pids = self.pids_of(generation)?;
+        let Some(known) = self.generation(generation) else { return Ok(()) };
+        // One that has just ended has given all that it had.
+        let Some(root) = holders::roots(&pids)?.first().copied() else { return Ok(()) };
+        let given = self.found(root, known, &pids)?;
+        self.record_mut(generation.service).context = given.passed_on().context;
+        self.remember_given(generation, given);
+        Ok(())
+    }
+}
+
+/// Bytes of an environment that is remembered.
+const MOST_REMEMBERED: usize = 256 << 10;
+
+/// What a generation was given: what it was launched with, or, where it was found, what its process showed then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Given {
+    context: Context,
+    /// Whether it may have been started as root, and have given that up when it had its listener.
+    #[serde(alias = "started_as_root")]
+    may_have_been_root: bool,
+    /// What its successor is not given of it, in words.
+    left_out: Vec<String>,
+}
+
+impl Given {
+    /// That of one that we launch.
+    pub(in crate::daemon) const fn launched_with(context: Context) -> Self {
+        Self { context, may_have_been_root: false, left_out: Vec::new() }
+    }
+
+    /// That of a server that somebody started and that shows this context, without what was meant for the running process alone.
+    ///
+    /// # Errors
+    ///
+    /// When its process cannot be looked at.
+    fn found(mut context: Context, root: Pid, may_have_been_root: bool) -> Result<Self, Problem> {
+        let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
+        context.limits = limits;
+        let why = "the running server lowered it for itself, and could not start with it";
+        let mut left_out: Vec<_> = changed.iter().map(|unfit| limit_warning(unfit, why)).collect();
+        left_out.extend(drop_handovers(&mut context.environment));
+        left_out.extend(stand_in_for_environment(&mut context));
+        Ok(Self { context, may_have_been_root, left_out })
+    }
+
+    /// What its successor gets if nobody says otherwise.
+    pub(in crate::daemon) fn passed_on(&self) -> Inherited {
+        Inherited { warnings: self.left_out.clone(), ..Inherited::remembered(&self.context) }
+    }
+}
+
+impl Inherited {
+    fn remembered(context: &Context) -> Self {
+        Self { context: context.clone(), namespaces_of: None, warnings: Vec::new() }
+    }
+
+    /// The kernel counts the processes of a user, whatever server they are of (`is_rlimit_overlimit`), and root's not at all.
+    fn make_room_beside(&mut self, pids: &[Pid]) -> Result<(), Problem> {
+        use crate::host::limit::Resource::Nproc;
+        let Context { uid, limits, .. } = &self.context;
+        let soft = limits.iter().find(|it| it.resource == Nproc).and_then(|it| it.soft);
+        let Some(soft) = soft.filter(|_| *uid != ROOT) else { return Ok(()) };
+        let own = ProcessTable::read_these(pids)?.rows().map(|row| u64::from(row.threads)).sum();
+        let others = launch::tasks_of_user(*uid, soft.saturating_sub(own))?;
+        let (limits, changed) = launch::with_tasks(limits, others + own);
+        self.context.limits = limits;
+        self.warnings.extend(changed.iter().map(|unfit| {
+            let why = "two generations of its processes would not fit beside each other";
+            limit_warning(unfit, why)
+        }));
+        Ok(())
+    }
+}
+
+/// Removes the variables that were meant for the running process alone, and says which.
+fn drop_handovers(environment: &mut Vec<(OsText, OsText)>) -> Option<String> {
+    let mut dropped = Vec::new();
+    environment.retain(|(name, _)| match launch::mechanism_of(name.as_bytes()) {
+        Some(mechanism) => {
+            dropped.push(format!("{} ({mechanism})", name.as_os_str().display()));
+            false
+        }
+        None => true,
+    });
+    (!dropped.is_empty()).then(|| {
+        format!(
+            "not inherited, because it was handed to the running process alone: {}",
+            dropped.join(", ")
+        )
+    })
+}
+
+/// Of an environment that is written over nobody knows what it was.
+fn stand_in_for_environment(context: &mut Context) -> Option<String> {
+    if std::mem::replace(&mut context.is_environment_known, true) {
+        return None;
+    }
+    let path = if context.uid == ROOT { ROOTS_PATH } else { USERS_PATH };
+    context.environment = vec![("PATH".into(), path.into())];
+    Some(
+        "the running server has written a title over its environment, which is not inherited therefore: say with `--env` what \
+         the new generation needs"
+            .to_owned(),
+    )
+}
+
+fn limit_warning(unfit: &Unfit, why: &str) -> String {
+    let Unfit { limit, needed, instead } = unfit;
+    let name = format!("{:?}", limit.resource).to_ascii_lowercase();
+    let value = |value: Option<u64>| value.map_or("unlimited".to_owned(), |it| it.to_string());
+    let gets = match instead {
+        Some(instead) => format!("{name}={}", value(instead.soft)),
+        None => "the agent's own".to_owned(),
+    };
+    format!(
+        "the limit {name}={}:{} is not inherited: {why} (at least {needed}); the new generation gets {gets}, or what `--limit {name}=…` says",
+        value(limit.soft),
+        value(limit.hard),
+    )
+}
+
+/// Whether a server may have been started as root, and have given that up when it had its listener: its listeners are root's
+/// (`sk_uid`, set when a socket is made); its files in `/proc` are root's, as the kernel leaves them when a process becomes another
+/// user after it was executed (`commit_creds`, `set_dumpable`); and nobody else has the listener, from whom it could have been
+/// inherited, as from a super-server.
+///
+/// It is no proof: a server can arrange the second (`PR_SET_DUMPABLE`). Nor is any other sign one, as far as is known: which user the
+/// kernel opened its program as (`mm_struct.exe_file`) can be arranged too, by `PR_SET_MM_EXE_FILE` and `binfmt_misc`. So nobody is
+/// started as root for it, and the operator is asked.
+fn may_have_been_root(
+    root: Pid,
+    context: &Context,
+    generation: &Generation,
+    pids: &[Pid],
+) -> Result<bool, Problem> {
+    if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
+        return Ok(false);
+    }
+    let owner = fs::metadata(format!("/proc/{root}/environ")).map(|file| file.uid());
+    if !owner.is_ok_and(|owner| owner == ROOT) {
+        return Ok(false);
+    }
+    let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
+    let mut listeners = sock_diag::listeners()?;
+    listeners.retain(|listener| known(listener.cookie.0));
+    if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {
+        return Ok(false);
+    }
+    let inodes = listeners.iter().map(|listener| listener.inode).collect();
+    let holders = holders::holders(&inodes)?;
+    let pids: HashSet<Pid> = pids.iter().copied().collect();
+    Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
+}
+
+/// Who is started as root is for the operator to say.
+fn ask_for_user(context: &Context) -> Problem {
+    let uid = context.uid;
+    let message = format!(
+        "the running server is user {uid}, and its listener was made by root: it may have been started as root, and nobody can prove that"
+    );
+    Problem::new(ProblemKind::Preflight, message).fix(format!(
+        "say `--user root` if the new generation has to be root to listen and gives that up itself (as haproxy and lighttpd do), \
+         `--user {uid}` if not"
+    ))
+}
+
+/// Lets the successor start as another user than one who is not root, and takes nothing over that the old one can give to itself: with
+/// such an environment or directory it would lead the other user to code of its own. Limits it can only lower.
+pub(in crate::daemon) fn become_other(
+    service: ServiceId,
+    context: &mut Context,
+    user: u32,
+) -> String {
+    let path = if user == ROOT { ROOTS_PATH } else { USERS_PATH };
+    context.environment = vec![("PATH".into(), path.into())];
+    context.umask |= 0o022;
+    if let Some(confinement) = &mut context.confinement {
+        // Without random addresses he would be easier to attack.
+        confinement.personality = 0;
+    }
+    let directory = PathBuf::from(context.working_directory.as_os_str());
+    let look = move || nobody_else_can_write(&directory, user);
+    // Of a directory that does not answer nobody knows.
+    if !patience::with(Whose::Service(service.0), look).unwrap_or(false) {
+        context.working_directory = "/".into();
+    }
+    let before = context.uid;
+    format!(
+        "the new generation is started as user {user}, in {}, and without the environment of the running one, which is user {before}: see --cwd, --env",
+        context.working_directory.as_os_str().display()
+    )
+}
+
+/// Nobody but root and this user.
+fn nobody_else_can_write(directory: &Path, user: u32) -> bool {
+    const OTHERS_MAY_WRITE: u32 = 0o022;
+    directory.is_absolute()
+        && directory.ancestors().all(|above| {
+            fs::symlink_metadata(above).is_ok_and(|it| {
+                it.is_dir() && [ROOT, user].contains(&it.uid()) && it.mode() & OTHERS_MAY_WRITE == 0
+            })
+        })
+}
+
+const ROOT: u32 = 0;
+
+/// As login gives it to root.
+const ROOTS_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// As login gives it to others.
+const USERS_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handovers_are_dropped_and_named_once() {
+        let mut environment = vec![
+            ("PATH".into(), "/bin".into()),
+            ("GUNICORN_FD".into(), "5".into()),
+            ("LISTEN_PID".into(), "7".into()),
+        ];
+        let said = drop_handovers(&mut environment).unwrap();
+        assert_eq!(environment, [("PATH".into(), "/bin".into())]);
+        assert!(said.ends_with("GUNICORN_FD (gunicorn), LISTEN_PID (socket activation)"), "{said}");
+        assert_eq!(drop_handovers(&mut environment), None);
+    }
+
+    #[test]
+    fn nobody_is_led_anywhere_by_another_user() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut context = Context::of(Pid::ours(), Pid::ours()).unwrap();
+        context.uid = 33;
+        context.umask = 0;
+        context.working_directory = directory.path().into();
+        context.environment = vec![("LD_PRELOAD".into(), "/tmp/own.so".into())];
+        become_other(ServiceId(1), &mut context, 0);
+        assert_eq!(context.umask, 0o022);
+        // Everybody may write to what is above it.
+        assert_eq!(context.working_directory, "/".into());
+        assert_eq!(context.environment.len(), 1);
+        assert_eq!(context.environment[0].0, "PATH".into());
+        for user in [0, 33] {
+            let usual = Path::new("/usr/bin");
+            assert!(nobody_else_can_write(usual, user) || !usual.is_dir());
+        }
+        assert!(!nobody_else_can_write(Path::new("relative"), 0));
+    }
+}

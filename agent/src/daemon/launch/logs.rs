@@ -1,0 +1,237 @@
+//! The output of launched generations, one file each. They write it themselves; we make room for it and clear it away.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::OFlags;
+
+use crate::{
+    api::{Problem, ProblemKind},
+    daemon::{
+        agent::Agent,
+        step::{Step, change},
+    },
+    rollout::Service,
+    service::{GenerationNumber, ServiceId, ServiceName},
+};
+
+/// How long an output may become, and how much of its end is kept then.
+const MOST_BYTES: u64 = 1 << 20;
+const END_BYTES: u64 = 256 << 10;
+
+/// How much room it may take: a file can have more than its length (`FALLOC_FL_KEEP_SIZE`), and a file system gives it some.
+const MOST_ROOM: u64 = 4 << 20;
+/// The unit of `st_blocks`, whatever the file system's is.
+const BLOCK: u64 = 512;
+
+/// Of so many generations that are gone the output is kept while the service is attached.
+const KEPT: usize = 16;
+
+impl Agent {
+    pub(in crate::daemon) fn log_path(
+        &self,
+        service: &ServiceName,
+        number: GenerationNumber,
+    ) -> PathBuf {
+        self.places.service_dir(service.as_str()).join(format!("{PREFIX}{number}{SUFFIX}"))
+    }
+
+    /// Makes the directory for a next one, and clears away the oldest.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be made. That an old file stays is logged.
+    pub(in crate::daemon) fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
+        let service = &self.record(id).service;
+        let directory = self.places.service_dir(service.name.as_str());
+        change(Step::MakeLogDirectory, || {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            made.map_err(|error| {
+                let message = format!("nothing has changed: create `{}`", directory.display());
+                Problem::new(ProblemKind::Failed, message).because(&error)
+            })
+        })?;
+        let gone = all_but_newest(logs_in(&directory), KEPT, |number| {
+            service.generation(number).is_some()
+        });
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let removed = change(Step::RemoveLogs, || {
+            for number in gone {
+                let path = self.log_path(&service.name, number);
+                remove(&path);
+                remove(&earlier(&path));
+            }
+            Ok(())
+        });
+        if let Err(problem) = removed {
+            tracing::warn!(%problem, "old logs stay");
+        }
+        Ok(())
+    }
+
+    /// All that are there, also of generations that are gone: somebody else may have their output.
+    pub(in crate::daemon) fn all_logs(&self) -> Vec<PathBuf> {
+        let logs_of = |service: &Service| {
+            let logs = logs_in(&self.places.service_dir(service.name.as_str()));
+            logs.into_iter().map(|number| self.log_path(&service.name, number)).collect::<Vec<_>>()
+        };
+        self.records.values().flat_map(|record| logs_of(&record.service)).collect()
+    }
+
+    /// A server that goes on keeps writing to its log; all others go.
+    pub(in crate::daemon) fn remove_logs(&self, service: &Service) {
+        let directory = self.places.service_dir(service.name.as_str());
+        let kept: HashSet<_> =
+            service.generations.iter().map(|it| self.log_path(&service.name, it.number)).collect();
+        let Ok(entries) = fs::read_dir(&directory) else { return };
+        entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(|path| !kept.contains(path))
+            .for_each(|path| remove(&path));
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!(%error, directory = %directory.display(), "cannot remove the log directory");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Keeps the end of an output that has become too long, in a file beside it, and begins anew. Its server goes on writing at the
+/// new end (`O_APPEND`); what it writes just now may be lost.
+///
+/// # Errors
+///
+/// When the file cannot be read or cut.
+pub(in crate::daemon) fn cut(path: &Path) -> io::Result<()> {
+    let mut file = open(path)?;
+    let about = file.metadata()?;
+    let length = about.len();
+    if length <= MOST_BYTES && about.blocks() * BLOCK <= MOST_ROOM {
+        return Ok(());
+    }
+    let end = read_end(&mut file, length, END_BYTES);
+    // The room first: the end is of no use to anybody whose disk is full. Room beyond the end goes only if the length changes.
+    file.set_len(length.saturating_add(1))?;
+    file.set_len(0)?;
+    fs::write(earlier(path), end?)
+}
+
+/// The last lines of an output.
+pub(in crate::daemon) fn last_lines(path: &Path, lines: usize) -> Vec<String> {
+    const BYTES: u64 = 64 << 10;
+    let end = open(path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        read_end(&mut file, length, BYTES)
+    });
+    let text = end.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<_> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// Only the file itself: in a runtime directory of a user there may be anything in its place.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn read_end(file: &mut File, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut end = Vec::new();
+    file.take(most).read_to_end(&mut end)?;
+    Ok(end)
+}
+
+/// Where the end goes of what was cut.
+fn earlier(path: &Path) -> PathBuf {
+    path.with_extension("earlier")
+}
+
+fn logs_in(directory: &Path) -> Vec<GenerationNumber> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let number = |name: &str| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok();
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| number(entry.file_name().to_str()?))
+        .map(GenerationNumber)
+        .collect()
+}
+
+/// Generations that live do not count.
+fn all_but_newest(
+    mut logs: Vec<GenerationNumber>,
+    kept: usize,
+    lives: impl Fn(GenerationNumber) -> bool,
+) -> Vec<GenerationNumber> {
+    logs.retain(|number| !lives(*number));
+    logs.sort_unstable();
+    logs.truncate(logs.len().saturating_sub(kept));
+    logs
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "cannot remove the log of a generation that is gone");
+    }
+}
+
+const PREFIX: &str = "generation-";
+const SUFFIX: &str = ".log";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_output_the_end_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("generation-1.log");
+        fs::write(&path, "short\n").unwrap();
+        cut(&path).unwrap();
+        assert_eq!(last_lines(&path, 2), ["short"]);
+        let lines: String = (0..200_000).map(|number| format!("line {number}\n")).collect();
+        fs::write(&path, &lines).unwrap();
+        assert_eq!(last_lines(&path, 1), ["line 199999"]);
+        cut(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        let end = fs::read_to_string(earlier(&path)).unwrap();
+        assert!(end.len() as u64 == END_BYTES && end.ends_with("line 199999\n"));
+        assert_eq!(logs_in(directory.path()), [GenerationNumber(1)]);
+    }
+
+    #[test]
+    fn what_a_link_leads_to_is_not_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("link"), directory.path().join("other"));
+        fs::write(&other, vec![0; MOST_BYTES as usize + 1]).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(cut(&path).is_err());
+        assert_eq!(fs::metadata(&other).unwrap().len(), MOST_BYTES + 1);
+    }
+
+    #[test]
+    fn the_oldest_of_the_dead_go() {
+        let logs = [9, 1, 10, 3, 2].map(GenerationNumber).to_vec();
+        let gone = all_but_newest(logs, 2, |it| it == GenerationNumber(1));
+        assert_eq!(gone, [2, 3].map(GenerationNumber));
+    }
+}

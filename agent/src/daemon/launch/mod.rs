@@ -1,0 +1,25 @@
+//! What the next generation is started with, and its start.
+//!
+//! - `again`: what the running generation was started with, for an upgrade that names no command
+//! - `confined`: how a next generation is confined
+//! - `groups`: the control groups of an agent, below one that agents of other network namespaces may use too
+//! - `inherit`: what the next generation is given of the one that it replaces
+//! - `launching`: launches under way
+//! - `log_watch`: keeps the output of launched generations from filling the disk
+//! - `logs`: the output of launched generations, one file each
+//! - `shared_names`: names that two generations go by, and that one of them takes from the other
+//! - `sharing`: whether the next generation may bind the ports of those before it
+//! - `start`: launches a candidate with what the generation it replaces was given
+//! - `working_directory`: where a new generation runs, against where the one who asks for it is
+
+mod again;
+mod confined;
+pub(super) mod groups;
+pub(super) mod inherit;
+pub(super) mod launching;
+pub(super) mod log_watch;
+pub(super) mod logs;
+pub(super) mod shared_names;
+mod sharing;
+mod start;
+mod working_directory;

@@ -1,0 +1,325 @@
+//! Launches a candidate with what the generation it replaces was given.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agent_ebpf::bind::{BindRule, MOVE, SHARE};
+
+use super::{
+    confined,
+    inherit::{Inherited, become_other},
+    working_directory,
+};
+use crate::{
+    api::{Command, NamespacesOf, Problem, ProblemKind},
+    daemon::{
+        agent::Agent,
+        step::{Step, change},
+    },
+    host::{
+        cgroup::{Cgroup, CgroupError},
+        context::Context,
+        launch::{self, LaunchSpec},
+        os_text::OsText,
+        patience::{self, Whose},
+        process::ProcessIdentity,
+        sock_diag,
+    },
+    rollout::{Origin, Phase, PortHold},
+    service::{GenerationId, ServiceId},
+};
+
+impl Agent {
+    /// What to launch as the next generation, checked as far as it can be before anything is done; and what the operator
+    /// should know of it.
+    ///
+    /// # Errors
+    ///
+    /// When the command cannot work: no such user or directory.
+    pub(in crate::daemon) fn launch_spec(
+        &self,
+        generation: GenerationId,
+        command: &Command,
+    ) -> Result<(LaunchSpec, Vec<String>), Problem> {
+        let record = self.record(generation.service);
+        let Inherited { mut context, mut namespaces_of, mut warnings } =
+            self.inherited(generation.service, command)?;
+        if command.namespaces == NamespacesOf::Agent {
+            context.namespaces.clear();
+            namespaces_of = None;
+        }
+        // What root has set up leads nobody astray.
+        if let Some(user) =
+            wanted_user(command)?.filter(|it| context.uid != 0 && *it != context.uid)
+        {
+            warnings.push(become_other(generation.service, &mut context, user));
+        }
+        let mut context = overridden(context, command)?;
+        confined::refuse_losses(&context, command, self.launcher.pid())?;
+        warnings.extend(confined::leave_out_groups_gone(&mut context));
+        warnings.extend(confined::keep_to_what_root_has(&mut context));
+        let (program, warning) = paths_of(generation.service, command, &context, namespaces_of)?;
+        warnings.extend(warning);
+        let (argument_zero, arguments) = command.arguments.split_first().ok_or_else(no_program)?;
+        let spec = LaunchSpec {
+            program: text(program),
+            argument_zero: Some(text(argument_zero)),
+            arguments: arguments.iter().map(text).collect(),
+            context,
+            namespaces_of,
+            cgroup: text(self.cgroup_path(generation)),
+            log: text(self.log_path(&record.service.name, generation.number)),
+            socket_names: Vec::new(),
+        };
+        Ok((spec, warnings))
+    }
+
+    /// Begins to start the candidate's processes in a cgroup of their own; [`Self::look_at_launch`] sees how that goes.
+    ///
+    /// # Errors
+    ///
+    /// Says which step failed; nothing of the candidate is left running then.
+    pub(in crate::daemon) fn launch_candidate(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let spec = self.launches.remove(&generation).ok_or_else(|| {
+            Problem::new(ProblemKind::Failed, "nobody knows what to launch any more")
+        })?;
+        let failed = |error: &CgroupError| Problem::caused(ProblemKind::Failed, error);
+        let path = self.cgroup_path(generation);
+        let cgroup = change(Step::MakeCgroup, || {
+            self.hierarchy.create(&path).map_err(|error| failed(&error))
+        })?;
+        if let Some(other) = self.group_to_resemble(generation)? {
+            let limited = cgroup.resemble(&other, &self.hierarchy);
+            limited.map_err(|error| Problem::caused(ProblemKind::NotReady, &error))?;
+        }
+        self.offer_ports(generation.service, spec.context.uid)?;
+        let mut rule = self.bind_rule(generation, spec.context.uid)?;
+        if rule.action == SHARE && !self.can_share(generation.service)? {
+            rule.action = MOVE;
+        }
+        change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(generation, rule)?))?;
+        self.keep_names_from(generation)?;
+        let launcher = Arc::clone(&self.launcher);
+        let launch = self.born_into(generation, |_| {
+            change(Step::Launch, || {
+                launch::launch(&*launcher, &spec, &[])
+                    .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
+            })
+        })?;
+        self.await_launch(generation, launch)?;
+        self.look_at_logs();
+        Ok(())
+    }
+
+    /// Share the port with those that hold it, unless one of them cannot share it.
+    pub(in crate::daemon) fn bind_rule(
+        &self,
+        generation: GenerationId,
+        launched_as: u32,
+    ) -> Result<BindRule, Problem> {
+        let service = &self.record(generation.service).service;
+        let others = service
+            .generations
+            .iter()
+            .filter(|it| it.number != generation.number && it.phase != Phase::Dead);
+        let (shared, alone): (Vec<_>, Vec<_>) = others
+            .filter(|it| it.hold != PortHold::Moved)
+            .partition(|it| it.hold != PortHold::Plain);
+        let cookies: Vec<_> =
+            shared.iter().flat_map(|it| &it.listeners).map(|listener| listener.cookie).collect();
+        let open = sock_diag::listeners()?;
+        let listening = open.iter().filter(|it| cookies.contains(&it.cookie.0)).map(|it| it.uid);
+        let holding = self.held_groups(generation.service);
+        let owners: BTreeSet<u32> =
+            listening.chain(holding.iter().map(|group| group.uid)).collect();
+        // The kernel lets only sockets of one user share.
+        let action = if alone.is_empty() && owners.len() <= 1 { SHARE } else { MOVE };
+        Ok(BindRule { action, owner: owners.first().copied().unwrap_or(launched_as) })
+    }
+
+    pub(in crate::daemon) fn watch_cgroup(
+        &self,
+        generation: GenerationId,
+        cgroup: &Cgroup,
+    ) -> Result<(), Problem> {
+        let watch = cgroup
+            .watch_populated()
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        self.watcher.watch_cgroup(generation, watch).map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("wait for a cgroup: {error}"))
+        })
+    }
+
+    /// The cgroup of a launched generation; `None` for one that was found running.
+    pub(in crate::daemon) fn cgroup_of(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Option<Cgroup>, Problem> {
+        let service = self.record_if_any(generation.service).map(|record| &record.service);
+        let known = service.and_then(|service| service.generation(generation.number));
+        match known.map(|it| &it.origin) {
+            Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => self
+                .hierarchy
+                .open(cgroup)
+                .map(Some)
+                .map_err(|error| Problem::caused(ProblemKind::Failed, &error)),
+            Some(Origin::Launched { .. } | Origin::Found) | None => Ok(None),
+        }
+    }
+
+    pub(in crate::daemon) fn cgroup_path(&self, generation: GenerationId) -> PathBuf {
+        let service =
+            self.record_if_any(generation.service).map(|record| record.service.name.to_string());
+        let service = service.unwrap_or_else(|| generation.service.0.to_string());
+        self.groups.of_generation(&service, generation.number)
+    }
+
+    /// Refuses to launch where processes live already: they are another agent's, which has the same control groups.
+    pub(in crate::daemon) fn refuse_used_group(
+        &self,
+        generation: GenerationId,
+    ) -> Result<(), Problem> {
+        let path = self.cgroup_path(generation);
+        let used = self.hierarchy.open(&path).is_ok_and(|it| it.is_populated().unwrap_or(false));
+        if !used {
+            return Ok(());
+        }
+        let message = format!(
+            "the control group `{}` holds processes that are not of this service",
+            path.display()
+        );
+        Err(Problem::new(ProblemKind::Preflight, message).fix(
+            "end them, or, if they are another agent's, give this agent a control group of its own (`--cgroup`)",
+        ))
+    }
+}
+
+fn overridden(mut context: Context, command: &Command) -> Result<Context, Problem> {
+    let Command {
+        program: _,
+        arguments: _,
+        working_directory,
+        user,
+        group,
+        environment,
+        without,
+        clear_environment,
+        limits,
+        namespaces: _,
+        unconfined: _,
+        called_from: _,
+    } = command;
+    if let Some(directory) = working_directory {
+        context.working_directory = text(directory);
+    }
+    if let Some(user) = user {
+        let user = find_user(user)?;
+        context.uid = user.uid.as_raw();
+        context.gid = user.gid.as_raw();
+        context.groups = vec![user.gid.as_raw()];
+    }
+    if let Some(group) = group {
+        context.gid = find_group(group)?.gid.as_raw();
+    }
+    if *clear_environment {
+        context.environment.clear();
+    }
+    context
+        .environment
+        .retain(|(known, _)| !without.iter().any(|it| known.as_os_str() == it.as_str()));
+    for (name, value) in environment {
+        context.environment.retain(|(known, _)| known.as_os_str() != name.as_str());
+        context.environment.push((text(name), text(value)));
+    }
+    for limit in limits {
+        context.limits.retain(|known| known.resource != limit.resource);
+        context.limits.push(*limit);
+    }
+    Ok(context)
+}
+
+/// Who the operator wants it to be.
+fn wanted_user(command: &Command) -> Result<Option<u32>, Problem> {
+    Ok(command.user.as_deref().map(find_user).transpose()?.map(|user| user.uid.as_raw()))
+}
+
+/// Where the program is as it is to be called, and what the operator should know of the directory it runs in. Both may be on
+/// file systems of the server's own, which nobody waits for.
+///
+/// # Errors
+///
+/// When there is no such program or directory, or they do not answer.
+fn paths_of(
+    service: ServiceId,
+    command: &Command,
+    context: &Context,
+    namespaces_of: Option<ProcessIdentity>,
+) -> Result<(PathBuf, Option<String>), Problem> {
+    let (asked, given) = (command.clone(), context.clone());
+    let directory = Whose::Directory(service.0, context.working_directory.as_os_str().into());
+    let look = move || {
+        if namespaces_of.is_none() {
+            require_directory(&given)?;
+        }
+        let warning = working_directory::check(&asked, &given, namespaces_of)?;
+        let program = asked.program.as_deref().ok_or_else(no_program)?;
+        Ok((confined::program_inside(program, &given, namespaces_of)?, warning))
+    };
+    patience::with(directory, look).unwrap_or_else(|error| {
+        let message = format!(
+            "look at where the new generation is to run, `{}`, and for its program there: {error}",
+            context.working_directory.as_os_str().display()
+        );
+        Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("name a directory on a file system that answers (`--cwd`), or see to that one"))
+    })
+}
+
+fn no_program() -> Problem {
+    Problem::new(ProblemKind::Usage, "the command is empty")
+}
+
+/// Deploy scripts remove old releases: the replaced generation may live in a directory that is gone.
+fn require_directory(context: &Context) -> Result<(), Problem> {
+    let directory = Path::new(context.working_directory.as_os_str());
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let message = format!("the working directory `{}` does not exist", directory.display());
+    Err(Problem::new(ProblemKind::Preflight, message)
+        .fix("say with `--cwd` where the new generation is to run"))
+}
+
+fn find_user(text: &str) -> Result<nix::unistd::User, Problem> {
+    let found = match text.parse() {
+        Ok(uid) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)),
+        Err(_) => nix::unistd::User::from_name(text),
+    };
+    found
+        .map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("look up the user `{text}`: {error}"))
+        })?
+        .ok_or_else(|| Problem::new(ProblemKind::Preflight, format!("there is no user `{text}`")))
+}
+
+fn find_group(text: &str) -> Result<nix::unistd::Group, Problem> {
+    let found = match text.parse() {
+        Ok(gid) => nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)),
+        Err(_) => nix::unistd::Group::from_name(text),
+    };
+    found
+        .map_err(|error| {
+            Problem::new(ProblemKind::Failed, format!("look up the group `{text}`: {error}"))
+        })?
+        .ok_or_else(|| Problem::new(ProblemKind::Preflight, format!("there is no group `{text}`")))
+}
+
+fn text(value: impl AsRef<std::ffi::OsStr>) -> OsText {
+    OsText::from(value.as_ref().to_owned())
+}

@@ -1,0 +1,45 @@
+//! Which listeners of a service are open. The kernel is asked for its ports only: anybody may have 100,000 listeners on others.
+
+use std::collections::HashSet;
+
+use crate::{
+    api::Problem,
+    daemon::agent::Agent,
+    host::sock_diag::{self, Listener},
+    service::{GenerationId, ServiceId},
+};
+
+impl Agent {
+    /// All listeners on the ports where a service's clients connect to, and where its generations listen.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(in crate::daemon) fn listeners_of(&self, id: ServiceId) -> Result<Vec<Listener>, Problem> {
+        Ok(sock_diag::listeners_at(&self.listened_ports(id))?)
+    }
+
+    /// The cookies of all listeners on the ports of all services.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(in crate::daemon) fn live_listeners(&self) -> Result<HashSet<u64>, Problem> {
+        let all: Vec<_> = self.records.keys().flat_map(|id| self.listened_ports(*id)).collect();
+        Ok(sock_diag::listeners_at(&all)?.into_iter().map(|it| it.cookie.0).collect())
+    }
+
+    fn listened_ports(&self, id: ServiceId) -> Vec<u16> {
+        let generations = &self.record(id).service.generations;
+        let bound = generations.iter().flat_map(|it| &it.listeners).map(|it| it.bound.port());
+        self.ports_of(id).into_iter().chain(bound).collect()
+    }
+
+    /// Whether one of its listeners is open.
+    pub(in crate::daemon) fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
+        let Some(known) = self.generation(generation) else { return Ok(false) };
+        let open = self.listeners_of(generation.service)?;
+        let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);
+        Ok(known.listeners.iter().any(|it| is_open(it.cookie)))
+    }
+}

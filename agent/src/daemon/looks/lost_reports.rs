@@ -1,0 +1,53 @@
+//! What to do when reports of the kernel programs were lost: they only say when to look, so everything is looked at.
+
+use std::time::Instant;
+
+use crate::daemon::looks::observe::LISTENER_LOOK;
+use crate::{
+    api::{EventKind, Problem},
+    daemon::agent::Agent,
+    service::GenerationId,
+};
+
+impl Agent {
+    /// Looks at everything that the lost reports may have been about.
+    pub(in crate::daemon) fn note_lost_reports(&mut self, count: u64) {
+        let message =
+            format!("{count} reports of the kernel programs were lost: looking at everything");
+        self.journal.note_agent(EventKind::Warning, message);
+        if let Err(problem) = self.look_for_closed_listeners() {
+            self.journal.note_agent(
+                EventKind::Warning,
+                format!("cannot look for closed listeners: {}", problem.in_full()),
+            );
+        }
+        let soon = Instant::now() + LISTENER_LOOK;
+        for (id, record) in &self.records {
+            for generation in &record.service.generations {
+                self.looks.insert(GenerationId { service: *id, number: generation.number }, soon);
+            }
+        }
+    }
+
+    /// As if the listeners that are closed had been reported now.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list those that are there.
+    pub(in crate::daemon) fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
+        let live = self.live_listeners()?;
+        let mut closed = Vec::new();
+        for (id, record) in &self.records {
+            for generation in &record.service.generations {
+                let key = GenerationId { service: *id, number: generation.number };
+                if generation.listeners.iter().any(|it| !live.contains(&it.cookie)) {
+                    closed.push(key);
+                }
+            }
+        }
+        for generation in closed {
+            self.note_listener_gone(generation);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! Takes charge of a port that a server serves.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
+    daemon::{
+        agent::{Agent, unchanged},
+        identify::{asked::Asked, found},
+        looks::observe,
+        state::{
+            clock,
+            state_file::{Record, Unfinished},
+        },
+        step::{Step, change},
+    },
+    host::{process, sock_diag::Listener},
+    rollout::{Effect, Generation, Origin, Phase, Service},
+    service::{GenerationId, GenerationNumber, ServiceId, ServiceName},
+};
+
+impl Agent {
+    /// Attaches; attaching what is attached changes nothing.
+    ///
+    /// Everything is prepared before the endpoints are set, which is when the kernel begins to ask us. Until then, and
+    /// if any step fails, connections go as they always did.
+    ///
+    /// # Errors
+    ///
+    /// When the server was not found, or cannot be taken charge of. Nothing has changed then.
+    pub(in crate::daemon) fn attach(
+        &mut self,
+        request: &AttachRequest,
+        server: Result<found::Found, Problem>,
+        asked: Asked,
+    ) -> Result<Attached, Problem> {
+        if let Some(attached) = self.already_attached(request)? {
+            return Ok(attached);
+        }
+        let server = server?;
+        let root = server.root()?;
+        let name = self.name_for(request, root)?;
+        let id = self.free_id()?;
+        let endpoints = found::endpoints(&server.listeners);
+        self.refuse_shared(&server, None)?;
+        self.refuse_other_agent(&endpoints)?;
+        let hold = found::hold(&server.listeners, |listener| listener.port);
+        let first = Generation {
+            hold,
+            processes: server.processes(),
+            listeners: found::records(&server.listeners, |listener| listener.port),
+            ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
+        };
+        let given = self.found(root, &first, &server.pids)?;
+        let origin_cgroup = self
+            .hierarchy
+            .of(root)
+            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        let record = Record {
+            service: Service::attached(id, name.clone(), endpoints, first),
+            context: given.passed_on().context,
+            mark: None,
+            origin_cgroup: origin_cgroup.directory().into(),
+            unfinished: Some(Unfinished::Attach),
+            requests: BTreeMap::new(),
+            given: BTreeMap::new(),
+            kept_names: Vec::new(),
+            starters: Vec::new(),
+        };
+        self.records.insert(id, record);
+        self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
+        if let Err(problem) = self.save() {
+            self.records.remove(&id);
+            self.let_go_of_ports(id);
+            return Err(unchanged(problem));
+        }
+        if let Err(problem) = self.take_charge(id, &server) {
+            self.withdraw(id);
+            return Err(problem);
+        }
+        self.remember_starters(
+            GenerationId { service: id, number: GenerationNumber(1) },
+            &server,
+            asked,
+        );
+        self.journal.note(
+            &name,
+            Some(GenerationNumber(1)),
+            EventKind::Attached,
+            format!("attached to {name}"),
+        );
+        let mut warnings = self.warnings(id, &server);
+        warnings.extend(request.address.and_then(|wanted| covered(wanted, &server.listeners)));
+        Ok(Attached {
+            schema: api::SCHEMA,
+            changed: true,
+            service: self.service_view(id)?,
+            warnings,
+        })
+    }
+
+    fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, Problem> {
+        let matches = |record: &&Record| {
+            let ports = observe::ports(&record.service.endpoints);
+            let at =
+                |address| record.service.endpoints.iter().any(|it| it.address.contains(address));
+            request.ports.iter().any(|port| ports.contains(port)) && request.address.is_none_or(at)
+        };
+        let Some(record) = self.records.values().find(matches) else { return Ok(None) };
+        let ports = observe::ports(&record.service.endpoints);
+        if let Some(name) = request.name.as_ref().filter(|name| **name != record.service.name) {
+            let known = &record.service.name;
+            return Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "these ports are of service `{known}` already, so that there is no `{name}`"
+                ),
+            )
+            .fix(format!("go on with `{known}`, or detach it first")));
+        }
+        if let Some(new) = request.ports.iter().find(|port| !ports.contains(port)) {
+            return Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "service `{}` has some of these ports already, but not {new}",
+                    record.service.name
+                ),
+            )
+            .fix(format!(
+                "detach `{}` first, then attach all of them together",
+                record.service.name
+            )));
+        }
+        if let Some(pid) = request.pid
+            && !self.has_process(record.service.id, pid)?
+        {
+            return Err(Problem::new(
+                ProblemKind::Locked,
+                format!(
+                    "these ports are of service `{}`, which process {pid} is not of",
+                    record.service.name
+                ),
+            )
+            .fix(format!("detach `{}` first", record.service.name)));
+        }
+        let service = self.service_view(record.service.id)?;
+        Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
+    }
+
+    /// In this order, when it is written down what is begun: tag (so that what is accepted from now on is counted), count what is open,
+    /// steer, and only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
+    fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
+        let generation = GenerationId { service: id, number: GenerationNumber(1) };
+        let endpoints = self.record(id).service.endpoints.clone();
+        self.refuse_own_program(&server.listeners)?;
+        self.enlist(generation, server.pids.iter().copied())?;
+        let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
+        change(Step::TakeOverListeners, || {
+            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        })?;
+        self.datapath.count_flows_of(generation)?;
+        // A second look finds those that became established while the first one was made.
+        for _look in 0..2 {
+            self.attribute_flows(id)?;
+        }
+        self.count_processes(generation)?;
+        if let Some(targets) = self.record(id).service.targets() {
+            self.execute(id, &Effect::Steer(targets))?;
+        }
+        self.set_endpoints()?;
+        self.remember_mark(generation);
+        self.guard_queues(id);
+        self.record_mut(id).unfinished = None;
+        self.save_or_owe();
+        Ok(())
+    }
+
+    pub(in crate::daemon) fn set_endpoints(&mut self) -> Result<(), Problem> {
+        let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
+        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
+    }
+
+    /// Takes back an attach that failed half-way.
+    fn withdraw(&mut self, id: ServiceId) {
+        let name = self.record(id).service.name.clone();
+        if let Err(problem) = self.release(id) {
+            self.journal.note(
+                &name,
+                None,
+                EventKind::Warning,
+                format!("could not take back the attach: {problem}"),
+            );
+        }
+    }
+
+    fn name_for(
+        &self,
+        request: &AttachRequest,
+        root: process::Pid,
+    ) -> Result<ServiceName, Problem> {
+        if let Some(name) = &request.name {
+            return match self.records.values().find(|record| record.service.name == *name) {
+                None => Ok(name.clone()),
+                Some(_) => Err(Problem::new(
+                    ProblemKind::Locked,
+                    format!("a service `{name}` exists already"),
+                )),
+            };
+        }
+        found::name_of(root, request.ports.first().copied().unwrap_or_default())
+    }
+
+    fn free_id(&self) -> Result<ServiceId, Problem> {
+        (1..agent_ebpf::MAX_SERVICES)
+            .map(ServiceId)
+            .find(|id| !self.records.contains_key(id))
+            .ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::Failed,
+                    format!("all {} services are taken", agent_ebpf::MAX_SERVICES - 1),
+                )
+            })
+    }
+}
+
+/// That more was attached than the address that was asked for.
+fn covered(wanted: std::net::IpAddr, listeners: &[Listener]) -> Option<String> {
+    let more = |it: &&Listener| it.address != wanted;
+    let place = |it: &Listener| format!("{}:{}", found::address_of(it), it.port);
+    listeners.iter().find(more).map(|it| {
+        format!(
+            "the server listens on {}, of which {wanted} is a part: all of it was attached, because one listener has it",
+            place(it)
+        )
+    })
+}

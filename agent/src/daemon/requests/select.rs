@@ -1,0 +1,45 @@
+//! Which service people mean.
+
+use crate::{
+    api::{Problem, ProblemKind},
+    daemon::agent::Agent,
+    rollout::Service,
+    service::ServiceId,
+};
+
+impl Agent {
+    /// The service with this name, or the one that has an endpoint on this port.
+    pub(in crate::daemon) fn select(&self, selector: &str) -> Result<ServiceId, Problem> {
+        let port: Option<u16> = selector.parse().ok();
+        let matches = |service: &Service| match port {
+            Some(port) => service.endpoints.iter().any(|endpoint| endpoint.port == port),
+            None => service.name.as_str() == selector,
+        };
+        let mut found =
+            self.records.iter().filter(|(_, record)| matches(&record.service)).map(|(id, _)| *id);
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => Err(Problem::new(
+                ProblemKind::Usage,
+                format!("several services have port {selector}"),
+            )
+            .fix("select one by its name: `agent status` lists them")),
+            (None, _) => Err(self.not_found(selector, port)),
+        }
+    }
+
+    fn not_found(&self, selector: &str, port: Option<u16>) -> Problem {
+        let message = match port {
+            Some(port) => format!("no service is attached to port {port}"),
+            None => format!("there is no service `{selector}`"),
+        };
+        let names: Vec<_> =
+            self.records.values().map(|record| record.service.name.to_string()).collect();
+        let fix = match (port, names.is_empty()) {
+            (Some(port), true) => format!("attach it: `agent attach --port {port}`"),
+            (_, false) => format!("attached are: {}", names.join(", ")),
+            (None, true) => "nothing is attached; see `agent attach --help`".to_owned(),
+        };
+        Problem::new(ProblemKind::NotFound, message).fix(fix)
+    }
+}

@@ -1,0 +1,133 @@
+//! Puts the previous generation back.
+
+use super::upgrade::drain_plan;
+use crate::{
+    api::{Begun, Problem, ProblemKind, UndoRequest},
+    daemon::{agent::Agent, state::troubles::Trouble},
+    host::process,
+    rollout::Event,
+    service::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId},
+};
+
+impl Agent {
+    /// Puts new connections back to the previous generation: the switch comes first, everything else after it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, and nothing has changed then; or when the kernel has not taken the switch, which is tried again.
+    pub(in crate::daemon) fn undo(
+        &mut self,
+        selector: &str,
+        request: &UndoRequest,
+    ) -> Result<Begun, Problem> {
+        let id = self.select(selector)?;
+        if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
+            self.refuse_unswitched(id)?;
+            return Ok(Begun {
+                changed: true,
+                rollout: self.rollout_view(id, begun)?,
+                warnings: Vec::new(),
+            });
+        }
+        self.refuse_half_detached(id)?;
+        self.expect_generation(id, request.if_generation)?;
+        self.expect_release(id, request.if_release.as_ref())?;
+        let service = &self.record(id).service;
+        let candidate = service.candidate().map(|candidate| candidate.number);
+        let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
+        let target = service.previous().filter(|_| candidate.is_none());
+        self.refuse_deaf(id, target, "nothing has changed: it listens on nothing just now")?;
+        self.refuse_stopped(id, target)?;
+        let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
+        self.remember(id, rollout, request.request.as_ref());
+        let before = self.record(id).service.endpoints.clone();
+        self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
+        self.refuse_unswitched(id)?;
+        self.refuse_deaf(id, target, "it was put back, and has just closed its listeners")?;
+        let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
+        Ok(Begun { changed: true, rollout: self.rollout_view(id, rollout)?, warnings })
+    }
+
+    /// What would be taken back has to be that release.
+    fn expect_release(&self, id: ServiceId, expected: Option<&Release>) -> Result<(), Problem> {
+        let Some(expected) = expected else { return Ok(()) };
+        let service = &self.record(id).service;
+        let Some(newest) = service.candidate().or_else(|| service.primary()) else {
+            return Ok(());
+        };
+        if newest.release.as_ref() == Some(expected) {
+            return Ok(());
+        }
+        let is = match &newest.release {
+            Some(release) => format!("is release {release}"),
+            None => "was brought without a release".to_owned(),
+        };
+        let message = format!(
+            "generation {} of `{}` {is}, not release {expected}: nothing was taken back",
+            newest.number, service.name
+        );
+        Err(Problem::new(ProblemKind::Locked, message))
+    }
+
+    /// One that listens on nothing would lose what it gets, or has lost it: the new connections are those of whoever listens.
+    fn refuse_deaf(
+        &self,
+        id: ServiceId,
+        target: Option<GenerationNumber>,
+        why: &str,
+    ) -> Result<(), Problem> {
+        let Some(number) = target else { return Ok(()) };
+        if self.listens(GenerationId { service: id, number })? {
+            return Ok(());
+        }
+        let message = format!("cannot put generation {number} back: {why}");
+        Err(Problem::new(ProblemKind::Preflight, message)
+            .fix("`agent status` shows who listens; upgrade to a version that works"))
+    }
+
+    /// One that was stopped (`SIGSTOP`) listens, and accepts nothing.
+    fn refuse_stopped(
+        &self,
+        id: ServiceId,
+        target: Option<GenerationNumber>,
+    ) -> Result<(), Problem> {
+        let Some(number) = target else { return Ok(()) };
+        let pids = self.pids_of(GenerationId { service: id, number })?;
+        if pids.is_empty() || !pids.iter().all(|pid| process::is_stopped(*pid)) {
+            return Ok(());
+        }
+        let message = format!(
+            "cannot put generation {number} back: nothing has changed: its processes are stopped (SIGSTOP), and would answer nobody"
+        );
+        let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+        Err(Problem::new(ProblemKind::Preflight, message)
+            .fix(format!("`kill -CONT {}`, and again", pids.join(" "))))
+    }
+
+    /// What clients lose because an earlier generation listens on less than a later one did.
+    fn lost_endpoint(&self, id: ServiceId, before: &[Endpoint]) -> Result<Option<String>, Problem> {
+        let Some(number) = self.record(id).service.primary().map(|it| it.number) else {
+            return Ok(None);
+        };
+        let lost = self.first_uncovered(GenerationId { service: id, number }, before)?;
+        Ok(lost.map(|it| {
+            format!("generation {number} does not listen on {it}: clients are refused there as soon as the later one ends")
+        }))
+    }
+
+    /// What was decided is not done as long as the kernel leads new connections elsewhere: it is asked.
+    fn refuse_unswitched(&self, id: ServiceId) -> Result<(), Problem> {
+        let meant = self.record(id).service.targets().map(|it| it.primary.0);
+        let steering = self.datapath.steering(id)?.map(|it| it.primary);
+        if steering == meant {
+            return Ok(());
+        }
+        let [meant, steering] = [meant, steering]
+            .map(|it| it.map_or("nobody".to_owned(), |it| format!("generation {it}")));
+        let message = format!("{meant} is to get the new connections, but {steering} still does");
+        let mut problem = Problem::new(ProblemKind::Failed, message)
+            .fix("it is tried again until it works: see `agent status`");
+        problem.causes.extend(self.troubles.of(Trouble::Effect(id)).map(str::to_owned));
+        Err(problem)
+    }
+}

@@ -1,0 +1,11 @@
+//! What outlives the agent (state file, journal), and what is wrong now.
+//!
+//! - `clock`: the two clocks
+//! - `journal`: what happened, for people
+//! - `state_file`: what the agent knows besides the kernel maps
+//! - `troubles`: what is wrong around the agent now
+
+pub(super) mod clock;
+pub(super) mod journal;
+pub(super) mod state_file;
+pub(super) mod troubles;
