@@ -13,16 +13,17 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    StateFile,
-    control::message::{Inbox, LastAnswer, Message, Reply, Request},
-    effects::{held_ports::HeldPorts, outstanding::Outstanding, queued::Moves},
-    launch::{groups::Groups, launching::Launching},
-    looks::{probe::Probing, returns::Returns, settling::Backlog, successor::Strangers},
-    presence::Presence,
+    control::message::{Inbox, Message, Reply, Request},
+    course::{Course, End},
+    effects::{held_ports::HeldPorts, moves::Moves, outstanding::Outstanding},
+    launch::groups::Groups,
+    looks::{returns::Returns, strangers::Strangers},
+    memory::Memories,
+    start::presence::Presence,
     state::{
         clock,
         journal::Journal,
-        state_file::Record,
+        state_file::{Record, StateFile},
         troubles::{Trouble, Troubles},
     },
     step::{Step, change},
@@ -33,12 +34,10 @@ use crate::{
     datapath::Datapath,
     host::{
         cgroup::{Cgroup, Hierarchy},
-        launch::{LaunchSpec, Launcher},
-        process::ProcessIdentity,
-        sock_diag::SocketCookie,
+        launch::Launcher,
     },
     places::Places,
-    rollout::{self, Flows, Generation, Timestamp},
+    rollout::{self, Generation, Timestamp},
     service::{GenerationId, ServiceId},
 };
 
@@ -65,53 +64,29 @@ pub(super) struct Agent {
     pub(super) troubles: Troubles,
     /// Counts changes, for whoever follows a rollout.
     pub(super) changes: watch::Sender<u64>,
-    /// What is to be launched for a candidate. Never written down: a launch is not repeated.
-    pub(super) launches: HashMap<GenerationId, LaunchSpec>,
-    /// What was launched and is not executed yet.
-    pub(super) launching: HashMap<GenerationId, Launching>,
+    /// What is known of each generation besides the records.
+    pub(super) memories: Memories,
     /// What was decided and is not done yet.
     pub(super) outstanding: Outstanding,
     /// When to look at what servers have written.
     pub(super) next_log_look: Option<Instant>,
-    /// When to look at a generation next.
-    pub(super) looks: HashMap<GenerationId, Instant>,
-    /// When to count the processes of a generation again, which come and go.
-    pub(super) recounts: HashMap<GenerationId, Instant>,
     /// Listeners on our ports that are nobody's.
     pub(super) strangers: Strangers,
     /// Services of which a server may just be started again.
     pub(super) returns: Returns,
-    /// Who of a generation was told to end.
-    pub(super) told: HashMap<GenerationId, HashSet<ProcessIdentity>>,
     /// Until when a listener that appears is not looked at.
     pub(super) listeners_rest: Instant,
-    /// Half-open requests that a generation had when it was replaced.
-    pub(super) half_open: HashMap<GenerationId, HashSet<SocketCookie>>,
     /// How many SYN cookies had been sent when we last looked.
     pub(super) cookies_sent: u64,
-    /// What was last seen of a generation's flows.
-    pub(super) flows: HashMap<GenerationId, Flows>,
     /// How long the last count of flows took.
     pub(super) count_cost: Duration,
-    /// Candidates that are asked to accept.
-    pub(super) probes: HashMap<GenerationId, Probing>,
-    /// What waits for primaries that have to prove themselves.
-    pub(super) backlogs: HashMap<GenerationId, Backlog>,
     /// Connections that the kernel moved from closed listeners.
     pub(super) moves: HashMap<ServiceId, Moves>,
     /// Public ports of servers that listen elsewhere.
     pub(super) held_ports: BTreeMap<ServiceId, HeldPorts>,
     /// Services with connections that nobody has been found to have, because the kernel maps were built anew.
     pub(super) unattributed: HashSet<ServiceId>,
-    /// Whether to end, leaving nothing behind, with the last service.
-    pub(super) exit_when_detached: bool,
-    pub(super) detached_last: bool,
-    /// The last answer where the agent ends with it: given when nothing is left, so that an `attach` right after it meets no
-    /// agent that is about to end.
-    pub(super) last_answer: Option<LastAnswer>,
-    /// Why this one has to go, and to leave everything as it is: another agent has come, because the lock was removed, or who
-    /// starts servers for it is gone.
-    pub(super) has_to_go: Option<Problem>,
+    pub(super) course: Course,
 }
 
 /// How long a failed effect waits for its next try.
@@ -128,26 +103,11 @@ impl Agent {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.keep_time();
-            if let Some(other) = self.has_to_go {
-                return Err(other);
-            }
-            if self.detached_last && self.exit_when_detached {
+            if self.course.is_over() {
                 break;
             }
         }
-        let last_answer = self.last_answer.take();
-        // Who was refused takes back the log that it made, and nothing else.
-        let in_vain = matches!(last_answer, Some(LastAnswer::Attach(..)));
-        let takes_log_along = self.exit_when_detached && !in_vain;
-        let ended = self.end(takes_log_along);
-        match last_answer {
-            Some(LastAnswer::Attach(reply, refusal)) => send(reply, Err(refusal)),
-            Some(LastAnswer::Detach(reply, answer)) => {
-                send(reply, ended.clone().map(|()| answer));
-            }
-            None => {}
-        }
-        ended
+        self.end()
     }
 
     fn take(&mut self, message: Message) {
@@ -161,7 +121,7 @@ impl Agent {
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::LaunchReported(generation) => self.look_at_launch(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
-            Message::LauncherGone => self.has_to_go = Some(launcher_gone()),
+            Message::LauncherGone => self.course.end_with(End::GivesWay(launcher_gone())),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
@@ -173,16 +133,15 @@ impl Agent {
             Request::Attach(request, server, asked, reply) => {
                 match self.attach(&request, server, asked) {
                     // Started for this alone, and in vain.
-                    Err(refusal) if self.exit_when_detached && self.records.is_empty() => {
-                        self.detached_last = true;
-                        self.last_answer = Some(LastAnswer::Attach(reply, refusal));
+                    Err(refusal) if self.course.ends_with_last() && self.records.is_empty() => {
+                        self.course.end_with(End::InVain(reply, refusal));
                     }
                     answer => send(reply, answer),
                 }
             }
             Request::Detach(selector, reply) => match self.detach(&selector) {
-                Ok(answer) if answer.last && self.exit_when_detached => {
-                    self.last_answer = Some(LastAnswer::Detach(reply, answer));
+                Ok(answer) if answer.last && self.course.ends_with_last() => {
+                    self.course.end_with(End::WithLast(reply, answer));
                 }
                 answer => send(reply, answer),
             },
@@ -280,7 +239,7 @@ impl Agent {
             network_namespace: self.network_namespace,
             boot_id: self.boot_id.clone(),
             services: self.records.values().cloned().collect(),
-            exit_when_detached: self.exit_when_detached,
+            exit_when_detached: self.course.ends_with_last(),
         };
         change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
         self.over(Trouble::Unsaved, "the state is written down again");
@@ -307,8 +266,9 @@ impl Agent {
             self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
         let retry = (!self.outstanding.is_empty()).then(|| Instant::now() + RETRY);
         let trouble = self.troubles.retry();
-        let looks = self.looks.values().copied().chain(self.strangers.next_look());
-        let recounts = self.recounts.values().copied();
+        let looks = self.memories.times(|it| it.next_look).map(|(_, at)| at);
+        let looks = looks.chain(self.strangers.next_look());
+        let recounts = self.memories.times(|it| it.next_count).map(|(_, at)| at);
         let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
         let returns = self.returns.next_look();
         let launches = self.next_launch_look();
@@ -350,8 +310,28 @@ impl Agent {
         self.finish_effects();
     }
 
+    /// Answers whoever waits for the end.
+    fn end(mut self) -> Result<(), Problem> {
+        let takes_log_along = self.course.ends_with_last();
+        match self.course.take_end() {
+            Some(End::GivesWay(why)) => Err(why),
+            // Who was refused takes back the log that it made, and nothing else.
+            Some(End::InVain(reply, refusal)) => {
+                let left = self.leave(false);
+                send(reply, Err(refusal));
+                left
+            }
+            Some(End::WithLast(reply, answer)) => {
+                let left = self.leave(takes_log_along);
+                send(reply, left.clone().map(|()| answer));
+                left
+            }
+            None => self.leave(takes_log_along),
+        }
+    }
+
     /// Leaves steering as it is, or, with nothing to steer, no trace.
-    fn end(self, takes_log_along: bool) -> Result<(), Problem> {
+    fn leave(self, takes_log_along: bool) -> Result<(), Problem> {
         if let Err(error) = self.launcher.end() {
             tracing::warn!(%error, "cannot wait for the end of the launcher");
         }

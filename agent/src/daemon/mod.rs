@@ -23,12 +23,13 @@
 
 mod agent;
 mod control;
+mod course;
 mod effects;
 mod few;
 mod identify;
 mod launch;
 mod looks;
-mod presence;
+mod memory;
 mod problems;
 pub mod repair;
 mod requests;

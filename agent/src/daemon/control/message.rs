@@ -62,12 +62,6 @@ pub(in crate::daemon) enum Request {
     Events(Reply<(api::Events, broadcast::Receiver<api::EventView>)>),
 }
 
-/// What the agent ends with.
-pub(in crate::daemon) enum LastAnswer {
-    Attach(Reply<api::Attached>, Problem),
-    Detach(Reply<api::Detached>, api::Detached),
-}
-
 /// What comes in, one after the other. Of equal reports that wait behind each other one is taken: they only say that there is
 /// something to look at, and each is answered by a look that is made after all of them.
 pub(in crate::daemon) struct Inbox<'a> {

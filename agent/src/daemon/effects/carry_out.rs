@@ -99,18 +99,8 @@ impl Agent {
     fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
         self.give_names_back(generation)?;
         self.await_return(generation.service);
-        self.watcher.forget(generation);
-        self.looks.remove(&generation);
-        self.recounts.remove(&generation);
-        self.half_open.remove(&generation);
-        self.flows.remove(&generation);
-        self.told.remove(&generation);
-        self.launches.remove(&generation);
-        self.end_launch(generation);
         self.end_probe(generation);
-        self.moot(Trouble::Look(generation));
-        self.moot(Trouble::Adoption(generation));
-        self.moot(Trouble::Flows(generation));
+        self.forget_what_was_seen(generation);
         let former = self.former_groups.get(&generation).cloned();
         let path = former.unwrap_or_else(|| self.cgroup_path(generation));
         if let Ok(cgroup) = self.hierarchy.open(&path) {
@@ -122,6 +112,15 @@ impl Agent {
         // The maps last: after a crash on the way they still tell that something is to be forgotten.
         let endpoints = self.record(generation.service).service.endpoints.clone();
         change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
+    }
+
+    /// Of one that is no more.
+    pub(in crate::daemon) fn forget_what_was_seen(&mut self, generation: GenerationId) {
+        self.watcher.forget(generation);
+        self.memories.forget(generation);
+        self.moot(Trouble::Look(generation));
+        self.moot(Trouble::Adoption(generation));
+        self.moot(Trouble::Flows(generation));
     }
 
     /// Tells people what changed.
@@ -164,18 +163,16 @@ impl Agent {
                 continue;
             }
             let key = GenerationId { service: id, number };
-            self.looks.insert(key, self.first_look(key, &generation.phase));
+            self.look_at_time(key, self.first_look(key, &generation.phase));
             match generation.phase {
                 // What was seen when it was replaced before is of no meaning when it is replaced again.
                 Phase::Primary => {
                     self.moot(Trouble::Flows(key));
-                    self.flows.remove(&key);
-                    self.half_open.remove(&key);
+                    let memory = self.memories.of_mut(key);
+                    (memory.flows, memory.half_open) = (None, None);
                 }
                 // The requests that it had then are gone or given up; what it got as a standby is looked for anew.
-                Phase::Parting { .. } => {
-                    self.half_open.remove(&key);
-                }
+                Phase::Parting { .. } => self.memories.of_mut(key).half_open = None,
                 Phase::Starting { .. }
                 | Phase::Dead
                 | Phase::Clearing { .. }

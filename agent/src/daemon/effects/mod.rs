@@ -2,14 +2,20 @@
 //!
 //! - `carry_out`: executes what the rollout decided, in order
 //! - `endpoints`: addresses that a service takes up because its primary serves them too, and gives up for one that does not
-//! - `held_ports`: the public ports of servers that listen elsewhere
+//! - `held_ports`: the sockets that hold the public ports of a service
+//! - `hold_ports`: the public ports of servers that listen elsewhere
+//! - `moves`: how many connections the kernel has moved, and what was made of that
 //! - `outstanding`: what was decided and is not done yet
 //! - `processes`: the processes of a generation
 //! - `queued`: connections that nobody has accepted yet
+//! - `retry`: what does not work is told once, and tried again
 
 pub(super) mod carry_out;
 mod endpoints;
 pub(super) mod held_ports;
+mod hold_ports;
+pub(super) mod moves;
 pub(super) mod outstanding;
 mod processes;
 pub(super) mod queued;
+mod retry;

@@ -80,7 +80,7 @@ impl Agent {
         let pids = self.pids_of(generation)?;
         let to_tell = self.without_privileged(generation, holders::roots(&pids)?)?;
         let roots = self.held(generation, &to_tell, Process::open)?;
-        let told = self.told.entry(generation).or_default();
+        let told = &mut self.memories.of_mut(generation).told;
         let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
         let refused: Vec<_> = change(Step::Signal, || {
             let sent = masters
@@ -124,7 +124,7 @@ impl Agent {
         let (privileged, own): (Vec<_>, Vec<_>) = pids.into_iter().partition(is_roots);
         for pid in privileged {
             let Ok(process) = Process::open(pid) else { continue };
-            if self.told.entry(generation).or_default().insert(process.identity()) {
+            if self.memories.of_mut(generation).told.insert(process.identity()) {
                 let message = format!(
                     "process {} of generation {} has become root, which its server may not end: it is left alone",
                     found::describe(pid),
@@ -169,7 +169,7 @@ impl Agent {
             self.note(generation, EventKind::Signalled, message);
         }
         // Of some nobody has known yet: one control group is killed as a whole, a family is not.
-        self.recounts.insert(generation, Instant::now() + RETRY);
+        self.memories.of_mut(generation).next_count = Some(Instant::now() + RETRY);
         let cgroup = self.cgroup_of(generation)?;
         change(Step::Kill, || {
             if let Some(cgroup) = cgroup.filter(|_| pids.len() == all.len()) {

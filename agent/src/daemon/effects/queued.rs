@@ -5,13 +5,14 @@ use std::{
     collections::{BTreeSet, HashSet, hash_map::Entry},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use socket2::{Domain, Socket, Type};
 
 use agent_ebpf::flow::GenerationKey;
 
+use super::moves::Moves;
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{
@@ -28,22 +29,6 @@ use crate::{
     rollout::{Generation, PortHold},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
-
-/// The moves of one service.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::daemon) struct Moves {
-    /// How many people were told of.
-    told: u64,
-    /// How many there were when tags were last set right; none is known of moves before this agent.
-    tagged: u64,
-    /// Who got the last ones, and when its listeners are woken.
-    untold: Option<(GenerationNumber, Instant)>,
-    /// Whether people were told that the server has a program of its own.
-    pub(in crate::daemon) own_program: bool,
-}
-
-/// A listener that closes moves one connection after the other: they are told of, and woken for, together.
-const BURST: Duration = Duration::from_millis(5);
 
 impl Agent {
     /// Gives every reuseport group of a service the program that moves its unaccepted connections. What it costs to fail is
@@ -84,7 +69,7 @@ impl Agent {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(entry) => {
                 let told = self.datapath.steer_counts(id)?.moved;
-                entry.insert(Moves { told, ..Moves::default() })
+                entry.insert(Moves::told_until(told))
             }
         })
     }
@@ -117,14 +102,12 @@ impl Agent {
 
     /// The kernel has moved connections to this generation.
     pub(in crate::daemon) fn note_moved(&mut self, taker: GenerationId) {
-        let moves = self.moves.entry(taker.service).or_default();
-        let due = moves.untold.map_or_else(|| Instant::now() + BURST, |(_, due)| due);
-        moves.untold = Some((taker.number, due));
+        self.moves.entry(taker.service).or_default().note(taker.number);
     }
 
     /// When the next listener is to be woken.
     pub(in crate::daemon) fn next_nudge(&self) -> Option<Instant> {
-        self.moves.values().filter_map(|moves| moves.untold).map(|(_, due)| due).min()
+        self.moves.values().filter_map(Moves::untold).map(|(_, due)| due).min()
     }
 
     /// Wakes listeners that were given connections.
@@ -133,7 +116,7 @@ impl Agent {
         let due: Vec<_> = self
             .moves
             .iter()
-            .filter_map(|(id, moves)| moves.untold.map(|(taker, due)| (*id, taker, due)))
+            .filter_map(|(id, moves)| moves.untold().map(|(taker, due)| (*id, taker, due)))
             .filter(|(id, _, due)| *due <= now && self.records.contains_key(id))
             .collect();
         for (id, taker, _) in due {
@@ -150,17 +133,13 @@ impl Agent {
         let moved = self.datapath.steer_counts(id)?.moved;
         let moves = self.moves.entry(id).or_default();
         let before = *moves;
-        let new = moved.saturating_sub(before.told);
-        // Once more until nothing is new: the last of them may have come after we looked.
-        let again = (new > 0).then(|| (taker, Instant::now() + BURST));
-        *moves = Moves { told: moved, untold: again, ..*moves };
+        let new = moves.tell(moved, taker);
         if new == 0 {
             return Ok(());
         }
         if let Err(problem) = self.hand_on(GenerationId { service: id, number: taker }) {
             // Nobody reports these moves a second time.
-            let again = Some((taker, Instant::now() + RETRY));
-            self.moves.insert(id, Moves { untold: again, ..before });
+            self.moves.insert(id, before.tried_again(taker, RETRY));
             return Err(problem);
         }
         let connections = if new == 1 { "connection" } else { "connections" };
@@ -241,10 +220,10 @@ impl Agent {
             let moved = self.datapath.steer_counts(id)?.moved;
             let primary = self.record(id).service.primary().map(|it| it.number);
             if let Some(number) = primary
-                && self.moves.entry(id).or_default().tagged != moved
+                && !self.moves.entry(id).or_default().are_tagged(moved)
             {
                 self.count_moved(GenerationId { service: id, number })?;
-                self.moves.entry(id).or_default().tagged = moved;
+                self.moves.entry(id).or_default().note_tagged(moved);
             }
             let flows = self.flows_of(id)?;
             if self.datapath.steer_counts(id)?.moved == moved {

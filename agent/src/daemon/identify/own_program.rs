@@ -65,8 +65,7 @@ impl Agent {
         id: ServiceId,
     ) -> Result<BTreeSet<Group>, Problem> {
         let own = self.groups_with_own_program(id)?;
-        let known = &mut self.moves_of(id)?.own_program;
-        if !own.is_empty() && !std::mem::replace(known, true) {
+        if !own.is_empty() && self.moves_of(id)?.note_own_program() {
             let name = self.record(id).service.name.clone();
             let message = format!(
                 "{OWN_PROGRAM}: it was given after the attach, is left where it is, and counts for nothing until the detach"

@@ -1,23 +1,15 @@
 //! Launches under way. Whoever the server runs as can stop the process that is to become it: the agent waits for none.
 
-use std::{
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{task::Poll, time::Instant};
 
+use super::pending_report::PendingReport;
 use crate::{
     api::{Problem, ProblemKind},
-    daemon::agent::Agent,
-    host::launch::{Launch, LaunchError, Report},
+    daemon::{agent::Agent, memory::Memory},
+    host::launch::Launch,
     rollout::Event,
     service::GenerationId,
 };
-
-/// A candidate that is not executed yet.
-pub(in crate::daemon) struct Launching {
-    report: Report,
-    give_up: Instant,
-}
 
 impl Agent {
     /// Has its report looked at when there is one, and when its time is over.
@@ -32,21 +24,15 @@ impl Agent {
         watched.map_err(|error| {
             Problem::new(ProblemKind::Failed, format!("wait for the launched process: {error}"))
         })?;
-        let give_up = Instant::now() + PATIENCE;
-        self.launching.insert(generation, Launching { report, give_up });
+        self.memories.of_mut(generation).launching = Some(PendingReport::new(report));
         Ok(())
     }
 
     /// How far a launch is. One that has failed is the candidate's end, not a failure of ours.
     pub(in crate::daemon) fn look_at_launch(&mut self, generation: GenerationId) {
-        let Some(Launching { report, give_up }) = self.launching.get_mut(&generation) else {
-            return;
-        };
-        let launched = match report.poll() {
-            Poll::Ready(launched) => launched,
-            Poll::Pending if *give_up > Instant::now() => return,
-            Poll::Pending => Err(LaunchError::TimedOut { patience: PATIENCE }),
-        };
+        let known = self.memories.known_mut(generation);
+        let Some(pending) = known.and_then(|it| it.launching.as_mut()) else { return };
+        let Poll::Ready(launched) = pending.poll() else { return };
         self.end_launch(generation);
         let launched = launched.map_err(|error| Problem::caused(ProblemKind::NotReady, &error));
         // Only now: before, its cgroup may have been empty yet.
@@ -62,23 +48,23 @@ impl Agent {
 
     /// Nobody asks for its report any more.
     pub(in crate::daemon) fn end_launch(&mut self, generation: GenerationId) {
-        if self.launching.remove(&generation).is_some() {
+        let known = self.memories.known_mut(generation);
+        if known.and_then(|it| it.launching.take()).is_some() {
             self.watcher.forget_launch(generation);
         }
     }
 
     pub(in crate::daemon) fn look_at_launches_where_due(&mut self) {
-        let now = Instant::now();
-        let due = self.launching.iter().filter(|(_, launching)| launching.give_up <= now);
-        for generation in due.map(|(generation, _)| *generation).collect::<Vec<_>>() {
+        for generation in self.memories.due(Instant::now(), give_up) {
             self.look_at_launch(generation);
         }
     }
 
     pub(in crate::daemon) fn next_launch_look(&self) -> Option<Instant> {
-        self.launching.values().map(|launching| launching.give_up).min()
+        self.memories.times(give_up).map(|(_, at)| at).min()
     }
 }
 
-/// How long a launch may take; each of its steps takes microseconds on a sound machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+fn give_up(memory: &Memory) -> Option<Instant> {
+    memory.launching.as_ref().map(PendingReport::give_up)
+}

@@ -5,8 +5,9 @@
 //! - `groups`: the control groups of an agent, below one that agents of other network namespaces may use too
 //! - `inherit`: what the next generation is given of the one that it replaces
 //! - `launching`: launches under way
-//! - `log_watch`: keeps the output of launched generations from filling the disk
+//! - `log_lengths`: keeps the output of launched generations from filling the disk
 //! - `logs`: the output of launched generations, one file each
+//! - `pending_report`: a launch of which nobody knows yet how it ends
 //! - `shared_names`: names that two generations go by, and that one of them takes from the other
 //! - `sharing`: whether the next generation may bind the ports of those before it
 //! - `start`: launches a candidate with what the generation it replaces was given
@@ -16,9 +17,10 @@ mod again;
 mod confined;
 pub(super) mod groups;
 pub(super) mod inherit;
-pub(super) mod launching;
-pub(super) mod log_watch;
+mod launching;
+mod log_lengths;
 pub(super) mod logs;
+pub(super) mod pending_report;
 pub(super) mod shared_names;
 mod sharing;
 mod start;

@@ -86,7 +86,8 @@ impl Agent {
         &mut self,
         generation: GenerationId,
     ) -> Result<(), Problem> {
-        let spec = self.launches.remove(&generation).ok_or_else(|| {
+        let known = self.memories.known_mut(generation);
+        let spec = known.and_then(|it| it.to_launch.take()).ok_or_else(|| {
             Problem::new(ProblemKind::Failed, "nobody knows what to launch any more")
         })?;
         let failed = |error: &CgroupError| Problem::caused(ProblemKind::Failed, error);

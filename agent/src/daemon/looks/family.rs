@@ -112,16 +112,15 @@ impl Agent {
             pids.retain(|pid| !gone.contains(pid));
         }
         // They come and go faster than they can be waited for, maybe on purpose: it lives, for now.
-        self.recounts.insert(generation, Instant::now() + RETRY);
+        self.memories.of_mut(generation).next_count = Some(Instant::now() + RETRY);
         Ok(pids.len().max(1))
     }
 
     /// Counts again where processes come and go. Of a generation that was killed those are killed too who were born as the
     /// others were.
     pub(in crate::daemon) fn count_again_where_due(&mut self) {
-        let now = Instant::now();
-        let due = self.recounts.extract_if(|_, at| *at <= now).map(|(generation, _)| generation);
-        for generation in due.collect::<Vec<_>>() {
+        for generation in self.memories.due(Instant::now(), |it| it.next_count) {
+            self.memories.of_mut(generation).next_count = None;
             let phase = self.generation(generation).map(|it| &it.phase);
             let killed = match phase {
                 Some(Phase::Stopping { killed: true, .. }) => self.kill(generation),

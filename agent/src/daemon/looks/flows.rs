@@ -85,7 +85,7 @@ impl Agent {
             return Ok(None);
         }
         self.tell_of_missing(generation, missing);
-        self.flows.insert(generation, flows);
+        self.memories.of_mut(generation).flows = Some(flows);
         Ok(Some(flows))
     }
 

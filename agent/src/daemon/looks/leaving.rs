@@ -31,7 +31,7 @@ impl Agent {
             return Ok(());
         };
         let requests = self.half_open_requests(id)?;
-        self.half_open.insert(replaced, requests);
+        self.memories.of_mut(replaced).half_open = Some(requests);
         Ok(())
     }
 
@@ -40,7 +40,7 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<(), Problem> {
         // Should it die before it drains, this is how many flows died with it.
-        if !self.flows.contains_key(&generation) {
+        if self.seen_flows(generation).is_none() {
             match self.drains_for_long(generation)? {
                 true => self.take_kernel_count(generation)?,
                 false => self.look_at_flows(generation)?,
@@ -84,7 +84,7 @@ impl Agent {
     /// How many of the generation's half-open requests are left. Those that are gone never come back, and once all are,
     /// nobody has to walk the kernel's table for them again.
     fn still_half_open(&mut self, generation: GenerationId) -> Result<u64, Problem> {
-        let remembered = self.half_open.get(&generation);
+        let remembered = self.memories.of(generation).and_then(|it| it.half_open.as_ref());
         if remembered.is_some_and(HashSet::is_empty) {
             return Ok(0);
         }
@@ -94,7 +94,7 @@ impl Agent {
             requests.retain(|request| remembered.contains(request));
         }
         let left = requests.len() as u64;
-        self.half_open.insert(generation, requests);
+        self.memories.of_mut(generation).half_open = Some(requests);
         Ok(left)
     }
 
@@ -110,9 +110,9 @@ impl Agent {
         {
             return Ok(());
         }
-        if !self.half_open.contains_key(&generation) {
+        if self.memories.of(generation).is_none_or(|it| it.half_open.is_none()) {
             let requests = self.requests_of_standby(id)?;
-            self.half_open.insert(generation, requests);
+            self.memories.of_mut(generation).half_open = Some(requests);
         }
         let queues = self.queues(generation)?;
         let Some(flows) = self.count_flows(generation)? else { return Ok(()) };
@@ -169,7 +169,7 @@ impl Agent {
     fn take_kernel_count(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let open = self.datapath.flow_counts(generation)?.open();
         let flows = Flows { open, queued: 0, idle: Duration::ZERO };
-        self.flows.insert(generation, flows);
+        self.memories.of_mut(generation).flows = Some(flows);
         self.feed(generation.service, Event::Flows(generation.number, flows))
     }
 

@@ -21,10 +21,11 @@ impl Agent {
                 format!("cannot look for closed listeners: {}", problem.in_full()),
             );
         }
-        let soon = Instant::now() + LISTENER_LOOK;
         for (id, record) in &self.records {
             for generation in &record.service.generations {
-                self.looks.insert(GenerationId { service: *id, number: generation.number }, soon);
+                let generation = GenerationId { service: *id, number: generation.number };
+                let soon = Instant::now() + LISTENER_LOOK;
+                self.memories.of_mut(generation).next_look = Some(soon);
             }
         }
     }

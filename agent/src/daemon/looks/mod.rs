@@ -1,6 +1,7 @@
 //! What is looked at when, and what was seen.
 //!
 //! - `attribute`: finds out whose the connections are that were open before their listeners had tags
+//! - `backlog`: the accept queues of a primary that has to prove itself, as far as they were looked at
 //! - `evidence`: what the world shows of a service, whatever was written down
 //! - `family`: the processes of a generation, followed from birth
 //! - `flows`: the flows of a service
@@ -10,13 +11,16 @@
 //! - `observe`: looks at generations
 //! - `pick_listener`: from the listeners that a generation's processes hold to the one that serves
 //! - `probe`: asks a candidate to accept
+//! - `probing`: a candidate that is asked to accept, as far as that has come
 //! - `returns`: when to look whether a server is started again, and what whoever starts it does besides
 //! - `serving`: finds out who serves
 //! - `settling`: watches what waits for a primary that has to prove itself
 //! - `starters`: servers that come back
+//! - `strangers`: when to look at listeners on our ports that are nobody's, and whom people were told of
 //! - `successor`: servers that somebody else starts on our ports
 
 pub(super) mod attribute;
+pub(super) mod backlog;
 mod evidence;
 mod family;
 mod flows;
@@ -25,9 +29,11 @@ mod listeners;
 mod lost_reports;
 pub(super) mod observe;
 mod pick_listener;
-pub(super) mod probe;
+mod probe;
+pub(super) mod probing;
 pub(super) mod returns;
 mod serving;
-pub(super) mod settling;
+mod settling;
 pub(super) mod starters;
-pub(super) mod successor;
+pub(super) mod strangers;
+mod successor;

@@ -12,7 +12,7 @@ use crate::{
     },
     datapath::{self, Datapath},
     host::{process::Ending, sock_diag::Connection},
-    rollout::{Event, Origin, Phase},
+    rollout::{Event, Flows, Origin, Phase},
     service::{Endpoint, GenerationId, ServiceId},
 };
 
@@ -65,13 +65,13 @@ impl Agent {
     fn note_listener(&mut self, generation: GenerationId) {
         let begun = Instant::now();
         if begun < self.listeners_rest {
-            self.looks.insert(generation, self.listeners_rest.max(begun + LISTENER_LOOK));
+            self.look_at_time(generation, self.listeners_rest.max(begun + LISTENER_LOOK));
             return;
         }
         self.look_at(generation);
         let ended = Instant::now();
         self.listeners_rest = ended + (ended - begun).saturating_mul(LISTENER_SHARE);
-        self.looks.insert(generation, self.listeners_rest.max(ended + LISTENER_LOOK));
+        self.look_at_time(generation, self.listeners_rest.max(ended + LISTENER_LOOK));
     }
 
     /// Others of the generation may live, and new ones may have come. The first process of a launched one may have put its
@@ -135,17 +135,25 @@ impl Agent {
         }
     }
 
+    /// Has a generation looked at then, and not before.
+    pub(in crate::daemon) fn look_at_time(&mut self, generation: GenerationId, when: Instant) {
+        self.memories.of_mut(generation).next_look = Some(when);
+    }
+
+    pub(in crate::daemon) fn look_later(&mut self, generation: GenerationId, after: Duration) {
+        self.look_at_time(generation, Instant::now() + after);
+    }
+
+    /// What was last seen of a generation's flows.
+    pub(in crate::daemon) fn seen_flows(&self, generation: GenerationId) -> Option<Flows> {
+        self.memories.of(generation)?.flows
+    }
+
     /// Looks at every generation whose time has come, and decides when to look next.
     pub(in crate::daemon) fn look_where_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self
-            .looks
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(generation, _)| *generation)
-            .collect();
-        for generation in due {
-            self.looks.remove(&generation);
+        for generation in self.memories.due(now, |it| it.next_look) {
+            self.memories.of_mut(generation).next_look = None;
             self.look_at(generation);
         }
         let looked = now.elapsed();
@@ -159,7 +167,8 @@ impl Agent {
                 if let Some(interval) =
                     interval(&generation.phase, looked, cost).or(waits.then_some(FLOW_LOOK))
                 {
-                    self.looks.entry(key).or_insert_with(|| Instant::now() + interval);
+                    let next = &mut self.memories.of_mut(key).next_look;
+                    next.get_or_insert_with(|| Instant::now() + interval);
                 }
             }
         }
@@ -215,7 +224,7 @@ impl Agent {
         match looked {
             Ok(()) => self.over(trouble, &format!("{what} can be looked at again")),
             Err(problem) => {
-                self.looks.insert(generation, Instant::now() + RETRY);
+                self.look_later(generation, RETRY);
                 self.trouble(trouble, format!("cannot look at {what}: {}", problem.in_full()));
             }
         }

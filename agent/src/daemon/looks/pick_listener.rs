@@ -1,6 +1,6 @@
 //! From the listeners that a generation's processes hold to the one that serves.
 
-use std::{collections::HashSet, time::Instant};
+use std::collections::HashSet;
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
@@ -105,8 +105,7 @@ impl Agent {
             return self.feed(generation.service, Event::Lacks(generation.number, obstacle));
         }
         let known = self.generation(generation);
-        if known.is_some_and(|it| it.listeners == records) && self.probes.contains_key(&generation)
-        {
+        if known.is_some_and(|it| it.listeners == records) && self.probing(generation).is_some() {
             return Ok(());
         }
         let adopted = change(Step::TakeOverListeners, || {
@@ -120,7 +119,7 @@ impl Agent {
         if let Err(error) = adopted {
             if error.is_about_closed_socket() {
                 // A check of the configuration, for example. What is there now shows in the next look.
-                self.looks.insert(generation, Instant::now() + LISTENER_LOOK);
+                self.look_later(generation, LISTENER_LOOK);
                 return Ok(());
             }
             let failed = Event::Failed(generation.number, error.to_string());

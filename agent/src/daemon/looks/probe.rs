@@ -3,16 +3,14 @@
 //! A server may listen long before it can answer, or without ever being able to: a master whose workers die, an application that
 //! is still being read. What it accepts it takes care of, whatever the protocol.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
+use super::probing::{LAST_LOOK, Probing};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::Agent,
+        memory::Memory,
         step::{Step, change},
     },
     host::{
@@ -23,40 +21,6 @@ use crate::{
     service::{Endpoint, GenerationId, ServiceId},
 };
 
-/// A candidate that is asked, or was.
-#[derive(Debug)]
-pub(in crate::daemon) struct Probing {
-    probe: Probe,
-    /// The listeners that it had when it was asked.
-    listeners: BTreeSet<u64>,
-    stage: Stage,
-    begun: Instant,
-    wait: Duration,
-    next_look: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Asked,
-    /// It has accepted, and may end the connections in its own way for a while.
-    Accepted,
-}
-
-/// Between two looks at a server that may have accepted without a word, which wakes nobody: at first, and at most.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(50);
-/// How long a server may take to close a connection whose client has nothing to say. Then it is reset.
-const CLOSING: Duration = Duration::from_secs(1);
-/// When a handshake with ourselves is given up: something on this host keeps it from us.
-const UNANSWERED: Duration = Duration::from_secs(3);
-
-impl Probing {
-    /// The port that its connections come from, while it matters.
-    fn port(&self) -> Option<u16> {
-        (self.stage == Stage::Asked).then(|| self.probe.port())
-    }
-}
-
 impl Agent {
     /// Connects to every endpoint of a candidate. One that is being asked already goes on, unless a listener that the
     /// connections may wait at has gone.
@@ -66,7 +30,7 @@ impl Agent {
             return Ok(());
         }
         let listeners: BTreeSet<_> = known.listeners.iter().map(|it| it.cookie).collect();
-        if self.probes.get(&generation).is_some_and(|it| it.listeners.is_subset(&listeners)) {
+        if self.probing(generation).is_some_and(|it| it.waits_only_at(&listeners)) {
             return Ok(());
         }
         self.end_probe(generation);
@@ -91,61 +55,51 @@ impl Agent {
             probe.connect();
             Ok(())
         })?;
-        let now = Instant::now();
-        let (stage, wait) = (Stage::Asked, FIRST_LOOK);
         let watched = probe.sockets().try_for_each(|it| self.watcher.watch_probe(generation, it));
         if let Err(error) = watched {
             tracing::debug!(%error, "nobody tells what becomes of a probe: it is looked at");
         }
-        let probing = Probing { probe, listeners, stage, begun: now, wait, next_look: now };
-        self.probes.insert(generation, probing);
+        self.memories.of_mut(generation).probing = Some(Probing::begin(probe, listeners));
         self.look_at_probe(generation);
         Ok(())
     }
 
     /// When the next probe is looked at.
     pub(in crate::daemon) fn next_probe_look(&self) -> Option<Instant> {
-        self.probes.values().map(|it| it.next_look).min()
+        self.memories.times(next_look).map(|(_, at)| at).min()
     }
 
     /// Looks at the probes whose time has come.
     pub(in crate::daemon) fn look_at_probes_where_due(&mut self) {
-        let now = Instant::now();
-        let due = self.probes.iter().filter(|(_, it)| it.next_look <= now);
-        for generation in due.map(|(generation, _)| *generation).collect::<Vec<_>>() {
+        for generation in self.memories.due(Instant::now(), next_look) {
             self.look_at_probe(generation);
         }
     }
 
     /// Looks whether a candidate has accepted.
     pub(in crate::daemon) fn look_at_probe(&mut self, generation: GenerationId) {
-        let Some(probing) = self.probes.get_mut(&generation) else { return };
-        if probing.stage == Stage::Accepted {
-            if probing.probe.is_over() || probing.begun.elapsed() >= CLOSING {
+        let Some(probing) = self.probing_mut(generation) else { return };
+        if probing.has_accepted() {
+            if probing.is_closed() {
                 self.end_probe(generation);
-            } else {
-                probing.next_look = probing.begun + CLOSING;
             }
             return;
         }
-        let looked = match probing.probe.look() {
+        let looked = match probing.look() {
             Ok(look) => self.note_probe(generation, look),
             Err(error) => Err(error.into()),
         };
-        if let Some(probing) = self.probes.get_mut(&generation)
-            && probing.stage == Stage::Asked
-        {
-            probing.next_look = Instant::now() + probing.wait;
-            probing.wait = (probing.wait * 2).min(LAST_LOOK);
+        if let Some(probing) = self.probing_mut(generation) {
+            probing.look_again();
         }
         self.note_look(generation, looked);
     }
 
     fn note_probe(&mut self, generation: GenerationId, look: Look) -> Result<(), Problem> {
-        let Some(probing) = self.probes.get(&generation) else { return Ok(()) };
+        let Some(probing) = self.probing(generation) else { return Ok(()) };
         match look {
             Look::Waiting => self.note_half_accepted(generation),
-            Look::Unanswered if probing.begun.elapsed() < UNANSWERED => Ok(()),
+            Look::Unanswered if !probing.is_unanswered() => Ok(()),
             Look::Unanswered => {
                 self.warn_of_silence(generation, "this host does not reach its own address");
                 self.note_accepted(generation)
@@ -157,7 +111,7 @@ impl Agent {
             }
             Look::Accepted | Look::Reset | Look::Refused => {
                 self.end_probe(generation);
-                self.looks.insert(generation, Instant::now() + LAST_LOOK);
+                self.look_later(generation, LAST_LOOK);
                 Ok(())
             }
         }
@@ -165,11 +119,9 @@ impl Agent {
 
     /// One endpoint may have a server behind it, and another one none.
     fn note_half_accepted(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        let Some(probing) = self.probes.get(&generation) else { return Ok(()) };
-        if probing.begun.elapsed() < UNANSWERED / 2 {
-            return Ok(());
-        }
-        let waiting: Vec<_> = probing.probe.waits_at().iter().map(ToString::to_string).collect();
+        let Some(probing) = self.probing(generation) else { return Ok(()) };
+        let waiting = probing.waits_for_long_at();
+        let waiting: Vec<_> = waiting.iter().map(ToString::to_string).collect();
         if waiting.is_empty() {
             return Ok(());
         }
@@ -178,10 +130,8 @@ impl Agent {
     }
 
     fn note_accepted(&mut self, generation: GenerationId) -> Result<(), Problem> {
-        if let Some(probing) = self.probes.get_mut(&generation) {
-            let now = Instant::now();
-            (probing.stage, probing.begun, probing.next_look) =
-                (Stage::Accepted, now, now + CLOSING);
+        if let Some(probing) = self.probing_mut(generation) {
+            probing.note_accepted();
         }
         self.switch(generation, Event::Accepted(generation.number))?;
         // What the server closed already is told by nobody once more.
@@ -209,22 +159,32 @@ impl Agent {
     }
 
     fn has_all_listeners(&self, generation: GenerationId) -> Result<bool, Problem> {
-        let Some(probing) = self.probes.get(&generation) else { return Ok(false) };
+        let Some(probing) = self.probing(generation) else { return Ok(false) };
         let live: BTreeSet<_> = sock_diag::listeners()?.into_iter().map(|it| it.cookie.0).collect();
-        Ok(probing.listeners.is_subset(&live))
+        Ok(probing.waits_only_at(&live))
     }
 
     /// What the kernel is to take for a probe of this service.
     pub(in crate::daemon) fn probe_of(&self, id: ServiceId) -> Option<(u32, u16)> {
-        let asked = |(of, probing): (&GenerationId, &Probing)| {
-            probing.port().filter(|_| of.service == id).map(|port| (of.number.0, port))
+        let asked = |(of, memory): (GenerationId, &Memory)| {
+            let port = memory.probing.as_ref()?.port().filter(|_| of.service == id)?;
+            Some((of.number.0, port))
         };
-        self.probes.iter().find_map(asked)
+        self.memories.iter().find_map(asked)
+    }
+
+    pub(in crate::daemon) fn probing(&self, generation: GenerationId) -> Option<&Probing> {
+        self.memories.of(generation)?.probing.as_ref()
+    }
+
+    fn probing_mut(&mut self, generation: GenerationId) -> Option<&mut Probing> {
+        self.memories.known_mut(generation)?.probing.as_mut()
     }
 
     /// Asks no more, or has its answer.
     pub(in crate::daemon) fn end_probe(&mut self, generation: GenerationId) {
-        let Some(probing) = self.probes.remove(&generation) else { return };
+        let known = self.memories.known_mut(generation);
+        let Some(probing) = known.and_then(|it| it.probing.take()) else { return };
         self.watcher.forget_probe(generation);
         if probing.port().is_some() {
             self.forget_probes_of(generation.service);
@@ -276,6 +236,10 @@ impl Agent {
         );
         self.note(generation, EventKind::Warning, message);
     }
+}
+
+fn next_look(memory: &Memory) -> Option<Instant> {
+    memory.probing.as_ref().map(Probing::next_look)
 }
 
 fn addresses(endpoint: &Endpoint) -> Vec<SocketAddr> {

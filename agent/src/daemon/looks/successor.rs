@@ -1,10 +1,7 @@
 //! Servers that somebody else starts on our ports: the one that takes the place of a generation that died becomes the next
 //! generation by itself.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Instant};
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
@@ -23,84 +20,6 @@ use crate::{
     rollout::{Event, Service, Timestamp},
     service::{GenerationId, ServiceId},
 };
-
-/// Listeners on our ports that are nobody's.
-#[derive(Debug, Default)]
-pub(in crate::daemon) struct Strangers {
-    /// When to look at those of a service again.
-    due: HashMap<ServiceId, Due>,
-    /// The cookies of those that people were told of.
-    told: HashMap<ServiceId, HashSet<u64>>,
-    /// Those who have the connections of a service that nobody of it serves.
-    usurpers: HashMap<ServiceId, Usurpers>,
-}
-
-/// Since when they listen, as far as was seen, and when people were told last.
-#[derive(Clone, Copy, Debug, Default)]
-struct Usurpers {
-    since: Option<Instant>,
-    told: Option<Instant>,
-}
-
-/// A look that is to be made, and how long after it the next one would be.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    at: Instant,
-    then: Duration,
-}
-
-/// Between two looks at a listener that is nobody's yet, first and at most: one look reads the descriptors of all processes.
-const SOON: Duration = Duration::from_millis(250);
-const SELDOM: Duration = Duration::from_secs(30);
-
-impl Strangers {
-    /// When the next look is due.
-    pub(in crate::daemon) fn next_look(&self) -> Option<Instant> {
-        self.due.values().map(|it| it.at).min()
-    }
-
-    /// Has those of a service looked at then.
-    pub(in crate::daemon) fn look_at(&mut self, service: ServiceId, when: Instant) {
-        self.due.insert(service, Due { at: when, then: SOON });
-    }
-
-    /// Those whose look is due, which is made now. If it is of no avail, the next one comes later.
-    fn take_due(&mut self, now: Instant) -> Vec<(ServiceId, Due)> {
-        self.due.extract_if(|_, due| due.at <= now).collect()
-    }
-
-    /// Has those of a service looked at again, less and less often, unless a look is due anyhow.
-    fn look_again(&mut self, service: ServiceId, last: Due) {
-        let next = Due { at: Instant::now() + last.then, then: SELDOM.min(last.then * 2) };
-        self.due.entry(service).or_insert(next);
-    }
-
-    /// Whether people are to be told of whoever serves in place of a service: not of one that may just become the service's own,
-    /// and not of each one that comes and goes.
-    fn are_told_of_usurpers(&mut self, service: ServiceId, now: Instant) -> bool {
-        let known = self.usurpers.entry(service).or_default();
-        let since = *known.since.get_or_insert(now);
-        let are_told = now >= since + SOON && known.told.is_none_or(|told| now >= told + SELDOM);
-        if are_told {
-            known.told = Some(now);
-        }
-        are_told
-    }
-
-    /// Nobody serves in place of a service.
-    fn note_no_usurpers(&mut self, service: ServiceId) {
-        if let Some(known) = self.usurpers.get_mut(&service) {
-            known.since = None;
-        }
-    }
-
-    /// Forgets those of a service that is detached.
-    pub(in crate::daemon) fn forget(&mut self, service: ServiceId) {
-        self.due.remove(&service);
-        self.told.remove(&service);
-        self.usurpers.remove(&service);
-    }
-}
 
 impl Agent {
     /// A process that is nobody's listens on a port of ours, or of any service if none is named. It is looked at now and once
@@ -143,13 +62,13 @@ impl Agent {
             return Ok(());
         };
         let cookies: Vec<u64> = self.strange_listeners(id)?.iter().map(|it| it.cookie.0).collect();
-        let told = self.strangers.told.entry(id).or_default();
+        let told = self.strangers.told_of(id);
         if cookies.iter().all(|cookie| told.contains(cookie))
             || !self.strangers.are_told_of_usurpers(id, Instant::now())
         {
             return Ok(());
         }
-        self.strangers.told.entry(id).or_default().extend(cookies);
+        self.strangers.told_of(id).extend(cookies);
         let name = self.record(id).service.name.clone();
         let described = |it: &Stranger| format!("process {} ({})", it.pid, it.command);
         let described: Vec<_> = processes.iter().map(described).collect();
@@ -165,7 +84,7 @@ impl Agent {
     fn warn_of_rivals(&mut self, id: ServiceId) -> Result<(), Problem> {
         let Some(record) = self.records.get(&id) else { return Ok(()) };
         let name = record.service.name.clone();
-        let told = self.strangers.told.entry(id).or_default().clone();
+        let told = self.strangers.told_of(id).clone();
         let mut rivals = self.strange_listeners(id)?;
         rivals.retain(|it| !told.contains(&it.cookie.0));
         // Ourselves, most of the time: a member that joins a group for a moment.
@@ -178,7 +97,7 @@ impl Agent {
         ports.dedup();
         if let Some(message) = also::rivals(&pids, &ports) {
             let cookies = rivals.iter().map(|it| it.cookie.0);
-            self.strangers.told.entry(id).or_default().extend(cookies);
+            self.strangers.told_of(id).extend(cookies);
             self.journal.note(&name, None, EventKind::Warning, message);
         }
         Ok(())
@@ -328,24 +247,4 @@ fn mark_of(
         Some(Mark { user: kin::user_of(pid).ok()?, program: process::program_of(pid).ok()? })
     };
     Ok(holders.iter().find_map(|holder| mark(holder.pid)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_comes_and_goes_is_told_of_seldom() {
-        let (mut strangers, begun) = (Strangers::default(), Instant::now());
-        let mut told_after =
-            |time: Duration| strangers.are_told_of_usurpers(ServiceId(1), begun + time);
-        assert!(!told_after(Duration::ZERO), "it may become the service's");
-        assert!(told_after(SOON));
-        assert!(!told_after(2 * SOON));
-        assert!(told_after(SOON + SELDOM));
-        strangers.note_no_usurpers(ServiceId(1));
-        let again = begun + SOON + SELDOM * 2;
-        assert!(!strangers.are_told_of_usurpers(ServiceId(1), again), "it has just come");
-        assert!(strangers.are_told_of_usurpers(ServiceId(1), again + SOON));
-    }
 }

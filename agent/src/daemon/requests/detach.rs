@@ -37,8 +37,8 @@ impl Agent {
         self.release(id).map_err(|problem| self.half_done(id, problem))?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
-        self.detached_last = self.records.is_empty();
-        Ok(Detached { schema: api::SCHEMA, changed: true, service, last: self.detached_last })
+        let last = self.records.is_empty();
+        Ok(Detached { schema: api::SCHEMA, changed: true, service, last })
     }
 
     fn refuse_to_cut(&self, id: ServiceId) -> Result<(), Problem> {
@@ -125,7 +125,7 @@ impl Agent {
         self.release_sockets(id)?;
         for generation in &record.service.generations {
             let key = GenerationId { service: id, number: generation.number };
-            self.watcher.forget(key);
+            self.forget_what_was_seen(key);
             change(Step::ForgetGeneration, || {
                 Ok(self.datapath.forget(key, &record.service.endpoints)?)
             })?;
@@ -136,8 +136,7 @@ impl Agent {
         change(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
         self.records.remove(&id);
         self.let_go_of_ports(id);
-        self.looks.retain(|generation, _| generation.service != id);
-        self.told.retain(|generation, _| generation.service != id);
+        self.memories.forget_service(id);
         self.strangers.forget(id);
         self.returns.forget(id);
         self.moot(Trouble::Successor(id));

@@ -75,9 +75,9 @@ impl Agent {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
                 self.remember_given(generation, Given::launched_with(spec.context.clone()));
-                self.launches.insert(generation, *spec);
+                self.memories.of_mut(generation).to_launch = Some(*spec);
                 if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
-                    self.launches.remove(&generation);
+                    self.memories.forget(generation);
                     return Err(refusal);
                 }
             }

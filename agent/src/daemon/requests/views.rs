@@ -239,8 +239,7 @@ impl Agent {
                 .map(|it| it.since(now).as_secs_f64()),
             flows_left,
             idle_seconds: self
-                .flows
-                .get(&replaced)
+                .seen_flows(replaced)
                 .filter(|it| it.open > 0)
                 .map(|it| it.idle.as_secs_f64()),
             deadline_seconds: waiting

@@ -113,11 +113,11 @@ impl Agent {
                     self.watch_cgroup(generation, &cgroup)?;
                 }
                 self.follow_again(generation)?;
-                self.looks.insert(generation, Instant::now());
+                self.look_at_time(generation, Instant::now());
             }
             (Origin::Found, _) => {
                 self.follow_again(generation)?;
-                self.looks.insert(generation, Instant::now());
+                self.look_at_time(generation, Instant::now());
             }
         }
         Ok(())

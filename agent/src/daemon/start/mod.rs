@@ -6,6 +6,8 @@
 //! - `assemble`: does it, but for the threads
 //! - `adopt`: goes on where an earlier agent stopped
 //! - `made`: a start that fails leaves nothing
+//! - `presence`, `mend`: what shows others that an agent is here, and is made again when somebody removes it
+//! - `own_files`: the control socket's name and the PID file
 //! - `directory`: where its files are, which nobody else may change
 //! - `privileges`, `filter`: what is given up as soon as the launcher runs
 
@@ -17,17 +19,16 @@ mod directory;
 mod filter;
 mod lock;
 mod made;
+mod mend;
+mod own_files;
 mod plan;
+pub(super) mod presence;
 mod privileges;
 mod refresh;
 
 use std::{
-    fs::{self, OpenOptions},
     io,
-    os::unix::{
-        fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
-        net::UnixListener,
-    },
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -38,12 +39,11 @@ use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot, watch},
 };
 
-use self::assemble::assemble;
-pub(super) use self::assemble::mount_bpf;
 pub use self::directory::{
     examine_directory, examine_pin_directory, private_directory, refuse_directory_of_others,
 };
 pub use self::lock::Lock;
+use self::{assemble::assemble, presence::Presence};
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
     agent::Agent,
@@ -52,7 +52,6 @@ use super::{
         server::{self, Door},
         socket::{self, ControlSocket},
     },
-    presence::Presence,
     step::obey_faults_in,
 };
 use crate::{
@@ -123,11 +122,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let agent = assemble(options, &mut made, presence, launcher.into(), messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     made.expect(&places.socket());
-    let listener = bind(&places.socket())?;
+    let listener = own_files::bind(&places.socket())?;
     require_room(&agent, options)?;
     made.expect(&places.pid_file());
     // It is for people, and for an agent that replaces this one without an answer: a full disk is no reason not to steer.
-    if let Err(problem) = write_pid_file(&places.pid_file()) {
+    if let Err(problem) = own_files::write_pid_file(&places.pid_file()) {
         tracing::warn!(%problem, "there is no file with the agent's number");
     }
     made.keep();
@@ -229,38 +228,6 @@ async fn serve(
         } => {}
     }
     Ok(())
-}
-
-/// Replaces the socket of an agent that was killed; the lock says that none lives.
-pub(super) fn bind(path: &Path) -> Result<UnixListener, Problem> {
-    let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("bind `{}`", path.display())).because(&error)
-    };
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        Ok(()) | Err(_) => {}
-    }
-    // The directory is private, so that nobody can connect before the mode is set.
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
-/// Says who the agent is. One that was killed has left room in the file, which is used again.
-pub(super) fn write_pid_file(path: &Path) -> Result<(), Problem> {
-    let write = || {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path)?;
-        // The line ends here, whatever is still behind it.
-        let line = format!("{}\n", Pid::ours());
-        file.write_all_at(line.as_bytes(), 0)?;
-        file.set_len(line.len() as u64)
-    };
-    write().map_err(|error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("write `{}`: {error}", path.display()))
-    })
 }
 
 /// Does nothing where no service manager asked to be told.

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{Problem, ProblemKind},
-    daemon::StateFile,
+    daemon::state::state_file::StateFile,
     datapath::Pinned,
     places::Places,
 };

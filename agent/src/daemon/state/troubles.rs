@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use crate::{
-    api::EventKind,
-    daemon::agent::{Agent, RETRY},
-    service::{GenerationId, ServiceId},
-};
+use crate::service::{GenerationId, ServiceId};
 
 /// A kind of trouble, of which there is one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,48 +67,29 @@ impl Troubles {
     pub(in crate::daemon) fn retry(&self) -> Option<Instant> {
         self.retry.filter(|_| !self.lasting.is_empty())
     }
-}
 
-impl Agent {
-    /// Notes that something does not work, which will be tried again.
-    pub(in crate::daemon) fn trouble(&mut self, trouble: Trouble, message: String) {
-        self.troubles.retry.get_or_insert_with(|| Instant::now() + RETRY);
-        match self.troubles.lasting.insert(trouble, message.clone()) {
-            None => self.journal.note_agent(EventKind::Warning, message),
-            Some(_) => tracing::debug!("still so: {message}"),
-        }
+    /// Takes note of one that will be tried again then; whether it is new.
+    pub(in crate::daemon) fn begin(
+        &mut self,
+        trouble: Trouble,
+        message: String,
+        retry: Instant,
+    ) -> bool {
+        self.retry.get_or_insert(retry);
+        self.lasting.insert(trouble, message).is_none()
     }
 
-    /// Notes that it works, which is only news if it did not.
-    pub(in crate::daemon) fn over(&mut self, trouble: Trouble, message: &str) {
-        if self.troubles.lasting.remove(&trouble).is_some() {
-            self.journal.note_agent(EventKind::Recovered, message);
-        }
+    /// Whether it lasted until now.
+    pub(in crate::daemon) fn end(&mut self, trouble: Trouble) -> bool {
+        self.lasting.remove(&trouble).is_some()
     }
 
-    /// Forgets about a trouble with what is gone.
-    pub(in crate::daemon) fn moot(&mut self, trouble: Trouble) {
-        self.troubles.lasting.remove(&trouble);
-    }
-
-    /// Tries again what does not work, once its time has come.
-    pub(in crate::daemon) fn retry_where_due(&mut self) {
-        if self.troubles.retry().is_none_or(|at| at > Instant::now()) {
-            return;
+    /// Those to try again now, if that is due.
+    pub(in crate::daemon) fn take_due(&mut self, now: Instant) -> Vec<Trouble> {
+        if self.retry().is_none_or(|at| at > now) {
+            return Vec::new();
         }
-        self.troubles.retry = None;
-        for trouble in self.troubles.lasting.keys().copied().collect::<Vec<_>>() {
-            match trouble {
-                Trouble::Removed => self.mend(),
-                Trouble::Unsaved => self.save_or_owe(),
-                Trouble::Adoption(generation) => self.adopt_generation(generation),
-                Trouble::OpenPort(id) => self.hold_ports(id),
-                // These are looked at when their time comes.
-                Trouble::Effect(_)
-                | Trouble::Look(_)
-                | Trouble::Successor(_)
-                | Trouble::Flows(_) => {}
-            }
-        }
+        self.retry = None;
+        self.lasting.keys().copied().collect()
     }
 }

@@ -16,9 +16,9 @@ use std::{
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use socket2::Socket;
 
-use super::removals::Removals;
+use super::{log_watch::LogWatch, removals::Removals};
 use crate::{
-    daemon::{control::message::Message, launch::log_watch::LogWatch},
+    daemon::control::message::Message,
     datapath::{Events, KernelLogs},
     host::{
         cgroup::PopulatedWatch,
