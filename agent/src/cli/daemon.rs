@@ -6,6 +6,7 @@ use super::{Context, arguments::DaemonArguments, start};
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{self, Options, Other},
+    doctor,
     exit::ExitCode,
     host::seccomp::Filtered,
 };
@@ -22,7 +23,13 @@ pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<Exit
         return Ok(ExitCode::Done);
     }
     let launcher = launcher.clone();
-    let options = Options { places: context.places.clone(), exit_when_detached, other, launcher };
+    let options = Options {
+        places: context.places.clone(),
+        exit_when_detached,
+        other,
+        prove: doctor::prove,
+        launcher,
+    };
     if exit_when_detached { in_background(&options) } else { serve(&options, || ()) }?;
     Ok(ExitCode::Done)
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::kernel::EmptyGroup;
 use crate::{
+    api::{Problem, ProblemKind},
     datapath::probe::Seclusion,
     host::{ended::Ended, open_files, seccomp},
     places::Places,
@@ -126,12 +127,28 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
 }
 
 /// What keeps this build from working here, found out by loading and attaching everything once where it disturbs nobody.
-pub fn obstacles(places: &Places) -> Vec<Check> {
+fn obstacles(places: &Places) -> Vec<Check> {
     let group = EmptyGroup::create(places);
     let group = group.as_ref().map_err(|error| host::all_causes(error));
     let mut obstacles = kernel::checks(places, Seclusion::Wanted, group);
     obstacles.retain(|check| check.verdict != Verdict::Ok && kernel::is_needed(check));
     obstacles
+}
+
+/// That this build works here: one that the kernel refuses must not end one that works.
+///
+/// # Errors
+///
+/// With what keeps it from working.
+pub fn prove(places: &Places) -> Result<(), Problem> {
+    let obstacles = obstacles(places);
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    let causes = obstacles.iter().map(|check| format!("{}: {}", check.name, check.detail));
+    let message = "this agent would not work here, so the one that runs was left alone";
+    Err(Problem { causes: causes.collect(), ..Problem::new(ProblemKind::Preflight, message) }
+        .fix("run `agent doctor` with this build: it says what to do"))
 }
 
 /// Whether a check says that the agent would not work, or that nobody could find out because what it needs of the kernel could not

@@ -14,9 +14,9 @@ use rustix::{
     process::Signal,
 };
 
+use super::directory::private_directory;
 use crate::{
     api::{Problem, ProblemKind},
-    doctor,
     host::{
         bounded,
         process::{Pid, Process},
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long an agent that is told to end may take; it leaves everything as it is, so that this takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Finds out whether this build works here; refuses with what is missing.
+pub type Proof = fn(&Places) -> Result<(), Problem>;
 
 /// An agent that ends lets go of its lock at the same moment, unless something of it stays behind.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -61,18 +64,18 @@ impl Lock {
     /// # Errors
     ///
     /// When this build would fail, or nobody knows who holds the lock. The other one goes on then.
-    pub(super) fn take_over(places: &Places) -> Result<Self, Problem> {
+    pub(super) fn take_over(places: &Places, prove: Proof) -> Result<Self, Problem> {
         if let Some(lock) = try_lock(places)? {
             return Ok(lock);
         }
-        prove_ourselves(places)?;
+        prove(places)?;
         // With no holder, it has ended by itself or is about to write down who it is.
         let lock = match holder(places)? {
             Some(other) => end(&other, places)?,
             None => None,
         };
         // One without services has left no trace.
-        super::private_directory(&places.runtime_dir)?;
+        private_directory(&places.runtime_dir)?;
         lock.map_or_else(|| Self::take(places), Ok)
     }
 }
@@ -109,18 +112,6 @@ fn held(places: &Places) -> Problem {
         format!("an agent runs already on `{}` (pid {pid})", places.runtime_dir.display());
     Problem::new(ProblemKind::Locked, message)
         .fix("to put this one in its place: `agent daemon --replace`")
-}
-
-/// A build that the kernel refuses must not end one that works.
-fn prove_ourselves(places: &Places) -> Result<(), Problem> {
-    let obstacles = doctor::obstacles(places);
-    if obstacles.is_empty() {
-        return Ok(());
-    }
-    let causes = obstacles.iter().map(|check| format!("{}: {}", check.name, check.detail));
-    let message = "this agent would not work here, so the one that runs was left alone";
-    Err(Problem { causes: causes.collect(), ..Problem::new(ProblemKind::Preflight, message) }
-        .fix("run `agent doctor` with this build: it says what to do"))
 }
 
 /// The agent that has the lock: it says so itself, over its socket (`SO_PEERCRED`, which the kernel fills in, and which a

@@ -37,7 +37,7 @@ impl Agent {
         match pins.and(runtime) {
             Ok(()) => self.over(Trouble::Removed, "all that was removed was made again"),
             Err(problem) if problem.kind == ProblemKind::Locked => {
-                self.course.end_with(End::GivesWay(problem))
+                self.course.end_with(End::GivesWay(problem));
             }
             Err(problem) => {
                 let message = format!("cannot make again what was removed: {}", problem.in_full());

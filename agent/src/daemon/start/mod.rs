@@ -42,7 +42,7 @@ use tokio::{
 pub use self::directory::{
     examine_directory, examine_pin_directory, private_directory, refuse_directory_of_others,
 };
-pub use self::lock::Lock;
+pub use self::lock::{Lock, Proof};
 use self::{assemble::assemble, presence::Presence};
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
@@ -70,6 +70,8 @@ pub struct Options {
     pub exit_when_detached: bool,
     /// What to do about an agent that runs already.
     pub other: Other,
+    /// How to find out, before another agent has to end, whether this one works here.
+    pub prove: Proof,
     /// The socket of a service manager that starts the launcher; the agent does so by itself if there is none.
     pub launcher: Option<PathBuf>,
 }
@@ -111,7 +113,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     obey_faults_in(&places.runtime_dir);
     let lock = match options.other {
         Other::Respect => Lock::take(places),
-        Other::Replace => Lock::take_over(places),
+        Other::Replace => Lock::take_over(places, options.prove),
     }?;
     // Before there is a second thread.
     let launcher = launcher(options.launcher.as_deref())?;
