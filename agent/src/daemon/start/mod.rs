@@ -42,7 +42,8 @@ use tokio::{
 pub use self::directory::{
     examine_directory, examine_pin_directory, private_directory, refuse_directory_of_others,
 };
-pub use self::lock::{Lock, Proof};
+pub use self::lock::Lock;
+use self::lock::Proof;
 use self::{assemble::assemble, presence::Presence};
 pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
 use super::{
