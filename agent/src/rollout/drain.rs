@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Timestamp,
+    DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Stop, Timestamp,
     deaths::explained, plan::spoken,
 };
 use crate::service::GenerationNumber;
@@ -69,7 +69,7 @@ impl Service {
         let drain = drain.clone();
         generation.note_queues_waited(now);
         if drain.policy == DrainPolicy::Graceful && now < deadline {
-            generation.phase = Phase::Finishing { deadline, signal: drain.signal };
+            generation.phase = Phase::Finishing { deadline, signal: drain.signal, told: false };
             return vec![Effect::Signal(number, drain.signal)];
         }
         match left(&drain, generation.to_wait_for(flows), deadline, now) {
@@ -89,11 +89,7 @@ impl Service {
 
     pub(super) fn note_told(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {
         if let Some(generation) = self.generation_mut(number) {
-            generation.told = true;
-            if let Phase::Stopping { kill_at, patience, killed: false, .. } = &mut generation.phase
-            {
-                *kill_at = now.after(*patience).max(*kill_at);
-            }
+            generation.note_told(now);
         }
         Vec::new()
     }
@@ -101,8 +97,8 @@ impl Service {
     /// Those that were killed and have not ended, though they had the time for it.
     pub fn outliving(&self, now: Timestamp) -> impl Iterator<Item = GenerationNumber> {
         let outlives = move |phase: &Phase| {
-            let Phase::Stopping { kill_at, killed: true, .. } = *phase else { return false };
-            now >= kill_at.after(DEATH)
+            let Phase::Stopping { stop: Stop::Killed { at }, .. } = *phase else { return false };
+            now >= at.after(DEATH)
         };
         self.generations.iter().filter(move |it| outlives(&it.phase)).map(|it| it.number)
     }
@@ -137,23 +133,23 @@ impl Service {
             Phase::Clearing { until, .. } if now >= until => self.clear(number, now),
             Phase::Draining { .. } => self.drain_gracefully(number, now),
             Phase::Standby { until, .. } if now >= until => self.end_standby(number, now),
-            Phase::Stopping { kill_at, patience, killed: false, signal, flows_left }
-                if generation.told && now >= kill_at =>
+            Phase::Stopping { stop: Stop::Signalled { kill_at }, patience, signal, flows_left }
+                if now >= kill_at =>
             {
-                generation.phase =
-                    Phase::Stopping { kill_at, patience, killed: true, signal, flows_left };
+                let stop = Stop::Killed { at: kill_at };
+                generation.phase = Phase::Stopping { stop, patience, signal, flows_left };
                 vec![Effect::Kill(number)]
             }
-            Phase::Stopping { kill_at, killed: true, flows_left, .. }
-                if now >= kill_at.after(DEATH) =>
+            Phase::Stopping { stop: Stop::Killed { at }, flows_left, .. }
+                if now >= at.after(DEATH) =>
             {
                 self.end_rollouts_from(number, &Outcome::Outlived { flows_left }, now);
                 Vec::new()
             }
-            Phase::Finishing { deadline: kill_at, signal } if now >= kill_at => {
+            Phase::Finishing { deadline: at, signal, .. } if now >= at => {
                 let (flows_left, patience) = (generation.flows, Duration::ZERO);
-                generation.phase =
-                    Phase::Stopping { kill_at, patience, killed: true, signal, flows_left };
+                let stop = Stop::Killed { at };
+                generation.phase = Phase::Stopping { stop, patience, signal, flows_left };
                 vec![Effect::Kill(number)]
             }
             Phase::Starting { .. }
@@ -222,8 +218,8 @@ impl Service {
     ) -> Vec<Effect> {
         let Some(generation) = self.generation_mut(number) else { return Vec::new() };
         let (patience, signal) = (drain.stop_timeout, drain.signal);
-        let kill_at = now.after(patience);
-        generation.phase = Phase::Stopping { kill_at, patience, killed: false, signal, flows_left };
+        let stop = Stop::ToSignal { kill_at: now.after(patience) };
+        generation.phase = Phase::Stopping { stop, patience, signal, flows_left };
         vec![Effect::Signal(number, signal)]
     }
 }

@@ -1,9 +1,12 @@
 //! What happens to a service, and what is to be done.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{DrainPlan, Origin, Plan, PortHold, RolloutId, Targets};
-use crate::service::{GenerationNumber, Signal};
+use super::{DrainPlan, ListenerRecord, Origin, Plan, PortHold, RolloutId, Targets};
+use crate::{
+    host::process::ProcessIdentity,
+    service::{Endpoint, GenerationNumber, Signal},
+};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,8 +15,8 @@ pub enum Event {
     Upgrade(Plan, Origin),
     /// Somebody wants the previous generation back.
     Undo(DrainPlan),
-    /// The candidate listens on every endpoint, and its listeners are in the kernel maps.
-    Covers(GenerationNumber, PortHold),
+    /// The candidate listens on every endpoint, by these listeners, which are in the kernel maps.
+    Covers(GenerationNumber, Listening),
     /// The candidate has accepted a connection on every endpoint.
     Accepted(GenerationNumber),
     /// The candidate does not listen on every endpoint, or does no more; what it lacks.
@@ -22,8 +25,8 @@ pub enum Event {
     NotYet(GenerationNumber, String),
     /// The candidate cannot become ready.
     Failed(GenerationNumber, String),
-    /// Somebody else has started the server anew, and it listens on every endpoint.
-    Restarted(PortHold),
+    /// Somebody else has started the server anew: these processes, and it listens on every endpoint.
+    Restarted(Listening, Vec<ProcessIdentity>),
     /// Somebody has started a generation again that had ended, beside the one that serves.
     CameBack,
     /// No process of the generation is left.
@@ -34,6 +37,15 @@ pub enum Event {
     Stuck(GenerationNumber),
     /// The generation has a listener on every endpoint again.
     Listens(GenerationNumber),
+    /// A generation has other listeners than before, which are in the kernel maps.
+    ListenersChanged(GenerationNumber, Listening),
+    /// The processes of one that was found are these.
+    ProcessesChanged(GenerationNumber, Vec<ProcessIdentity>),
+    /// The service has these endpoints now, and the kernel maps know.
+    EndpointsChanged(Vec<Endpoint>),
+    /// The kernel maps were lost, and are being made anew: for some time nothing steered, and the kernel's own lookup may have led to any
+    /// generation that listens: these do.
+    MapsRebuilt(BTreeSet<GenerationNumber>),
     /// The kernel queues of a replaced generation were looked at.
     Queues(GenerationNumber, Queues),
     /// The flows of a replaced generation were counted, by asking for the sockets themselves.
@@ -65,6 +77,10 @@ impl Event {
             | Self::Exited(..)
             | Self::Deaf(..)
             | Self::Listens(..)
+            | Self::ListenersChanged(..)
+            | Self::ProcessesChanged(..)
+            | Self::EndpointsChanged(..)
+            | Self::MapsRebuilt(..)
             | Self::Queues(..)
             | Self::Flows(..)
             | Self::LastLook(..)
@@ -72,6 +88,15 @@ impl Event {
             | Self::Tick => false,
         }
     }
+}
+
+/// The listeners of a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// How they hold the public port.
+    pub hold: PortHold,
+    /// They themselves.
+    pub listeners: Vec<ListenerRecord>,
 }
 
 /// What the kernel holds for a listener that has not accepted it.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainPlan, Flows, Readiness, Timestamp};
+use super::{DrainPlan, Flows, Listening, Readiness, Timestamp};
 use crate::{
     host::process::ProcessIdentity,
     service::{GenerationNumber, Release, Signal},
@@ -45,9 +45,6 @@ pub struct Generation {
     /// Whether it accepts nothing, though it lives and listens: new connections were taken from it for that.
     #[serde(default)]
     pub stuck: bool,
-    /// Whether it was told to end, as far as that was written down; after a restart, also whether it will not be.
-    #[serde(default)]
-    pub told: bool,
 }
 
 /// Where in its life a generation is.
@@ -117,23 +114,90 @@ pub enum Phase {
     Finishing {
         /// When it is killed.
         deadline: Timestamp,
-        /// With what it was told.
+        /// With what it is told.
         signal: Signal,
+        /// Whether it was, as far as that was written down; after a restart, also whether it will not be.
+        #[serde(default = "as_if_told")]
+        told: bool,
     },
     /// Told to end.
     Stopping {
-        /// When it is killed, if it was told.
-        kill_at: Timestamp,
+        /// How far that has come.
+        #[serde(flatten)]
+        stop: Stop,
         /// How long it has for its end, from the signal on: that may have to be tried again.
         #[serde(default)]
         patience: Duration,
-        /// Whether it has been.
-        killed: bool,
-        /// With what it was told.
+        /// With what it is told.
         signal: Signal,
         /// Flows that it had then.
         flows_left: u64,
     },
+}
+
+/// How far a generation has been brought to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenStop", into = "WrittenStop")]
+pub enum Stop {
+    /// The signal is to be sent. It is not killed before that, nor before this time.
+    ToSignal {
+        /// When.
+        kill_at: Timestamp,
+    },
+    /// The signal was sent, as far as that was written down; after a restart, also: it will not be.
+    Signalled {
+        /// When it is killed.
+        kill_at: Timestamp,
+    },
+    /// It was killed, or is to be.
+    Killed {
+        /// When its time was up.
+        at: Timestamp,
+    },
+}
+
+/// As it is written down. Earlier versions wrote elsewhere whether it was told: what is not told twice is killed when its time is up.
+#[derive(Clone, Serialize, Deserialize)]
+struct WrittenStop {
+    kill_at: Timestamp,
+    killed: bool,
+    #[serde(default = "as_if_told")]
+    told: bool,
+}
+
+const fn as_if_told() -> bool {
+    true
+}
+
+impl From<WrittenStop> for Stop {
+    fn from(WrittenStop { kill_at, killed, told }: WrittenStop) -> Self {
+        match (killed, told) {
+            (true, _) => Self::Killed { at: kill_at },
+            (false, true) => Self::Signalled { kill_at },
+            (false, false) => Self::ToSignal { kill_at },
+        }
+    }
+}
+
+impl From<Stop> for WrittenStop {
+    fn from(stop: Stop) -> Self {
+        let (kill_at, killed, told) = match stop {
+            Stop::ToSignal { kill_at } => (kill_at, false, false),
+            Stop::Signalled { kill_at } => (kill_at, false, true),
+            Stop::Killed { at } => (at, true, true),
+        };
+        Self { kill_at, killed, told }
+    }
+}
+
+impl Stop {
+    /// When its time is up, or was.
+    pub const fn deadline(self) -> Timestamp {
+        match self {
+            Self::ToSignal { kill_at } | Self::Signalled { kill_at } => kill_at,
+            Self::Killed { at } => at,
+        }
+    }
 }
 
 /// How a generation came to be.
@@ -264,7 +328,6 @@ impl Generation {
             flows: 0,
             deaf: false,
             stuck: false,
-            told: false,
         }
     }
 
@@ -300,9 +363,15 @@ impl Generation {
     }
 
     /// These are its listeners now.
-    pub fn listen_on(&mut self, listeners: Vec<ListenerRecord>) {
+    pub(super) fn listen_by(&mut self, Listening { hold, listeners }: Listening) {
+        self.hold = hold;
         let before = std::mem::replace(&mut self.listeners, listeners);
         self.former_ports.extend(before.iter().map(|listener| listener.bound.port()));
+    }
+
+    /// Its listeners, and how they hold the public port.
+    pub fn listening(&self) -> Listening {
+        Listening { hold: self.hold, listeners: self.listeners.clone() }
     }
 
     /// The ports that its listeners have, or had: its flows may be on any of them.
@@ -327,6 +396,41 @@ impl Generation {
     /// nobody to be cut off.
     pub fn is_reached_by_steering_alone(&self) -> bool {
         self.hold == PortHold::Moved && self.phase == Phase::Primary && !self.deaf
+    }
+
+    /// Whether it was told to end, as far as that was written down; after a restart, also whether it will not be.
+    pub const fn is_told(&self) -> bool {
+        match self.phase {
+            Phase::Finishing { told, .. } => told,
+            Phase::Stopping { stop: Stop::Signalled { .. } | Stop::Killed { .. }, .. } => true,
+            Phase::Stopping { stop: Stop::ToSignal { .. }, .. }
+            | Phase::Starting { .. }
+            | Phase::Primary
+            | Phase::Dead
+            | Phase::Clearing { .. }
+            | Phase::Draining { .. }
+            | Phase::Standby { .. }
+            | Phase::Parting { .. } => false,
+        }
+    }
+
+    /// The signal that it is told to end with was sent, or will not be any more.
+    pub(super) fn note_told(&mut self, now: Timestamp) {
+        match &mut self.phase {
+            Phase::Finishing { told, .. } => *told = true,
+            Phase::Stopping { stop, patience, .. } => {
+                if let Stop::ToSignal { kill_at } | Stop::Signalled { kill_at } = *stop {
+                    *stop = Stop::Signalled { kill_at: now.after(*patience).max(kill_at) };
+                }
+            }
+            Phase::Starting { .. }
+            | Phase::Primary
+            | Phase::Dead
+            | Phase::Clearing { .. }
+            | Phase::Draining { .. }
+            | Phase::Standby { .. }
+            | Phase::Parting { .. } => {}
+        }
     }
 
     /// Whether it could be the primary again: it was replaced, listens on every endpoint, and nobody told it to end.

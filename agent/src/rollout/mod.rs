@@ -36,9 +36,11 @@
 mod deaths;
 mod drain;
 mod event;
+mod facts;
 mod generation;
 mod history;
 mod plan;
+mod rebuilt;
 mod record;
 mod restart;
 mod resume;
@@ -55,8 +57,8 @@ mod upgrade;
 pub const UNDONE: &str = "it was taken back (`agent undo`)";
 
 pub use self::{
-    event::{Effect, Event, Flows, Queues, Refusal},
-    generation::{Generation, ListenerRecord, Origin, Phase, PortHold},
+    event::{Effect, Event, Flows, Listening, Queues, Refusal},
+    generation::{Generation, ListenerRecord, Origin, Phase, PortHold, Stop},
     plan::{DrainPlan, DrainPolicy, Plan, Readiness, Timestamp, spoken},
     record::{Kind, Outcome, Rollout, RolloutId, Status},
     resume::Seen,

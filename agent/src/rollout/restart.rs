@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    DrainPlan, Effect, Event, Generation, Kind, Origin, Phase, PortHold, Readiness, Service,
-    Status, Timestamp,
+    DrainPlan, Effect, Generation, Kind, Listening, Origin, Phase, Readiness, Service, Status,
+    Timestamp,
 };
-use crate::service::GenerationNumber;
+use crate::{host::process::ProcessIdentity, service::GenerationNumber};
 
 impl Service {
     /// Whether a generation takes new connections.
@@ -28,12 +28,17 @@ impl Service {
 
     /// Connections go there already, by the kernel's own lookup; this makes it official. One that lives and is deaf drains
     /// by the default plan: nobody said another one.
-    pub(super) fn succeed(&mut self, hold: PortHold, now: Timestamp) -> Vec<Effect> {
+    pub(super) fn succeed(
+        &mut self,
+        listening: Listening,
+        processes: Vec<ProcessIdentity>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
         if !self.may_take_in() {
             return Vec::new();
         }
         if self.is_served() {
-            return self.stand_by(hold, now);
+            return self.stand_by(listening, processes, now);
         }
         let number = self.next_number();
         let from = self.primary().map_or(self.last_generation, |primary| primary.number);
@@ -46,14 +51,20 @@ impl Service {
             obstacle: None,
             drain: DrainPlan::default(),
         };
-        self.generations.push(Generation::new(number, phase, Origin::Found, now));
+        let generation = Generation::new(number, phase, Origin::Found, now);
+        self.generations.push(Generation { processes, ..generation });
         self.record(Kind::Restart, from, number, Status::MakingReady, now);
-        self.apply(Event::Covers(number, hold), now).unwrap_or_default()
+        self.note_cover(number, listening, now)
     }
 
     /// The primary has to prove itself, and who could have taken over has ended and come back. It is told to end when that is
     /// over, as the one before would have been.
-    fn stand_by(&mut self, hold: PortHold, now: Timestamp) -> Vec<Effect> {
+    fn stand_by(
+        &mut self,
+        listening: Listening,
+        processes: Vec<ProcessIdentity>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
         let number = self.next_number();
         self.last_generation = number;
         let known: Vec<_> = self.generations.iter().map(|it| it.number).collect();
@@ -65,8 +76,10 @@ impl Service {
             }
         }
         let phase = Phase::Standby { until, drain: DrainPlan::default() };
-        let generation = Generation::new(number, phase, Origin::Found, now);
-        self.generations.push(Generation { hold, ..generation });
+        let mut generation = Generation::new(number, phase, Origin::Found, now);
+        generation.processes = processes;
+        generation.listen_by(listening);
+        self.generations.push(generation);
         self.steer()
     }
 

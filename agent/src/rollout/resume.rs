@@ -18,7 +18,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Effect, Phase, Service, Targets, Timestamp};
+use super::{Effect, Phase, Service, Stop, Targets, Timestamp};
 use crate::service::GenerationNumber;
 
 /// What the world shows of a service after a restart.
@@ -44,16 +44,34 @@ impl Service {
         for generation in &mut self.generations {
             let number = generation.number;
             match generation.phase {
-                Phase::Stopping { killed: true, .. } if seen.alive.contains(&number) => {
-                    effects.push(Effect::Kill(number));
+                Phase::Stopping { stop: Stop::Killed { .. }, .. } => {
+                    if seen.alive.contains(&number) {
+                        effects.push(Effect::Kill(number));
+                    }
                 }
-                Phase::Stopping { killed: false, signal, .. } | Phase::Finishing { signal, .. }
-                    if !generation.told && seen.listening.contains(&number) =>
-                {
-                    effects.push(Effect::Signal(number, signal));
+                Phase::Stopping {
+                    stop: Stop::ToSignal { kill_at },
+                    signal,
+                    patience,
+                    flows_left,
+                } => {
+                    if seen.listening.contains(&number) {
+                        effects.push(Effect::Signal(number, signal));
+                    } else {
+                        let stop = Stop::Signalled { kill_at };
+                        generation.phase = Phase::Stopping { stop, signal, patience, flows_left };
+                    }
                 }
-                Phase::Stopping { .. } | Phase::Finishing { .. } => generation.told = true,
-                Phase::Starting { .. }
+                Phase::Finishing { deadline, signal, told: false } => {
+                    if seen.listening.contains(&number) {
+                        effects.push(Effect::Signal(number, signal));
+                    } else {
+                        generation.phase = Phase::Finishing { deadline, signal, told: true };
+                    }
+                }
+                Phase::Stopping { stop: Stop::Signalled { .. }, .. }
+                | Phase::Finishing { told: true, .. }
+                | Phase::Starting { .. }
                 | Phase::Primary
                 | Phase::Dead
                 | Phase::Clearing { .. }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, hash::Hash};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DrainPolicy, Effect, Event, Generation, Phase, Refusal, Rollout, RolloutId, Timestamp,
+    DrainPolicy, Effect, Event, Generation, Phase, Refusal, Rollout, RolloutId, Stop, Timestamp,
     drain::DEATH,
 };
 use crate::service::{Endpoint, GenerationNumber, ServiceId, ServiceName};
@@ -62,17 +62,21 @@ impl Service {
         let mut effects = match event {
             Event::Upgrade(plan, origin) => self.begin_upgrade(&plan, origin, now)?,
             Event::Undo(drain) => self.undo(&drain, now)?,
-            Event::Covers(number, hold) => self.note_cover(number, hold, now),
+            Event::Covers(number, listening) => self.note_cover(number, listening, now),
             Event::Accepted(number) => self.promote(number, now),
             Event::Stuck(number) => self.note_stuck(number, now),
             Event::Lacks(number, what) => self.note_lack(number, what),
             Event::NotYet(number, why) => self.note_obstacle(number, why),
             Event::Failed(number, reason) => self.give_up(number, &reason, now),
-            Event::Restarted(hold) => self.succeed(hold, now),
+            Event::Restarted(listening, processes) => self.succeed(listening, processes, now),
             Event::CameBack => self.end_returned(now),
             Event::Exited(number) => self.note_exit(number, now),
             Event::Deaf(number) => self.note_deafness(number, now),
             Event::Listens(number) => self.note_listening(number),
+            Event::ListenersChanged(number, listening) => self.note_listeners(number, listening),
+            Event::ProcessesChanged(number, processes) => self.note_processes(number, processes),
+            Event::EndpointsChanged(endpoints) => self.note_endpoints(endpoints),
+            Event::MapsRebuilt(listening) => self.note_rebuilt(&listening, now),
             Event::Queues(number, queues) => self.note_queues(number, queues, now),
             Event::Flows(number, flows) => self.note_flows(number, flows, now),
             Event::LastLook(number, queues, flows) => {
@@ -100,11 +104,10 @@ impl Service {
                     (drain.policy == DrainPolicy::Graceful).then_some(keep_until)
                 }
                 Phase::Finishing { deadline, .. } => Some(deadline),
-                Phase::Stopping { kill_at, killed: false, .. } => {
-                    generation.told.then_some(kill_at)
-                }
-                Phase::Stopping { kill_at, killed: true, .. } => {
-                    self.is_waited_for(generation.number).then(|| kill_at.after(DEATH))
+                Phase::Stopping { stop: Stop::ToSignal { .. }, .. } => None,
+                Phase::Stopping { stop: Stop::Signalled { kill_at }, .. } => Some(kill_at),
+                Phase::Stopping { stop: Stop::Killed { at }, .. } => {
+                    self.is_waited_for(generation.number).then(|| at.after(DEATH))
                 }
                 Phase::Parting { .. } | Phase::Primary | Phase::Dead => None,
             })
@@ -133,7 +136,7 @@ impl Service {
     }
 
     /// The same, to be changed.
-    pub fn generation_mut(&mut self, number: GenerationNumber) -> Option<&mut Generation> {
+    pub(super) fn generation_mut(&mut self, number: GenerationNumber) -> Option<&mut Generation> {
         self.generations.iter_mut().find(|generation| generation.number == number)
     }
 

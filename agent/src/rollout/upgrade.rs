@@ -1,7 +1,7 @@
 //! The operator's part: an upgrade begins, its candidate becomes ready or not, somebody wants the previous one back.
 
 use super::{
-    DrainPlan, Effect, Generation, Kind, Origin, Outcome, Phase, Plan, PortHold, Readiness,
+    DrainPlan, Effect, Generation, Kind, Listening, Origin, Outcome, Phase, Plan, Readiness,
     Refusal, Service, Status, Timestamp, UNDONE,
 };
 use crate::service::{GenerationNumber, Release};
@@ -65,11 +65,11 @@ impl Service {
     pub(super) fn note_cover(
         &mut self,
         number: GenerationNumber,
-        hold: PortHold,
+        listening: Listening,
         now: Timestamp,
     ) -> Vec<Effect> {
         let Some(candidate) = self.generation_mut(number) else { return Vec::new() };
-        candidate.hold = hold;
+        candidate.listen_by(listening);
         let Phase::Starting { ready, listens, obstacle, .. } = &mut candidate.phase else {
             return Vec::new();
         };

@@ -9,7 +9,7 @@ use crate::{
         state::troubles::Trouble,
         step::{Step, change},
     },
-    rollout::{self, Effect, Origin, Phase, Service, Status, Targets},
+    rollout::{self, Effect, Origin, Phase, Service, Status, Stop, Targets},
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -232,10 +232,12 @@ fn transition(number: GenerationNumber, phase: &Phase) -> Option<(EventKind, Str
             EventKind::Signalled,
             format!("generation {number} was told to finish (signal {signal})"),
         ),
-        Phase::Stopping { killed: false, signal, .. } => {
+        Phase::Stopping {
+            stop: Stop::ToSignal { .. } | Stop::Signalled { .. }, signal, ..
+        } => {
             (EventKind::Signalled, format!("generation {number} was told to end (signal {signal})"))
         }
-        Phase::Stopping { killed: true, .. } => {
+        Phase::Stopping { stop: Stop::Killed { .. }, .. } => {
             (EventKind::Signalled, format!("generation {number} was killed"))
         }
     })

@@ -12,11 +12,12 @@ use crate::{
     daemon::{
         agent::Agent,
         identify::found,
+        state::state_file::Record,
         step::{Step, change},
     },
     datapath::ListenerToAdopt,
     host::sock_diag::{self, Listener},
-    rollout::Phase,
+    rollout::{Event, Phase},
     service::{Endpoint, GenerationId, LocalAddress, ServiceId},
 };
 
@@ -124,14 +125,17 @@ impl Agent {
         Ok(())
     }
 
+    /// In the kernel maps first: an agent that ends before it is written down leaves endpoints that the next one does not know.
     fn replace_endpoints(&mut self, id: ServiceId, new: Vec<Endpoint>) -> Result<(), Problem> {
-        let service = &mut self.record_mut(id).service;
-        let before = std::mem::replace(&mut service.endpoints, new);
-        let set = self.set_endpoints();
-        if set.is_err() {
-            self.record_mut(id).service.endpoints = before;
-        }
-        set
+        let of = |(other, record): (&ServiceId, &Record)| match *other == id {
+            true => (*other, new.clone()),
+            false => (*other, record.service.endpoints.clone()),
+        };
+        let all: Vec<_> = self.records.iter().map(of).collect();
+        change(Step::SetEndpoints, || {
+            Ok(self.datapath.set_endpoints(all.iter().map(|(id, of)| (*id, &of[..])))?)
+        })?;
+        self.feed(id, Event::EndpointsChanged(new))
     }
 
     fn tell_of_endpoints(&mut self, generation: GenerationId, how: &str, endpoints: &[Endpoint]) {

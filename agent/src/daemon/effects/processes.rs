@@ -20,7 +20,7 @@ use crate::{
         process_table::ProcessTable,
         sock_diag::{Listener, SocketInode},
     },
-    rollout::Phase,
+    rollout::{Phase, Stop},
     service::{Endpoint, GenerationId, ServiceId, Signal},
     sys,
 };
@@ -144,9 +144,11 @@ impl Agent {
         &mut self,
         generation: GenerationId,
     ) -> Result<(), Problem> {
-        let Some(known) = self.generation(generation).filter(|it| it.told) else { return Ok(()) };
+        let Some(known) = self.generation(generation).filter(|it| it.is_told()) else {
+            return Ok(());
+        };
         let signal = match known.phase {
-            Phase::Stopping { killed: false, signal, .. } => signal,
+            Phase::Stopping { stop: Stop::Signalled { .. }, signal, .. } => signal,
             Phase::Finishing { signal, .. } if self.listens(generation)? => signal,
             _ => return Ok(()),
         };

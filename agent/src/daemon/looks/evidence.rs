@@ -1,6 +1,6 @@
 //! What the world shows of a service, whatever was written down.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use agent_ebpf::steering::{NO_GENERATION, Steering};
 
@@ -19,23 +19,35 @@ impl Agent {
     ///
     /// When the kernel does not say.
     pub(in crate::daemon) fn seen(&self, id: ServiceId) -> Result<Seen, Problem> {
-        let listening: HashSet<_> =
-            self.listeners_of(id)?.into_iter().map(|listener| listener.cookie.0).collect();
         let mut seen = Seen {
+            listening: self.listening(id)?,
             steering: self.datapath.steering(id)?.map(|steering| targets(&steering)),
             mapped: self.datapath.generations(id)?,
             ..Seen::default()
         };
         for generation in &self.record(id).service.generations {
-            if generation.listeners.iter().any(|listener| listening.contains(&listener.cookie)) {
-                seen.listening.insert(generation.number);
-            }
             let key = GenerationId { service: id, number: generation.number };
             if !self.pids_of(key)?.is_empty() {
                 seen.alive.insert(generation.number);
             }
         }
         Ok(seen)
+    }
+
+    /// The generations of which a listener is open that is written down.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not list them.
+    pub(in crate::daemon) fn listening(
+        &self,
+        id: ServiceId,
+    ) -> Result<BTreeSet<GenerationNumber>, Problem> {
+        let open: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
+        let listens =
+            |it: &&Generation| it.listeners.iter().any(|known| open.contains(&known.cookie));
+        let generations = &self.record(id).service.generations;
+        Ok(generations.iter().filter(listens).map(|it| it.number).collect())
     }
 
     /// A listener of a generation was closed. What counts is whether one is left for each endpoint.

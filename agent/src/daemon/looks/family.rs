@@ -15,7 +15,7 @@ use crate::{
         process_table::ProcessTable,
         sock_diag,
     },
-    rollout::{Origin, Phase},
+    rollout::{Event, Origin, Phase, Stop},
     service::GenerationId,
 };
 
@@ -123,7 +123,7 @@ impl Agent {
             self.memories.of_mut(generation).next_count = None;
             let phase = self.generation(generation).map(|it| &it.phase);
             let killed = match phase {
-                Some(Phase::Stopping { killed: true, .. }) => self.kill(generation),
+                Some(Phase::Stopping { stop: Stop::Killed { .. }, .. }) => self.kill(generation),
                 _ => Ok(()),
             };
             let counted = killed.and_then(|()| self.count_processes(generation));
@@ -156,10 +156,7 @@ impl Agent {
             return;
         }
         let number = generation.number;
-        if let Some(known) = self.record_mut(generation.service).service.generation_mut(number) {
-            known.processes = identities;
-        }
-        self.save_or_owe();
+        self.feed_quietly(generation.service, Event::ProcessesChanged(number, identities));
     }
 
     fn watch(&self, generation: GenerationId, process: Process) -> Result<(), Problem> {

@@ -15,7 +15,7 @@ use crate::{
         holders,
         sock_diag::{self, Listener},
     },
-    rollout::{Event, ListenerRecord, Origin, Phase, PortHold, Readiness},
+    rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness},
     service::{Endpoint, GenerationId},
 };
 
@@ -64,13 +64,8 @@ impl Agent {
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
-        if let Some(known) =
-            self.record_mut(generation.service).service.generation_mut(generation.number)
-        {
-            known.listen_on(records);
-            known.hold = hold;
-        }
-        self.save_or_owe();
+        let listening = Listening { hold, listeners: records };
+        self.feed(generation.service, Event::ListenersChanged(generation.number, listening))?;
         self.guard_queues(generation.service);
         match found::uncovered(&endpoints, &to_adopt) {
             None => self.feed(generation.service, Event::Listens(generation.number)),
@@ -125,12 +120,8 @@ impl Agent {
             let failed = Event::Failed(generation.number, error.to_string());
             return self.feed(generation.service, failed);
         }
-        if let Some(candidate) =
-            self.record_mut(generation.service).service.generation_mut(generation.number)
-        {
-            candidate.listeners = records;
-        }
-        let covers = Event::Covers(generation.number, hold);
+        let listening = Listening { hold, listeners: records };
+        let covers = Event::Covers(generation.number, listening);
         match self.generation(generation).map(|it| &it.phase) {
             Some(Phase::Starting { ready: Readiness::Accept, .. }) => {
                 self.feed(generation.service, covers)

@@ -205,9 +205,9 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<(), Problem> {
         let Some(known) = self.generation(generation) else { return Ok(()) };
-        let hold = known.hold;
+        let listening = known.listening();
         let event = match self.first_without_listener(generation)? {
-            None => Event::Covers(generation.number, hold),
+            None => Event::Covers(generation.number, listening),
             Some(endpoint) => {
                 let why = format!("it has closed its listener on {endpoint}");
                 Event::Failed(generation.number, why)

@@ -182,7 +182,7 @@ impl Agent {
         if !others.is_empty() || !is_whole {
             return Ok(());
         }
-        match self.generation(of).map(|it| it.told) {
+        match self.generation(of).map(Generation::is_told) {
             Some(false) if self.are_more_workers(of, &again)? => self.take_in_master(of, starter),
             Some(true) if starter.is_child_gone()? => self.end_what_came_back(of, known, &again),
             None if starter.is_child_gone()? && self.may_end_what_came_back(id, known) => {
@@ -244,7 +244,7 @@ impl Agent {
 
     /// Who has anything else to do is told of, once.
     fn spare(&mut self, generation: GenerationId, known: &StarterOf) -> Result<(), Problem> {
-        let is_leaving = self.generation(generation).is_none_or(|it| it.told);
+        let is_leaving = self.generation(generation).is_none_or(Generation::is_told);
         if known.is_told || !is_leaving || !known.starter.is_child_gone()? {
             return Ok(());
         }

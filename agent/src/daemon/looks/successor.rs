@@ -17,7 +17,7 @@ use crate::{
         process::{self, Pid},
         sock_diag::{self, Listener},
     },
-    rollout::{Event, Service, Timestamp},
+    rollout::{Event, Listening, Service, Timestamp},
     service::{GenerationId, ServiceId},
 };
 
@@ -159,13 +159,10 @@ impl Agent {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
         let hold = found::hold(&server.listeners, public);
-        self.feed(id, Event::Restarted(hold))?;
-        let record = self.record_mut(id);
-        record.mark = Some(mark);
-        if let Some(next) = record.service.generation_mut(generation.number) {
-            next.listeners = found::records(&server.listeners, public);
-            next.processes = server.processes();
-        }
+        let listeners = found::records(&server.listeners, public);
+        let listening = Listening { hold, listeners };
+        self.feed(id, Event::Restarted(listening, server.processes()))?;
+        self.record_mut(id).mark = Some(mark);
         self.remember_found(generation)?;
         self.remember_starters(generation, &server, Asked::By(None));
         self.count_processes(generation)?;

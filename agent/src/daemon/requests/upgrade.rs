@@ -295,11 +295,8 @@ impl Agent {
 
     /// A server that was found listens already.
     fn introduce_found(&mut self, generation: GenerationId, server: &found::Found) {
-        if let Some(candidate) =
-            self.record_mut(generation.service).service.generation_mut(generation.number)
-        {
-            candidate.processes = server.processes();
-        }
+        let processes = Event::ProcessesChanged(generation.number, server.processes());
+        self.feed_quietly(generation.service, processes);
         let introduced = self
             .enlist(generation, server.pids.iter().copied())
             .and_then(|()| self.count_processes(generation))

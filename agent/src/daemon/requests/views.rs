@@ -341,7 +341,7 @@ const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
         | Phase::Standby { until, .. }
         | Phase::Parting { until, .. } => Some(*until),
         Phase::Draining { deadline, .. } | Phase::Finishing { deadline, .. } => Some(*deadline),
-        Phase::Stopping { kill_at, .. } => Some(*kill_at),
+        Phase::Stopping { stop, .. } => Some(stop.deadline()),
         Phase::Primary | Phase::Dead => None,
     }
 }

@@ -94,7 +94,7 @@ impl Agent {
         match (&known.origin, &known.phase) {
             (Origin::Found, Phase::Starting { listens: true, .. }) if alive => {
                 self.follow_again(generation)?;
-                self.feed(generation.service, Event::Covers(generation.number, known.hold))?;
+                self.feed(generation.service, Event::Covers(generation.number, known.listening()))?;
             }
             (Origin::Found, Phase::Starting { .. }) => {
                 let why = "the agent was restarted before it was introduced".to_owned();

@@ -18,7 +18,7 @@ use crate::{
     },
     datapath::ListenerToAdopt,
     host::sock_diag::{self, Listener},
-    rollout::{Generation, Origin, Phase, Service, Timestamp},
+    rollout::{Effect, Event, Generation, Origin, Phase, Service},
     service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
@@ -41,8 +41,13 @@ impl Agent {
                     format!("the pins were not usable ({what}): built anew from the state");
                 self.journal.note(&name, None, EventKind::Warning, message);
             }
-            clear_again(&mut self.record_mut(*id).service, clock::now());
+            // Where it steers to is told to the new maps with all else, below.
+            let rebuilt = Event::MapsRebuilt(self.listening(*id)?);
+            let steering = self.record_mut(*id).service.apply(rebuilt, clock::now())?;
+            debug_assert!(steering.iter().all(|it| matches!(it, Effect::Steer(_))));
         }
+        // Before anything steers: who was to be told to end waits again, also for an agent that comes after this one.
+        self.save_or_owe();
         self.set_endpoints()?;
         for id in &ids {
             self.describe(*id)?;
@@ -161,24 +166,4 @@ fn public_port(service: &Service, generation: &Generation, cookie: u64, bound: u
     let is_public = |port: &u16| service.endpoints.iter().any(|it| it.port == *port);
     let only = service.endpoints.first().map_or(bound, |endpoint| endpoint.port);
     written.and_then(|it| it.public).or_else(|| Some(bound).filter(is_public)).unwrap_or(only)
-}
-
-/// While nothing steered, a replaced generation may have got new connections again: its queues are waited for once more, and
-/// its flows as long as was asked for.
-fn clear_again(service: &mut Service, now: Timestamp) {
-    for generation in &mut service.generations {
-        let (drain, keep_until) = match &generation.phase {
-            Phase::Clearing { drain, keep_until, .. }
-            | Phase::Draining { drain, keep_until, .. } => (drain.clone(), *keep_until),
-            Phase::Standby { drain, until } => (drain.clone(), *until),
-            Phase::Parting { drain, .. } => (drain.clone(), Timestamp::default()),
-            Phase::Starting { .. }
-            | Phase::Primary
-            | Phase::Dead
-            | Phase::Finishing { .. }
-            | Phase::Stopping { .. } => continue,
-        };
-        let until = now.after(drain.queue_timeout);
-        generation.phase = Phase::Clearing { until, keep_until, drain };
-    }
 }

@@ -28,7 +28,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Finds out whether this build works here; refuses with what is missing.
-pub type Proof = fn(&Places) -> Result<(), Problem>;
+pub(in crate::daemon) type Proof = fn(&Places) -> Result<(), Problem>;
 
 /// An agent that ends lets go of its lock at the same moment, unless something of it stays behind.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);

@@ -5,11 +5,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Halt, Mutation, Report, Simulation, broken, world::Allowed};
+use super::{
+    Halt, Mutation, Report, Simulation, broken,
+    restart::processes,
+    world::{Allowed, Server},
+};
 use crate::{
     rollout::{
-        DrainPolicy, Effect, Event, Flows, Generation, Kind, Origin, Phase, PortHold, Queues, Seen,
-        Service,
+        DrainPolicy, Effect, Event, Flows, Generation, Kind, Origin, Phase, Queues, Seen, Service,
     },
     service::GenerationNumber,
 };
@@ -183,6 +186,9 @@ impl Simulation {
     /// Starts after a crash: what was decided and not done is done, then it looks who died meanwhile.
     pub(super) fn start(&mut self) -> Result<(), Halt> {
         let mut service = self.disk.clone();
+        if self.world.maps_lost {
+            self.rebuild(&mut service)?;
+        }
         let seen = self.seen(&service);
         let effects = service.resume(&seen, self.now);
         for effect in &effects {
@@ -204,10 +210,40 @@ impl Simulation {
         Ok(())
     }
 
+    /// As `Agent::build`: what connections may have come meanwhile is written down before anything steers again.
+    fn rebuild(&mut self, service: &mut Service) -> Result<(), Halt> {
+        self.note(|| "the maps are built anew".to_owned());
+        if self.mutation != Some(Mutation::TrustsWhatWasBefore) {
+            let applied = service.apply(Event::MapsRebuilt(self.listening(service)), self.now);
+            if applied.is_ok_and(|it| it.iter().any(|it| !matches!(it, Effect::Steer(_)))) {
+                return broken("the loss of maps is answered by more than steering".to_owned());
+            }
+        }
+        if !self.disk_full {
+            self.disk.clone_from(service);
+        }
+        self.may_crash()?;
+        for generation in &service.generations {
+            self.world.mapped.insert(generation.number);
+            let number = generation.number;
+            let hears = self.world.servers.get(&number).is_some_and(Server::hears);
+            // Of its listeners those that are known.
+            let known = generation.listening() == self.world.listening(number);
+            if generation.can_serve() && hears && known {
+                self.world.adopted.insert(number);
+            }
+        }
+        self.world.maps_lost = false;
+        match service.targets() {
+            Some(targets) => self.world.steer(targets, |_| false),
+            None => Ok(()),
+        }
+    }
+
     fn seen(&self, service: &Service) -> Seen {
         let numbers = || service.generations.iter().map(|it| it.number);
         let alive: BTreeSet<_> = numbers().filter(|number| self.lives(*number)).collect();
-        let listening = numbers().filter(|number| self.world.reachable(*number)).collect();
+        let listening = self.listening(service);
         let mapped = match self.mutation {
             Some(Mutation::LeavesTraces) => BTreeSet::new(),
             _ => self.world.mapped.clone(),
@@ -220,9 +256,21 @@ impl Simulation {
         }
     }
 
+    /// Those with a listener that is written down.
+    fn listening(&self, service: &Service) -> BTreeSet<GenerationNumber> {
+        let has_open = |it: &&Generation| {
+            let hears = self.world.servers.get(&it.number).is_some_and(Server::hears);
+            hears && it.listening() == self.world.listening(it.number)
+        };
+        service.generations.iter().filter(has_open).map(|it| it.number).collect()
+    }
+
     fn adopt(&mut self, number: GenerationNumber) -> Result<(), Halt> {
         let Some(known) = self.generation(number) else { return Ok(()) };
         let (phase, found) = (known.phase.clone(), known.origin == Origin::Found);
+        if self.lives(number) && found && known.processes != processes(number) {
+            self.feed(Event::ProcessesChanged(number, processes(number)))?;
+        }
         match phase {
             Phase::Starting { listens: true, .. } if found && self.lives(number) => {
                 self.look(number)
@@ -268,6 +316,10 @@ impl Simulation {
             Phase::Primary if self.is_stuck(number) => self.feed(Event::Stuck(number)),
             Phase::Primary if server.hears() && self.is_deaf_to_the_agent(number) => {
                 self.world.adopt(number);
+                let listening = self.world.listening(number);
+                if self.mutation != Some(Mutation::ForgetsListeners) {
+                    self.feed(Event::ListenersChanged(number, listening))?;
+                }
                 self.feed(Event::Listens(number))
             }
             Phase::Clearing { .. } => self.feed(Event::Queues(number, queues)),
@@ -286,7 +338,8 @@ impl Simulation {
     fn cover(&mut self, number: GenerationNumber) -> Result<(), Halt> {
         self.world.adopt(number);
         self.may_crash()?;
-        self.feed(Event::Covers(number, PortHold::Shared))
+        let listening = self.world.listening(number);
+        self.feed(Event::Covers(number, listening))
     }
 
     /// Looks at a candidate that listens, as far as was known.
@@ -315,11 +368,13 @@ impl Simulation {
 
     /// Whether it hears, for all that the agent knows, nobody.
     fn is_deaf_to_the_agent(&self, number: GenerationNumber) -> bool {
-        !self.world.reachable(number) || self.generation(number).is_some_and(|it| it.deaf)
+        let known = self.generation(number);
+        !self.world.reachable(number)
+            || known.is_some_and(|it| it.deaf || it.listening() != self.world.listening(number))
     }
 
     fn is_stuck(&self, number: GenerationNumber) -> bool {
-        let stuck = |it: &super::world::Server| it.hears() && !it.accepts && it.queued > 2;
+        let stuck = |it: &Server| it.hears() && !it.accepts && it.queued > 2;
         let settles = self.agent.as_ref().and_then(|it| it.service.settling()) == Some(number);
         settles && self.world.servers.get(&number).is_some_and(stuck)
     }

@@ -1,8 +1,8 @@
 //! Random schedules of events, failures and crashes, against a short model of servers and kernel.
 //!
 //! A schedule is what a seed makes of it: upgrades and undos of every kind, connections that come, are queued, accepted and
-//! ended, servers that die or close their listeners, effects that fail, and an agent that crashes before or after any effect
-//! and any writing down. `world` has the servers and the kernel, and judges what is done to them; `agent` is the daemon in
+//! ended, servers that die, close their listeners or open others, effects that fail, an agent that crashes before or after any
+//! effect and any writing down, and kernel maps that are removed while none runs. `world` has the servers and the kernel, and judges what is done to them; `agent` is the daemon in
 //! miniature around the real [`Service`]; `restart` starts servers behind its back; `schedule` makes things happen.
 //!
 //! What is checked at every step:
@@ -15,6 +15,7 @@
 //! - none is told to end before the one that replaced it has proved itself;
 //! - a generation is told to end once, when steering leads to it no more, with nothing in its queues and no flow that is
 //!   waited for, and while somebody else can serve;
+//! - what is written down of the listeners and processes of a generation that is steered to is what it has;
 //! - no effect is executed twice, whenever the agent crashed;
 //! - in the end every rollout has ended, one generation is left, and nothing of the others.
 //!
@@ -54,6 +55,8 @@ struct Simulation {
     settle: Duration,
     /// Whether it is enough that the next server listens.
     lenient: bool,
+    /// Whether the agent crashes often in this schedule, and somebody removes what is pinned each time.
+    removals: bool,
     /// Whether nothing fails or crashes any more.
     calm: bool,
     failing: bool,
@@ -141,6 +144,8 @@ enum Mutation {
     DoesNotSettle,
     TakesStrangersWhereOneServes,
     ForgetsStrangers,
+    ForgetsListeners,
+    TrustsWhatWasBefore,
 }
 
 impl Simulation {
@@ -156,6 +161,7 @@ impl Simulation {
             now: Timestamp(0),
             settle: Duration::ZERO,
             lenient: true,
+            removals: false,
             calm: true,
             failing: false,
             mutation,
@@ -165,6 +171,7 @@ impl Simulation {
         if simulation.one_in(2) {
             simulation.settle = Duration::from_secs(3);
         }
+        simulation.removals = simulation.one_in(4);
         simulation.appear(GenerationNumber(1));
         simulation.world.adopt(GenerationNumber(1));
         simulation
@@ -206,7 +213,8 @@ impl Simulation {
     }
 
     fn may_crash(&mut self) -> Result<(), Halt> {
-        if !self.calm && self.one_in(40) { Err(Halt::Crashed) } else { Ok(()) }
+        let crashes = if self.removals { 10 } else { 40 };
+        if !self.calm && self.one_in(crashes) { Err(Halt::Crashed) } else { Ok(()) }
     }
 
     /// What fails once fails again for some time.
@@ -263,15 +271,16 @@ fn the_simulator_finds_no_broken_promise() {
 #[test]
 fn the_schedules_reach_every_phase_and_every_outcome() {
     let reached = Reached::by(ENOUGH);
-    assert_eq!((reached.phases.len(), reached.outcomes.len()), (9, 6));
+    assert_eq!((reached.phases.len(), reached.outcomes.len()), (9, 7));
 }
 
 #[test]
 fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
     use Mutation::{
-        ActsBeforeItWrites, DoesNotSettle, EndsUnsaved, ForgetsSignals, ForgetsStandbys,
-        ForgetsStrangers, LastEffectFirst, LeavesTraces, LooksAway, LooksBeforeItSteers,
-        ResumesBlindly, TakesListeningForAccepting, TakesStrangersWhereOneServes, TrustsThePrimary,
+        ActsBeforeItWrites, DoesNotSettle, EndsUnsaved, ForgetsListeners, ForgetsSignals,
+        ForgetsStandbys, ForgetsStrangers, LastEffectFirst, LeavesTraces, LooksAway,
+        LooksBeforeItSteers, ResumesBlindly, TakesListeningForAccepting,
+        TakesStrangersWhereOneServes, TrustsThePrimary, TrustsWhatWasBefore,
     };
     for mutation in [
         ActsBeforeItWrites,
@@ -288,6 +297,8 @@ fn the_simulator_finds_each_agent_out_that_is_wrong_in_one_thing() {
         DoesNotSettle,
         TakesStrangersWhereOneServes,
         ForgetsStrangers,
+        ForgetsListeners,
+        TrustsWhatWasBefore,
     ] {
         let found = first_broken(SCHEDULES, Some(mutation));
         let (seed, promise) = found.unwrap_or_else(|| panic!("{mutation:?} is not found out"));

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Halt, Mutation, Report, Simulation, broken, world::Server};
+use super::{Halt, Mutation, Report, Simulation, agent::Agent, broken, world::Server};
 use crate::{
-    rollout::{DrainPlan, Event, Origin, Plan, PortHold, Readiness},
+    host::process::ProcessIdentity,
+    rollout::{DrainPlan, Event, Origin, Plan, Readiness},
     service::GenerationNumber,
 };
 
@@ -43,8 +44,14 @@ impl Simulation {
         self.world.take_in(number);
         self.may_crash()?;
         match wanted {
-            true => self.feed(Event::Restarted(PortHold::Shared)),
-            false if came_back => self.feed(Event::CameBack),
+            true => {
+                let listening = self.world.listening(number);
+                self.feed(Event::Restarted(listening, processes(number)))
+            }
+            false if came_back => {
+                self.feed(Event::CameBack)?;
+                self.feed(Event::ProcessesChanged(number, processes(number)))
+            }
             false => self.take_unasked(number),
         }
     }
@@ -59,7 +66,25 @@ impl Simulation {
             drain: DrainPlan::default(),
         };
         self.feed(Event::Upgrade(plan, Origin::Found))?;
-        self.feed(Event::Covers(number, PortHold::Shared))
+        let listening = self.world.listening(number);
+        self.feed(Event::Covers(number, listening))
+    }
+
+    /// What is written down of one that is steered to is what it has.
+    pub(super) fn check_facts(&self, agent: &Agent) -> Result<(), Halt> {
+        for generation in agent.service.generations.iter().filter(|it| it.can_serve()) {
+            let number = generation.number;
+            if self.world.reachable(number)
+                && generation.listening() != self.world.listening(number)
+            {
+                return broken(format!("{number} has another listener than is written down"));
+            }
+            let anew = self.world.servers.get(&number).is_some_and(|it| it.started_anew);
+            if anew && self.lives(number) && generation.processes != processes(number) {
+                return broken(format!("{number} has other processes than are written down"));
+            }
+        }
+        Ok(())
     }
 
     /// Where nobody serves, who was started anew is the primary as soon as all is taken that was reported.
@@ -70,4 +95,10 @@ impl Simulation {
             false => Ok(()),
         }
     }
+}
+
+/// Those of a server that somebody has started.
+pub(super) fn processes(number: GenerationNumber) -> Vec<ProcessIdentity> {
+    let text = format!(r#"[{{"pid":{number},"start_time":{number}}}]"#);
+    serde_json::from_str(&text).expect("a number each")
 }

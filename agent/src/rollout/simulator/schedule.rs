@@ -14,6 +14,7 @@ impl Simulation {
     /// One thing happens.
     pub(super) fn step(&mut self) -> Result<(), Halt> {
         match self.random.u32(0..100) {
+            _ if self.world.maps_lost && self.one_in(2) => self.connect(),
             0..5 => self.upgrade(),
             5..7 => self.undo(),
             7..14 => self.with_server("listens", Self::listen),
@@ -60,8 +61,13 @@ impl Simulation {
 
     pub(super) fn crash(&mut self) {
         self.note(|| "the agent crashes".to_owned());
+        self.world.steered_unwritten = self.is_unsaved();
         self.agent = None;
         self.reports.clear();
+        if self.removals {
+            self.note(|| "the maps are removed".to_owned());
+            self.world.lose_maps();
+        }
     }
 
     /// When the agent has taken all reports, it steers to a live generation if one can serve.
@@ -75,6 +81,7 @@ impl Simulation {
         if targets != self.world.steering {
             return broken(format!("the kernel has {:?}, not {targets:?}", self.world.steering));
         }
+        self.check_facts(agent)?;
         let generations = &agent.service.generations;
         let could = generations.iter().find(|it| it.can_take_over() && self.lives(it.number));
         match (targets, could) {
@@ -175,6 +182,7 @@ impl Simulation {
         let server = self.world.server(number)?;
         if !adopted && server.signals == 0 && !server.listens {
             (server.listens, server.accepts) = (true, accepts);
+            server.listener += 1;
             self.report(Report::Appeared(number));
         }
         Ok(())
@@ -182,7 +190,8 @@ impl Simulation {
 
     fn connect(&mut self) -> Result<(), Halt> {
         self.note(|| "a client connects".to_owned());
-        self.world.connect()
+        let any = self.random.usize(0..16);
+        self.world.connect(any)
     }
 
     pub(super) fn advance(&mut self, number: GenerationNumber) {

@@ -1,10 +1,13 @@
 //! What is not ours: servers, their connections, and what the kernel was told. Short, and of its own opinion.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::{Halt, broken};
 use crate::{
-    rollout::{Targets, Timestamp},
+    rollout::{ListenerRecord, Listening, PortHold, Targets, Timestamp},
     service::GenerationNumber,
 };
 
@@ -26,6 +29,8 @@ pub(super) struct Server {
     pub(super) came_back: bool,
     /// Whether it is enough that it listens.
     pub(super) need_not_prove: bool,
+    /// The number of its listener, another one each time that it opens one.
+    pub(super) listener: u64,
     /// How often it was told.
     pub(super) signals: u32,
     pub(super) half_open: u64,
@@ -69,6 +74,10 @@ pub(super) struct World {
     /// One that somebody has started anew, and that is nobody's.
     pub(super) stranger: Option<Server>,
     pub(super) steering: Option<Targets>,
+    /// Whether the agent that steered so crashed before it had written that down, on a full disk: the next one decides anew.
+    pub(super) steered_unwritten: bool,
+    /// Whether the maps are gone: the kernel's own lookup leads to any server that listens.
+    pub(super) maps_lost: bool,
     /// Of which generations the maps know.
     pub(super) mapped: BTreeSet<GenerationNumber>,
     /// Whose listeners are in the socket map.
@@ -85,6 +94,14 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Its listener, as it would be written down.
+    pub(super) fn listening(&self, number: GenerationNumber) -> Listening {
+        let cookie = self.servers.get(&number).map_or(0, |it| it.listener);
+        let bound = SocketAddr::from(([127, 0, 0, 1], 80));
+        let listener = ListenerRecord { cookie, bound, public: None };
+        Listening { hold: PortHold::Shared, listeners: vec![listener] }
+    }
+
     /// Whether it takes connections that are steered to it.
     pub(super) fn reachable(&self, number: GenerationNumber) -> bool {
         self.adopted.contains(&number) && self.servers.get(&number).is_some_and(Server::hears)
@@ -112,8 +129,26 @@ impl World {
         (server.half_open, server.between) = (server.half_open - between, between);
     }
 
-    /// A client connects: no connection is refused while a generation lives that can serve.
-    pub(super) fn connect(&mut self) -> Result<(), Halt> {
+    /// Somebody has removed what is pinned while no agent ran.
+    pub(super) fn lose_maps(&mut self) {
+        (self.steering, self.maps_lost) = (None, true);
+        self.mapped.clear();
+        self.adopted.clear();
+        self.promised.clear();
+    }
+
+    /// A client connects: no connection is refused while a generation lives that can serve. `any` says to whom the kernel's own lookup
+    /// leads.
+    pub(super) fn connect(&mut self, any: usize) -> Result<(), Halt> {
+        if self.maps_lost {
+            let listening = self.servers.values_mut().filter(|it| it.hears());
+            let mut all: Vec<_> = listening.chain(self.stranger.as_mut()).collect();
+            if !all.is_empty() {
+                let index = any % all.len();
+                all[index].half_open += 1;
+            }
+            return Ok(());
+        }
         let steered = self.order().find(|number| self.reachable(*number));
         let Some(number) = steered else {
             if let Some(number) = self.promised.iter().find(|number| self.reachable(**number)) {
@@ -211,7 +246,7 @@ impl World {
         }
         self.judge_candidate(targets.primary)?;
         self.served.insert(targets.primary);
-        self.steering = Some(targets);
+        (self.steering, self.steered_unwritten) = (Some(targets), false);
         let order: Vec<_> = self.order().collect();
         self.promised.retain(|number| order.contains(number) || !leaves(*number));
         self.promised.extend(order);
@@ -230,7 +265,8 @@ impl World {
     fn judge_candidate(&self, number: GenerationNumber) -> Result<(), Halt> {
         let new = !self.served.contains(&number);
         let proved = self.servers.get(&number).is_none_or(|it| it.proved || it.need_not_prove);
-        let serving = self.steering.as_ref().filter(|it| self.reachable(it.primary));
+        let written = self.steering.as_ref().filter(|_| !self.steered_unwritten);
+        let serving = written.filter(|it| self.reachable(it.primary));
         // Who was started anew is as good as one that accepts nothing.
         let anew = self.servers.get(&number).is_some_and(|it| it.started_anew);
         let accepts =

@@ -43,6 +43,11 @@ fn launched() -> Origin {
     }
 }
 
+/// Listeners that hold the port so, of which nothing else matters.
+pub(super) const fn held(hold: PortHold) -> Listening {
+    Listening { hold, listeners: Vec::new() }
+}
+
 /// A service of which one generation was found running.
 pub(super) fn attached() -> Service {
     let first = Generation {
@@ -59,7 +64,6 @@ pub(super) fn attached() -> Service {
         flows: 0,
         deaf: false,
         stuck: false,
-        told: false,
     };
     Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
 }
@@ -91,7 +95,7 @@ fn upgraded(policy: DrainPolicy) -> Service {
         [Effect::Launch(number(2))]
     );
     assert_eq!(
-        apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1)),
+        apply(&mut service, Event::Covers(number(2), held(PortHold::Shared)), at(1)),
         [targets(2, &[1])]
     );
     service
@@ -128,7 +132,7 @@ fn upgraded_keeping(policy: DrainPolicy, seconds: u64) -> Service {
     let mut plan = plan(policy);
     plan.drain.keep_old = Duration::from_secs(seconds);
     apply(&mut service, Event::Upgrade(plan, launched()), at(0));
-    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), held(PortHold::Shared)), at(1));
     service
 }
 
@@ -150,7 +154,7 @@ fn a_state_of_an_earlier_version_is_read() {
     let mut value = serde_json::to_value(upgraded(PATIENT)).unwrap();
     for generation in value["generations"].as_array_mut().unwrap() {
         let generation = generation.as_object_mut().unwrap();
-        for field in ["flows", "deaf", "stuck", "told"] {
+        for field in ["flows", "deaf", "stuck"] {
             assert!(generation.remove(field).is_some());
         }
     }
@@ -216,9 +220,9 @@ fn a_second_upgrade_is_refused_only_while_the_first_is_made_ready() {
         Err(Refusal::RolloutUnderWay(number(2), RolloutId(1)))
     );
     assert_eq!(service, before);
-    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), held(PortHold::Shared)), at(1));
     assert_eq!(apply(&mut service, again, at(2)), [Effect::Launch(number(3))]);
-    let effects = apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
+    let effects = apply(&mut service, Event::Covers(number(3), held(PortHold::Shared)), at(3));
     assert_eq!(
         effects,
         [targets(3, &[2, 1])],
@@ -251,7 +255,7 @@ fn a_dead_primary_is_forgotten_when_the_next_generation_takes_over() {
     let mut service = attached();
     apply(&mut service, Event::Exited(number(1)), at(1));
     apply(&mut service, Event::Upgrade(plan(PATIENT), launched()), at(2));
-    let effects = apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(3));
+    let effects = apply(&mut service, Event::Covers(number(2), held(PortHold::Shared)), at(3));
     assert_eq!(effects, [targets(2, &[]), Effect::Forget(number(1))]);
     assert_eq!(outcome(&service, 1), Some(&Outcome::Completed), "nobody is left to drain");
 }
@@ -302,7 +306,7 @@ fn a_release_that_cannot_serve_any_more_is_brought_anew() {
     let plan = Plan { release: Some(release.clone()), ..plan(PATIENT) };
     apply(&mut service, Event::Upgrade(plan, launched()), at(0));
     assert_eq!(service.newest_of(&release), Some(number(2)), "it is being made ready");
-    apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(1));
+    apply(&mut service, Event::Covers(number(2), held(PortHold::Shared)), at(1));
     assert_eq!(service.newest_of(&release), Some(number(2)), "it serves");
     assert_eq!(service.newest_of(&"v1".parse().unwrap()), None);
     for spoil in [|it: &mut Generation| it.deaf = true, |it: &mut Generation| it.stuck = true] {
@@ -317,4 +321,19 @@ fn what_was_written_down_is_read_back() {
     let service = upgraded(DrainPolicy::Patient { idle: Some(SECOND) });
     let text = serde_json::to_string(&service).unwrap();
     assert_eq!(serde_json::from_str::<Service>(&text).unwrap(), service);
+}
+
+/// Where the state of one that is stopping was in two places, and when it was told in a third.
+#[test]
+fn a_stopping_generation_of_an_earlier_version_is_read() {
+    let read = |killed: bool| {
+        let drain = r#""patience":{"secs":1,"nanos":0},"signal":15,"flows_left":0"#;
+        let text = format!(r#"{{"name":"stopping","kill_at":7,"killed":{killed},{drain}}}"#);
+        serde_json::from_str::<Phase>(&text).map(|phase| match phase {
+            Phase::Stopping { stop, .. } => stop,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(read(true).unwrap(), Stop::Killed { at: Timestamp(7) });
+    assert_eq!(read(false).unwrap(), Stop::Signalled { kill_at: Timestamp(7) }, "not twice");
 }

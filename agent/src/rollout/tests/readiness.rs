@@ -10,7 +10,7 @@ fn careful() -> Plan {
 fn probed() -> Service {
     let mut service = attached();
     apply(&mut service, Event::Upgrade(careful(), launched()), at(0));
-    let covers = Event::Covers(number(2), PortHold::Moved);
+    let covers = Event::Covers(number(2), held(PortHold::Moved));
     assert_eq!(apply(&mut service, covers, at(1)), [Effect::Probe(number(2))]);
     service
 }
@@ -51,7 +51,7 @@ fn a_listener_that_closes_again_is_not_yet() {
         apply(&mut service, Event::Lacks(number(2), "it does not listen".into()), at(2)),
         []
     );
-    let covers = Event::Covers(number(2), PortHold::Shared);
+    let covers = Event::Covers(number(2), held(PortHold::Shared));
     assert_eq!(apply(&mut service, covers, at(3)), [Effect::Probe(number(2))]);
     apply(&mut service, Event::Lacks(number(2), "it does not listen".into()), at(4));
     apply(&mut service, Event::Tick, at(30));
@@ -88,7 +88,7 @@ fn where_nobody_serves_one_that_listens_is_better_than_nobody() {
 fn who_comes_back_is_fallen_back_to_while_the_new_one_proves_itself() {
     let mut service = settling();
     apply(&mut service, Event::Exited(number(1)), at(2));
-    let effects = apply(&mut service, Event::Restarted(PortHold::Shared), at(2));
+    let effects = apply(&mut service, Event::Restarted(held(PortHold::Shared), Vec::new()), at(2));
     assert_eq!(effects, [targets(2, &[3])]);
     let mut died = service.clone();
     let effects = apply(&mut died, Event::Exited(number(2)), at(3));
@@ -134,7 +134,7 @@ fn neither_a_graceful_drain_nor_its_deadline_ends_the_old_one_earlier() {
         let drain = DrainPlan { timeout: SECOND, ..drain(policy) };
         let plan = Plan { ready: Readiness::Listen, drain, ..careful() };
         apply(&mut service, Event::Upgrade(plan, launched()), at(1));
-        apply(&mut service, Event::Covers(number(2), PortHold::Shared), at(2));
+        apply(&mut service, Event::Covers(number(2), held(PortHold::Shared)), at(2));
         assert_eq!(clear(&mut service, 1, at(2)), []);
         assert_eq!(count(&mut service, 1, 1, at(4)), []);
         apply(&mut service, Event::Tick, at(5));
@@ -213,7 +213,7 @@ fn the_next_upgrade_does_not_wait_until_the_last_one_has_settled() {
     let mut service = settling();
     drained(&mut service, at(2));
     apply(&mut service, Event::Upgrade(careful(), launched()), at(3));
-    apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
+    apply(&mut service, Event::Covers(number(3), held(PortHold::Shared)), at(3));
     assert_eq!(apply(&mut service, Event::Accepted(number(3)), at(4)), [targets(3, &[2, 1])]);
     for rollout in [1, 2] {
         assert_eq!(service.rollout(RolloutId(rollout)).unwrap().status, Status::Settling);
@@ -230,7 +230,7 @@ fn one_that_was_replaced_too_early_has_to_prove_itself_when_it_serves_again() {
     let mut service = settling();
     drained(&mut service, at(2));
     apply(&mut service, Event::Upgrade(careful(), launched()), at(3));
-    apply(&mut service, Event::Covers(number(3), PortHold::Shared), at(3));
+    apply(&mut service, Event::Covers(number(3), held(PortHold::Shared)), at(3));
     apply(&mut service, Event::Accepted(number(3)), at(4));
     let effects = apply(&mut service, Event::Exited(number(3)), at(6));
     assert!(effects.contains(&targets(2, &[1])), "{effects:?}");

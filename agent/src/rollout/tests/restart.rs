@@ -2,7 +2,7 @@
 
 use super::*;
 
-const RESTARTED: Event = Event::Restarted(PortHold::Shared);
+const RESTARTED: Event = Event::Restarted(held(PortHold::Shared), Vec::new());
 
 #[test]
 fn where_nobody_serves_who_was_started_anew_is_the_next_generation() {
@@ -51,7 +51,7 @@ fn who_was_started_anew_serves_until_the_candidate_is_ready() {
     let mut without = service.clone();
     apply(&mut without, Event::Failed(number(2), "it exited".into()), at(4));
     assert_eq!(without.targets(), service.targets(), "it goes on");
-    let covers = Event::Covers(number(2), PortHold::Shared);
+    let covers = Event::Covers(number(2), held(PortHold::Shared));
     assert_eq!(apply(&mut service, covers, at(4)), [targets(2, &[3])]);
     let upgrade = service.rollout(RolloutId(1)).unwrap();
     assert_eq!((upgrade.from, upgrade.to), (number(3), number(2)));

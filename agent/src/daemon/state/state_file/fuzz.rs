@@ -13,8 +13,8 @@ use crate::{
         process::{Pid, Process},
     },
     rollout::{
-        DrainPlan, Event, Flows, Origin, Plan, PortHold, Queues, Readiness, Seen, Service,
-        Timestamp, simulator,
+        DrainPlan, Event, Flows, Listening, Origin, Plan, PortHold, Queues, Readiness, Seen,
+        Service, Timestamp, simulator,
     },
 };
 
@@ -114,7 +114,7 @@ fn every_event(service: &Service) -> Vec<Event> {
     let flows = Flows { open: u64::MAX, queued: 1, idle: std::time::Duration::MAX };
     let to_each = numbers.flat_map(|number| {
         [
-            Event::Covers(number, PortHold::Moved),
+            Event::Covers(number, Listening { hold: PortHold::Moved, listeners: Vec::new() }),
             Event::Accepted(number),
             Event::Lacks(number, String::new()),
             Event::NotYet(number, String::new()),
@@ -133,7 +133,7 @@ fn every_event(service: &Service) -> Vec<Event> {
     let to_all = [
         Event::Upgrade(plan, Origin::Found),
         Event::Undo(DrainPlan::default()),
-        Event::Restarted(PortHold::Shared),
+        Event::Restarted(Listening { hold: PortHold::Shared, listeners: Vec::new() }, Vec::new()),
         Event::CameBack,
         Event::Tick,
     ];
