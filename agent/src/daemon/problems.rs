@@ -150,7 +150,11 @@ impl From<Filtered> for Problem {
 
 impl From<ProcessError> for Problem {
     fn from(error: ProcessError) -> Self {
-        Self::caused(ProblemKind::Failed, &error)
+        match error {
+            ProcessError::SetId { .. } => Self::caused(ProblemKind::Preflight, &error)
+                .fix("end that process, and have the server itself listen; or say with `--pid` which process the server is"),
+            _ => Self::caused(ProblemKind::Failed, &error),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     os_text::OsText,
     patience,
     process::{Pid, Process, ProcessError, stat, status, text_of},
+    set_id,
 };
 
 /// The surroundings of a process that are not its program: who it is, where it runs, what it may
@@ -52,12 +53,38 @@ impl Context {
     /// # Errors
     ///
     /// [`ProcessError::Gone`], or [`ProcessError::Read`] where we may not look: the environment and
-    /// the namespaces of another user's process are for root.
+    /// the namespaces of another user's process are for root. [`ProcessError::SetId`] if its rights are not those that it was started
+    /// with, [`ProcessError::Changed`] if it was executed anew meanwhile.
     pub fn of(pid: Pid, launcher: Pid) -> Result<Self, ProcessError> {
         let process = Process::open(pid)?;
+        let before = image(pid)?;
         let context = Self::read(pid, launcher)?;
+        set_id::refuse(pid)?;
+        // What one program shows is not put together with the rights of another.
+        if image(pid)? != before || status(pid)?.euid != context.uid {
+            return Err(ProcessError::Changed { pid });
+        }
         // All files were of this process only if it has lived until now.
         if process.is_alive()? { Ok(context) } else { Err(ProcessError::Gone { pid }) }
+    }
+
+    /// For one of which nobody can say what it was given: as little as there is.
+    pub fn unknown() -> Self {
+        const NOBODY: u32 = 65_534;
+        Self {
+            uid: NOBODY,
+            gid: NOBODY,
+            groups: Vec::new(),
+            working_directory: "/".into(),
+            environment: Vec::new(),
+            is_environment_known: false,
+            limits: Vec::new(),
+            umask: DEFAULT_UMASK,
+            namespaces: Vec::new(),
+            oom_score_adj: 0,
+            nice: 0,
+            confinement: None,
+        }
     }
 
     fn read(pid: Pid, launcher: Pid) -> Result<Self, ProcessError> {
@@ -83,6 +110,12 @@ impl Context {
             confinement: Some(Confinement::of(pid)?),
         })
     }
+}
+
+/// Where the kernel has placed its program and stack: another place at each execution, unless somebody forbids that (`personality`).
+fn image(pid: Pid) -> Result<(u64, u64, u64), ProcessError> {
+    let stat = stat(pid)?;
+    Ok((stat.startcode, stat.startstack, stat.endcode))
 }
 
 /// What was written down before that was looked at.

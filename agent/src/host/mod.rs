@@ -68,6 +68,7 @@ pub mod process_table;
 pub mod room;
 pub mod seccomp;
 pub mod servers;
+mod set_id;
 pub mod sock_diag;
 pub mod socket_options;
 pub mod starter;

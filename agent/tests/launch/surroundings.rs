@@ -10,7 +10,7 @@ use std::{
 use agent::host::{
     cgroup::{Cgroup, Hierarchy},
     context::Context,
-    launch::{LaunchSpec, launch},
+    launch::{Directory, LaunchSpec, launch},
     process::{Ending, Pid, Process},
 };
 use anyhow::{Result, ensure};
@@ -44,6 +44,7 @@ impl Surroundings {
     /// A shell script as the server, in the context of this test.
     pub(crate) fn spec(&self, script: &str) -> Result<LaunchSpec> {
         Ok(LaunchSpec {
+            directory: Directory::Named,
             program: "/bin/sh".into(),
             argument_zero: None,
             arguments: vec!["-c".into(), script.into()],

@@ -36,6 +36,8 @@ pub(in crate::daemon) struct Inherited {
     pub(in crate::daemon) context: Context,
     /// The process to take the context's namespaces from.
     pub(in crate::daemon) namespaces_of: Option<ProcessIdentity>,
+    /// One that runs where the next one is to run.
+    pub(in crate::daemon) directory_of: Option<ProcessIdentity>,
     /// What is not as it is for the running server, for the operator to know.
     pub(in crate::daemon) warnings: Vec<String>,
 }
@@ -70,8 +72,10 @@ impl Agent {
             return Err(ask_for_user(&given.context));
         }
         let mut inherited = given.passed_on();
+        let root = Process::open(root)?.identity();
+        inherited.directory_of = Some(root);
         if !inherited.context.namespaces.is_empty() {
-            inherited.namespaces_of = Some(Process::open(root)?.identity());
+            inherited.namespaces_of = Some(root);
         }
         inherited.make_room_beside(&pids)?;
         Ok(inherited)
@@ -175,6 +179,12 @@ impl Given {
         Self { context, may_have_been_root: false, left_out: Vec::new() }
     }
 
+    /// That of one that shows nothing which could be believed: who is to run the next one has to be said.
+    pub(in crate::daemon) fn of_nobody_knows_whom() -> Self {
+        let left_out = vec!["nothing of the running server's surroundings is known".to_owned()];
+        Self { context: Context::unknown(), may_have_been_root: true, left_out }
+    }
+
     /// That of a server that somebody started and that shows this context, without what was meant for the running process alone.
     ///
     /// # Errors
@@ -198,7 +208,8 @@ impl Given {
 
 impl Inherited {
     fn remembered(context: &Context) -> Self {
-        Self { context: context.clone(), namespaces_of: None, warnings: Vec::new() }
+        let context = context.clone();
+        Self { context, namespaces_of: None, directory_of: None, warnings: Vec::new() }
     }
 
     /// The kernel counts the processes of a user, whatever server they are of (`is_rlimit_overlimit`), and root's not at all.
@@ -303,7 +314,7 @@ fn may_have_been_root(
 fn ask_for_user(context: &Context) -> Problem {
     let uid = context.uid;
     let message = format!(
-        "the running server is user {uid}, and its listener was made by root: it may have been started as root, and nobody can prove that"
+        "the running server may have been started as root, or as user {uid}, and nobody can prove either"
     );
     Problem::new(ProblemKind::Preflight, message).fix(format!(
         "say `--user root` if the new generation has to be root to listen and gives that up itself (as haproxy and lighttpd do), \

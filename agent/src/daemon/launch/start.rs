@@ -22,7 +22,7 @@ use crate::{
     host::{
         cgroup::{Cgroup, CgroupError},
         context::Context,
-        launch::{self, LaunchSpec},
+        launch::{self, Directory, LaunchSpec},
         os_text::OsText,
         patience::{self, Whose},
         process::ProcessIdentity,
@@ -45,7 +45,7 @@ impl Agent {
         command: &Command,
     ) -> Result<(LaunchSpec, Vec<String>), Problem> {
         let record = self.record(generation.service);
-        let Inherited { mut context, mut namespaces_of, mut warnings } =
+        let Inherited { mut context, mut namespaces_of, mut directory_of, mut warnings } =
             self.inherited(generation.service, command)?;
         if command.namespaces == NamespacesOf::Agent {
             context.namespaces.clear();
@@ -56,12 +56,14 @@ impl Agent {
             wanted_user(command)?.filter(|it| context.uid != 0 && *it != context.uid)
         {
             warnings.push(become_other(generation.service, &mut context, user));
+            directory_of = None;
         }
         let mut context = overridden(context, command)?;
         confined::refuse_losses(&context, command, self.launcher.pid())?;
         warnings.extend(confined::leave_out_groups_gone(&mut context));
         warnings.extend(confined::keep_to_what_root_has(&mut context));
-        let (program, warning) = paths_of(generation.service, command, &context, namespaces_of)?;
+        let Paths { program, warning, directory } =
+            paths_of(generation.service, command, &context, namespaces_of, directory_of)?;
         warnings.extend(warning);
         let (argument_zero, arguments) = command.arguments.split_first().ok_or_else(no_program)?;
         let spec = LaunchSpec {
@@ -69,6 +71,7 @@ impl Agent {
             argument_zero: Some(text(argument_zero)),
             arguments: arguments.iter().map(text).collect(),
             context,
+            directory,
             namespaces_of,
             cgroup: text(self.cgroup_path(generation)),
             log: text(self.log_path(&record.service.name, generation.number)),
@@ -250,8 +253,16 @@ fn wanted_user(command: &Command) -> Result<Option<u32>, Problem> {
     Ok(command.user.as_deref().map(find_user).transpose()?.map(|user| user.uid.as_raw()))
 }
 
-/// Where the program is as it is to be called, and what the operator should know of the directory it runs in. Both may be on
-/// file systems of the server's own, which nobody waits for.
+/// What was looked up in the file system.
+struct Paths {
+    /// The program as it is to be called.
+    program: PathBuf,
+    /// What the operator should know of the directory that it runs in.
+    warning: Option<String>,
+    directory: Directory,
+}
+
+/// Where the program is and the directory it runs in. Both may be on file systems of the server's own, which nobody waits for.
 ///
 /// # Errors
 ///
@@ -261,18 +272,24 @@ fn paths_of(
     command: &Command,
     context: &Context,
     namespaces_of: Option<ProcessIdentity>,
-) -> Result<(PathBuf, Option<String>), Problem> {
+    directory_of: Option<ProcessIdentity>,
+) -> Result<Paths, Problem> {
     let (asked, given) = (command.clone(), context.clone());
-    let directory = Whose::Directory(service.0, context.working_directory.as_os_str().into());
+    let whose = Whose::Directory(service.0, context.working_directory.as_os_str().into());
     let look = move || {
         if namespaces_of.is_none() {
             require_directory(&given)?;
         }
         let warning = working_directory::check(&asked, &given, namespaces_of)?;
         let program = asked.program.as_deref().ok_or_else(no_program)?;
-        Ok((confined::program_inside(program, &given, namespaces_of)?, warning))
+        let directory = match asked.working_directory {
+            Some(_) => Directory::Named,
+            None => Directory::Shown { held: directory_of.and_then(working_directory::held_by) },
+        };
+        let program = confined::program_inside(program, &given, namespaces_of)?;
+        Ok(Paths { program, warning, directory })
     };
-    patience::with(directory, look).unwrap_or_else(|error| {
+    patience::with(whose, look).unwrap_or_else(|error| {
         let message = format!(
             "look at where the new generation is to run, `{}`, and for its program there: {error}",
             context.working_directory.as_os_str().display()

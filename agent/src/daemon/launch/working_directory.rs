@@ -12,7 +12,10 @@ use std::{
 
 use crate::{
     api::{Command, Problem, ProblemKind},
-    host::{context::Context, process::ProcessIdentity},
+    host::{
+        context::Context,
+        process::{Process, ProcessIdentity},
+    },
 };
 
 /// What the operator should know of the directory, if it is not the one that the command was called from.
@@ -55,6 +58,14 @@ pub(in crate::daemon) fn check(
         there.display(),
         here.display(),
     )))
+}
+
+/// The directory that a process is in, by device and inode; nothing if it is gone.
+pub(in crate::daemon) fn held_by(process: ProcessIdentity) -> Option<(u64, u64)> {
+    let directory = fs::metadata(format!("/proc/{}/cwd", process.pid)).ok()?;
+    // Its number is nobody else's if it lives still.
+    Process::reopen(process).ok()?;
+    Some((directory.dev(), directory.ino()))
 }
 
 /// A path seen from another root.

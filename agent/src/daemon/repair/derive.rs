@@ -28,6 +28,7 @@ use crate::{
         StateFile,
         identify::{found, who},
         launch::groups,
+        launch::inherit::Given,
         state::{
             clock,
             state_file::{self, Record},
@@ -137,9 +138,17 @@ impl World {
             .or_else(|| generations.iter().rev().find(|it| !it.processes.is_empty()));
         let (Some(last), Some(model)) = (last, model) else { return Ok(None) };
         let pids: Vec<_> = model.processes.iter().map(|it| it.pid).collect();
-        let root = holders::roots(&pids)?.first().copied().unwrap_or(pids[0]);
+        let roots = holders::roots(&pids)?;
+        let root = roots.first().copied().unwrap_or(pids[0]);
         // Who repairs stands where the agent will start its launcher.
-        let context = Context::of(root, Pid::ours())?;
+        let shown = roots.iter().chain(&pids).map(|pid| Context::of(*pid, Pid::ours()));
+        let shown = shown.into_iter().find_map(Result::ok);
+        let given = match shown {
+            Some(_) => BTreeMap::new(),
+            // Whoever it runs as, nobody else finds out by it.
+            None => [(model.number.0, Given::of_nobody_knows_whom())].into(),
+        };
+        let context = shown.unwrap_or_else(Context::unknown);
         let name = match name {
             Some(name) => name,
             None => found::name_of(root, endpoints[0].port)?,
@@ -162,7 +171,7 @@ impl World {
             origin_cgroup: origin_cgroup.into(),
             unfinished: None,
             requests: BTreeMap::new(),
-            given: BTreeMap::new(),
+            given,
             kept_names: Vec::new(),
             starters: Vec::new(),
         }))

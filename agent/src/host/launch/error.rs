@@ -28,6 +28,20 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The user cannot get to the directory by its path, and the running server is not there.
+    #[error(
+        "the server's user `{uid}` may not enter the working directory `{directory}`, where no running process of the server is: say with \
+         `--cwd` where the new generation is to run"
+    )]
+    DirectoryNotPermitted {
+        /// Its path.
+        directory: PathBuf,
+        /// The user.
+        uid: u32,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// The user has too many processes to run one more (`execve` and `setresuid` say EAGAIN then).
     #[error(
         "user `{uid}` has as many processes and threads as its limit (RLIMIT_NPROC) of {} allows: raise it with `--limit nproc=…`",

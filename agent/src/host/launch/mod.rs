@@ -11,6 +11,7 @@
 //! anything of the server has run.
 
 mod confine;
+mod enter;
 mod error;
 mod fitting;
 mod handover;
@@ -64,6 +65,9 @@ pub struct LaunchSpec {
     pub arguments: Vec<OsText>,
     /// User, directory, environment, limits.
     pub context: Context,
+    /// Who decided on that directory.
+    #[serde(default)]
+    pub directory: Directory,
     /// The process to take the context's namespaces from; ours stay if there is none.
     pub namespaces_of: Option<ProcessIdentity>,
     /// The directory of the control group to run in.
@@ -72,6 +76,25 @@ pub struct LaunchSpec {
     pub log: OsText,
     /// The names of the sockets to pass (`LISTEN_FDNAMES`), in their order.
     pub socket_names: Vec<String>,
+}
+
+/// Who decided where a server is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Directory {
+    /// The operator: it is entered whether the server's user can reach it or not.
+    Named,
+    /// The server, which can put anything in the place of that path: it is entered if its user can reach it, or if it is the one that the
+    /// running process is in.
+    Shown {
+        /// The device and the inode of that one.
+        held: Option<(u64, u64)>,
+    },
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self::Shown { held: None }
+    }
 }
 
 /// A launch under way.

@@ -90,6 +90,13 @@ impl Report {
             (Step::Execute | Step::ChangeUser, io::ErrorKind::WouldBlock) => {
                 LaunchError::TooManyProcesses { uid: self.uid, limit: self.task_limit, source }
             }
+            (Step::ChangeDirectory, io::ErrorKind::PermissionDenied) => {
+                LaunchError::DirectoryNotPermitted {
+                    directory: subject.into(),
+                    uid: self.uid,
+                    source,
+                }
+            }
             _ => LaunchError::Failed { step, subject, source },
         }
     }

@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    LaunchSpec, confine,
+    LaunchSpec, confine, enter,
     report::{BEGUN, Failure, Step},
 };
 use crate::host::{
@@ -80,11 +80,7 @@ fn run(spec_descriptor: RawFd, report: &mut File) -> Result<Infallible, Failure>
     if spec.namespaces_of.is_some() {
         enter_namespaces(&spec.context.namespaces)?;
     }
-    // While still root: the directory may be one that the user cannot reach by its path, as it was
-    // for the old process.
-    let directory: &Path = spec.context.working_directory.as_ref();
-    std::env::set_current_dir(directory)
-        .map_err(|error| Failure::new(Step::ChangeDirectory, directory.display(), error))?;
+    enter::enter(&spec)?;
     root.as_ref().map_or(Ok(()), confine::change_root)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(spec.context.umask));
     confinement.map_or(Ok(()), confine::bound)?;

@@ -77,6 +77,25 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
+    /// Its rights come from the file of its program: nobody knows who gave it what it shows.
+    #[error(
+        "process `{pid}` executed a set-user-ID or set-group-ID program (its real user is {real}, its effective one {effective}): neither its \
+         rights nor its arguments and environment are believed"
+    )]
+    SetId {
+        /// Its number.
+        pid: Pid,
+        /// Its real user.
+        real: u32,
+        /// Its effective user.
+        effective: u32,
+    },
+    /// It has executed another program while it was looked at.
+    #[error("process `{pid}` became another program while it was looked at")]
+    Changed {
+        /// Its number.
+        pid: Pid,
+    },
     /// The list of processes could not be read.
     #[error("list the machine's processes")]
     List(#[source] io::Error),
