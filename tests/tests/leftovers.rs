@@ -173,11 +173,14 @@ fn a_child_that_became_root_is_not_ended_with_a_server_of_a_user_s() -> Result<(
     let options = ["--settle", "0s", "--stop-timeout", "200ms"];
     let next = Commanded::new(PORT, &["/usr/bin/python3", "{}/server.py", "8080", "2"])?;
     stage.switch(&next, 2, &options)?;
-    stage.until("the old one to be killed", PORT, |service| !service.troubles.is_empty())?;
+    let service = stage.until_steady(PORT)?;
+    assert_eq!(service.generations.len(), 1, "nobody of the old one is left: {service:#?}");
     let lives = !sleeper.ended_within(Duration::ZERO)?;
     let events = stage.agent.run(&["events"])?.success()?.stdout;
+    let detached = stage.detach(PORT);
     sleeper.kill()?;
     ensure!(lives, "it was ended");
     ensure!(events.contains("has become root, which its server may not end"), "{events}");
-    stage.until_steady(PORT).map(drop)
+    ensure!(events.contains("belongs to generation 1 no longer"), "{events}");
+    detached
 }

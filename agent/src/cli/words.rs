@@ -49,6 +49,19 @@ pub(super) fn line(text: &str) -> String {
     safe
 }
 
+/// One line of a log, of what has ended it: what steers a terminal in it was escaped when it was formatted, or colours it.
+pub(super) fn log_line(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}') || reorders(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Whether it makes a terminal show what follows in another order, or on another line: what is read then is not what is there.
 const fn reorders(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -67,6 +80,12 @@ mod tests {
     fn what_a_server_says_does_not_turn_the_line_around() {
         assert_eq!(line("a\u{202e}b\u{9b}c"), "a\\u{202e}b\\u{9b}c");
         assert_eq!(line("\u{5d0}\u{3b2}"), "\u{5d0}\u{3b2}");
+    }
+
+    #[test]
+    fn what_a_server_says_is_no_line_of_its_own_in_the_log() {
+        assert_eq!(log_line("a\nb\r\u{2028}c\u{202e}"), "a\\nb\\r\\u{2028}c\\u{202e}");
+        assert_eq!(log_line("\u{1b}[2mdim\u{1b}[0m\tb"), "\u{1b}[2mdim\u{1b}[0m\tb");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - `hold_ports`: the public ports of servers that listen elsewhere
 //! - `moves`: how many connections the kernel has moved, and what was made of that
 //! - `outstanding`: what was decided and is not done yet
+//! - `privileged`: processes of a generation that its user may not end
 //! - `processes`: the processes of a generation
 //! - `queued`: connections that nobody has accepted yet
 //! - `retry`: what does not work is told once, and tried again
@@ -16,6 +17,7 @@ pub(super) mod held_ports;
 mod hold_ports;
 pub(super) mod moves;
 pub(super) mod outstanding;
+mod privileged;
 mod processes;
 pub(super) mod queued;
 mod retry;

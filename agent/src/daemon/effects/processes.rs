@@ -17,7 +17,6 @@ use crate::{
         cgroup::Cgroup,
         holders,
         process::{Ending, Handle, Pid, Process, ProcessError},
-        process_table::ProcessTable,
         sock_diag::{Listener, SocketInode},
     },
     rollout::{Phase, Stop},
@@ -77,9 +76,9 @@ impl Agent {
         generation: GenerationId,
         signal: Signal,
     ) -> Result<(), Problem> {
-        let pids = self.pids_of(generation)?;
-        let to_tell = self.without_privileged(generation, holders::roots(&pids)?)?;
-        let roots = self.held(generation, &to_tell, Process::open)?;
+        let all = self.pids_of(generation)?;
+        let pids = self.without_privileged(generation, all)?;
+        let roots = self.held(generation, &holders::roots(&pids)?, Process::open)?;
         let told = &mut self.memories.of_mut(generation).told;
         let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
         let refused: Vec<_> = change(Step::Signal, || {
@@ -102,38 +101,6 @@ impl Agent {
             return Ok(());
         }
         self.count_processes(generation)
-    }
-
-    /// Those of these processes of a generation that its user may end too. By a program that makes it so (set-user-id, as sudo is) a
-    /// child of a user's server can become root, and whatever root does in there is not the service's to end. People are told, once.
-    ///
-    /// # Kernel
-    ///
-    /// A signal is allowed by the real user of the one who gets it (`kill_ok_by_cred`).
-    fn without_privileged(
-        &mut self,
-        generation: GenerationId,
-        pids: Vec<Pid>,
-    ) -> Result<Vec<Pid>, Problem> {
-        const ROOT: u32 = 0;
-        if self.is_of_root(generation) {
-            return Ok(pids);
-        }
-        let table = ProcessTable::read_these(&pids)?;
-        let is_roots = |pid: &Pid| table.row(*pid).is_some_and(|row| row.real_user == ROOT);
-        let (privileged, own): (Vec<_>, Vec<_>) = pids.into_iter().partition(is_roots);
-        for pid in privileged {
-            let Ok(process) = Process::open(pid) else { continue };
-            if self.memories.of_mut(generation).told.insert(process.identity()) {
-                let message = format!(
-                    "process {} of generation {} has become root, which its server may not end: it is left alone",
-                    found::describe(pid),
-                    generation.number
-                );
-                self.note(generation, EventKind::Warning, message);
-            }
-        }
-        Ok(own)
     }
 
     /// A root of a generation that was told to end has ended, and may have passed nothing on: a shell that waits for its
@@ -162,6 +129,9 @@ impl Agent {
     pub(in crate::daemon) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let all = self.pids_of(generation)?;
         let pids = self.without_privileged(generation, all.clone())?;
+        if pids.is_empty() && !all.is_empty() {
+            return self.count_processes(generation);
+        }
         if !pids.is_empty() {
             let message = format!(
                 "generation {} outlived its turn: killing {}",
