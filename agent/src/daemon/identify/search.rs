@@ -100,8 +100,10 @@ impl Search {
 
     /// The server that this process is of.
     fn server_with(self, pid: i32) -> Result<Found, Problem> {
-        let no_process =
-            || Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"));
+        let no_process = || {
+            Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"))
+                .fix("`ss -ltnp` says which processes listen")
+        };
         let process = Pid::new(pid).ok_or_else(no_process)?;
         let theirs = context::network_namespace_of(process).map_err(|error| match error {
             ProcessError::Gone { .. } => no_process(),
@@ -138,6 +140,9 @@ impl Search {
             return Err(Problem::new(
                 ProblemKind::Preflight,
                 format!("nothing listens on port {port}"),
+            )
+            .fix(
+                "start the new version first, on a port of its own; `ss -ltnp` says who listens",
             ));
         }
         who::server_of(listeners, None, self.asked)

@@ -223,13 +223,10 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
         context.working_directory = text(directory);
     }
     if let Some(user) = user {
-        let user = find_user(user)?;
-        context.uid = user.uid.as_raw();
-        context.gid = user.gid.as_raw();
-        context.groups = vec![user.gid.as_raw()];
+        become_user(&mut context, user, group.is_some())?;
     }
     if let Some(group) = group {
-        context.gid = find_group(group)?.gid.as_raw();
+        context.gid = find_group(group)?;
     }
     if *clear_environment {
         context.environment.clear();
@@ -248,9 +245,37 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
     Ok(context)
 }
 
-/// Who the operator wants it to be.
+/// Who the operator wants it to be. A number need not be in the user database: in containers it often is not.
 fn wanted_user(command: &Command) -> Result<Option<u32>, Problem> {
-    Ok(command.user.as_deref().map(find_user).transpose()?.map(|user| user.uid.as_raw()))
+    let number = |user: &str| match find_user(user)? {
+        Some(user) => Ok(user.uid.as_raw()),
+        None => user.parse().map_err(|_| no_user(user)),
+    };
+    command.user.as_deref().map(number).transpose()
+}
+
+fn become_user(context: &mut Context, user: &str, names_group: bool) -> Result<(), Problem> {
+    if let Some(known) = find_user(user)? {
+        (context.uid, context.gid) = (known.uid.as_raw(), known.gid.as_raw());
+        context.groups = vec![context.gid];
+        return Ok(());
+    }
+    let number = user.parse().map_err(|_| no_user(user))?;
+    if !names_group && context.uid != number {
+        let message =
+            format!("nobody knows the group of user {user}, who is not in the user database");
+        return Err(Problem::new(ProblemKind::Preflight, message).fix("say it: `--group NUMBER`"));
+    }
+    if context.uid != number {
+        context.groups = Vec::new();
+    }
+    context.uid = number;
+    Ok(())
+}
+
+fn no_user(text: &str) -> Problem {
+    Problem::new(ProblemKind::Preflight, format!("there is no user `{text}`"))
+        .fix("name one of the user database (`getent passwd`), or say a number")
 }
 
 /// What was looked up in the file system.
@@ -314,30 +339,52 @@ fn require_directory(context: &Context) -> Result<(), Problem> {
         .fix("say with `--cwd` where the new generation is to run"))
 }
 
-fn find_user(text: &str) -> Result<nix::unistd::User, Problem> {
+fn find_user(text: &str) -> Result<Option<nix::unistd::User>, Problem> {
     let found = match text.parse() {
         Ok(uid) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)),
         Err(_) => nix::unistd::User::from_name(text),
     };
-    found
-        .map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("look up the user `{text}`: {error}"))
-        })?
-        .ok_or_else(|| Problem::new(ProblemKind::Preflight, format!("there is no user `{text}`")))
+    found.map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("look up the user `{text}`: {error}"))
+    })
 }
 
-fn find_group(text: &str) -> Result<nix::unistd::Group, Problem> {
-    let found = match text.parse() {
-        Ok(gid) => nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(gid)),
-        Err(_) => nix::unistd::Group::from_name(text),
-    };
-    found
-        .map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("look up the group `{text}`: {error}"))
-        })?
-        .ok_or_else(|| Problem::new(ProblemKind::Preflight, format!("there is no group `{text}`")))
+/// The number of a group, which need not be in the group database.
+fn find_group(text: &str) -> Result<u32, Problem> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::Group::from_name(text).map_err(|error| {
+        Problem::new(ProblemKind::Failed, format!("look up the group `{text}`: {error}"))
+    })?;
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| {
+        Problem::new(ProblemKind::Preflight, format!("there is no group `{text}`"))
+            .fix("name one of the group database (`getent group`), or say a number")
+    })
 }
 
 fn text(value: impl AsRef<std::ffi::OsStr>) -> OsText {
     OsText::from(value.as_ref().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_who_is_in_no_database_is_a_number_and_needs_a_group() {
+        const NUMBER: &str = "2000111222";
+        let context = Context { uid: 7, gid: 8, groups: vec![9], ..Context::unknown() };
+        let refused = become_user(&mut context.clone(), NUMBER, false).unwrap_err();
+        assert!(refused.fix.as_deref().unwrap_or_default().contains("--group"), "{refused:?}");
+        let mut other = context.clone();
+        become_user(&mut other, NUMBER, true).unwrap();
+        assert_eq!((other.uid, other.groups), (2_000_111_222, Vec::new()));
+        let mut same = Context { uid: 2_000_111_222, ..context.clone() };
+        become_user(&mut same, NUMBER, false).unwrap();
+        assert_eq!((same.gid, same.groups), (8, vec![9]), "it stays in its groups");
+        let refused = become_user(&mut context.clone(), "nobody-of-that-name", true).unwrap_err();
+        assert!(refused.message.contains("there is no user"), "{refused:?}");
+        assert_eq!(find_group("2000111222").unwrap(), 2_000_111_222);
+    }
 }

@@ -61,9 +61,17 @@ impl Agent {
             return Ok(());
         }
         let endpoints = service.endpoints.clone();
-        change(Step::TakeOverListeners, || {
-            Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
+        let adopted = change(Step::TakeOverListeners, || {
+            match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
+                Err(error) if error.is_about_closed_socket() => Ok(false),
+                adopted => Ok(adopted.map(|_| true)?),
+            }
         })?;
+        if !adopted {
+            // It closes and opens them as fast as they are looked at: what is there then shows in the next look.
+            self.look_later(generation, LISTENER_LOOK);
+            return Ok(());
+        }
         let listening = Listening { hold, listeners: records };
         self.feed(generation.service, Event::ListenersChanged(generation.number, listening))?;
         self.guard_queues(generation.service);
