@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The directories of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
-    /// Control socket, state file, logs of launched generations. `0700`.
+    /// Control socket, state file, logs of launched generations. Made `0700`; one that is there keeps its mode.
     pub runtime_dir: PathBuf,
     /// Pinned maps and links; on a BPF file system. `0700`.
     pub pin_dir: PathBuf,

@@ -15,7 +15,7 @@ pub(crate) struct Lacking {
     pub(crate) check: &'static str,
 }
 
-pub(crate) const MACHINES: [Lacking; 41] = [
+pub(crate) const MACHINES: &[Lacking] = &[
     Lacking {
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
@@ -202,6 +202,13 @@ pub(crate) const MACHINES: [Lacking; 41] = [
         prepare: "DIR=$RUN/other; mkdir $DIR; chown 1000 $DIR",
         wrapper: "",
         reason: "belongs to uid 1000",
+        fix: "--runtime-dir",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "DIR=$RUN/other; mkdir -m 1777 $DIR",
+        wrapper: "",
+        reason: "can be changed by others",
         fix: "--runtime-dir",
         check: "runtime directory",
     },

@@ -4,16 +4,17 @@ use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::OFlags;
 
 use crate::{
-    api::{Problem, ProblemKind},
+    api::Problem,
     daemon::{
         agent::Agent,
+        private_directory,
         step::{Step, change},
     },
     rollout::Service,
@@ -50,10 +51,9 @@ impl Agent {
         let service = &self.record(id).service;
         let directory = self.places.service_dir(service.name.as_str());
         change(Step::MakeLogDirectory, || {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-            made.map_err(|error| {
-                let message = format!("nothing has changed: create `{}`", directory.display());
-                Problem::new(ProblemKind::Failed, message).because(&error)
+            private_directory(&directory).map_err(|problem| {
+                let message = format!("nothing has changed: {}", problem.message);
+                Problem { message, ..problem }
             })
         })?;
         let gone = all_but_newest(logs_in(&directory), KEPT, |number| {

@@ -58,7 +58,7 @@ pub fn examine_pin_directory(pin_dir: &Path) -> Result<(), Problem> {
     Err(Problem::new(ProblemKind::Preflight, message).fix("name one without (`--pin-dir`)"))
 }
 
-/// Makes a directory for us alone, with those above it.
+/// Makes a directory for us alone, with those above it. One that is there stays as it is: it may be in use for something else.
 ///
 /// # Errors
 ///
@@ -67,9 +67,21 @@ pub fn private_directory(path: &Path) -> Result<(), Problem> {
     let failed = |error: io::Error| {
         Problem::new(ProblemKind::Failed, format!("create `{}`", path.display())).because(&error)
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    refuse_directory_of_others(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    above.map_or(Ok(()), |it| private().recursive(true).create(it)).map_err(failed)?;
+    match private().create(path) {
+        // Whatever is taken away from who makes files (`umask`).
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(error) => return Err(failed(error)),
+    }
+    refuse_directory_of_others(path)
+}
+
+fn private() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
 }
 
 /// Refuses a directory that others can change, or one above it: they decide where a path in there leads.
@@ -82,13 +94,13 @@ pub fn refuse_directory_of_others(path: &Path) -> Result<(), Problem> {
 }
 
 /// Whoever can change a directory, or one above it, decides where a path in there leads. `named` may be yet to be made below it.
-fn refuse_place_of_others(named: &Path, path: &Path) -> Result<(), Problem> {
-    /// Others may write, and may rename what is not theirs.
+fn refuse_place_of_others(named: &Path, given: &Path) -> Result<(), Problem> {
+    /// Others may write, and, where it is not sticky, rename what is not theirs.
     const OPEN: u32 = 0o022;
     const STICKY: u32 = 0o1000;
     const NOBODY: u32 = 65534;
     let ours = rustix::process::geteuid().as_raw();
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let path = std::path::absolute(given).unwrap_or_else(|_| given.to_owned());
     // Where links on the way lead counts too.
     let real = fs::canonicalize(&path).map_err(|error| {
         Problem::new(ProblemKind::Failed, format!("examine `{}`", path.display())).because(&error)
@@ -102,7 +114,10 @@ fn refuse_place_of_others(named: &Path, path: &Path) -> Result<(), Problem> {
         let is_outside =
             above != path && above != real && known.uid() == NOBODY && !are_of_the_machine();
         let is_trusted = is_outside || [0, ours].contains(&known.uid());
-        let is_open = known.mode() & OPEN != 0 && known.mode() & STICKY == 0 && !known.is_symlink();
+        // In the directory itself new names are enough: links and sockets where the agent is about to have its own.
+        let is_itself = named == given && (above == path || above == real);
+        let is_safe = known.mode() & STICKY != 0 && !is_itself;
+        let is_open = known.mode() & OPEN != 0 && !is_safe && !known.is_symlink();
         if is_trusted && !is_open && !(known.is_symlink() && above == path) {
             continue;
         }
@@ -142,10 +157,32 @@ mod tests {
         let below = open.join("below");
         let problem = private_directory(&below).unwrap_err();
         assert!(problem.message.contains("can be changed by others"), "{problem:?}");
+        let sticky = root.path().join("sticky");
+        fs::create_dir(&sticky).unwrap();
+        fs::set_permissions(&sticky, fs::Permissions::from_mode(0o1777)).unwrap();
+        private_directory(&sticky.join("ours")).unwrap();
+        let problem = private_directory(&sticky).unwrap_err();
+        assert!(problem.message.contains("can be changed by others"), "{problem:?}");
         if rustix::process::geteuid().is_root() {
             chown(&ours, Some(1000), None).unwrap();
             let problem = private_directory(&ours).unwrap_err();
             assert!(problem.message.contains("belongs to uid 1000"), "{problem:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_was_there_keeps_its_mode() {
+        let root = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        for (given, accepted) in [(0o755, true), (0o1777, false), (0o770, false)] {
+            let old = root.path().join(format!("{given:o}"));
+            fs::create_dir(&old).unwrap();
+            fs::set_permissions(&old, fs::Permissions::from_mode(given)).unwrap();
+            assert_eq!(private_directory(&old).is_ok(), accepted, "{given:o}");
+            assert_eq!(mode(&old), given);
+        }
+        let new = root.path().join("above/new");
+        private_directory(&new).unwrap();
+        assert_eq!((mode(&new), mode(new.parent().unwrap())), (0o700, 0o700));
     }
 }

@@ -1,9 +1,9 @@
 //! The lock of the single writer, and how it goes from one agent to the next.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use rustix::{
     process::Signal,
 };
 
-use super::directory::private_directory;
+use super::{directory::private_directory, own_files};
 use crate::{
     api::{Problem, ProblemKind},
     host::{
@@ -28,7 +28,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Finds out whether this build works here; refuses with what is missing.
-pub(in crate::daemon) type Proof = fn(&Places) -> Result<(), Problem>;
+pub(super) type Proof = fn(&Places) -> Result<(), Problem>;
 
 /// An agent that ends lets go of its lock at the same moment, unless something of it stays behind.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
@@ -86,13 +86,7 @@ fn try_lock(places: &Places) -> Result<Option<Lock>, Problem> {
         Problem::new(ProblemKind::Failed, format!("lock `{}`", path.display())).because(&error)
     };
     loop {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+        let file = own_files::open(&path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
