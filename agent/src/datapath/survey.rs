@@ -22,11 +22,12 @@ use aya::{
 use super::{
     DatapathError,
     behind::{Behind, behind},
+    directories::is_nothing,
     endpoints,
     error::{Named as _, program_error},
     in_use::{maps_in_use, steering_program},
     members::{MEMBERS, all_members},
-    pins::Pins,
+    pins::{Pins, link},
     programs::STEER,
 };
 use crate::service::{Endpoint, ServiceId};
@@ -82,7 +83,13 @@ impl Survey {
 ///
 /// When that cannot be read.
 pub fn steers(pin_dir: &Path) -> Result<bool, DatapathError> {
-    Ok(!Maps::below(pin_dir)?.endpoints()?.is_empty())
+    let maps = Maps::below(pin_dir)?;
+    // What nobody finished has no maps in their place, and a link that is pinned nowhere has detached its program
+    // (`bpf_link_free`): nothing goes by whatever else is there.
+    if is_nothing(&maps.pins.maps()) && link(pin_dir, STEER)?.is_none() {
+        return Ok(false);
+    }
+    Ok(!maps.endpoints()?.is_empty())
 }
 
 /// Whether the program that is pinned below `pin_dir` steers in another network namespace than this one.

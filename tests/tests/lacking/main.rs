@@ -206,6 +206,26 @@ fn an_agent_that_is_killed_when_it_starts_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Nobody was there to take back what one in the foreground had begun to pin.
+#[test]
+fn what_an_agent_left_that_was_killed_when_it_started_is_in_nobodys_way() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let killed = format!(
+        "DIR=$RUN/agent; mount -t bpf none $PINS; mkdir -p $DIR/faults; echo kill-after open-datapath 0 > $DIR/faults/armed;
+         {} --runtime-dir $DIR --pin-dir $PIN --cgroup $GROUP daemon 2> /dev/null || true;
+         rm -r $DIR/faults; test -d $PIN/v*-new",
+        stage.agent.binary().display()
+    );
+    let (code, said) = run(&stage, &killed, "", "doctor --repair")?;
+    ensure!(code == Some(0) && said.contains("removed `"), "{code:?} {said}");
+    ensure!(!said.contains("left behind"), "{said}");
+    let (code, said) = run(&stage, &killed, "", "attach --port 8080")?;
+    ensure!(code == Some(0) && said.contains("8080  steady"), "{code:?} {said}");
+    Ok(())
+}
+
 /// Processes are shown to those only who may trace them, which the agent may.
 const HIDDEN: &str = "sh -c 'mount -t proc -o hidepid=ptraceable proc /proc && exec \"$@\"' sh";
 

@@ -67,7 +67,7 @@ pub(super) fn assemble(
     let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
     let pinned = examine(&places.pin_dir, groups.above(), state.as_ref())?;
     // What cannot be read belongs to what is broken, which only a state can mend.
-    let steers = datapath::steers(&places.pin_dir).unwrap_or(false);
+    let steers = datapath::steers(&places.pin_dir).ok();
     let plan = plan(&places, state.as_ref(), &pinned, steers)?;
     let state = state.unwrap_or_default();
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;

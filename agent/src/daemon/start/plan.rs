@@ -19,7 +19,7 @@ pub(super) enum Plan {
     },
 }
 
-/// Decides. `steers` says whether what is pinned has endpoints, as far as that can be read.
+/// Decides. `steers` says whether what is pinned has endpoints, if that can be read.
 ///
 /// # Errors
 ///
@@ -28,7 +28,7 @@ pub(super) fn plan(
     places: &Places,
     state: Option<&StateFile>,
     pinned: &Pinned,
-    steers: bool,
+    steers: Option<bool>,
 ) -> Result<Plan, Problem> {
     let knows_services = state.is_some_and(|state| !state.services.is_empty());
     match (pinned, knows_services) {
@@ -38,10 +38,14 @@ pub(super) fn plan(
         }
         (Pinned::Broken(what), true) => Ok(Plan::Build { lost: Some(what.clone()) }),
         (Pinned::Whole, true) => Ok(Plan::Adopt),
-        (Pinned::Whole, false) if !steers => Ok(Plan::Adopt),
+        (Pinned::Whole, false) if steers != Some(true) => Ok(Plan::Adopt),
+        // Of an agent that was killed when it started, for one.
+        (Pinned::Broken(_), false) if steers == Some(false) => Ok(Plan::Build { lost: None }),
         // An agent without services leaves such a state, and steers nothing.
-        (Pinned::Broken(_), false) if state.is_some() && !steers => Ok(Plan::Build { lost: None }),
-        (Pinned::Broken(what), false) if !steers => Err(nobody_needs(places, what)),
+        (Pinned::Broken(_), false) if state.is_some() && steers.is_none() => {
+            Ok(Plan::Build { lost: None })
+        }
+        (Pinned::Broken(what), false) if steers.is_none() => Err(nobody_can_tell(places, what)),
         (Pinned::Whole | Pinned::Broken(_), false) => Err(nobody_knows(places)),
     }
 }
@@ -57,8 +61,8 @@ fn nobody_knows(places: &Places) -> Problem {
     )
 }
 
-/// Or nobody can read it, which is found out by those who are to mend it.
-fn nobody_needs(places: &Places, what: &str) -> Problem {
+/// Those who are to mend it find out whether somebody needs it.
+fn nobody_can_tell(places: &Places, what: &str) -> Problem {
     let message = format!(
         "`{}` is not usable ({what}), and `{}` is gone",
         places.pin_dir.display(),
@@ -75,8 +79,12 @@ mod tests {
 
     use super::*;
 
-    fn decide(state: Option<&StateFile>, pinned: &Pinned, steers: bool) -> Option<Plan> {
-        plan(&places(), state, pinned, steers).ok()
+    fn decide(
+        state: Option<&StateFile>,
+        pinned: &Pinned,
+        steers: impl Into<Option<bool>>,
+    ) -> Option<Plan> {
+        plan(&places(), state, pinned, steers.into()).ok()
     }
 
     fn places() -> Places {
@@ -95,11 +103,15 @@ mod tests {
                 assert_eq!(decide(state, pinned, true), None);
             }
         }
-        assert_eq!(decide(None, &broken, false), None);
-        let problem = plan(&places(), None, &broken, false).unwrap_err();
+        assert_eq!(decide(None, &broken, None), None);
+        let problem = plan(&places(), None, &broken, None).unwrap_err();
         assert!(problem.message.contains("older"), "{problem:?}");
+        assert_eq!(decide(None, &broken, false), Some(Plan::Build { lost: None }));
+        assert_eq!(decide(None, &Pinned::Whole, None), Some(Plan::Adopt));
         assert_eq!(decide(None, &Pinned::Whole, false), Some(Plan::Adopt));
         assert_eq!(decide(None, &Pinned::Nothing, false), Some(Plan::Build { lost: None }));
-        assert_eq!(decide(Some(&empty), &broken, false), Some(Plan::Build { lost: None }));
+        for steers in [Some(false), None] {
+            assert_eq!(decide(Some(&empty), &broken, steers), Some(Plan::Build { lost: None }));
+        }
     }
 }
