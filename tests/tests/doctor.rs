@@ -218,10 +218,29 @@ fn what_nobody_could_try_is_no_success() -> Result<()> {
 fn what_an_interrupted_one_has_left_is_removed_by_the_next() -> Result<()> {
     let agent = Agent::new(&Namespace::new()?)?;
     let beside = agent.cgroup().parent().context("the group has a parent")?;
-    // No process has a number as large (`PID_MAX_LIMIT`).
-    let left = beside.join("agent-doctor-4194305");
-    fs::create_dir(&left)?;
+    let left = beside.join("agent-doctor-0123456789abcdef");
+    fs::create_dir_all(left.join("level"))?;
     agent.run(&["doctor"])?.success()?;
     assert!(!left.exists());
+    Ok(())
+}
+
+/// Containers that share the machine's control groups: the same number is another process in each.
+#[test]
+fn those_in_different_pid_namespaces_do_not_meet() -> Result<()> {
+    const MANY: usize = 6;
+    let agent = Agent::new(&Namespace::new()?)?;
+    let started: Vec<_> = (0..MANY)
+        .map(|_| {
+            let mut alone = Command::new("unshare");
+            alone.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+            agent.start(alone.arg(agent.binary()).arg("doctor"))
+        })
+        .collect::<Result<_>>()?;
+    for one in started {
+        let diagnosis = one.finish()?;
+        assert_eq!(diagnosis.code, Some(0), "{} {}", diagnosis.stdout, diagnosis.stderr);
+        assert!(!diagnosis.stderr.contains("WARN"), "{}", diagnosis.stderr);
+    }
     Ok(())
 }

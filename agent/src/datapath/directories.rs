@@ -105,7 +105,8 @@ pub(super) fn make_directory(path: &Path) -> Result<(), DatapathError> {
         .map_err(|source| pin_error("create", path, source))
 }
 
-pub(super) fn is_bpf(path: &Path) -> bool {
+/// Whether a place is on a BPF file system.
+pub fn is_bpf(path: &Path) -> bool {
     const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
     rustix::fs::statfs(path).is_ok_and(|it| it.f_type as u64 == BPF_FS_MAGIC)
 }

@@ -64,7 +64,7 @@ use aya::maps::{HashMap, MapData, PerCpuArray};
 
 pub use self::{
     contents::Contents,
-    directories::impossible_name,
+    directories::{impossible_name, is_bpf},
     error::DatapathError,
     events::{Event, Events},
     flows::FlowAddress,

@@ -1,18 +1,22 @@
 //! What the kernel can do, as the datapath's rehearsal found it.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process,
 };
 
 use rustix::io::Errno;
 
-use super::Check;
+use super::{
+    Check,
+    trial::{self, Trial},
+};
 use crate::{
-    datapath::probe::{self, About, Feature, Outcome, Seclusion, Without},
+    datapath::{
+        self,
+        probe::{self, About, Feature, Outcome, Seclusion, Without},
+    },
     host::{
         cgroup::{Cgroup, CgroupError, Hierarchy},
         open_files::TooFew,
@@ -44,13 +48,13 @@ pub(super) fn checks(
     group: Result<&EmptyGroup, String>,
 ) -> Vec<Check> {
     let directory = match group {
-        Ok(group) => File::open(&group.path).map_err(|error| error.to_string()),
+        Ok(group) => File::open(group.0.path()).map_err(|error| error.to_string()),
         Err(why) => Err(why),
     };
     let mut diagnosis = None;
-    let aside = beside_pins(places).join(format!("{OURS}{}", process::id()));
+    let aside = || trial_of_pins(places).map_err(|error| error.to_string());
     let cgroup = directory.as_ref().map_err(String::as_str);
-    let rehearsed = probe::rehearse(seclusion, cgroup, &aside, |tags| {
+    let rehearsed = probe::rehearse(seclusion, cgroup, aside, |tags| {
         // Any port: the kernel looks at the storage map first.
         diagnosis = Some(sock_diag::connections(&[1], Some(tags)).map(drop));
     });
@@ -114,26 +118,20 @@ fn socket_diagnosis(diagnosis: Option<Result<(), sock_diag::SockDiagError>>) -> 
 
 /// A control group without processes, beside the agent's own: what refuses our programs there refuses them here.
 #[derive(Debug)]
-pub(super) struct EmptyGroup {
-    path: PathBuf,
-}
+pub(super) struct EmptyGroup(Trial);
 
 impl EmptyGroup {
     pub(super) fn create(places: &Places) -> Result<Self, CgroupError> {
         let hierarchy = Hierarchy::find()?;
         let beside = beside_group(places, &hierarchy);
-        let path = beside.directory().join(format!("{OURS}{}", process::id()));
+        let failed =
+            |path: PathBuf| |source| CgroupError::Failed { operation: "create", path, source };
+        let group = Trial::make(beside.directory(), remove_group);
+        let group = group.map_err(failed(beside.directory().join("agent-doctor")))?;
         // The agent's, and that of a generation: a limit of depth counts them (`cgroup.max.depth`).
-        let levels = [path.clone(), path.join(LEVEL)];
-        let group = Self { path };
-        for level in levels {
-            fs::create_dir(&level).map_err(|source| CgroupError::Failed {
-                operation: "create",
-                path: level.clone(),
-                source,
-            })?;
-        }
-        Ok(group)
+        let level = group.path().join(LEVEL);
+        fs::create_dir(&level).map_err(failed(level))?;
+        Ok(Self(group))
     }
 }
 
@@ -148,6 +146,20 @@ fn remove_group(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A place for pins beside the agent's own. On another file system nothing is made.
+fn trial_of_pins(places: &Places) -> io::Result<Trial> {
+    let beside = beside_pins(places);
+    if !datapath::is_bpf(beside) {
+        let message = format!("`{}` is on no BPF file system", beside.display());
+        return Err(io::Error::other(message));
+    }
+    Trial::make(beside, remove_pins)
+}
+
+fn remove_pins(pins: &Path) -> io::Result<()> {
+    datapath::clear(pins).map_err(io::Error::other)
+}
+
 fn beside_group(places: &Places, hierarchy: &Hierarchy) -> Cgroup {
     let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
     let beside = agents.ancestors().skip(1).find_map(|above| hierarchy.open(above).ok());
@@ -159,40 +171,10 @@ fn beside_pins(places: &Places) -> &Path {
     above.unwrap_or(&places.pin_dir)
 }
 
-/// Removes what those left that were interrupted. In another PID namespace the numbers are others': one of ours is nobody else's.
+/// Removes what those left that were interrupted.
 pub(super) fn remove_left_behind(places: &Places) {
     if let Ok(hierarchy) = Hierarchy::find() {
-        for group in left_behind(beside_group(places, &hierarchy).directory()) {
-            remove(&group, remove_group);
-        }
+        trial::remove_left_behind(beside_group(places, &hierarchy).directory(), remove_group);
     }
-    for pins in left_behind(beside_pins(places)) {
-        remove(&pins, |pins| crate::datapath::clear(pins).map_err(io::Error::other));
-    }
-}
-
-fn left_behind(directory: &Path) -> Vec<PathBuf> {
-    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|it| it.file_name());
-    let is_left = |name: &OsString| {
-        let number = name.to_str().and_then(|name| name.strip_prefix(OURS)?.parse::<u32>().ok());
-        number.is_some_and(|number| {
-            number == process::id() || !Path::new(&format!("/proc/{number}")).exists()
-        })
-    };
-    names.filter(is_left).map(|name| directory.join(name)).collect()
-}
-
-fn remove(path: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
-    if let Err(error) = remove(path) {
-        tracing::warn!(path = %path.display(), %error, "what was made to try it stays");
-    }
-}
-
-/// What is made is called so, with the number of its process.
-const OURS: &str = "agent-doctor-";
-
-impl Drop for EmptyGroup {
-    fn drop(&mut self) {
-        remove(&self.path, remove_group);
-    }
+    trial::remove_left_behind(beside_pins(places), remove_pins);
 }

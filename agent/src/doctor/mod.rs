@@ -4,6 +4,7 @@
 //! - `host`: permissions, mounts, limits
 //! - `leftovers`: what an agent left that does not run
 //! - `setting`: what is no obstacle, but good to know
+//! - `trial`: directories to try something in
 //!
 //! Nothing is left behind, and no program that runs is disturbed: see [`crate::datapath::probe`].
 
@@ -11,6 +12,7 @@ mod host;
 mod kernel;
 mod leftovers;
 mod setting;
+mod trial;
 
 use std::io::{self, Write as _};
 

@@ -2,10 +2,10 @@
 
 use std::{
     fs::{self, File, OpenOptions},
+    hash::{BuildHasher as _, RandomState},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    process,
 };
 
 use rustix::{
@@ -42,7 +42,8 @@ fn nameless(directory: &Path) -> io::Result<File> {
 
 /// One whose name is taken away at once.
 fn unnamed(directory: &Path) -> io::Result<File> {
-    let path = directory.join(format!("room-{}", process::id()));
+    // In another PID namespace our number is somebody else's.
+    let path = directory.join(format!("room-{:x}", RandomState::new().hash_one(())));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)

@@ -33,9 +33,8 @@ pub use self::{
 };
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
-    directories::{is_bpf, make_root},
     kernel::Kernel,
-    pins::{Pins, clear},
+    pins::Pins,
     place::Place,
     programs::{ATTACHED, COMFORTS, MIGRATE, ON_DEMAND},
 };
@@ -63,8 +62,8 @@ pub enum Seclusion {
 
 /// Rehearses everything. Each feature is in the answer once.
 ///
-/// Where there can be no such namespaces, it all happens where the agent would do it, with pins in `aside`. No endpoint is known
-/// to the programs there, so that they let everything pass.
+/// Where there can be no such namespaces, it all happens where the agent would do it, with pins in what `aside` makes, which is kept
+/// until the end. No endpoint is known to the programs there, so that they let everything pass.
 ///
 /// The bind programs are attached to `cgroup`, which must be empty and is left as it was. `with_tags` is given the storage
 /// map, for those who read it in other ways than by programs; it runs only if there is one.
@@ -72,10 +71,10 @@ pub enum Seclusion {
 /// # Errors
 ///
 /// When there can be no thread for it.
-pub fn rehearse(
+pub fn rehearse<Aside: AsRef<Path>>(
     seclusion: Seclusion,
     cgroup: Result<&File, &str>,
-    aside: &Path,
+    aside: impl FnOnce() -> Result<Aside, String> + Send,
     with_tags: impl FnOnce(BorrowedFd<'_>) + Send,
 ) -> io::Result<Vec<(Feature, Outcome)>> {
     let rehearsal = || Rehearsal::new().run(seclusion, cgroup, aside, with_tags);
@@ -98,11 +97,11 @@ impl Rehearsal {
         Self { outcomes: Vec::new() }
     }
 
-    fn run(
+    fn run<Aside: AsRef<Path>>(
         mut self,
         seclusion: Seclusion,
         cgroup: Result<&File, &str>,
-        aside: &Path,
+        aside: impl FnOnce() -> Result<Aside, String>,
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Vec<(Feature, Outcome)> {
         let secluded = match seclusion {
@@ -111,31 +110,26 @@ impl Rehearsal {
                 Err("a filter of system calls (seccomp) kills who makes them".to_owned())
             }
         };
-        let pins = if secluded.is_ok() { Path::new(PINS) } else { aside };
-        let why = match self.try_all(secluded, pins, cgroup, with_tags) {
+        // Those of our own mount namespace go with it.
+        let aside = secluded.is_err().then(aside).transpose();
+        let pins = aside.as_ref().map(|it| it.as_ref().map_or(Path::new(PINS), AsRef::as_ref));
+        let why = match self.try_all(secluded, pins.map_err(String::as_str), cgroup, with_tags) {
             Ok(()) => "it was forgotten, which is a bug".to_owned(),
             Err(Ended(why)) => why,
         };
-        let outcomes = self.not_reached(&why);
-        // Those of our own mount namespace go with it.
-        if pins == aside
-            && let Err(error) = clear(aside)
-        {
-            tracing::warn!(%error, "pins are left behind");
-        }
-        outcomes
+        self.not_reached(&why)
     }
 
     fn try_all(
         &mut self,
         secluded: Result<(), String>,
-        pins: &Path,
+        pins: Result<&Path, &str>,
         cgroup: Result<&File, &str>,
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Result<(), Ended> {
-        let mounted = match secluded {
-            Ok(()) => mount_bpf(),
-            Err(_) => make_aside(pins).map_err(|error| all_causes(&error)),
+        let mounted = match (&secluded, pins) {
+            (Ok(()), _) => mount_bpf(),
+            (Err(_), made) => made.map(drop).map_err(str::to_owned),
         };
         // Only this is lost with it, and the agent needs none.
         self.outcomes.push((
@@ -143,7 +137,7 @@ impl Rehearsal {
             secluded.map_or_else(Outcome::Refused, |()| Outcome::Works),
         ));
         self.note(Feature::FileSystem, mounted)?;
-        let (mut kernel, btf) = self.create_maps(pins)?;
+        let (mut kernel, btf) = self.create_maps(pins.unwrap_or(Path::new(PINS)))?;
         let mut refused = Vec::new();
         for program in ON_DEMAND.into_iter().chain([MIGRATE]) {
             let loaded = kernel.load(program, &btf);
@@ -289,14 +283,6 @@ fn seclude() -> Result<(), String> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|error| format!("keep mounts to ourselves: {error}"))
-}
-
-/// Nothing is made on another file system.
-fn make_aside(pins: &Path) -> Result<(), DatapathError> {
-    match pins.parent().filter(|above| is_bpf(above)) {
-        Some(_) => make_root(pins),
-        None => Err(DatapathError::NoBpfFileSystem(pins.to_owned())),
-    }
 }
 
 fn mount_bpf() -> Result<(), String> {
