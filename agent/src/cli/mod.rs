@@ -47,7 +47,7 @@ use self::{
 use crate::{
     api::{Problem, ProblemKind},
     exit::ExitCode,
-    host::seccomp,
+    host::{cgroup, seccomp},
     places::Places,
 };
 
@@ -133,10 +133,14 @@ impl Context {
         let absolute = |path: &std::path::Path| {
             std::path::absolute(path).map_err(|error| Problem::caused(ProblemKind::Usage, &error))
         };
+        let group = |path: &std::path::Path| {
+            let meant = cgroup::meant_here(path);
+            meant.map_err(|error| Problem::caused(ProblemKind::Usage, &error))
+        };
         let places = Places {
             runtime_dir: absolute(&options.runtime_dir)?,
             pin_dir: absolute(&options.pin_dir)?,
-            cgroup: options.cgroup.as_deref().map(absolute).transpose()?,
+            cgroup: options.cgroup.as_deref().map(group).transpose()?,
         };
         let client = Client::new(places.socket());
         let console = Console::new(&options);

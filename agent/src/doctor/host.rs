@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Check;
 use crate::{
-    daemon::{examine_directory, examine_pin_directory},
+    daemon::{examine_directory, examine_group, examine_pin_directory},
     host::{
         capabilities::{self, Capability, USERS},
         cgroup::{CgroupError, Hierarchy},
@@ -33,7 +33,7 @@ pub(super) fn mounts(places: &Places, no_group: Option<&CgroupError>) -> Vec<Che
         sysfs(),
         runtime_directory(places),
         bpf_file_system(&places.pin_dir),
-        control_groups(no_group),
+        control_groups(places, no_group),
     ]
 }
 
@@ -193,8 +193,11 @@ fn mount_command(pin_dir: &Path) -> String {
     format!("mount -t bpf bpf {place}, or leave --pin-dir as it is by default")
 }
 
-fn control_groups(no_group: Option<&CgroupError>) -> Check {
+fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
     let name = "control groups";
+    if let Err(problem) = examine_group(places) {
+        return Check::missing(name, problem.in_full(), problem.fix.unwrap_or_default());
+    }
     let old = mounts::of_type("cgroup").unwrap_or_default();
     match (Hierarchy::find(), no_group) {
         (_, Some(error)) => match error.fix() {

@@ -123,7 +123,7 @@ pub(super) struct EmptyGroup(Trial);
 impl EmptyGroup {
     pub(super) fn create(places: &Places) -> Result<Self, CgroupError> {
         let hierarchy = Hierarchy::find()?;
-        let beside = beside_group(places, &hierarchy);
+        let beside = beside_group(places, &hierarchy)?;
         let failed =
             |path: PathBuf| |source| CgroupError::Failed { operation: "create", path, source };
         let group = Trial::make(beside.directory(), remove_group);
@@ -160,10 +160,11 @@ fn remove_pins(pins: &Path) -> io::Result<()> {
     datapath::clear(pins).map_err(io::Error::other)
 }
 
-fn beside_group(places: &Places, hierarchy: &Hierarchy) -> Cgroup {
+fn beside_group(places: &Places, hierarchy: &Hierarchy) -> Result<Cgroup, CgroupError> {
     let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
-    let beside = agents.ancestors().skip(1).find_map(|above| hierarchy.open(above).ok());
-    beside.unwrap_or_else(|| hierarchy.root())
+    let agents = hierarchy.named(agents)?;
+    let mut above = agents.directory().ancestors().skip(1);
+    Ok(above.find_map(|above| hierarchy.open(above).ok()).unwrap_or_else(|| hierarchy.root()))
 }
 
 fn beside_pins(places: &Places) -> &Path {
@@ -173,8 +174,9 @@ fn beside_pins(places: &Places) -> &Path {
 
 /// Removes what those left that were interrupted.
 pub(super) fn remove_left_behind(places: &Places) {
-    if let Ok(hierarchy) = Hierarchy::find() {
-        trial::remove_left_behind(beside_group(places, &hierarchy).directory(), remove_group);
+    let beside = Hierarchy::find().and_then(|hierarchy| beside_group(places, &hierarchy));
+    if let Ok(beside) = beside {
+        trial::remove_left_behind(beside.directory(), remove_group);
     }
     trial::remove_left_behind(beside_pins(places), remove_pins);
 }

@@ -2,13 +2,19 @@
 
 use super::Check;
 use crate::{
-    daemon::repair::{Leftovers, examine},
+    daemon::{
+        examine_places,
+        repair::{Leftovers, examine},
+    },
     places::Places,
 };
 
 /// One line about all of it.
 pub(super) fn check(places: &Places) -> Check {
     let name = "services";
+    if examine_places(places).is_err() {
+        return Check::unknown(name, "not looked for: an agent could not use these directories");
+    }
     match examine(places) {
         Ok(Leftovers::Fine(how)) => Check::ok(name, how),
         Ok(Leftovers::Startable(what)) => {

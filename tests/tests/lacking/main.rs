@@ -206,6 +206,39 @@ fn an_agent_that_is_killed_when_it_starts_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Control groups are looked for where they are mounted, under whatever name, and nowhere else.
+#[test]
+fn a_group_is_where_control_groups_are() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    for (elsewhere, fix) in [
+        ("$RUN/agent", "fix: name one below `"),
+        ("/sys/fs/no-cgroup/agent", "fix: name one below `"),
+        ("${GROUP%/*}/../agent", "fix: name one below `"),
+    ] {
+        let prepare = format!("GROUP={elsewhere}");
+        for arguments in ["attach --port 8080", "daemon"] {
+            let (code, said) = run(&stage, &prepare, "", arguments)?;
+            ensure!(code == Some(2) && said.contains(fix), "{elsewhere}: {code:?} {said}");
+            ensure!(said.contains("is no place for a control group"), "{elsewhere}: {said}");
+        }
+        let (code, said) = run(&stage, &prepare, "", "doctor")?;
+        ensure!(code == Some(4) && said.contains("fix control groups: name one"), "{said}");
+    }
+    for same in [
+        "GROUP=${GROUP##*/}",
+        "cd ${GROUP%/*}; GROUP=${GROUP##*/}",
+        "GROUP=${GROUP%/*}/../$(basename ${GROUP%/*})/${GROUP##*/}",
+        "mkdir $RUN/second; mount -t cgroup2 none $RUN/second; GROUP=$RUN/second/${GROUP##*/}",
+    ] {
+        let (code, said) = run(&stage, same, "", "attach --port 8080")?;
+        ensure!(code == Some(0), "{same}: {code:?} {said}");
+    }
+    ensure!(!stage.agent.cgroup().exists(), "a control group is left");
+    Ok(())
+}
+
 /// Nobody was there to take back what one in the foreground had begun to pin.
 #[test]
 fn what_an_agent_left_that_was_killed_when_it_started_is_in_nobodys_way() -> Result<()> {

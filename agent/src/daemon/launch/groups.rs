@@ -38,15 +38,26 @@ impl Groups {
     ///
     /// # Errors
     ///
-    /// When the place leads out of the hierarchy.
+    /// When the place is not in the hierarchy.
     pub(in crate::daemon) fn of(
         places: &Places,
         hierarchy: &Hierarchy,
         network_namespace: u64,
     ) -> Result<Self, CgroupError> {
-        let above = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
-        let above = hierarchy.below_root(above)?.directory().to_owned();
+        let above = Self::above_in(places, hierarchy)?.directory().to_owned();
         Ok(Self { above, inode: network_namespace, held: None })
+    }
+
+    /// The group above of an agent with these places, whether it is there or not.
+    ///
+    /// # Errors
+    ///
+    /// When the place is not in the hierarchy.
+    pub(in crate::daemon) fn above_in(
+        places: &Places,
+        hierarchy: &Hierarchy,
+    ) -> Result<Cgroup, CgroupError> {
+        hierarchy.named(places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP)))
     }
 
     /// The group above, which may be others' too.

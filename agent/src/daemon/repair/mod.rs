@@ -13,7 +13,7 @@ use std::{
 use super::{
     Lock, StateFile, StateFileError,
     launch::groups::Groups,
-    start::{Made, agent_answers, read_state},
+    start::{Made, agent_answers, read_state, without_group},
     state::state_file,
 };
 use crate::{
@@ -232,8 +232,8 @@ fn groups_of(places: &Places) -> Result<Option<(Groups, Hierarchy)>, Problem> {
     let Ok(hierarchy) = Hierarchy::find() else { return Ok(None) };
     let namespace = context::network_namespace_of(Pid::ours())
         .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    let groups = Groups::of(places, &hierarchy, namespace)
-        .map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
+    let groups =
+        Groups::of(places, &hierarchy, namespace).map_err(|error| without_group(&error))?;
     Ok(Some((groups, hierarchy)))
 }
 

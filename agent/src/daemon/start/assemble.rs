@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Options, Other, contents,
+    group::without_group,
     made::Made,
     plan::{Plan, plan},
     presence::Presence,
@@ -37,7 +38,7 @@ use crate::{
     },
     datapath::{self, Contents, Datapath, DatapathError, Pinned, Place},
     host::{
-        cgroup::{Cgroup, CgroupError, Hierarchy},
+        cgroup::{Cgroup, Hierarchy},
         context,
         launch::Launcher,
         mounts,
@@ -64,7 +65,7 @@ pub(super) fn assemble(
     mount_bpf(&places.pin_dir)?;
     let hierarchy = find_hierarchy()?;
     let groups = Groups::of(&places, &hierarchy, network_namespace);
-    let mut groups = groups.map_err(|error| Problem::caused(ProblemKind::Usage, &error))?;
+    let mut groups = groups.map_err(|error| without_group(&error))?;
     let pinned = examine(&places.pin_dir, groups.above(), state.as_ref())?;
     // What cannot be read belongs to what is broken, which only a state can mend.
     let steers = datapath::steers(&places.pin_dir).ok();
@@ -127,11 +128,6 @@ fn open_datapath(
 
 fn find_hierarchy() -> Result<Hierarchy, Problem> {
     Hierarchy::find().map_err(|error| without_group(&error))
-}
-
-fn without_group(error: &CgroupError) -> Problem {
-    let problem = Problem::caused(ProblemKind::Preflight, error);
-    Problem { fix: error.fix().or(problem.fix), ..problem }
 }
 
 /// What an agent is made of.

@@ -9,6 +9,7 @@
 //! - `presence`, `mend`: what shows others that an agent is here, and is made again when somebody removes it
 //! - `own_files`: the control socket's name and the PID file
 //! - `directory`: where its files are, which nobody else may change
+//! - `group`: below which control group its own are
 //! - `privileges`, `filter`: what is given up as soon as the launcher runs
 
 mod adopt;
@@ -17,6 +18,7 @@ mod build;
 mod contents;
 mod directory;
 mod filter;
+mod group;
 mod lock;
 mod made;
 mod mend;
@@ -42,10 +44,13 @@ use tokio::{
 pub use self::directory::{
     examine_directory, examine_pin_directory, private_directory, refuse_directory_of_others,
 };
+pub use self::group::examine_group;
 pub use self::lock::Lock;
 use self::lock::Proof;
 use self::{assemble::assemble, presence::Presence};
-pub(super) use self::{assemble::read_state, lock::agent_answers, made::Made};
+pub(super) use self::{
+    assemble::read_state, group::without_group, lock::agent_answers, made::Made,
+};
 use super::{
     agent::Agent,
     control::{
@@ -95,8 +100,18 @@ pub fn preflight(places: &Places) -> Result<(), Problem> {
     privileges::require()?;
     open_files::allow_all()?;
     socket_options::examine()?;
+    examine_places(places)
+}
+
+/// What keeps an agent from having these places. Nothing is made.
+///
+/// # Errors
+///
+/// With the first that it cannot have.
+pub fn examine_places(places: &Places) -> Result<(), Problem> {
     examine_directory(places)?;
-    examine_pin_directory(&places.pin_dir)
+    examine_pin_directory(&places.pin_dir)?;
+    examine_group(places)
 }
 
 /// Runs the agent until SIGTERM, SIGINT or, if so told, the last `detach`. `ready` is called when it answers.

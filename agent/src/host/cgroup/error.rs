@@ -26,6 +26,14 @@ pub enum CgroupError {
         /// The path that leads out.
         path: PathBuf,
     },
+    /// A place in the file system where no control groups are.
+    #[error("`{path}` is no place for a control group: version 2 is mounted at `{mounted}`")]
+    Elsewhere {
+        /// The place.
+        path: PathBuf,
+        /// Where control groups are.
+        mounted: PathBuf,
+    },
     /// The system said no.
     #[error("{operation} control group `{path}`")]
     Failed {
@@ -61,6 +69,12 @@ impl CgroupError {
     pub fn fix(&self) -> Option<String> {
         let (path, source) = match self {
             Self::NotMounted => return Some(format!("mount it: `{}`", Hierarchy::how_to_mount())),
+            Self::Elsewhere { mounted, .. } => {
+                let mounted = mounted.display();
+                return Some(format!(
+                    "name one below `{mounted}`, as `{mounted}/agent` (`--cgroup`)"
+                ));
+            }
             Self::Failed { path, source, .. } => (path, source),
             Self::MountTable(_)
             | Self::Outside { .. }
@@ -86,6 +100,7 @@ impl CgroupError {
                 None => "raise `cgroup.max.descendants` and `cgroup.max.depth` of the groups above"
                     .to_owned(),
             }),
+            Some(Errno::NAMETOOLONG) => Some("name a shorter one (`--cgroup`)".to_owned()),
             Some(Errno::PERM | Errno::ACCESS) => {
                 Some("let root make control groups there".to_owned())
             }

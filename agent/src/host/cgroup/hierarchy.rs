@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     os::unix::ffi::OsStrExt as _,
-    path::{Component, Path, PathBuf},
+    path::{Component, Path, PathBuf, StripPrefixError},
 };
 
 use super::{Cgroup, CgroupError};
@@ -95,19 +95,45 @@ impl Hierarchy {
             source,
         })?;
         let path = membership(&table).ok_or(CgroupError::NotMounted)?;
-        let inside = path.strip_prefix(&self.mount.root).map_err(
-            |_outside: std::path::StripPrefixError| CgroupError::Outside { path: path.into() },
-        )?;
+        let inside = path
+            .strip_prefix(&self.mount.root)
+            .map_err(|_outside: StripPrefixError| CgroupError::Outside { path: path.into() })?;
         self.below_root(inside)
     }
 
-    /// The group of this path, whether it is there or not: a directory below the mount point, or a cgroup's name, which begins at
-    /// the root of the hierarchy.
+    /// The group that somebody means by this path, whether it is there or not: a directory of a mount of the hierarchy, or a
+    /// cgroup's name, which begins at the root of the hierarchy.
     ///
     /// # Errors
     ///
-    /// When the path leads out of the hierarchy.
-    pub fn below_root(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+    /// When it is a place elsewhere in the file system.
+    pub fn named(&self, path: &Path) -> Result<Cgroup, CgroupError> {
+        let others = mounts::of_type("cgroup2").map_err(CgroupError::MountTable)?;
+        self.named_beside(&others, path)
+    }
+
+    fn named_beside(&self, others: &[Mount], path: &Path) -> Result<Cgroup, CgroupError> {
+        let elsewhere =
+            || CgroupError::Elsewhere { path: path.to_owned(), mounted: self.mount.point.clone() };
+        let plain = without_dots(path).ok_or_else(elsewhere)?;
+        // There is one hierarchy of version 2, however often it is mounted.
+        let mounts = std::iter::once(&self.mount).chain(others);
+        for Mount { root, point } in mounts {
+            if let Ok(below) = plain.strip_prefix(point) {
+                let inside = root.join(below);
+                let ours = inside.strip_prefix(&self.mount.root);
+                return self.below_root(ours.map_err(|_outside: StripPrefixError| elsewhere())?);
+            }
+        }
+        // No group is meant by what begins with a directory of the machine.
+        let first = plain.components().find(|it| matches!(it, Component::Normal(_)));
+        let is_place = plain.is_absolute()
+            && first.is_some_and(|first| Path::new("/").join(first).symlink_metadata().is_ok());
+        if is_place { Err(elsewhere()) } else { self.below_root(&plain) }
+    }
+
+    /// The group of a cgroup's name.
+    fn below_root(&self, path: &Path) -> Result<Cgroup, CgroupError> {
         let path = path.strip_prefix(&self.mount.point).unwrap_or(path);
         let mut group = self.root();
         for component in path.components() {
@@ -124,6 +150,40 @@ impl Hierarchy {
         }
         Ok(group)
     }
+}
+
+/// What somebody means by a path who is in this working directory: if that is a control group, one below it, and elsewhere the name
+/// of one, which says the same in every directory.
+///
+/// # Errors
+///
+/// When there is no working directory any more.
+pub fn meant_here(path: &Path) -> io::Result<PathBuf> {
+    /// `CGROUP2_SUPER_MAGIC`
+    const MAGIC: u64 = 0x6367_7270;
+    let is_group = rustix::fs::statfs(".").is_ok_and(|it| it.f_type as u64 == MAGIC);
+    if is_group { std::path::absolute(path) } else { Ok(path.to_owned()) }
+}
+
+/// The same path without names that lead up; nothing for one that leads above its beginning. What is called so is a path of the
+/// file system, in which there are no links on the way (cgroupfs has none).
+fn without_dots(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir
+                if matches!(plain.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                plain.pop();
+            }
+            Component::ParentDir => return None,
+            Component::CurDir => {}
+            Component::Normal(_) | Component::RootDir | Component::Prefix(_) => {
+                plain.push(component);
+            }
+        }
+    }
+    Some(plain)
 }
 
 /// The path in the line with hierarchy number 0 and no controllers, which is that of version 2. Whoever may make groups may
@@ -150,5 +210,26 @@ mod tests {
         ));
         let group = hierarchy.below_root(Path::new("/a/b")).unwrap();
         assert_eq!((group.directory(), group.level()), (Path::new("/sys/fs/cgroup/a/b"), 2));
+    }
+
+    #[test]
+    fn a_group_is_named_by_its_directory_or_by_its_name() {
+        let mount = |root: &str, point: &str| Mount { root: root.into(), point: point.into() };
+        let hierarchy = Hierarchy { mount: mount("/", "/sys/fs/cgroup/unified") };
+        let others = [mount("/part", "/mnt/part")];
+        let named = |path: &str| hierarchy.named_beside(&others, Path::new(path));
+        for (path, below) in [
+            ("agent", "agent"),
+            ("/no-such-directory/agent", "no-such-directory/agent"),
+            ("/sys/fs/cgroup/unified/a/b", "a/b"),
+            ("/sys/fs/cgroup/unified/../unified/a", "a"),
+            ("/mnt/part/a", "part/a"),
+        ] {
+            let group = named(path).unwrap();
+            assert_eq!(group.directory(), hierarchy.root().directory().join(below), "{path}");
+        }
+        for path in ["/sys/fs/cgroup/agent", "/sys/fs/cgroup/unified/../a", "/tmp/a", "../a"] {
+            assert!(matches!(named(path), Err(CgroupError::Elsewhere { .. })), "{path}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use super::process::{Pid, Process, ProcessError};
 
 pub use error::CgroupError;
-pub use hierarchy::Hierarchy;
+pub use hierarchy::{Hierarchy, meant_here};
 pub use watch::PopulatedWatch;
 
 /// One control group. Dropping it leaves the group in the kernel.
