@@ -40,7 +40,7 @@ mod watch;
 
 pub use self::{
     start::{
-        Lock, Options, Other, examine_directory, examine_group, examine_pin_directory,
+        Lock, Options, Other, PASS_IN, examine_directory, examine_group, examine_pin_directory,
         examine_places, preflight, private_directory, refuse_directory_of_others, run,
     },
     state::state_file::{StateFile, StateFileError},

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::Check;
 use crate::{
     daemon::{examine_directory, examine_group, examine_pin_directory},
+    datapath,
     host::{
         capabilities::{self, Capability, USERS},
         cgroup::{CgroupError, Hierarchy},
@@ -167,30 +168,14 @@ fn bpf_file_system(pin_dir: &Path) -> Check {
         return Check::missing(name, problem.message, problem.fix.unwrap_or_default());
     }
     let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
-    match rustix::fs::statfs(place) {
-        Ok(found) if found.f_type as u64 == BPF_FS_MAGIC => match writable(place) {
-            Ok(()) => Check::ok(name, format!("pins go to `{}`", pin_dir.display())),
-            Err(error) => cannot_write(name, place, &error.into()),
-        },
-        Ok(_) if pin_dir.starts_with(USUAL) && Path::new(USUAL).is_dir() => {
-            Check::ok(name, format!("not mounted; the agent mounts it at `{USUAL}` when it starts"))
-        }
-        Ok(_) => Check::missing(
-            name,
-            format!("`{}` is on another file system", place.display()),
-            mount_command(pin_dir),
-        ),
-        Err(error) => Check::unknown(name, format!("examine `{}`: {error}", place.display())),
+    if !datapath::is_bpf(place) {
+        let found = "not mounted; the agent mounts it at `/sys/fs/bpf` when it starts";
+        return Check::ok(name, found);
     }
-}
-
-/// The usual place does not exist on a kernel that knows no such file system.
-fn mount_command(pin_dir: &Path) -> String {
-    if pin_dir.starts_with(USUAL) {
-        return format!("mount -t bpf bpf {USUAL}");
+    match writable(place) {
+        Ok(()) => Check::ok(name, format!("pins go to `{}`", pin_dir.display())),
+        Err(error) => cannot_write(name, place, &error.into()),
     }
-    let place = pin_dir.parent().unwrap_or(pin_dir).display();
-    format!("mount -t bpf bpf {place}, or leave --pin-dir as it is by default")
 }
 
 fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
@@ -222,8 +207,6 @@ pub(super) fn all_causes(error: &(dyn std::error::Error + 'static)) -> String {
     causes.join(": ")
 }
 
-const USUAL: &str = "/sys/fs/bpf";
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const ENOUGH_FILES: u64 = 512;
 
 #[cfg(test)]
@@ -239,12 +222,5 @@ mod tests {
         assert_eq!(user(Uid::from_raw(1000), &machine).verdict, Verdict::Missing);
         let container = Ok("         0       1000          1\n".to_owned());
         assert_eq!(user(Uid::ROOT, &container).verdict, Verdict::Missing);
-    }
-
-    #[test]
-    fn pins_on_another_file_system_have_a_mount_for_a_fix() {
-        let check = bpf_file_system(Path::new("/proc/self/pins"));
-        assert_eq!(check.verdict, Verdict::Missing);
-        assert!(check.fix.unwrap().starts_with("mount -t bpf bpf /proc/self"));
     }
 }

@@ -13,6 +13,7 @@ use super::{
     trial::{self, Trial},
 };
 use crate::{
+    daemon::PASS_IN,
     datapath::{
         self,
         probe::{self, About, Feature, Outcome, Seclusion, Without},
@@ -87,8 +88,12 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
             Check::missing(name, why, TooFew::FIX)
         }
         Without::Refused => {
-            let hidden = sys_mount::what_hides_types().filter(|_| feature == Feature::Types);
-            Check::missing(name, why, hidden.unwrap_or_else(|| fix(about)))
+            let fix = match feature {
+                Feature::Types => sys_mount::what_hides_types().unwrap_or_else(|| fix(about)),
+                Feature::FileSystem if is_forbidden(&why) => PASS_IN.to_owned(),
+                _ => fix(about),
+            };
+            Check::missing(name, why, fix)
         }
         Without::Open => {
             let tried = "what follows was tried where the agent would do it";
@@ -99,6 +104,14 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
             Check { fix, ..Check::unknown(name, format!("done without, so that {loss}: {why}")) }
         }
     }
+}
+
+/// The kernel's words for what a filter of system calls or a security module refuses, which root alone is not told of by itself.
+fn is_forbidden(why: &str) -> bool {
+    let answers = [Errno::PERM, Errno::ACCESS].map(|errno| io::Error::from(errno).to_string());
+    answers.iter().any(|answer| why.contains(answer))
+        || why.contains("EPERM")
+        || why.contains("EACCES")
 }
 
 fn socket_diagnosis(diagnosis: Option<Result<(), sock_diag::SockDiagError>>) -> Check {

@@ -14,6 +14,7 @@ use super::{
     Options, Other, contents,
     group::without_group,
     made::Made,
+    pin_directory::mount_bpf,
     plan::{Plan, plan},
     presence::Presence,
 };
@@ -41,7 +42,6 @@ use crate::{
         cgroup::{Cgroup, Hierarchy},
         context,
         launch::Launcher,
-        mounts,
         process::Pid,
         process_table, syn_cookies,
     },
@@ -257,26 +257,4 @@ pub(in crate::daemon) fn read_state(
         .fix("start the agent in that namespace, or give this one its own --runtime-dir, --pin-dir and --cgroup"));
     }
     Ok(Some(state))
-}
-
-/// Mounts the BPF file system at its usual place where nobody has.
-pub(in crate::daemon) fn mount_bpf(pin_dir: &Path) -> Result<(), Problem> {
-    const USUAL: &str = "/sys/fs/bpf";
-    let mounted = mounts::of_type("bpf").map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("read the mount table: {error}"))
-    })?;
-    if !pin_dir.starts_with(USUAL) || mounted.iter().any(|mount| mount.point == Path::new(USUAL)) {
-        return Ok(());
-    }
-    tracing::info!("mounting the BPF file system at {USUAL}");
-    let flags = nix::mount::MsFlags::MS_NOSUID
-        | nix::mount::MsFlags::MS_NODEV
-        | nix::mount::MsFlags::MS_NOEXEC;
-    nix::mount::mount(Some("bpf"), USUAL, Some("bpf"), flags, Some("mode=0700")).map_err(|error| {
-        Problem::new(
-            ProblemKind::Preflight,
-            format!("mount the BPF file system at `{USUAL}`: {error}"),
-        )
-        .fix(format!("mount it: `mount -t bpf bpf {USUAL}`"))
-    })
 }

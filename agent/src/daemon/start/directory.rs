@@ -11,7 +11,6 @@ use rustix::net::SocketAddrUnix;
 
 use crate::{
     api::{Problem, ProblemKind},
-    datapath,
     host::capabilities::are_of_the_machine,
     places::Places,
 };
@@ -41,21 +40,6 @@ pub fn examine_directory(places: &Places) -> Result<(), Problem> {
         return preflight(message, "remove it, or name another one (`--runtime-dir`)");
     }
     refuse_place_of_others(directory, place)
-}
-
-/// What keeps pins from being in a directory of this name.
-///
-/// # Errors
-///
-/// When the BPF file system takes no such name.
-pub fn examine_pin_directory(pin_dir: &Path) -> Result<(), Problem> {
-    let Some(name) = datapath::impossible_name(pin_dir) else { return Ok(()) };
-    let message = format!(
-        "the pin directory `{}` cannot be made: the BPF file system takes no name with a dot, as `{}` is",
-        pin_dir.display(),
-        name.display()
-    );
-    Err(Problem::new(ProblemKind::Preflight, message).fix("name one without (`--pin-dir`)"))
 }
 
 /// Makes a directory for us alone, with those above it. One that is there stays as it is: it may be in use for something else.

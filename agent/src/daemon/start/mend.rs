@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    assemble::mount_bpf,
     directory::private_directory,
     own_files,
+    pin_directory::mount_bpf,
     presence::{exists, failed},
 };
 use crate::{

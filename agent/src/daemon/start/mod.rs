@@ -9,6 +9,7 @@
 //! - `presence`, `mend`: what shows others that an agent is here, and is made again when somebody removes it
 //! - `own_files`: the control socket's name and the PID file
 //! - `directory`: where its files are, which nobody else may change
+//! - `pin_directory`: where its pins are, and the file system for them
 //! - `group`: below which control group its own are
 //! - `privileges`, `filter`: what is given up as soon as the launcher runs
 
@@ -23,6 +24,7 @@ mod lock;
 mod made;
 mod mend;
 mod own_files;
+mod pin_directory;
 mod plan;
 pub(super) mod presence;
 mod privileges;
@@ -41,12 +43,11 @@ use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot, watch},
 };
 
-pub use self::directory::{
-    examine_directory, examine_pin_directory, private_directory, refuse_directory_of_others,
-};
+pub use self::directory::{examine_directory, private_directory, refuse_directory_of_others};
 pub use self::group::examine_group;
 pub use self::lock::Lock;
 use self::lock::Proof;
+pub use self::pin_directory::{PASS_IN, examine_pin_directory};
 use self::{assemble::assemble, presence::Presence};
 pub(super) use self::{
     assemble::read_state, group::without_group, lock::agent_answers, made::Made,

@@ -128,8 +128,8 @@ impl Rehearsal {
         with_tags: impl FnOnce(BorrowedFd<'_>),
     ) -> Result<(), Ended> {
         let mounted = match (&secluded, pins) {
-            (Ok(()), _) => mount_bpf(),
-            (Err(_), made) => made.map(drop).map_err(str::to_owned),
+            (Err(why), Err(error)) => Err(format!("{error}; {why}")),
+            (Ok(()) | Err(_), _) => Ok(()),
         };
         // Only this is lost with it, and the agent needs none.
         self.outcomes.push((
@@ -282,7 +282,8 @@ fn seclude() -> Result<(), String> {
         .map_err(|error| format!("make a network and a mount namespace: {error}"))?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(|error| format!("keep mounts to ourselves: {error}"))
+        .map_err(|error| format!("keep mounts to ourselves: {error}"))?;
+    mount_bpf()
 }
 
 fn mount_bpf() -> Result<(), String> {
