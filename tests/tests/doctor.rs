@@ -44,6 +44,8 @@ fn loopback_that_is_down_is_no_matter() -> Result<()> {
     alone.arg("--net").arg(agent.binary()).args(["doctor", "-o", "json"]);
     let diagnosis = agent.start(&mut alone)?.finish()?.success()?.json()?;
     assert_eq!(named(&diagnosis, "taking a listener over")?["verdict"], "ok");
+    let told = named(&diagnosis, "loopback")?["detail"].as_str().context("a text")?;
+    assert!(told.starts_with("down: ") && told.contains("ip link set lo up"), "{told}");
     Ok(())
 }
 

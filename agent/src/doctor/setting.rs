@@ -5,7 +5,7 @@ use std::{fs, io};
 use super::{Check, host::all_causes};
 use crate::{
     datapath::{self, DatapathError, LookupProgram},
-    host::bpf_links::holders_of_program,
+    host::{bpf_links::holders_of_program, loopback},
     places::Places,
 };
 
@@ -15,6 +15,7 @@ pub(super) fn checks(places: &Places) -> Vec<Check> {
     let ours = datapath::steering_program(&places.pin_dir).unwrap_or_default();
     vec![
         lookup_programs(datapath::lookup_programs(), ours),
+        loopback(loopback::is_down()),
         multipath(&fs::read_to_string(MULTIPATH)),
         migration(&fs::read_to_string(MIGRATION)),
     ]
@@ -52,6 +53,18 @@ fn described(program: &LookupProgram, ours: Option<u32>) -> String {
         false => format!(", held by process {}", holders.join(", ")),
     };
     format!("{name}{whose} (number {id}{held})")
+}
+
+/// Servers may do without: they have other addresses, and clients elsewhere.
+fn loopback(is_down: bool) -> Check {
+    let found = match is_down {
+        false => "up: a new generation can be asked to accept".to_owned(),
+        true => format!(
+            "down: no new generation can be asked to accept, and that it listens has to be enough; `{}` mends it",
+            loopback::FIX
+        ),
+    };
+    Check::ok("loopback", found)
 }
 
 fn multipath(setting: &io::Result<String>) -> Check {

@@ -24,6 +24,7 @@
 //! - [`cgroup`]: the bag that holds all processes of a generation
 //! - [`launch`]: starts a new generation with what the old one was given
 //! - [`probe`]: connections of our own that show whether a server accepts
+//! - [`loopback`]: whether such connections can be made
 //! - [`syn_cookies`]: whether listeners overflow
 //! - [`mounts`]: what is mounted where
 //! - [`proc_mount`]: whether `/proc` shows what is read there
@@ -55,6 +56,7 @@ mod io_uring;
 pub mod kin;
 pub mod launch;
 pub mod limit;
+pub mod loopback;
 pub mod master;
 pub mod mounts;
 pub mod names;

@@ -38,6 +38,8 @@ struct Connection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
+    /// Nothing has been sent: no way leads there, or something forbids it.
+    Unsent,
     Connecting,
     /// It waits in the queue of a listener, or is half-open there.
     Waiting,
@@ -97,7 +99,7 @@ impl Probe {
             // Only once it has the port: others of ours go to other ports of the same address, and share it.
             socket.set_reuse_address(true)?;
             let (to, socket) = (*to, Arc::new(socket));
-            probe.connections.push(Connection { socket, to, progress: Progress::Connecting });
+            probe.connections.push(Connection { socket, to, progress: Progress::Unsent });
         }
         Ok(probe)
     }
@@ -118,13 +120,9 @@ impl Probe {
     }
 
     /// Connects, and waits for nothing. What fails shows in the next look.
-    pub fn connect(&self) {
-        for connection in &self.connections {
-            if let Err(error) = connection.socket.connect(&connection.to.into())
-                && error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error())
-            {
-                tracing::debug!(%error, to = %connection.to, "a probe is not connected");
-            }
+    pub fn connect(&mut self) {
+        for connection in &mut self.connections {
+            connection.connect();
         }
     }
 
@@ -163,7 +161,24 @@ impl Probe {
 }
 
 impl Connection {
+    fn connect(&mut self) {
+        match self.socket.connect(&self.to.into()) {
+            // Even if nobody listens there: that is an answer.
+            Err(error) if !is_under_way(&error) => {
+                tracing::debug!(%error, to = %self.to, "a probe is not connected");
+            }
+            Ok(()) | Err(_) => self.progress = Progress::Connecting,
+        }
+    }
+
     fn look(&mut self, port: u16) -> Result<Look, SockDiagError> {
+        // What has no way may get one: an interface comes up.
+        if self.progress == Progress::Unsent {
+            self.connect();
+        }
+        if self.progress == Progress::Unsent {
+            return Ok(Look::Unanswered);
+        }
         if self.progress == Progress::Connecting {
             if !answers(&self.socket) {
                 return Ok(Look::Unanswered);
@@ -210,6 +225,11 @@ fn bound(address: IpAddr, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
+fn is_under_way(error: &io::Error) -> bool {
+    let answers = [Errno::INPROGRESS, Errno::CONNREFUSED];
+    Errno::from_io_error(error).is_some_and(|number| answers.contains(&number))
+}
+
 fn is_not_here(error: &io::Error) -> bool {
     let not_here = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT, Errno::INVAL];
     Errno::from_io_error(error).is_some_and(|number| not_here.contains(&number))
@@ -230,6 +250,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::host::loopback;
 
     fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -276,6 +297,27 @@ mod tests {
         let mut probe = Probe::to(&[address]).unwrap();
         probe.connect();
         assert_eq!(probe.look().unwrap(), Look::Refused);
+    }
+
+    /// As in a network namespace in which nobody has set the loopback interface up: the kernel says so at once (ENETUNREACH), and
+    /// whether the server would accept is not known.
+    #[test]
+    fn where_no_way_leads_there_nobody_answers() {
+        let alone = std::thread::spawn(|| {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+                eprintln!("skipped: no network namespace can be made");
+                return;
+            }
+            let server = TcpListener::bind("0.0.0.0:0").unwrap();
+            let port = server.local_addr().unwrap().port();
+            let mut probe = Probe::to(&[SocketAddr::from(([127, 0, 0, 1], port))]).unwrap();
+            probe.connect();
+            for _look in 0..2 {
+                assert_eq!(probe.look().unwrap(), Look::Unanswered);
+            }
+            assert!(loopback::is_down());
+        });
+        alone.join().unwrap();
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
         step::{Step, change},
     },
     host::{
+        loopback,
         probe::{Look, Probe},
         sock_diag,
     },
@@ -38,7 +39,7 @@ impl Agent {
         // Two endpoints can be reached by one address, as IPv4 and all addresses are.
         let to: BTreeSet<_> = endpoints.iter().flat_map(addresses).collect();
         let to: Vec<_> = to.into_iter().collect();
-        let probe = Probe::to(&to).map_err(|error| {
+        let mut probe = Probe::to(&to).map_err(|error| {
             Problem::new(ProblemKind::Failed, "take a port to probe from").because(&error)
         })?;
         let reached = probe.reaches();
@@ -101,7 +102,11 @@ impl Agent {
             Look::Waiting => self.note_half_accepted(generation),
             Look::Unanswered if !probing.is_unanswered() => Ok(()),
             Look::Unanswered => {
-                self.warn_of_silence(generation, "this host does not reach its own address");
+                let why = match loopback::is_down() {
+                    true => format!("the loopback interface is down (`{}`)", loopback::FIX),
+                    false => "this host does not reach its own address".to_owned(),
+                };
+                self.warn_of_silence(generation, &why);
                 self.note_accepted(generation)
             }
             // A connection that is gone may have waited at a listener that closed, and one that somebody has accepted may have
