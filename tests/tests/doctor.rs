@@ -125,8 +125,10 @@ fn a_user_without_rights_is_told_which_are_missing() -> Result<()> {
         assert!(missing.contains(capability), "{missing}");
     }
     assert_eq!(named(&diagnosis, "user")?["fix"], "run it with sudo");
-    // Not even tried, so neither there nor missing.
-    assert_eq!(named(&diagnosis, "program steer")?["verdict"], "unknown");
+    // Nothing else is even tried, and so has no fix.
+    assert!(named(&diagnosis, "program steer").is_err(), "{diagnosis:#}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.is_empty(), "{said}");
     Ok(())
 }
 
@@ -140,9 +142,7 @@ fn root_of_a_user_namespace_is_told_so() -> Result<()> {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     let diagnosis: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(detail(&diagnosis, "user")?, "root of a user namespace only");
-    let pinning = named(&diagnosis, "pinning")?;
-    assert_eq!(pinning["verdict"], "missing", "{pinning:#}");
-    assert!(detail(&diagnosis, "pinning")?.contains("EPERM"), "{pinning:#}");
+    assert!(named(&diagnosis, "pinning").is_err(), "{diagnosis:#}");
     Ok(())
 }
 

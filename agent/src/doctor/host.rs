@@ -60,9 +60,12 @@ pub(super) fn option_memory() -> Option<Check> {
     Some(Check::missing("socket options", too_little.to_string(), OptionMemory::FIX))
 }
 
+/// Which check says whether we are root of the machine.
+pub(super) const USER: &str = "user";
+
 /// Capabilities of a root that is one only in a user namespace look the same, and the kernel asks for the others.
 fn user(user: rustix::process::Uid, users: &io::Result<String>) -> Check {
-    let name = "user";
+    let name = USER;
     if !user.is_root() {
         let found = format!("uid {user}, and the agent needs root");
         return Check::missing(name, found, "run it with sudo");
@@ -84,17 +87,29 @@ fn capabilities(lacking: rustix::io::Result<Vec<Capability>>) -> Check {
         Ok(lacking) => lacking,
         Err(error) => return Check::unknown(name, error.to_string()),
     };
-    let losses = lacking.iter().map(|it| format!("without {} {}", it.name, it.lost));
-    let losses = losses.collect::<Vec<_>>().join("; ");
-    match lacking.first() {
-        None => Check::ok(name, "all that are used"),
-        // The needed ones are the first.
-        Some(first) if first.is_needed => Check::missing(
-            name,
-            losses,
-            "run it with sudo; in a container, give it these capabilities",
-        ),
-        Some(_) => Check::ok(name, losses),
+    let told = |it: &Capability| format!("without {} {}", it.name, it.lost);
+    let (needed, wanted): (Vec<_>, Vec<_>) = lacking.iter().partition(|it| it.is_needed);
+    let [needed, wanted] = [needed, wanted].map(|lacking: Vec<&Capability>| {
+        lacking.into_iter().map(told).collect::<Vec<_>>().join("; ")
+    });
+    match (needed.is_empty(), wanted.is_empty()) {
+        (true, true) => Check::ok(name, "all that are used"),
+        (true, false) => Check::ok(name, wanted),
+        (false, no_more) => {
+            let beside = if no_more { String::new() } else { format!("; no obstacle: {wanted}") };
+            let fix = "run it with sudo; in a container, give it these capabilities";
+            Check::missing(name, format!("{needed}{beside}"), fix)
+        }
+    }
+}
+
+/// What keeps everything that follows from being judged, whatever the kernel can do.
+pub(super) fn hindrance(files: Result<Option<u64>, TooFew>) -> Option<&'static str> {
+    let lacking = capabilities::lacking().unwrap_or_default();
+    match (lacking.iter().any(|it| it.is_needed), files) {
+        (true, _) => Some("for capabilities are missing"),
+        (false, Err(_)) => Some("for too few files may be open"),
+        (false, Ok(_)) => None,
     }
 }
 

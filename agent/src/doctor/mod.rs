@@ -113,16 +113,23 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
     let files = open_files::allow_all();
     let filtered = seccomp::filtered();
     let is_filtered = filtered.is_some();
-    tell(host::permissions(filtered));
-    // Whatever is found now may be the filter's answer.
-    if is_filtered {
+    let permissions = host::permissions(filtered);
+    let is_root =
+        permissions.iter().all(|it| it.name != host::USER || it.verdict != Verdict::Missing);
+    tell(permissions);
+    // Whatever is found now may be the filter's answer, and who is not root of the machine finds out nothing.
+    if is_filtered || !is_root {
         return;
     }
     kernel::remove_left_behind(places);
     let group = EmptyGroup::create(places);
-    tell(host::mounts(places, group.as_ref().err()));
+    let hindered = host::hindrance(files);
+    let judged = |checks: Vec<Check>| -> Vec<Check> {
+        checks.into_iter().map(|check| check.despite(hindered)).collect()
+    };
+    tell(judged(host::mounts(places, group.as_ref().err())));
     let group = group.as_ref().map_err(|error| host::all_causes(error));
-    tell(kernel::checks(places, seclusion, group));
+    tell(judged(kernel::checks(places, seclusion, group)));
     tell(vec![host::open_files(files), leftovers::check(places)]);
     tell(host::option_memory().into_iter().collect());
     tell(setting::checks(places));
@@ -171,6 +178,17 @@ impl Check {
     fn missing(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         let fix = Some(fix.into());
         Self { name: name.into(), verdict: Verdict::Missing, detail: detail.into(), fix }
+    }
+
+    /// What is said to be missing may be there, and not for who is hindered.
+    fn despite(self, hindrance: Option<&str>) -> Self {
+        match (self.verdict, hindrance) {
+            (Verdict::Missing, Some(hindrance)) => {
+                Self::unknown(self.name, format!("not judged, {hindrance}: {}", self.detail))
+            }
+            (Verdict::Ok | Verdict::Missing, _) | (Verdict::Unknown, None) => self,
+            (Verdict::Unknown, Some(_)) => Self { fix: None, ..self },
+        }
     }
 
     fn unknown(name: impl Into<String>, detail: impl Into<String>) -> Self {

@@ -30,11 +30,12 @@ impl Capability {
 
 /// What the agent keeps.
 const KEPT: [Capability; 9] = [
-    // `bpf_capable`, `perfmon_capable`
+    // `bpf_prog_get_fd_by_id`, `bpf_map_get_fd_by_id`, `setns`; `bpf_capable`, `perfmon_capable`
     Capability::needed(
         CapabilitySet::SYS_ADMIN,
         "CAP_SYS_ADMIN",
-        "no kernel program can be loaded (CAP_BPF and CAP_PERFMON are parts of it)",
+        "the kernel shows no program or map by its number, no server is started in its namespaces, and, where CAP_BPF and \
+         CAP_PERFMON are missing, too, which are parts of it, no kernel program can be loaded",
     ),
     Capability::needed(
         CapabilitySet::SYS_PTRACE,
