@@ -7,6 +7,7 @@ use crate::{
     api::{Problem, ProblemKind},
     datapath::DatapathError,
     host::{
+        null_device::NoNullDevice,
         open_files::TooFew,
         proc_mount::ProcMountError,
         process::ProcessError,
@@ -133,6 +134,12 @@ impl From<ProcMountError> for Problem {
 impl From<TooFew> for Problem {
     fn from(error: TooFew) -> Self {
         Self::caused(ProblemKind::Preflight, &error).fix(TooFew::FIX)
+    }
+}
+
+impl From<NoNullDevice> for Problem {
+    fn from(error: NoNullDevice) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(NoNullDevice::FIX)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
         capabilities::{self, Capability, USERS},
         cgroup::{CgroupError, Hierarchy},
         mounts,
+        null_device::{self, NoNullDevice},
         open_files::TooFew,
         proc_mount, room,
         seccomp::Filtered,
@@ -52,6 +53,12 @@ pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
         ),
         Ok(Some(most)) => Check::ok(name, format!("at most {most}")),
     }
+}
+
+/// Told of only where there is none.
+pub(super) fn null_device() -> Option<Check> {
+    let error = null_device::examine().err()?;
+    Some(Check::missing("null device", error.to_string(), NoNullDevice::FIX))
 }
 
 /// Told of only where there is too little.

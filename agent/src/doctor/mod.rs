@@ -131,7 +131,7 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
     let group = group.as_ref().map_err(|error| host::all_causes(error));
     tell(judged(kernel::checks(places, seclusion, group)));
     tell(vec![host::open_files(files), leftovers::check(places)]);
-    tell(host::option_memory().into_iter().collect());
+    tell(host::null_device().into_iter().chain(host::option_memory()).collect());
     tell(setting::checks(places));
 }
 

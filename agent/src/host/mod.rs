@@ -30,6 +30,7 @@
 //! - [`proc_mount`]: whether `/proc` shows what is read there
 //! - [`sys_mount`]: whether `/sys` shows the kernel
 //! - [`socket_options`]: how much the kernel keeps with a socket
+//! - [`null_device`]: whether there is a `/dev/null`
 //! - [`room`]: whether a directory takes what has to be written
 //! - [`seccomp`]: system calls that a filter refuses
 //! - [`ended`]: why a process of ours ended that could not say so
@@ -60,6 +61,7 @@ pub mod loopback;
 pub mod master;
 pub mod mounts;
 pub mod names;
+pub mod null_device;
 pub mod open_files;
 pub mod os_text;
 pub mod patience;

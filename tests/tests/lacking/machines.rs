@@ -185,6 +185,13 @@ pub(crate) const MACHINES: &[Lacking] = &[
         check: "process file system",
     },
     Lacking {
+        prepare: "mount -t tmpfs none /dev; mknod -m 666 /dev/urandom c 1 9",
+        wrapper: "",
+        reason: "`/dev/null`, which the agent and servers are started with, cannot be used",
+        fix: "mknod -m 666 /dev/null c 1 3",
+        check: "null device",
+    },
+    Lacking {
         prepare: "mount -t tmpfs none /sys",
         wrapper: "",
         reason: "sysfs is not mounted at `/sys`",

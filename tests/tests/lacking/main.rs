@@ -54,7 +54,7 @@ fn run(
          PLACES=\"--runtime-dir $DIR --pin-dir $PIN --cgroup $GROUP\"
          set +e; timeout 30 {wrapper} {agent} $PLACES {arguments}; code=$?
          for left in $RUN/above $PINS/a* $GROUP; do test -e $left && echo left behind: $left; done
-         {agent} $PLACES detach --port 8080 > /dev/null 2>&1
+         ended=$({agent} $PLACES detach --port 8080 2>&1)
          test {group} = $GROUP || rmdir ${{GROUP%/*}}; exit $code",
         run = run.path().display(),
         pins = pins.path().display(),

@@ -63,7 +63,9 @@ use super::{
 };
 use crate::{
     api::{Problem, ProblemKind},
-    host::{context, launch::Launcher, open_files, process::Pid, room, socket_options},
+    host::{
+        context, launch::Launcher, null_device, open_files, process::Pid, room, socket_options,
+    },
     places::Places,
     sys::memory,
 };
@@ -100,6 +102,7 @@ pub enum Other {
 pub fn preflight(places: &Places) -> Result<(), Problem> {
     privileges::require()?;
     open_files::allow_all()?;
+    null_device::examine()?;
     socket_options::examine()?;
     examine_places(places)
 }
