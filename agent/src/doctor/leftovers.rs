@@ -17,6 +17,10 @@ pub(super) fn check(places: &Places) -> Check {
     }
     match examine(places) {
         Ok(Leftovers::Fine(how)) => Check::ok(name, how),
+        Ok(Leftovers::Harmless(what)) => {
+            let told = "is in nobody's way, and `agent doctor --repair` removes it";
+            Check::ok(name, format!("nothing is attached; {what}, which {told}"))
+        }
         Ok(Leftovers::Startable(what)) => {
             Check::missing(name, what, "agent daemon --background, or agent doctor --repair")
         }

@@ -242,6 +242,22 @@ fn a_group_is_where_control_groups_are() -> Result<()> {
     Ok(())
 }
 
+/// As a machine that went down, or somebody who looked around, leaves it.
+#[test]
+fn a_group_without_an_agent_is_no_obstacle() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let (code, said) = run(&stage, "mkdir $GROUP", "", "doctor")?;
+    ensure!(code == Some(0) && said.contains("is left over, which is in nobody's way"), "{said}");
+    let (code, said) = run(&stage, "", "", "attach --port 8080")?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    let (code, said) = run(&stage, "mkdir $GROUP", "", "doctor --repair")?;
+    ensure!(code == Some(0) && said.contains("removed `"), "{code:?} {said}");
+    ensure!(!stage.agent.cgroup().exists(), "a control group is left");
+    Ok(())
+}
+
 /// Nobody was there to take back what one in the foreground had begun to pin.
 #[test]
 fn what_an_agent_left_that_was_killed_when_it_started_is_in_nobodys_way() -> Result<()> {

@@ -32,6 +32,8 @@ pub enum Leftovers {
     Startable(String),
     /// Pins that steer, and no state that says what: it can be derived from what runs.
     Stateless(String),
+    /// Nothing is attached; this is left, and an agent can start all the same.
+    Harmless(String),
     /// Nothing is attached; this is only in the way.
     Rubbish(String),
 }
@@ -58,38 +60,37 @@ pub fn examine(places: &Places) -> Result<Leftovers, Problem> {
     let place = Place::with(groups.as_ref().map(|(groups, _)| groups.above()))?;
     let pinned = datapath::examine(&places.pin_dir, place)?;
     let quoted = |path: &Path| format!("`{}`", path.display());
+    let left = |path: &Path| Leftovers::Harmless(format!("{} is left over", quoted(path)));
     let (state, file) = (read(places)?, places.state_file());
-    let what = match (&pinned, &state) {
-        (Pinned::Whole, Read::Services) => return Ok(Leftovers::Startable("no agent runs".into())),
+    Ok(match (&pinned, &state) {
+        (Pinned::Whole, Read::Services) => Leftovers::Startable("no agent runs".into()),
         (Pinned::Broken(what), Read::Services) => {
-            return Ok(Leftovers::Startable(format!("no agent runs, and the pins: {what}")));
+            Leftovers::Startable(format!("no agent runs, and the pins: {what}"))
         }
         (Pinned::Nothing, Read::Services) => {
-            let message = format!("no agent runs, and {} is gone", quoted(&places.pin_dir));
-            return Ok(Leftovers::Startable(message));
+            Leftovers::Startable(format!("no agent runs, and {} is gone", quoted(&places.pin_dir)))
         }
         (Pinned::Nothing, Read::Gone | Read::Empty) => match left_over_group(places)? {
-            Some(group) => format!("{} is left over", quoted(&group)),
-            None if matches!(state, Read::Empty) => format!("{} is left over", quoted(&file)),
-            None => return Ok(Leftovers::Fine("nothing is attached")),
+            Some(group) => left(&group),
+            None if matches!(state, Read::Empty) => left(&file),
+            None => Leftovers::Fine("nothing is attached"),
         },
-        (Pinned::Nothing, Read::Damaged) => format!("{} is damaged", quoted(&file)),
-        (Pinned::Whole | Pinned::Broken(_), Read::Empty) => {
-            format!("{} is left over", quoted(&places.pin_dir))
+        (Pinned::Nothing, Read::Damaged) => {
+            Leftovers::Rubbish(format!("{} is damaged", quoted(&file)))
         }
+        (Pinned::Whole | Pinned::Broken(_), Read::Empty) => left(&places.pin_dir),
         (Pinned::Whole | Pinned::Broken(_), Read::Gone | Read::Damaged) => {
-            let how = if state == Read::Gone { "gone" } else { "damaged" };
-            let message = format!("{} is {how}", quoted(&file));
             // What cannot be read may steer.
-            return Ok(match datapath::steers(&places.pin_dir) {
-                Ok(false) => {
-                    Leftovers::Rubbish(format!("{} is left over", quoted(&places.pin_dir)))
+            match (datapath::steers(&places.pin_dir), &state) {
+                (Ok(false), Read::Gone) => left(&places.pin_dir),
+                (Ok(false), _) => Leftovers::Rubbish(format!("{} is damaged", quoted(&file))),
+                (Ok(true) | Err(_), state) => {
+                    let how = if *state == Read::Gone { "gone" } else { "damaged" };
+                    Leftovers::Stateless(format!("{} is {how}", quoted(&file)))
                 }
-                Ok(true) | Err(_) => Leftovers::Stateless(message),
-            });
+            }
         }
-    };
-    Ok(Leftovers::Rubbish(what))
+    })
 }
 
 /// Mends. What steers goes on steering all the while.
@@ -118,7 +119,7 @@ pub fn repair(places: &Places) -> Result<Repaired, Problem> {
             done.push(format!("wrote `{}` anew: {}", path.display(), names.join(", ")));
             Ok(Repaired { done, start: true })
         }
-        Leftovers::Rubbish(_) => {
+        Leftovers::Harmless(_) | Leftovers::Rubbish(_) => {
             let mut made = Made::default();
             let _lock = lock(places, &mut made)?;
             set_aside(places, &mut done)?;
