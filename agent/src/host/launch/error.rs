@@ -56,6 +56,19 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// Who launches has not the right to give as much as the running server has.
+    #[error("{step} `{subject}` for the new generation, which takes {right}")]
+    Forbidden {
+        /// Which step.
+        step: Step,
+        /// On what.
+        subject: String,
+        /// What that takes.
+        right: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Another step, or an odd failure of the last one.
     #[error("{step} `{subject}` for the new generation")]
     Failed {

@@ -97,6 +97,10 @@ impl Report {
                     source,
                 }
             }
+            (_, io::ErrorKind::PermissionDenied) => match step.right(&subject) {
+                Some(right) => LaunchError::Forbidden { step, subject, right, source },
+                None => LaunchError::Failed { step, subject, source },
+            },
             _ => LaunchError::Failed { step, subject, source },
         }
     }
@@ -154,6 +158,38 @@ pub enum Step {
     ConnectStandardStreams,
     /// Execute the program.
     Execute,
+}
+
+impl Step {
+    /// What it takes of the agent, where the kernel may refuse it for that, and what to do without.
+    fn right(self, subject: &str) -> Option<String> {
+        let right = match self {
+            Self::SetLimit => {
+                let limit = subject.to_lowercase();
+                return Some(format!(
+                    "CAP_SYS_RESOURCE beyond the agent's own limit: give it that, or the server less (`--limit {limit}=…`)"
+                ));
+            }
+            // Below what it was once set to by who may (`oom_score_adj_min`).
+            Self::SetOomScore => "CAP_SYS_RESOURCE",
+            Self::SetPriority | Self::SetScheduling => "CAP_SYS_NICE",
+            Self::JoinGroups => "CAP_SETGID",
+            Self::ChangeUser => "CAP_SETUID",
+            Self::ChangeRoot => "CAP_SYS_CHROOT",
+            Self::EnterNamespaces => "CAP_SYS_ADMIN",
+            Self::SetCapabilities => "CAP_SETPCAP",
+            Self::ReadSpec
+            | Self::CloseDescriptors
+            | Self::JoinCgroup
+            | Self::NewSession
+            | Self::NewKeyring
+            | Self::ChangeDirectory
+            | Self::SetPersonality
+            | Self::ConnectStandardStreams
+            | Self::Execute => return None,
+        };
+        Some(format!("{right} of the agent"))
+    }
 }
 
 impl fmt::Display for Step {
@@ -221,5 +257,22 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         let other = Failure::new(Step::ReadSpec, "", io::Error::other("odd")).into_error();
         assert_eq!(other.to_string(), "odd");
+    }
+
+    #[test]
+    fn what_the_agent_has_not_the_right_to_give_is_named_with_the_right() {
+        let judged = |step, subject: &str| {
+            let failure = Failure::new(step, subject, io::Error::from_raw_os_error(1));
+            let told = [vec![BEGUN], serde_json::to_vec(&failure).unwrap()].concat();
+            let pipe = File::open("/proc/self/stat").unwrap();
+            let report = Report { pipe, told, uid: 0, task_limit: None };
+            report.judge().unwrap_err().to_string()
+        };
+        let limit = judged(Step::SetLimit, "Memlock");
+        assert!(limit.contains("takes CAP_SYS_RESOURCE"), "{limit}");
+        assert!(limit.contains("`--limit memlock=…`"), "{limit}");
+        let groups = judged(Step::JoinGroups, "5");
+        assert!(groups.contains("takes CAP_SETGID of the agent"), "{groups}");
+        assert!(!judged(Step::JoinCgroup, "/a").contains("takes"));
     }
 }
