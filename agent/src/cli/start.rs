@@ -28,7 +28,7 @@ use crate::{
         Other, preflight, private_directory,
         repair::{self, Leftovers},
     },
-    host::{capabilities, ended::Ended, open_files},
+    host::{capabilities, ended::Ended, open_files, tasks::TooFewTasks},
     places::Places,
     sys::aside::aside,
 };
@@ -138,6 +138,11 @@ fn preflight_aside(places: &Places) -> Result<(), Problem> {
         }
     });
     match told {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let message = "not even a process can be started to look whether an agent can run here";
+            let problem = Problem::new(ProblemKind::Preflight, message).because(&error);
+            Err(problem.on_one_line().fix(TooFewTasks::FIX))
+        }
         // Not even that is possible here, which is said when the agent cannot be started.
         Err(_) => Ok(()),
         Ok(told) => match (told.status, serde_json::from_slice(&told.bytes)) {

@@ -15,6 +15,7 @@ use crate::{
         sock_diag::{self, SockDiagError},
         socket_options::OptionMemory,
         sys_mount::{self, NoSysfs},
+        tasks::TooFewTasks,
     },
     rollout::Refusal,
 };
@@ -140,6 +141,12 @@ impl From<TooFew> for Problem {
 impl From<NoNullDevice> for Problem {
     fn from(error: NoNullDevice) -> Self {
         Self::caused(ProblemKind::Preflight, &error).fix(NoNullDevice::FIX)
+    }
+}
+
+impl From<TooFewTasks> for Problem {
+    fn from(error: TooFewTasks) -> Self {
+        Self::caused(ProblemKind::Preflight, &error).fix(TooFewTasks::FIX)
     }
 }
 

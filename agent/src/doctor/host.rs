@@ -18,6 +18,7 @@ use crate::{
         seccomp::Filtered,
         socket_options::{self, OptionMemory},
         sys_mount::{self, NoSysfs},
+        tasks::TooFewTasks,
     },
     places::Places,
 };
@@ -53,6 +54,12 @@ pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
         ),
         Ok(Some(most)) => Check::ok(name, format!("at most {most}")),
     }
+}
+
+/// Told of only where there are too few.
+pub(super) fn tasks(tasks: Result<(), TooFewTasks>) -> Option<Check> {
+    let too_few = tasks.err()?;
+    Some(Check::missing("processes and threads", too_few.to_string(), TooFewTasks::FIX))
 }
 
 /// Told of only where there is none.

@@ -22,6 +22,7 @@ use crate::{
         cgroup::{Cgroup, CgroupError, Hierarchy},
         open_files::TooFew,
         sock_diag, sys_mount,
+        tasks::TooFewTasks,
     },
     places::Places,
 };
@@ -38,9 +39,6 @@ const SOCKET_DIAGNOSIS: &str = "socket diagnosis";
 
 /// All of it, where it could not begin or did not end.
 pub(super) const REHEARSAL: &str = "rehearsal";
-
-/// The kernel says the same of both (EAGAIN).
-const MORE: &str = "let the agent have more memory (`ulimit -v`, `MemoryMax=`) or more threads (`ulimit -u`, `pids.max`, `TasksMax=`)";
 
 /// The rehearsal, and the socket diagnosis that reads the storage it makes.
 pub(super) fn checks(
@@ -63,7 +61,7 @@ pub(super) fn checks(
         Ok(outcomes) => outcomes,
         Err(error) => {
             let detail = format!("start a thread for it: {error}");
-            return vec![Check::missing(REHEARSAL, detail, MORE)];
+            return vec![Check::missing(REHEARSAL, detail, TooFewTasks::FIX)];
         }
     };
     // Not by `uname`, which a filter may refuse: rustix takes that for impossible.

@@ -23,7 +23,7 @@ use self::kernel::EmptyGroup;
 use crate::{
     api::{Problem, ProblemKind},
     datapath::probe::Seclusion,
-    host::{ended::Ended, open_files, seccomp},
+    host::{ended::Ended, open_files, seccomp, tasks},
     places::Places,
     sys::aside::aside,
 };
@@ -131,6 +131,7 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
     let group = group.as_ref().map_err(|error| host::all_causes(error));
     tell(judged(kernel::checks(places, seclusion, group)));
     tell(vec![host::open_files(files), leftovers::check(places)]);
+    tell(host::tasks(tasks::examine()).into_iter().collect());
     tell(host::null_device().into_iter().chain(host::option_memory()).collect());
     tell(setting::checks(places));
 }

@@ -30,6 +30,7 @@
 //! - [`proc_mount`]: whether `/proc` shows what is read there
 //! - [`sys_mount`]: whether `/sys` shows the kernel
 //! - [`socket_options`]: how much the kernel keeps with a socket
+//! - [`tasks`]: how many processes and threads may be started
 //! - [`null_device`]: whether there is a `/dev/null`
 //! - [`room`]: whether a directory takes what has to be written
 //! - [`seccomp`]: system calls that a filter refuses
@@ -79,4 +80,5 @@ pub mod starter;
 pub mod supervisor;
 pub mod syn_cookies;
 pub mod sys_mount;
+pub mod tasks;
 mod unix_sockets;

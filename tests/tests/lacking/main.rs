@@ -1,6 +1,7 @@
 //! Machines on which the agent cannot run: `attach`, `daemon` and `doctor` say why, and leave nothing behind.
 
 mod machines;
+mod pids;
 
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use tests::servers::Script;
 use tests::stage::Stage;
 
 use self::machines::{Lacking, MACHINES};
+use self::pids::Pids;
 
 const PORT: u16 = 8080;
 
@@ -239,6 +241,32 @@ fn a_group_is_where_control_groups_are() -> Result<()> {
         ensure!(code == Some(0), "{same}: {code:?} {said}");
     }
     ensure!(!stage.agent.cgroup().exists(), "a control group is left");
+    Ok(())
+}
+
+/// A container may have few processes (`pids.max`), which count threads: whatever the agent comes to, it says so, and ends.
+#[test]
+fn an_agent_that_may_start_few_processes_says_so_and_leaves_nothing() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let Some(pids) = Pids::mounted()? else {
+        eprintln!("skipped: no control groups count processes here");
+        return Ok(());
+    };
+    for most in [1, 2, 5, 8] {
+        let wrapper = pids.wrapper(most);
+        for arguments in ["attach --port 8080", "doctor"] {
+            let (code, said) = run(&stage, "", &wrapper, arguments)?;
+            ensure!(code == Some(4), "{most}, {arguments}: {code:?} {said}");
+            ensure!(said.contains("pids.max"), "{most}, {arguments}: {said}");
+            let is_short = arguments == "doctor" || said.lines().count() == 2;
+            ensure!(is_short, "{most}, {arguments}: {said}");
+            ensure!(!said.contains("left behind"), "{most}, {arguments}: {said}");
+        }
+    }
+    let (code, said) = run(&stage, "", &pids.wrapper(30), "attach --port 8080")?;
+    ensure!(code == Some(0), "{code:?} {said}");
     Ok(())
 }
 

@@ -65,6 +65,7 @@ use crate::{
     api::{Problem, ProblemKind},
     host::{
         context, launch::Launcher, null_device, open_files, process::Pid, room, socket_options,
+        tasks,
     },
     places::Places,
     sys::memory,
@@ -104,6 +105,7 @@ pub fn preflight(places: &Places) -> Result<(), Problem> {
     open_files::allow_all()?;
     null_device::examine()?;
     socket_options::examine()?;
+    tasks::examine()?;
     examine_places(places)
 }
 
