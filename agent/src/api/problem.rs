@@ -38,6 +38,8 @@ pub enum ProblemKind {
     Locked,
     /// The system said no.
     Failed,
+    /// The agent is about to end, and has not looked at what it was asked for: another one may.
+    Ending,
 }
 
 impl Problem {
@@ -160,7 +162,7 @@ impl ProblemKind {
             Self::Preflight => ExitCode::Preflight,
             Self::NotReady => ExitCode::NotReady,
             Self::Locked => ExitCode::Locked,
-            Self::Failed => ExitCode::Failed,
+            Self::Failed | Self::Ending => ExitCode::Failed,
         }
     }
 
@@ -173,6 +175,7 @@ impl ProblemKind {
             Self::NotReady => 424,
             Self::Locked => 409,
             Self::Failed => 500,
+            Self::Ending => 503,
         }
     }
 }

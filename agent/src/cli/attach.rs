@@ -51,6 +51,8 @@ async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, 
                     Ok(agent) => started = Some(agent),
                 }
             }
+            // Somebody else has detached its last service.
+            Err(error) if error.is_ending() && began.elapsed() < AWAY => sleep(AGAIN).await,
             Err(error) if error.is_broken() && lost < TIMES => lost += 1,
             // What the system says of the socket is not always about the socket.
             Err(error @ (ClientError::Forbidden { .. } | ClientError::Unconnected { .. })) => {

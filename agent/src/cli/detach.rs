@@ -1,16 +1,20 @@
 //! `agent detach`.
 
+use tokio::time::{Instant, sleep};
+
 use super::{
     Context,
-    arguments::DetachArguments,
+    arguments::{DetachArguments, Selected},
     client::ClientError,
+    follow::AWAY,
     output::{Answer, Look},
-    persist,
+    persist::{self, AGAIN},
 };
 use crate::{
     api::{Detached, Problem, ProblemKind, SCHEMA},
     exit::ExitCode,
     places::Places,
+    service::ServiceName,
 };
 
 /// Hands a port back.
@@ -19,7 +23,7 @@ pub(super) async fn run(
     arguments: &DetachArguments,
 ) -> Result<ExitCode, Problem> {
     let selected = arguments.service.selected();
-    let service = context.client.service(&selected).await?.name;
+    let service = named(context, &selected).await?;
     let mut asked = 0;
     let detached = persist::ask(&context.console, async || {
         asked += 1;
@@ -46,6 +50,17 @@ pub(super) async fn run(
     };
     context.console.answer(&detached)?;
     Ok(ExitCode::Done)
+}
+
+/// The name of the service. An agent that is about to end, because somebody else has detached the last one, does not say it.
+async fn named(context: &Context, selected: &Selected) -> Result<ServiceName, ClientError> {
+    let began = Instant::now();
+    loop {
+        match context.client.service(selected).await {
+            Err(error) if error.is_ending() && began.elapsed() < AWAY => sleep(AGAIN).await,
+            answer => return Ok(answer?.name),
+        }
+    }
 }
 
 /// The state goes last of all that steers.

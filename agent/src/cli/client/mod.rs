@@ -192,9 +192,14 @@ impl ClientError {
         }
     }
 
+    /// Whether the agent has said that it is about to go away.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.kind == ProblemKind::Ending)
+    }
+
     /// Whether the agent was there and went away before it answered.
     pub(super) fn is_broken(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::Cut(_))
+        matches!(self, Self::Broken(_) | Self::Cut(_)) || self.is_ending()
     }
 
     /// What it is when an agent that was there has been waited for in vain.
@@ -218,8 +223,8 @@ impl ClientError {
             | Self::Unwritable(_)
             | Self::Unreadable(_)
             | Self::NoEvent(_)
-            | Self::Foreign { .. }
-            | Self::Refused(_) => false,
+            | Self::Foreign { .. } => false,
+            Self::Refused(_) => self.is_ending(),
         }
     }
 }

@@ -124,3 +124,13 @@ fn who_has_waited_in_vain_is_told_what_goes_on() {
     assert!(problem.message.starts_with("the agent has not come back"), "{problem:?}");
     assert!(problem.fix.unwrap().starts_with("steering goes on without it"));
 }
+
+/// Somebody else has detached the last service meanwhile: this agent does not answer any more, and the next one may.
+#[tokio::test]
+async fn an_agent_that_is_ending_is_asked_again() {
+    let problem = Problem::new(ProblemKind::Ending, "the agent is ending");
+    let body = serde_json::to_string(&problem).unwrap();
+    let stub = Stub::with(vec![answer(problem.kind.http_status(), &body)]);
+    let error = stub.client.services().await.unwrap_err();
+    assert!(error.is_ending() && error.is_broken() && error.may_pass(), "{error:?}");
+}

@@ -153,7 +153,7 @@ impl Door {
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failure> {
         let gone = || {
             Failure(Problem::new(
-                ProblemKind::Failed,
+                ProblemKind::Ending,
                 "the agent is ending; steering goes on without it",
             ))
         };
