@@ -94,8 +94,10 @@ impl Cli {
                     return Err(filtered.into());
                 }
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let runtime =
-                    runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+                let runtime = runtime.map_err(|error| {
+                    let problem = Problem::new(ProblemKind::Failed, "get ready to ask an agent");
+                    problem.because(&error).before_the_start()
+                })?;
                 runtime.block_on(ask(&context, command))
             }
         }

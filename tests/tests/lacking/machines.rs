@@ -46,6 +46,13 @@ pub(crate) const MACHINES: &[Lacking] = &[
     },
     Lacking {
         prepare: "",
+        wrapper: "prlimit --nofile=8",
+        reason: "",
+        fix: "LimitNOFILE=",
+        check: "open files",
+    },
+    Lacking {
+        prepare: "",
         wrapper: "prlimit --nofile=14",
         reason: "at most 14 files may be open",
         fix: "LimitNOFILE=",
