@@ -249,7 +249,7 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
 fn wanted_user(command: &Command) -> Result<Option<u32>, Problem> {
     let number = |user: &str| match find_user(user)? {
         Some(user) => Ok(user.uid.as_raw()),
-        None => user.parse().map_err(|_| no_user(user)),
+        None => user.parse().ok().ok_or_else(|| no_user(user)),
     };
     command.user.as_deref().map(number).transpose()
 }
@@ -260,7 +260,7 @@ fn become_user(context: &mut Context, user: &str, names_group: bool) -> Result<(
         context.groups = vec![context.gid];
         return Ok(());
     }
-    let number = user.parse().map_err(|_| no_user(user))?;
+    let number = user.parse().ok().ok_or_else(|| no_user(user))?;
     if !names_group && context.uid != number {
         let message =
             format!("nobody knows the group of user {user}, who is not in the user database");
@@ -382,8 +382,8 @@ mod tests {
         assert_eq!((other.uid, other.groups), (2_000_111_222, Vec::new()));
         let mut same = Context { uid: 2_000_111_222, ..context.clone() };
         become_user(&mut same, NUMBER, false).unwrap();
-        assert_eq!((same.gid, same.groups), (8, vec![9]), "it stays in its groups");
-        let refused = become_user(&mut context.clone(), "nobody-of-that-name", true).unwrap_err();
+        assert_eq!((same.gid, &same.groups[..]), (8, &[9][..]), "it stays in its groups");
+        let refused = become_user(&mut same, "nobody-of-that-name", true).unwrap_err();
         assert!(refused.message.contains("there is no user"), "{refused:?}");
         assert_eq!(find_group("2000111222").unwrap(), 2_000_111_222);
     }
