@@ -380,7 +380,7 @@ mod tests {
         let mut other = context.clone();
         become_user(&mut other, NUMBER, true).unwrap();
         assert_eq!((other.uid, other.groups), (2_000_111_222, Vec::new()));
-        let mut same = Context { uid: 2_000_111_222, ..context.clone() };
+        let mut same = Context { uid: 2_000_111_222, ..context };
         become_user(&mut same, NUMBER, false).unwrap();
         assert_eq!((same.gid, &same.groups[..]), (8, &[9][..]), "it stays in its groups");
         let refused = become_user(&mut same, "nobody-of-that-name", true).unwrap_err();
