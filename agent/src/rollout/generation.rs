@@ -14,37 +14,37 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     /// 1, 2, 3…
-    pub number: GenerationNumber,
+    pub(super) number: GenerationNumber,
     /// Where in its life it is.
-    pub phase: Phase,
+    pub(super) phase: Phase,
     /// How it came to be.
-    pub origin: Origin,
+    pub(super) origin: Origin,
     /// What the deploy that brought it calls it.
     #[serde(default)]
-    pub release: Option<Release>,
+    pub(super) release: Option<Release>,
     /// How it holds the port.
-    pub hold: PortHold,
+    pub(super) hold: PortHold,
     /// When it was launched or found.
-    pub since: Timestamp,
+    pub(super) since: Timestamp,
     /// Its processes, as far as they are known one by one. Those of a launched one are those of its cgroup.
-    pub processes: Vec<ProcessIdentity>,
+    pub(super) processes: Vec<ProcessIdentity>,
     /// Its listeners.
-    pub listeners: Vec<ListenerRecord>,
+    pub(super) listeners: Vec<ListenerRecord>,
     /// Ports of listeners that it has had and has no more: flows that came in there may be open.
     #[serde(default)]
-    pub former_ports: BTreeSet<u16>,
+    pub(super) former_ports: BTreeSet<u16>,
     /// How long its queues have been waited for since it was replaced.
     #[serde(default)]
-    pub queues_waited: Duration,
+    pub(super) queues_waited: Duration,
     /// Flows that would have ended with it when they were last counted.
     #[serde(default)]
-    pub flows: u64,
+    pub(super) flows: u64,
     /// Whether it closed its last listener on some endpoint, though it lives.
     #[serde(default)]
-    pub deaf: bool,
+    pub(super) deaf: bool,
     /// Whether it accepts nothing, though it lives and listens: new connections were taken from it for that.
     #[serde(default)]
-    pub stuck: bool,
+    pub(super) stuck: bool,
 }
 
 /// Where in its life a generation is.
@@ -329,6 +329,68 @@ impl Generation {
             deaf: false,
             stuck: false,
         }
+    }
+
+    /// The same, with what was found of it.
+    #[must_use]
+    pub fn found(self, listening: Listening, processes: Vec<ProcessIdentity>) -> Self {
+        let Listening { hold, listeners } = listening;
+        Self { hold, listeners, processes, ..self }
+    }
+
+    /// 1, 2, 3…
+    pub const fn number(&self) -> GenerationNumber {
+        self.number
+    }
+
+    /// Where in its life it is.
+    pub const fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// How it came to be.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What the deploy that brought it calls it.
+    pub const fn release(&self) -> Option<&Release> {
+        self.release.as_ref()
+    }
+
+    /// How it holds the port.
+    pub const fn hold(&self) -> PortHold {
+        self.hold
+    }
+
+    /// When it was launched or found.
+    pub const fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Its processes, as far as they are known one by one. Those of a launched one are those of its cgroup.
+    pub fn processes(&self) -> &[ProcessIdentity] {
+        &self.processes
+    }
+
+    /// Its listeners.
+    pub fn listeners(&self) -> &[ListenerRecord] {
+        &self.listeners
+    }
+
+    /// Flows that would have ended with it when they were last counted.
+    pub const fn flows(&self) -> u64 {
+        self.flows
+    }
+
+    /// Whether it closed its last listener on some endpoint, though it lives.
+    pub const fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
+    /// Whether it accepts nothing, though it lives and listens: new connections were taken from it for that.
+    pub const fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// How much longer its queues may be waited for: what a client of one that accepts nothing needs is its end.

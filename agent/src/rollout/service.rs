@@ -14,19 +14,19 @@ use crate::service::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its number in the kernel maps.
-    pub id: ServiceId,
+    pub(super) id: ServiceId,
     /// What people call it.
-    pub name: ServiceName,
+    pub(super) name: ServiceName,
     /// Where its clients connect to.
-    pub endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Vec<Endpoint>,
     /// Those that live, oldest first.
-    pub generations: Vec<Generation>,
+    pub(super) generations: Vec<Generation>,
     /// Under way and ended, oldest first; of the ended ones the last 64.
-    pub rollouts: Vec<Rollout>,
+    pub(super) rollouts: Vec<Rollout>,
     /// The last number given to a generation.
-    pub last_generation: GenerationNumber,
+    pub(super) last_generation: GenerationNumber,
     /// The last number given to a rollout.
-    pub last_rollout: RolloutId,
+    pub(super) last_rollout: RolloutId,
 }
 
 impl Service {
@@ -48,6 +48,55 @@ impl Service {
             last_generation,
             last_rollout: RolloutId(0),
         }
+    }
+
+    /// A service of which nothing is known but what was found: the last numbers given are those of the last ones found.
+    pub fn derived(
+        id: ServiceId,
+        name: ServiceName,
+        endpoints: Vec<Endpoint>,
+        generations: Vec<Generation>,
+        rollouts: Vec<Rollout>,
+    ) -> Self {
+        let last = generations.iter().map(|it| it.number).max();
+        let last_generation = last.unwrap_or(GenerationNumber(0));
+        let last_rollout = rollouts.last().map_or(RolloutId(0), |rollout| rollout.id);
+        Self { id, name, endpoints, generations, rollouts, last_generation, last_rollout }
+    }
+
+    /// Its number in the kernel maps.
+    pub const fn id(&self) -> ServiceId {
+        self.id
+    }
+
+    /// What people call it.
+    pub const fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    /// Where its clients connect to.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Those that live, oldest first.
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// Under way and ended, oldest first; of the ended ones the last 64.
+    pub fn rollouts(&self) -> &[Rollout] {
+        &self.rollouts
+    }
+
+    /// The last number given to a generation.
+    pub const fn last_generation(&self) -> GenerationNumber {
+        self.last_generation
+    }
+
+    /// The last number given to a rollout.
+    pub const fn last_rollout(&self) -> RolloutId {
+        self.last_rollout
     }
 
     /// Changes the state by what happened at `now`, and says what is to be done.

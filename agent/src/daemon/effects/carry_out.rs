@@ -28,14 +28,14 @@ impl Agent {
             if let Err(problem) = self.execute(id, &effect) {
                 // It went with its service.
                 let Some(record) = self.records.get(&id) else { return };
-                let (name, what) = (&record.service.name, describe(&effect));
+                let (name, what) = (record.service.name(), describe(&effect));
                 let message = format!("{name}: could not {what}: {}", problem.in_full());
                 self.trouble(Trouble::Effect(id), message);
                 return self.outstanding.put_back(id, effect);
             }
         }
         if let Some(record) = self.records.get(&id) {
-            let message = format!("{}: what could not be done is done", record.service.name);
+            let message = format!("{}: what could not be done is done", record.service.name());
             self.over(Trouble::Effect(id), &message);
         }
     }
@@ -110,7 +110,7 @@ impl Agent {
         }
         self.former_groups.remove(&generation);
         // The maps last: after a crash on the way they still tell that something is to be forgotten.
-        let endpoints = self.record(generation.service).service.endpoints.clone();
+        let endpoints = self.record(generation.service).service.endpoints().to_vec();
         change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
     }
 
@@ -127,15 +127,16 @@ impl Agent {
     pub(in crate::daemon) fn note_changes(&mut self, id: ServiceId, before: &Service) {
         let Some(record) = self.records.get(&id) else { return };
         let after = record.service.clone();
-        let name = after.name.clone();
+        let name = after.name().clone();
         self.note_new_phases(id, before, &after);
-        for gone in before.generations.iter().filter(|it| after.generation(it.number).is_none()) {
-            if let Origin::Launched { cgroup, .. } = &gone.origin {
-                let key = GenerationId { service: id, number: gone.number };
+        for gone in before.generations().iter().filter(|it| after.generation(it.number()).is_none())
+        {
+            if let Origin::Launched { cgroup, .. } = gone.origin() {
+                let key = GenerationId { service: id, number: gone.number() };
                 self.former_groups.insert(key, cgroup.clone());
             }
-            let message = format!("generation {} is gone", gone.number);
-            self.journal.note(&name, Some(gone.number), EventKind::Gone, message);
+            let message = format!("generation {} is gone", gone.number());
+            self.journal.note(&name, Some(gone.number()), EventKind::Gone, message);
             self.note_ended_early(id, gone);
         }
         self.note_rollouts(before, &after);
@@ -143,13 +144,13 @@ impl Agent {
 
     /// Looks begin anew for a generation whose part has changed.
     fn note_new_phases(&mut self, id: ServiceId, before: &Service, after: &Service) {
-        let name = &after.name;
-        for generation in &after.generations {
-            let number = generation.number;
+        let name = after.name();
+        for generation in after.generations() {
+            let number = generation.number();
             let Some(previous) = before.generation(number) else {
-                let release = generation.release.as_ref();
+                let release = generation.release();
                 let release = release.map(|it| format!(" (release {it})")).unwrap_or_default();
-                let how = match &generation.origin {
+                let how = match generation.origin() {
                     Origin::Launched { command, .. } => {
                         format!("launching generation {number}{release}: {}", command.join(" "))
                     }
@@ -158,13 +159,14 @@ impl Agent {
                 self.journal.note(name, Some(number), EventKind::Launched, how);
                 continue;
             };
-            if std::mem::discriminant(&previous.phase) == std::mem::discriminant(&generation.phase)
+            if std::mem::discriminant(previous.phase())
+                == std::mem::discriminant(generation.phase())
             {
                 continue;
             }
             let key = GenerationId { service: id, number };
-            self.look_at_time(key, self.first_look(key, &generation.phase));
-            match generation.phase {
+            self.look_at_time(key, self.first_look(key, generation.phase()));
+            match generation.phase() {
                 // What was seen when it was replaced before is of no meaning when it is replaced again.
                 Phase::Primary => {
                     self.moot(Trouble::Flows(key));
@@ -182,18 +184,18 @@ impl Agent {
                 | Phase::Stopping { .. } => {}
             }
             // Nobody asks one that was given up.
-            if generation.phase != Phase::Primary {
+            if *generation.phase() != Phase::Primary {
                 self.end_probe(key);
             }
-            if let Some((kind, message)) = transition(number, &generation.phase) {
+            if let Some((kind, message)) = transition(number, generation.phase()) {
                 self.journal.note(name, Some(number), kind, message);
             }
         }
     }
 
     fn note_rollouts(&mut self, before: &Service, after: &Service) {
-        let name = &after.name;
-        for rollout in &after.rollouts {
+        let name = after.name();
+        for rollout in after.rollouts() {
             let previous = before.rollout(rollout.id).map(|it| &it.status);
             if previous == Some(&Status::Settling) && rollout.status == Status::Draining {
                 let number = rollout.to;

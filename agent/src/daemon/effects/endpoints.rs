@@ -32,16 +32,18 @@ impl Agent {
         primary: GenerationId,
     ) -> Result<(), Problem> {
         let known = self.generation(primary);
-        if known.is_none_or(|known| known.phase != Phase::Primary) {
+        if known.is_none_or(|known| *known.phase() != Phase::Primary) {
             return Ok(());
         }
         self.give_up_endpoints(primary)?;
         let all = sock_diag::listeners()?;
         let service = &self.record(primary.service).service;
         let known: HashSet<_> = service
-            .generations
+            .generations()
             .iter()
-            .flat_map(|it| it.listeners.iter().map(move |listener| (listener.cookie, it.number)))
+            .flat_map(|it| {
+                it.listeners().iter().map(move |listener| (listener.cookie, it.number()))
+            })
             .collect();
         let is_own = |it: &&Listener| known.contains(&(it.cookie.0, primary.number));
         let own: Vec<_> = all.iter().filter(is_own).cloned().collect();
@@ -60,9 +62,9 @@ impl Agent {
         listeners: &[ListenerToAdopt],
         strangers: &[Listener],
     ) -> Vec<Endpoint> {
-        let endpoints = &self.record(primary.service).service.endpoints;
+        let endpoints = self.record(primary.service).service.endpoints();
         let others = self.records.iter().filter(|(id, _)| **id != primary.service);
-        let others = others.flat_map(|(_, record)| &record.service.endpoints);
+        let others = others.flat_map(|(_, record)| record.service.endpoints());
         let others = others.flat_map(|it| it.address.keys(it.port)).collect();
         let mut beyond = beyond(endpoints, &others, listeners);
         beyond.retain(|endpoint| {
@@ -93,7 +95,7 @@ impl Agent {
             return Ok(());
         }
         let id = primary.service;
-        let all = [&self.record(id).service.endpoints[..], beyond].concat();
+        let all = [self.record(id).service.endpoints(), beyond].concat();
         change(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(primary, &all, listeners)?)
         })?;
@@ -107,17 +109,17 @@ impl Agent {
     /// Steering leads to one that does not serve them: they are the kernel's again, as before they were taken up.
     fn give_up_endpoints(&mut self, primary: GenerationId) -> Result<(), Problem> {
         let id = primary.service;
-        let endpoints = self.record(id).service.endpoints.clone();
+        let endpoints = self.record(id).service.endpoints().to_vec();
         let (kept, given_up): (Vec<_>, Vec<_>) =
             endpoints.into_iter().partition(|it| it.is_of(primary.number));
         if given_up.is_empty() {
             return Ok(());
         }
         self.replace_endpoints(id, kept)?;
-        let generations = self.record(id).service.generations.clone();
+        let generations = self.record(id).service.generations().to_vec();
         // The next endpoint may get one of these numbers.
         for generation in generations {
-            let key = GenerationId { service: id, number: generation.number };
+            let key = GenerationId { service: id, number: generation.number() };
             change(Step::ForgetGeneration, || Ok(self.datapath.forget_sets(key, &given_up)?))?;
         }
         self.save_or_owe();
@@ -129,7 +131,7 @@ impl Agent {
     fn replace_endpoints(&mut self, id: ServiceId, new: Vec<Endpoint>) -> Result<(), Problem> {
         let of = |(other, record): (&ServiceId, &Record)| match *other == id {
             true => (*other, new.clone()),
-            false => (*other, record.service.endpoints.clone()),
+            false => (*other, record.service.endpoints().to_vec()),
         };
         let all: Vec<_> = self.records.iter().map(of).collect();
         change(Step::SetEndpoints, || {

@@ -24,12 +24,13 @@ impl Agent {
     pub(in crate::daemon) fn hold_ports(&mut self, id: ServiceId) {
         let trouble = Trouble::OpenPort(id);
         let Some(record) = self.records.get(&id) else { return self.let_go_of_ports(id) };
-        let (name, endpoints) = (record.service.name.clone(), record.service.endpoints.clone());
+        let (name, endpoints) =
+            (record.service.name().clone(), record.service.endpoints().to_vec());
         let Some(primary) = record.service.primary().filter(|it| listens_elsewhere(it)) else {
             return self.let_go_of_ports(id);
         };
-        let primary = primary.number;
-        let alone = record.service.generations.iter().all(|it| it.hold == PortHold::Moved);
+        let primary = primary.number();
+        let alone = record.service.generations().iter().all(|it| it.hold() == PortHold::Moved);
         let of = Holding { primary, endpoints, alone };
         if self.held_ports.get(&id).is_some_and(|held| held.is_for(&of)) {
             return;
@@ -123,7 +124,7 @@ impl Agent {
     /// The user who may have the port: that of the next generation while it starts.
     fn sharer(&self, id: ServiceId) -> Result<u32, Problem> {
         let candidate = self.record(id).service.candidate();
-        let rule = match candidate.map(|it| GenerationId { service: id, number: it.number }) {
+        let rule = match candidate.map(|it| GenerationId { service: id, number: it.number() }) {
             Some(candidate) => self.datapath.bind_rule(candidate)?,
             None => None,
         };
@@ -131,7 +132,7 @@ impl Agent {
     }
 
     fn uid_of_primary(&self, id: ServiceId) -> Result<u32, Problem> {
-        let listeners = self.record(id).service.primary().map(|it| &it.listeners[..]);
+        let listeners = self.record(id).service.primary().map(|it| it.listeners());
         let open = self.listeners_of(id)?;
         let is_its =
             |cookie: u64| listeners.unwrap_or_default().iter().any(|it| it.cookie == cookie);
@@ -144,9 +145,9 @@ impl Agent {
 
 /// Somebody who was found listens where people wanted it, and they may start the next one on the port that is free.
 fn listens_elsewhere(generation: &Generation) -> bool {
-    generation.phase == Phase::Primary
-        && generation.hold == PortHold::Moved
-        && generation.origin != Origin::Found
+    *generation.phase() == Phase::Primary
+        && generation.hold() == PortHold::Moved
+        && *generation.origin() != Origin::Found
 }
 
 fn group(endpoint: &Endpoint, uid: u32) -> Group {

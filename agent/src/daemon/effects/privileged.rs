@@ -91,7 +91,7 @@ impl Agent {
             });
             moved?;
         }
-        match self.generation(generation).map(|it| &it.origin) {
+        match self.generation(generation).map(|it| it.origin()) {
             Some(Origin::Found) => {
                 let nobody = Event::ProcessesChanged(generation.number, Vec::new());
                 self.feed(generation.service, nobody)

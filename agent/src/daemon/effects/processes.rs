@@ -36,7 +36,7 @@ impl Agent {
             pids.extend(members(&cgroup)?);
         }
         // One that ends is no member any more before it has closed its sockets.
-        let written = self.generation(generation).map(|known| &known.processes[..]);
+        let written = self.generation(generation).map(|known| known.processes());
         for identity in written.unwrap_or_default() {
             if !pids.contains(&identity.pid) && Process::lives(*identity)? {
                 pids.insert(identity.pid);
@@ -114,7 +114,7 @@ impl Agent {
         let Some(known) = self.generation(generation).filter(|it| it.is_told()) else {
             return Ok(());
         };
-        let signal = match known.phase {
+        let signal = match known.phase() {
             Phase::Stopping { stop: Stop::Signalled { .. }, signal, .. } => signal,
             Phase::Finishing { signal, .. } if self.listens(generation)? => signal,
             _ => return Ok(()),
@@ -122,7 +122,7 @@ impl Agent {
         if self.pids_of(generation)?.is_empty() {
             return Ok(());
         }
-        self.signal(generation, signal)
+        self.signal(generation, *signal)
     }
 
     /// Every process, and people are told which ones had to be.
@@ -190,7 +190,7 @@ impl Agent {
         let Some(known) = service.and_then(|it| it.generation(generation.number)) else {
             return Ok(());
         };
-        let cookies: HashSet<_> = known.listeners.iter().map(|it| it.cookie).collect();
+        let cookies: HashSet<_> = known.listeners().iter().map(|it| it.cookie).collect();
         let mut open = self.listeners_of(generation.service)?;
         open.retain(|it| cookies.contains(&it.cookie.0));
         let strays = holders_of(&open)?;
@@ -216,14 +216,18 @@ impl Agent {
         if !service.is_served() {
             return Ok(());
         }
-        let known: HashSet<_> =
-            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let known: HashSet<_> = service
+            .generations()
+            .iter()
+            .flat_map(|it| it.listeners())
+            .map(|it| it.cookie)
+            .collect();
         let (own, mut others): (Vec<_>, Vec<_>) =
             self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
-        others.retain(|it| competes(it, &own, &service.endpoints));
+        others.retain(|it| competes(it, &own, service.endpoints()));
         let mut pids = HashSet::new();
-        for generation in &service.generations {
-            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);
+        for generation in service.generations() {
+            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
         }
         let strays: Vec<_> =
             holders_of(&others)?.into_iter().filter(|pid| !pids.contains(pid)).collect();
@@ -246,7 +250,7 @@ impl Agent {
         message: String,
     ) {
         if let Some(record) = self.records.get(&generation.service) {
-            let name = record.service.name.clone();
+            let name = record.service.name().clone();
             self.journal.note(&name, Some(generation.number), kind, message);
         }
     }

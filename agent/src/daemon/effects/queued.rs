@@ -46,7 +46,7 @@ impl Agent {
 
     fn guard(&mut self, id: ServiceId, groups: Result<BTreeSet<Group>, Problem>) {
         if let Err(problem) = groups.and_then(|groups| self.try_to_guard(id, &groups)) {
-            let name = self.record(id).service.name.clone();
+            let name = self.record(id).service.name().clone();
             let why = format!(
                 "if a listener closes early, the connections that it has not accepted cannot be moved: {}",
                 problem.in_full()
@@ -86,13 +86,13 @@ impl Agent {
     /// A listener that is alone on its port, or cannot share it, has nobody to move a connection to. One without a tag is not
     /// taken over yet, or was released already, and does not share its port.
     pub(in crate::daemon) fn groups_of(&self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
-        let shares = |it: &&Generation| it.hold == PortHold::Shared;
+        let shares = |it: &&Generation| it.hold() == PortHold::Shared;
         let service = &self.record(id).service;
         let cookies: HashSet<_> = service
-            .generations
+            .generations()
             .iter()
             .filter(shares)
-            .flat_map(|it| &it.listeners)
+            .flat_map(|it| it.listeners())
             .map(|it| it.cookie)
             .collect();
         let listeners = sock_diag::tagged_listeners(self.datapath.tags())?;
@@ -146,7 +146,7 @@ impl Agent {
         let message = format!(
             "{new} {connections} whose listener closed before accepting them moved to generation {taker}"
         );
-        let name = self.record(id).service.name.clone();
+        let name = self.record(id).service.name().clone();
         self.journal.note(&name, Some(taker), EventKind::Moved, message);
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Agent {
     /// An agent that was killed may have left moved connections to a listener that nobody has woken.
     pub(in crate::daemon) fn hand_on_after_restart(&mut self, id: ServiceId) {
         let Some(primary) = self.record(id).service.primary() else { return };
-        let taker = GenerationId { service: id, number: primary.number };
+        let taker = GenerationId { service: id, number: primary.number() };
         let moved = self.datapath.steer_counts(id).map(|counts| counts.moved > 0);
         let handed_on = moved.map_err(Problem::from).and_then(|any_moved| match any_moved {
             true => self.hand_on(taker),
@@ -171,7 +171,7 @@ impl Agent {
         // Steering leads these to the generation that the moved connections went to.
         let bound: HashSet<_> = service
             .generation(taker.number)
-            .map(|it| it.listeners.iter().map(|listener| listener.bound).collect())
+            .map(|it| it.listeners().iter().map(|listener| listener.bound).collect())
             .unwrap_or_default();
         let woken = bound.into_iter().try_for_each(|address| {
             change(Step::WakeListener, || {
@@ -196,7 +196,7 @@ impl Agent {
             }
         };
         if now > std::mem::replace(&mut self.cookies_sent, now) {
-            let name = self.record(moved.service).service.name.clone();
+            let name = self.record(moved.service).service.name().clone();
             let message = format!(
                 "SYN cookies are in use, and generation {} is bound to a port of its own: clients that were just answering a \
                  cookie are reset, until its own queue overflows; share the port (same user) to spare them that",
@@ -218,7 +218,7 @@ impl Agent {
         const TRIES: usize = 64;
         for _try in 0..TRIES {
             let moved = self.datapath.steer_counts(id)?.moved;
-            let primary = self.record(id).service.primary().map(|it| it.number);
+            let primary = self.record(id).service.primary().map(|it| it.number());
             if let Some(number) = primary
                 && !self.moves.entry(id).or_default().are_tagged(moved)
             {
@@ -242,7 +242,7 @@ impl Agent {
         let service = &self.record(taker.service).service;
         let listens = |key: GenerationKey| {
             let known = service.generation(GenerationNumber(key.generation));
-            known.is_some_and(|it| it.listeners.iter().any(|it| live.contains(&it.cookie)))
+            known.is_some_and(|it| it.listeners().iter().any(|it| live.contains(&it.cookie)))
         };
         let mut left = self.flows_of(taker.service)?;
         left.retain(|flow| {

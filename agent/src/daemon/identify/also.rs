@@ -38,7 +38,7 @@ impl Agent {
             let Some(shared) = server.pids.iter().find(|pid| theirs.contains(pid)) else {
                 continue;
             };
-            let name = &self.record(id).service.name;
+            let name = self.record(id).service.name();
             let message = format!(
                 "process {} is of service `{name}` already, and a process belongs to one service",
                 describe(*shared)
@@ -46,7 +46,7 @@ impl Agent {
             return Err(Problem::new(ProblemKind::Locked, message).fix(format!(
                 "to have all of its ports switched at the same instant: `agent detach {name}`, then attach them together \
                  (`--port {}`)",
-                together(&self.record(id).service.endpoints, &server.listeners)
+                together(self.record(id).service.endpoints(), &server.listeners)
             )));
         }
         Ok(())
@@ -66,8 +66,8 @@ impl Agent {
         id: ServiceId,
     ) -> Result<HashSet<Pid>, Problem> {
         let mut pids = HashSet::new();
-        for generation in &self.record(id).service.generations {
-            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number })?);
+        for generation in self.record(id).service.generations() {
+            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
         }
         Ok(pids)
     }
@@ -80,24 +80,28 @@ impl Agent {
     pub(in crate::daemon) fn refuse_what_else_ends(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
         let Some(primary) = service.primary() else { return Ok(()) };
-        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
         if let Some((pid, kind)) = supervisor_among(&pids)? {
             let message = format!(
                 "process {} of generation {} is {}: all that it runs would end with it",
                 describe(pid),
-                primary.number,
+                primary.number(),
                 kind.name
             );
             return Err(Problem::new(ProblemKind::Preflight, message)
                 .fix("run the server without it; say `--also` if all of it may end"));
         }
-        let public = observe::ports(&service.endpoints);
-        let known: HashSet<_> =
-            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let public = observe::ports(service.endpoints());
+        let known: HashSet<_> = service
+            .generations()
+            .iter()
+            .flat_map(|it| it.listeners())
+            .map(|it| it.cookie)
+            .collect();
         let beside =
             served_beside(&pids, |it| !public.contains(&it.port) && !known.contains(&it.cookie.0))?;
         if !beside.is_empty() {
-            return Err(self.takes_along(&service.name, &public, &beside));
+            return Err(self.takes_along(service.name(), &public, &beside));
         }
         match restarting(&pids)? {
             None => Ok(()),
@@ -119,8 +123,9 @@ impl Agent {
         beside: &BTreeMap<u16, Pid>,
     ) -> Problem {
         let of_service = |port: &u16| {
-            let of = |record: &&Record| record.service.endpoints.iter().any(|it| it.port == *port);
-            self.records.values().find(of).map(|record| record.service.name.clone())
+            let of =
+                |record: &&Record| record.service.endpoints().iter().any(|it| it.port == *port);
+            self.records.values().find(of).map(|record| record.service.name().clone())
         };
         let servers: Vec<_> = by_server(beside, of_service).into_iter().collect();
         let described = few_of(&servers, ", ", |((service, pid), ports)| {

@@ -66,7 +66,7 @@ impl Agent {
     ) -> Result<BTreeSet<Group>, Problem> {
         let own = self.groups_with_own_program(id)?;
         if !own.is_empty() && self.moves_of(id)?.note_own_program() {
-            let name = self.record(id).service.name.clone();
+            let name = self.record(id).service.name().clone();
             let message = format!(
                 "{OWN_PROGRAM}: it was given after the attach, is left where it is, and counts for nothing until the detach"
             );

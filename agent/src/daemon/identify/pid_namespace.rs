@@ -48,7 +48,7 @@ impl Agent {
 
     fn root_of_primary(&self, id: ServiceId) -> Result<Option<Pid>, Problem> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
-        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
         Ok(holders::roots(&pids)?.first().copied())
     }
 }

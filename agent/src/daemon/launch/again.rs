@@ -52,13 +52,13 @@ impl Agent {
                 "no generation takes new connections, whose command could be launched again";
             return Err(Problem::new(ProblemKind::Preflight, message).fix(SAY));
         };
-        let (program, arguments) = match &primary.origin {
+        let (program, arguments) = match primary.origin() {
             Origin::Launched { program: Some(program), command, .. } => {
                 (program.clone(), command.clone())
             }
             // What was lost with the state is shown by its processes.
             Origin::Launched { program: None, .. } | Origin::Found => {
-                let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
+                let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
                 let root = holders::roots(&pids)?.first().copied();
                 shown_by(root.ok_or_else(|| {
                     let message = "the server has just ended: nobody can see any more what it was started with";

@@ -127,7 +127,7 @@ impl Agent {
         let record = self.record(next.service);
         let origin = || self.hierarchy.open(record.origin_cgroup.as_ref()).ok();
         let Some(primary) = record.service.primary() else { return Ok(origin()) };
-        let primary = GenerationId { number: primary.number, ..next };
+        let primary = GenerationId { number: primary.number(), ..next };
         if let Some(own) = self.cgroup_of(primary)? {
             return Ok(Some(own));
         }

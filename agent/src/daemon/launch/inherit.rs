@@ -57,8 +57,8 @@ impl Agent {
         let Some(primary) = record.service.primary() else {
             return Ok(Inherited::remembered(&record.context));
         };
-        let pids = self.pids_of(GenerationId { service: id, number: primary.number })?;
-        let given = record.given.get(&primary.number.0);
+        let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
+        let given = record.given.get(&primary.number().0);
         let Some(root) = holders::roots(&pids)?.first().copied() else {
             return Ok(
                 given.map_or_else(|| Inherited::remembered(&record.context), Given::passed_on)
@@ -298,7 +298,7 @@ fn may_have_been_root(
     if !owner.is_ok_and(|owner| owner == ROOT) {
         return Ok(false);
     }
-    let known = |cookie: u64| generation.listeners.iter().any(|it| it.cookie == cookie);
+    let known = |cookie: u64| generation.listeners().iter().any(|it| it.cookie == cookie);
     let mut listeners = sock_diag::listeners()?;
     listeners.retain(|listener| known(listener.cookie.0));
     if listeners.is_empty() || listeners.iter().any(|listener| listener.uid != ROOT) {

@@ -49,7 +49,7 @@ impl Agent {
     /// When the directory cannot be made. That an old file stays is logged.
     pub(in crate::daemon) fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let directory = self.places.service_dir(service.name.as_str());
+        let directory = self.places.service_dir(service.name().as_str());
         change(Step::MakeLogDirectory, || {
             private_directory(&directory).map_err(|problem| {
                 let message = format!("nothing has changed: {}", problem.message);
@@ -64,7 +64,7 @@ impl Agent {
         }
         let removed = change(Step::RemoveLogs, || {
             for number in gone {
-                let path = self.log_path(&service.name, number);
+                let path = self.log_path(service.name(), number);
                 remove(&path);
                 remove(&earlier(&path));
             }
@@ -79,17 +79,20 @@ impl Agent {
     /// All that are there, also of generations that are gone: somebody else may have their output.
     pub(in crate::daemon) fn all_logs(&self) -> Vec<PathBuf> {
         let logs_of = |service: &Service| {
-            let logs = logs_in(&self.places.service_dir(service.name.as_str()));
-            logs.into_iter().map(|number| self.log_path(&service.name, number)).collect::<Vec<_>>()
+            let logs = logs_in(&self.places.service_dir(service.name().as_str()));
+            logs.into_iter().map(|number| self.log_path(service.name(), number)).collect::<Vec<_>>()
         };
         self.records.values().flat_map(|record| logs_of(&record.service)).collect()
     }
 
     /// A server that goes on keeps writing to its log; all others go.
     pub(in crate::daemon) fn remove_logs(&self, service: &Service) {
-        let directory = self.places.service_dir(service.name.as_str());
-        let kept: HashSet<_> =
-            service.generations.iter().map(|it| self.log_path(&service.name, it.number)).collect();
+        let directory = self.places.service_dir(service.name().as_str());
+        let kept: HashSet<_> = service
+            .generations()
+            .iter()
+            .map(|it| self.log_path(service.name(), it.number()))
+            .collect();
         let Ok(entries) = fs::read_dir(&directory) else { return };
         entries
             .filter_map(Result::ok)

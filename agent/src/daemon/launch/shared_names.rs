@@ -205,7 +205,7 @@ impl Agent {
     /// The generation that serves while another one leaves, and its processes.
     fn serving_beside(&self, leaving: GenerationId) -> Option<(GenerationNumber, Owners)> {
         let primary = self.record_if_any(leaving.service)?.service.primary()?;
-        let number = Some(primary.number).filter(|number| *number != leaving.number)?;
+        let number = Some(primary.number()).filter(|number| *number != leaving.number)?;
         let pids = self.pids_of(GenerationId { number, ..leaving }).ok()?;
         if pids.is_empty() {
             return None;

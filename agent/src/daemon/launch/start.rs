@@ -74,7 +74,7 @@ impl Agent {
             directory,
             namespaces_of,
             cgroup: text(self.cgroup_path(generation)),
-            log: text(self.log_path(&record.service.name, generation.number)),
+            log: text(self.log_path(record.service.name(), generation.number)),
             socket_names: Vec::new(),
         };
         Ok((spec, warnings))
@@ -129,14 +129,14 @@ impl Agent {
     ) -> Result<BindRule, Problem> {
         let service = &self.record(generation.service).service;
         let others = service
-            .generations
+            .generations()
             .iter()
-            .filter(|it| it.number != generation.number && it.phase != Phase::Dead);
+            .filter(|it| it.number() != generation.number && *it.phase() != Phase::Dead);
         let (shared, alone): (Vec<_>, Vec<_>) = others
-            .filter(|it| it.hold != PortHold::Moved)
-            .partition(|it| it.hold != PortHold::Plain);
+            .filter(|it| it.hold() != PortHold::Moved)
+            .partition(|it| it.hold() != PortHold::Plain);
         let cookies: Vec<_> =
-            shared.iter().flat_map(|it| &it.listeners).map(|listener| listener.cookie).collect();
+            shared.iter().flat_map(|it| it.listeners()).map(|listener| listener.cookie).collect();
         let open = sock_diag::listeners()?;
         let listening = open.iter().filter(|it| cookies.contains(&it.cookie.0)).map(|it| it.uid);
         let holding = self.held_groups(generation.service);
@@ -167,7 +167,7 @@ impl Agent {
     ) -> Result<Option<Cgroup>, Problem> {
         let service = self.record_if_any(generation.service).map(|record| &record.service);
         let known = service.and_then(|service| service.generation(generation.number));
-        match known.map(|it| &it.origin) {
+        match known.map(|it| it.origin()) {
             Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => self
                 .hierarchy
                 .open(cgroup)
@@ -179,7 +179,7 @@ impl Agent {
 
     pub(in crate::daemon) fn cgroup_path(&self, generation: GenerationId) -> PathBuf {
         let service =
-            self.record_if_any(generation.service).map(|record| record.service.name.to_string());
+            self.record_if_any(generation.service).map(|record| record.service.name().to_string());
         let service = service.unwrap_or_else(|| generation.service.0.to_string());
         self.groups.of_generation(&service, generation.number)
     }

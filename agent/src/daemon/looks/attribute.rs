@@ -31,10 +31,10 @@ impl Agent {
         if untagged.is_empty() {
             return Ok(0);
         }
-        let generations = self.record(id).service.generations.clone();
+        let generations = self.record(id).service.generations().to_vec();
         let all_public = untagged.iter().all(|flow| self.is_public(id, flow));
         let owners = match &generations[..] {
-            [only] if all_public => untagged.iter().map(|_| Some(only.number)).collect(),
+            [only] if all_public => untagged.iter().map(|_| Some(only.number())).collect(),
             _ => self.owners(id, &generations, &untagged)?,
         };
         let mut found: BTreeMap<GenerationNumber, Vec<FlowAddress>> = BTreeMap::new();
@@ -71,7 +71,7 @@ impl Agent {
     }
 
     fn untagged_flows(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        let public = observe::ports(&self.record(id).service.endpoints);
+        let public = observe::ports(self.record(id).service.endpoints());
         let mut flows = self.flows_of(id)?;
         flows.retain(|flow| {
             let is_own = !public.contains(&flow.local.port());
@@ -82,7 +82,7 @@ impl Agent {
 
     /// Whether a connection came in where the service's clients connect to.
     fn is_public(&self, id: ServiceId, flow: &Connection) -> bool {
-        self.record(id).service.endpoints.iter().any(|endpoint| endpoint.contains(flow.local))
+        self.record(id).service.endpoints().iter().any(|endpoint| endpoint.contains(flow.local))
     }
 
     /// By the processes that have them.
@@ -98,12 +98,12 @@ impl Agent {
         let mut members: HashMap<Pid, GenerationNumber> = HashMap::new();
         let holders = holders::holders(&inodes)?.found;
         for generation in generations {
-            let number = generation.number;
+            let number = generation.number();
             let pids = self.pids_of(GenerationId { service: id, number })?;
             members.extend(pids.into_iter().map(|pid| (pid, number)));
             let its = |inode| {
                 let cookie = listeners.iter().find(|it| it.inode == inode).map(|it| it.cookie.0);
-                generation.listeners.iter().any(|it| Some(it.cookie) == cookie)
+                generation.listeners().iter().any(|it| Some(it.cookie) == cookie)
             };
             let with_listener = holders.iter().filter(|it| it.inodes.iter().copied().any(its));
             members.extend(with_listener.map(|holder| (holder.pid, number)));

@@ -25,10 +25,10 @@ impl Agent {
             mapped: self.datapath.generations(id)?,
             ..Seen::default()
         };
-        for generation in &self.record(id).service.generations {
-            let key = GenerationId { service: id, number: generation.number };
+        for generation in self.record(id).service.generations() {
+            let key = GenerationId { service: id, number: generation.number() };
             if !self.pids_of(key)?.is_empty() {
-                seen.alive.insert(generation.number);
+                seen.alive.insert(generation.number());
             }
         }
         Ok(seen)
@@ -45,14 +45,14 @@ impl Agent {
     ) -> Result<BTreeSet<GenerationNumber>, Problem> {
         let open: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let listens =
-            |it: &&Generation| it.listeners.iter().any(|known| open.contains(&known.cookie));
-        let generations = &self.record(id).service.generations;
-        Ok(generations.iter().filter(listens).map(|it| it.number).collect())
+            |it: &&Generation| it.listeners().iter().any(|known| open.contains(&known.cookie));
+        let generations = self.record(id).service.generations();
+        Ok(generations.iter().filter(listens).map(|it| it.number()).collect())
     }
 
     /// A listener of a generation was closed. What counts is whether one is left for each endpoint.
     pub(in crate::daemon) fn note_listener_gone(&mut self, generation: GenerationId) {
-        let phase = self.generation(generation).map(|it| &it.phase);
+        let phase = self.generation(generation).map(|it| it.phase());
         let looked = match phase {
             Some(Phase::Starting { .. }) => self.note_candidate_closed(generation),
             Some(_) | None => self.look_for_deafness(generation),
@@ -78,9 +78,9 @@ impl Agent {
 
     fn look_for_deafness(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let Some(known) = self.listening_generation(generation) else { return Ok(()) };
-        let is_primary = known.phase == Phase::Primary;
+        let is_primary = *known.phase() == Phase::Primary;
         // One that dies closes its listeners on the way: its end is told by the watcher.
-        if known.deaf || !self.lives_on(generation)? {
+        if known.is_deaf() || !self.lives_on(generation)? {
             return Ok(());
         }
         let number = generation.number;
@@ -104,7 +104,7 @@ impl Agent {
     fn listening_generation(&self, generation: GenerationId) -> Option<&Generation> {
         let known =
             self.record_if_any(generation.service)?.service.generation(generation.number)?;
-        (!matches!(known.phase, Phase::Starting { .. })).then_some(known)
+        (!matches!(known.phase(), Phase::Starting { .. })).then_some(known)
     }
 
     /// Whether any process of the generation is there and not about to be gone.
@@ -122,7 +122,7 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<Option<Endpoint>, Problem> {
         let service = &self.record(generation.service).service;
-        let its = service.endpoints.iter().filter(|endpoint| endpoint.is_of(generation.number));
+        let its = service.endpoints().iter().filter(|endpoint| endpoint.is_of(generation.number));
         let its: Vec<_> = its.cloned().collect();
         self.first_uncovered(generation, &its)
     }
@@ -139,7 +139,8 @@ impl Agent {
     ) -> Result<Option<Endpoint>, Problem> {
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(None) };
-        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let cookies: HashSet<_> =
+            known.listeners().iter().map(|listener| listener.cookie).collect();
         let mut left = self.listeners_of(generation.service)?;
         left.retain(|listener| cookies.contains(&listener.cookie.0));
         let offer = self.offer_of(generation, &left)?;
@@ -155,7 +156,7 @@ impl Agent {
     pub(in crate::daemon) fn primary_is_certain(&mut self, id: ServiceId) -> Result<bool, Problem> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(true) };
         let (key, phase) =
-            (GenerationId { service: id, number: primary.number }, primary.phase.clone());
+            (GenerationId { service: id, number: primary.number() }, primary.phase().clone());
         if phase == Phase::Dead || self.first_without_listener(key)?.is_none() {
             return Ok(true);
         }

@@ -121,7 +121,7 @@ impl Agent {
     pub(in crate::daemon) fn count_again_where_due(&mut self) {
         for generation in self.memories.due(Instant::now(), |it| it.next_count) {
             self.memories.of_mut(generation).next_count = None;
-            let phase = self.generation(generation).map(|it| &it.phase);
+            let phase = self.generation(generation).map(|it| it.phase());
             let killed = match phase {
                 Some(Phase::Stopping { stop: Stop::Killed { .. }, .. }) => self.kill(generation),
                 _ => Ok(()),
@@ -148,11 +148,11 @@ impl Agent {
     /// What is written down of them is for an agent that finds no kernel maps.
     fn note_processes(&mut self, generation: GenerationId, pids: &[Pid]) {
         let Some(known) = self.generation(generation) else { return };
-        if known.origin != Origin::Found {
+        if *known.origin() != Origin::Found {
             return;
         }
         let identities = found::identities(pids);
-        if known.processes == identities {
+        if known.processes() == identities {
             return;
         }
         let number = generation.number;

@@ -25,8 +25,8 @@ impl Agent {
     /// The ports that flows of a service may have: those that clients know, and those that its listeners have or had.
     pub(in crate::daemon) fn ports_of(&self, id: ServiceId) -> Vec<u16> {
         let service = &self.record(id).service;
-        let mut all = ports(&service.endpoints);
-        all.extend(service.generations.iter().flat_map(crate::rollout::Generation::own_ports));
+        let mut all = ports(service.endpoints());
+        all.extend(service.generations().iter().flat_map(crate::rollout::Generation::own_ports));
         all
     }
 
@@ -48,7 +48,7 @@ impl Agent {
         &self,
         id: ServiceId,
     ) -> Result<Vec<Connection>, Problem> {
-        let public = ports(&self.record(id).service.endpoints);
+        let public = ports(self.record(id).service.endpoints());
         let mut flows = self.flows_of(id)?;
         flows.retain(|flow| owner(flow).is_some() || public.contains(&flow.local.port()));
         Ok(flows)
@@ -112,14 +112,14 @@ impl Agent {
     /// How many ends of flows may have gone uncounted. What the program of an agent before us has missed, nobody knows.
     fn uncounted_ends(&self, generation: GenerationId) -> Result<u64, Problem> {
         match self.generation(generation) {
-            Some(known) if known.since >= self.began => Ok(self.datapath.missed_changes()?),
+            Some(known) if known.since() >= self.began => Ok(self.datapath.missed_changes()?),
             Some(_) | None => Ok(u64::MAX),
         }
     }
 
     fn tell_of_missing(&mut self, generation: GenerationId, missing: u64) {
         let trouble = Trouble::Flows(generation);
-        let (name, number) = (&self.record(generation.service).service.name, generation.number);
+        let (name, number) = (self.record(generation.service).service.name(), generation.number);
         if missing == 0 {
             let message = format!("all flows of generation {number} of {name} are found again");
             return self.over(trouble, &message);

@@ -26,7 +26,7 @@ impl Agent {
     pub(in crate::daemon) fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
         let Some(replaced) =
-            service.primary().map(|it| GenerationId { service: id, number: it.number })
+            service.primary().map(|it| GenerationId { service: id, number: it.number() })
         else {
             return Ok(());
         };
@@ -53,7 +53,8 @@ impl Agent {
     /// Half-open requests first: one that becomes a connection meanwhile is seen in the accept queue.
     fn queues(&mut self, generation: GenerationId) -> Result<Queues, Problem> {
         let Some(known) = self.generation(generation) else { return Ok(Queues::Empty) };
-        let cookies: HashSet<_> = known.listeners.iter().map(|listener| listener.cookie).collect();
+        let cookies: HashSet<_> =
+            known.listeners().iter().map(|listener| listener.cookie).collect();
         let half_open = self.still_half_open(generation)?;
         let all = self.listeners_of(generation.service)?;
         let listeners = all.iter().filter(|listener| cookies.contains(&listener.cookie.0));
@@ -66,7 +67,7 @@ impl Agent {
     /// no list shows, and those that the client has closed: none of them leaves it if nobody accepts. A server that works has
     /// emptied its queue long before anybody has to list what is in it.
     fn of_clients(&self, generation: GenerationId, queued: u64) -> Result<u64, Problem> {
-        let since = self.generation(generation).and_then(|known| known.phase.queues_since());
+        let since = self.generation(generation).and_then(|known| known.phase().queues_since());
         let lasts = since.is_some_and(|since| clock::now().since(since) >= sock_diag::PATIENCE);
         if queued == 0 || !lasts {
             return Ok(queued);
@@ -148,7 +149,7 @@ impl Agent {
     /// Whether connections may be its that nobody has yet. Whoever holds them where nobody sees that, in messages that nobody reads,
     /// keeps no generation longer than its flows do.
     fn waits_for_owners(&mut self, generation: GenerationId) -> Result<bool, Problem> {
-        let deadline = self.generation(generation).and_then(|known| known.phase.drain_deadline());
+        let deadline = self.generation(generation).and_then(|known| known.phase().drain_deadline());
         let is_over = deadline.is_some_and(|deadline| deadline <= clock::now());
         Ok(self.still_unattributed(generation.service)? && !is_over)
     }
@@ -157,8 +158,8 @@ impl Agent {
     /// to wait for it.
     fn drains_for_long(&self, generation: GenerationId) -> Result<bool, Problem> {
         let mut open = 0;
-        for other in &self.record(generation.service).service.generations {
-            let key = GenerationId { service: generation.service, number: other.number };
+        for other in self.record(generation.service).service.generations() {
+            let key = GenerationId { service: generation.service, number: other.number() };
             open += self.datapath.flow_counts(key)?.open();
         }
         Ok(open > LISTED_AT_ONCE && self.datapath.flow_counts(generation)?.open() > 0)

@@ -30,8 +30,8 @@ impl Agent {
     }
 
     fn listened_ports(&self, id: ServiceId) -> Vec<u16> {
-        let generations = &self.record(id).service.generations;
-        let bound = generations.iter().flat_map(|it| &it.listeners).map(|it| it.bound.port());
+        let generations = self.record(id).service.generations();
+        let bound = generations.iter().flat_map(|it| it.listeners()).map(|it| it.bound.port());
         self.ports_of(id).into_iter().chain(bound).collect()
     }
 
@@ -40,6 +40,6 @@ impl Agent {
         let Some(known) = self.generation(generation) else { return Ok(false) };
         let open = self.listeners_of(generation.service)?;
         let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);
-        Ok(known.listeners.iter().any(|it| is_open(it.cookie)))
+        Ok(known.listeners().iter().any(|it| is_open(it.cookie)))
     }
 }

@@ -22,8 +22,8 @@ impl Agent {
             );
         }
         for (id, record) in &self.records {
-            for generation in &record.service.generations {
-                let generation = GenerationId { service: *id, number: generation.number };
+            for generation in record.service.generations() {
+                let generation = GenerationId { service: *id, number: generation.number() };
                 let soon = Instant::now() + LISTENER_LOOK;
                 self.memories.of_mut(generation).next_look = Some(soon);
             }
@@ -39,9 +39,9 @@ impl Agent {
         let live = self.live_listeners()?;
         let mut closed = Vec::new();
         for (id, record) in &self.records {
-            for generation in &record.service.generations {
-                let key = GenerationId { service: *id, number: generation.number };
-                if generation.listeners.iter().any(|it| !live.contains(&it.cookie)) {
+            for generation in record.service.generations() {
+                let key = GenerationId { service: *id, number: generation.number() };
+                if generation.listeners().iter().any(|it| !live.contains(&it.cookie)) {
                     closed.push(key);
                 }
             }

@@ -84,8 +84,8 @@ impl Agent {
         // What it said of its launch says more than how it ended.
         self.look_at_launch(generation);
         let Some(known) = self.generation(generation) else { return };
-        let launched = known.origin != Origin::Found;
-        let listens = matches!(known.phase, Phase::Starting { listens: true, .. });
+        let launched = *known.origin() != Origin::Found;
+        let listens = matches!(known.phase(), Phase::Starting { listens: true, .. });
         if launched && let Some(ending) = ending {
             self.warn_of_orphans(generation, ending);
             // One that listens has put itself into the background.
@@ -157,15 +157,15 @@ impl Agent {
             self.look_at(generation);
         }
         let looked = now.elapsed();
-        let generations = self.records.values().flat_map(|it| &it.service.generations);
-        let draining = generations.filter(|it| until_drained(&it.phase).is_some()).count();
+        let generations = self.records.values().flat_map(|it| it.service.generations());
+        let draining = generations.filter(|it| until_drained(it.phase()).is_some()).count();
         let cost = self.count_cost.saturating_mul(u32::try_from(draining).unwrap_or(u32::MAX));
         for (id, record) in &self.records {
-            for generation in &record.service.generations {
-                let key = GenerationId { service: *id, number: generation.number };
-                let waits = generation.phase == Phase::Primary && self.unattributed.contains(id);
+            for generation in record.service.generations() {
+                let key = GenerationId { service: *id, number: generation.number() };
+                let waits = *generation.phase() == Phase::Primary && self.unattributed.contains(id);
                 if let Some(interval) =
-                    interval(&generation.phase, looked, cost).or(waits.then_some(FLOW_LOOK))
+                    interval(generation.phase(), looked, cost).or(waits.then_some(FLOW_LOOK))
                 {
                     let next = &mut self.memories.of_mut(key).next_look;
                     next.get_or_insert_with(|| Instant::now() + interval);
@@ -184,13 +184,13 @@ impl Agent {
             }
         }
         let Some(known) = self.generation(generation) else { return };
-        let reopened = match known.deaf && known.can_serve() {
+        let reopened = match known.is_deaf() && known.can_serve() {
             true => self.look_for_new_listeners(generation),
             false => Ok(()),
         };
         let Some(known) = self.generation(generation) else { return };
-        let looked = match &known.phase {
-            Phase::Starting { .. } if matches!(known.origin, Origin::Launched { .. }) => {
+        let looked = match known.phase() {
+            Phase::Starting { .. } if matches!(known.origin(), Origin::Launched { .. }) => {
                 self.look_for_listeners(generation)
             }
             Phase::Starting { .. } => self.look_at_found_candidate(generation),
@@ -218,7 +218,7 @@ impl Agent {
         if self.generation(generation).is_none() {
             return self.moot(Trouble::Look(generation));
         }
-        let name = &self.record(generation.service).service.name;
+        let name = self.record(generation.service).service.name();
         let what = format!("generation {} of {name}", generation.number);
         let trouble = Trouble::Look(generation);
         match looked {

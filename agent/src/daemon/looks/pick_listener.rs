@@ -56,11 +56,11 @@ impl Agent {
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(()) };
         let plain = serving.iter().any(|listener| listener.multipath);
-        let known_already = known.listeners == records && !known.deaf;
+        let known_already = known.listeners() == records && !known.is_deaf();
         if plain || known_already || records.is_empty() {
             return Ok(());
         }
-        let endpoints = service.endpoints.clone();
+        let endpoints = service.endpoints().to_vec();
         let adopted = change(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
                 Err(error) if error.is_about_closed_socket() => Ok(false),
@@ -87,7 +87,7 @@ impl Agent {
         generation: GenerationId,
         listeners: &[Listener],
     ) -> Result<(), Problem> {
-        let endpoints = self.record(generation.service).service.endpoints.clone();
+        let endpoints = self.record(generation.service).service.endpoints().to_vec();
         let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, listeners)?;
         if serving.iter().any(|listener| listener.multipath) {
             // It is in nobody's way: as long as it lives, new connections are steered past it.
@@ -108,7 +108,7 @@ impl Agent {
             return self.feed(generation.service, Event::Lacks(generation.number, obstacle));
         }
         let known = self.generation(generation);
-        if known.is_some_and(|it| it.listeners == records) && self.probing(generation).is_some() {
+        if known.is_some_and(|it| it.listeners() == records) && self.probing(generation).is_some() {
             return Ok(());
         }
         let adopted = change(Step::TakeOverListeners, || {
@@ -130,7 +130,7 @@ impl Agent {
         }
         let listening = Listening { hold, listeners: records };
         let covers = Event::Covers(generation.number, listening);
-        match self.generation(generation).map(|it| &it.phase) {
+        match self.generation(generation).map(|it| it.phase()) {
             Some(Phase::Starting { ready: Readiness::Accept, .. }) => {
                 self.feed(generation.service, covers)
             }
@@ -144,7 +144,7 @@ impl Agent {
         generation: GenerationId,
         listeners: &[Listener],
     ) -> Result<Offer, Problem> {
-        let endpoints = &self.record(generation.service).service.endpoints;
+        let endpoints = self.record(generation.service).service.endpoints();
         let public = self.public_ports(generation, endpoints, listeners)?;
         let port_of = |listener: &Listener| {
             public
@@ -169,16 +169,16 @@ impl Agent {
         endpoints: &[Endpoint],
         listeners: &[Listener],
     ) -> Result<Vec<(u64, u16)>, Problem> {
-        let found = self.generation(generation).filter(|it| it.origin == Origin::Found);
+        let found = self.generation(generation).filter(|it| *it.origin() == Origin::Found);
         let is_public = |port: u16| endpoints.iter().any(|endpoint| endpoint.port == port);
         let is_elsewhere = !listeners.iter().any(|it| is_public(it.port));
         let only = endpoints.first().map(|endpoint| endpoint.port);
         let stands_for = |port: u16| match found {
-            Some(known) if !is_public(port) && known.listeners.is_empty() => {
+            Some(known) if !is_public(port) && known.listeners().is_empty() => {
                 only.filter(|_| is_elsewhere)
             }
             Some(known) if !is_public(port) => {
-                known.listeners.iter().find(|it| it.bound.port() == port)?.public
+                known.listeners().iter().find(|it| it.bound.port() == port)?.public
             }
             Some(_) | None => None,
         };

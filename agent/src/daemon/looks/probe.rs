@@ -27,15 +27,15 @@ impl Agent {
     /// connections may wait at has gone.
     pub(in crate::daemon) fn probe(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let Some(known) = self.generation(generation) else { return Ok(()) };
-        if !matches!(known.phase, Phase::Starting { listens: true, .. }) {
+        if !matches!(known.phase(), Phase::Starting { listens: true, .. }) {
             return Ok(());
         }
-        let listeners: BTreeSet<_> = known.listeners.iter().map(|it| it.cookie).collect();
+        let listeners: BTreeSet<_> = known.listeners().iter().map(|it| it.cookie).collect();
         if self.probing(generation).is_some_and(|it| it.waits_only_at(&listeners)) {
             return Ok(());
         }
         self.end_probe(generation);
-        let endpoints = self.record(generation.service).service.endpoints.clone();
+        let endpoints = self.record(generation.service).service.endpoints().to_vec();
         // Two endpoints can be reached by one address, as IPv4 and all addresses are.
         let to: BTreeSet<_> = endpoints.iter().flat_map(addresses).collect();
         let to: Vec<_> = to.into_iter().collect();
@@ -156,7 +156,7 @@ impl Agent {
     ) -> Result<(), Problem> {
         self.remember_half_open(generation.service)?;
         self.feed(generation.service, by)?;
-        if self.generation(generation).is_some_and(|it| it.hold == PortHold::Moved) {
+        if self.generation(generation).is_some_and(|it| it.hold() == PortHold::Moved) {
             self.warn_of_cookies(generation);
         }
         self.guard_queues(generation.service);
@@ -226,7 +226,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
     ) -> Result<(), Problem> {
-        let is_found = |it: &Generation| it.origin == Origin::Found;
+        let is_found = |it: &Generation| *it.origin() == Origin::Found;
         match self.generation(generation).map(is_found) {
             Some(true) => self.look_at_found_candidate(generation),
             Some(false) => self.look_for_listeners(generation),

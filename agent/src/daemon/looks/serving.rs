@@ -23,24 +23,28 @@ impl Agent {
         let all = self.listeners_of(id)?;
         let service = &self.record(id).service;
         let listens = |it: &&Generation| {
-            it.listeners.iter().any(|known| all.iter().any(|open| open.cookie.0 == known.cookie))
+            it.listeners().iter().any(|known| all.iter().any(|open| open.cookie.0 == known.cookie))
         };
         // As steering tries them: what was decided may not have reached the kernel yet.
-        let standbys = service.generations.iter().rev().filter(|it| it.can_serve());
+        let standbys = service.generations().iter().rev().filter(|it| it.can_serve());
         let steered = self.datapath.steering(id)?;
         let first = steered.and_then(|it| service.generation(GenerationNumber(it.primary)));
         let in_order = first.or_else(|| service.primary()).into_iter().chain(standbys);
         if let Some(generation) = in_order.into_iter().find(listens) {
-            return Ok(Serving::Generation { number: generation.number });
+            return Ok(Serving::Generation { number: generation.number() });
         }
         let serves = |it: &&Listener| {
             let address = found::address_of(it);
-            let endpoints = &service.endpoints;
+            let endpoints = service.endpoints();
             endpoints.iter().any(|at| at.port == it.port && address.serves(at.address))
         };
         // One that is being ended serves nobody, whether its listener is closed already or not.
-        let known: HashSet<u64> =
-            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let known: HashSet<u64> = service
+            .generations()
+            .iter()
+            .flat_map(|it| it.listeners())
+            .map(|it| it.cookie)
+            .collect();
         let is_strange = |it: &&Listener| serves(it) && !known.contains(&it.cookie.0);
         let inodes: HashSet<_> = all.iter().filter(is_strange).map(|it| it.inode).collect();
         if inodes.is_empty() {
@@ -90,8 +94,9 @@ impl Agent {
     /// When the sockets cannot be listed.
     pub(in crate::daemon) fn waiting(&self, id: ServiceId) -> Result<Option<Waiting>, Problem> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
-        let key = GenerationId { service: id, number: primary.number };
-        let is_of_it = |it: &Listener| primary.listeners.iter().any(|at| at.cookie == it.cookie.0);
+        let key = GenerationId { service: id, number: primary.number() };
+        let is_of_it =
+            |it: &Listener| primary.listeners().iter().any(|at| at.cookie == it.cookie.0);
         if !self.listeners_of(id)?.iter().any(|it| it.accept_queue > 0 && is_of_it(it)) {
             return Ok(None);
         }

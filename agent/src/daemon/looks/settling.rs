@@ -45,7 +45,7 @@ impl Agent {
     fn look_at_backlog(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let begun = Instant::now();
         let Some(known) = self.generation(generation) else { return Ok(()) };
-        let known: Vec<_> = known.listeners.iter().map(|it| it.cookie).collect();
+        let known: Vec<_> = known.listeners().iter().map(|it| it.cookie).collect();
         let mut listeners = self.listeners_of(generation.service)?;
         listeners.retain(|it| known.contains(&it.cookie.0));
         let waiting = match listeners.iter().any(|it| it.accept_queue > 0) {

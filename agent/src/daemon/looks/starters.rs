@@ -101,21 +101,21 @@ impl Agent {
     pub(in crate::daemon) fn note_ended_early(&mut self, id: ServiceId, gone: &Generation) {
         let (Phase::Clearing { keep_until: until, .. }
         | Phase::Draining { keep_until: until, .. }
-        | Phase::Standby { until, .. }) = gone.phase
+        | Phase::Standby { until, .. }) = gone.phase()
         else {
             return;
         };
-        if until <= clock::now() {
+        if *until <= clock::now() {
             return;
         }
         let record = self.record_mut(id);
-        let of_it = record.starters.iter_mut().filter(|it| it.generation == gone.number);
-        of_it.for_each(|it| it.not_before = until);
-        let number = gone.number;
+        let of_it = record.starters.iter_mut().filter(|it| it.generation == gone.number());
+        of_it.for_each(|it| it.not_before = *until);
+        let number = gone.number();
         let message = format!(
             "generation {number} has ended although it was kept to fall back to: there is nothing of it to go back to any more"
         );
-        let name = record.service.name.clone();
+        let name = record.service.name().clone();
         self.journal.note(&name, Some(number), EventKind::Warning, message);
     }
 
@@ -208,7 +208,7 @@ impl Agent {
     /// one was to be kept, it is what there is to fall back to.
     fn may_end_what_came_back(&self, id: ServiceId, known: &StarterOf) -> bool {
         let service = &self.record(id).service;
-        let is_of_use = service.primary().is_some_and(|it| !it.stuck);
+        let is_of_use = service.primary().is_some_and(|it| !it.is_stuck());
         let is_certain = service.is_served() && is_of_use && !service.settles();
         is_certain && known.not_before <= clock::now()
     }
@@ -230,7 +230,7 @@ impl Agent {
                 return Ok(true);
             }
         }
-        let ports = observe::ports(&self.record(id).service.endpoints);
+        let ports = observe::ports(self.record(id).service.endpoints());
         let mut listeners = sock_diag::listeners()?;
         listeners.retain(|it| !ports.contains(&it.port));
         let mut inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
@@ -250,7 +250,7 @@ impl Agent {
         }
         self.change_starter(generation.service, known, |it| it.is_told = true);
         let message = known.beside();
-        let name = self.record(generation.service).service.name.clone();
+        let name = self.record(generation.service).service.name().clone();
         self.journal.note(&name, Some(generation.number), EventKind::Warning, message);
         Ok(())
     }

@@ -69,7 +69,7 @@ impl Agent {
             return Ok(());
         }
         self.strangers.told_of(id).extend(cookies);
-        let name = self.record(id).service.name.clone();
+        let name = self.record(id).service.name().clone();
         let described = |it: &Stranger| format!("process {} ({})", it.pid, it.command);
         let described: Vec<_> = processes.iter().map(described).collect();
         let message = format!(
@@ -83,7 +83,7 @@ impl Agent {
     /// Who listens beside a generation that serves gets nothing from steering, and is told of once.
     fn warn_of_rivals(&mut self, id: ServiceId) -> Result<(), Problem> {
         let Some(record) = self.records.get(&id) else { return Ok(()) };
-        let name = record.service.name.clone();
+        let name = record.service.name().clone();
         let told = self.strangers.told_of(id).clone();
         let mut rivals = self.strange_listeners(id)?;
         rivals.retain(|it| !told.contains(&it.cookie.0));
@@ -109,11 +109,15 @@ impl Agent {
         id: ServiceId,
     ) -> Result<Vec<Listener>, Problem> {
         let service = &self.record(id).service;
-        let known: HashSet<u64> =
-            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let known: HashSet<u64> = service
+            .generations()
+            .iter()
+            .flat_map(|it| it.listeners())
+            .map(|it| it.cookie)
+            .collect();
         let mut listeners = self.listeners_of(id)?;
         listeners.retain(|it| {
-            service.endpoints.iter().any(|endpoint| endpoint.port == it.port)
+            service.endpoints().iter().any(|endpoint| endpoint.port == it.port)
                 && !known.contains(&it.cookie.0)
         });
         if listeners.is_empty() {
@@ -129,7 +133,7 @@ impl Agent {
     /// Where a service is vacant, looks whether its server was started anew. What cannot be found out is told, and tried again.
     fn look_for_successor(&mut self, id: ServiceId) {
         let Some(record) = self.records.get(&id) else { return };
-        let (name, trouble) = (record.service.name.clone(), Trouble::Successor(id));
+        let (name, trouble) = (record.service.name().clone(), Trouble::Successor(id));
         if record.unfinished.is_some() || !record.service.may_take_in() {
             return self.moot(trouble);
         }
@@ -149,7 +153,7 @@ impl Agent {
         let public = |listener: &Listener| listener.port;
         let generation =
             GenerationId { service: id, number: self.record(id).service.next_number() };
-        let endpoints = self.record(id).service.endpoints.clone();
+        let endpoints = self.record(id).service.endpoints().to_vec();
         let to_adopt = found::to_adopt(&server.listeners, public);
         if found::uncovered(&endpoints, &to_adopt).is_some() {
             return Ok(());
@@ -183,8 +187,8 @@ impl Agent {
             return Ok(None);
         }
         let service = &self.record(id).service;
-        let before = service.generations.iter().max_by_key(|it| it.number);
-        let asked = Asked::ByNobody(before.map_or_else(Timestamp::default, |it| it.since));
+        let before = service.generations().iter().max_by_key(|it| it.number());
+        let asked = Asked::ByNobody(before.map_or_else(Timestamp::default, |it| it.since()));
         let server = match who::server_of(listeners, None, asked) {
             Ok(server) => server,
             Err(doubt) => {
@@ -203,7 +207,7 @@ impl Agent {
 
     /// Another one serves than before, however it came to that: it need not be the same program.
     pub(in crate::daemon) fn remember_mark_of_another(&mut self, id: ServiceId, before: &Service) {
-        let primary = |service: &Service| service.primary().map(|it| it.number);
+        let primary = |service: &Service| service.primary().map(|it| it.number());
         let now = self.record_if_any(id).and_then(|record| primary(&record.service));
         if let Some(number) = now.filter(|_| now != primary(before)) {
             self.remember_mark(GenerationId { service: id, number });
@@ -228,7 +232,7 @@ impl Agent {
     fn find_mark(&self, generation: GenerationId) -> Result<Option<Mark>, Problem> {
         let Some(known) = self.generation(generation) else { return Ok(None) };
         let mut listeners = sock_diag::listeners()?;
-        listeners.retain(|it| known.listeners.iter().any(|known| known.cookie == it.cookie.0));
+        listeners.retain(|it| known.listeners().iter().any(|known| known.cookie == it.cookie.0));
         mark_of(self.pids_of(generation)?, &listeners)
     }
 }

@@ -44,8 +44,8 @@ use crate::{
     },
     places::Places,
     rollout::{
-        DrainPlan, Generation, Kind, ListenerRecord, Origin, Phase, Readiness, Rollout, RolloutId,
-        Service, Status, Timestamp,
+        DrainPlan, Generation, Kind, ListenerRecord, Listening, Origin, Phase, Readiness, Rollout,
+        RolloutId, Service, Status, Timestamp,
     },
     service::{Endpoint, GenerationNumber, ServiceId, ServiceName},
 };
@@ -130,14 +130,13 @@ impl World {
                 self.generation(places, id, number, endpoints, steering, name.as_ref())?;
             generations.extend(generation);
         }
-        let last = generations.iter().map(|it| it.number).max();
         let model = generations
             .iter()
-            .find(|it| it.phase == Phase::Primary)
-            .filter(|it| !it.processes.is_empty())
-            .or_else(|| generations.iter().rev().find(|it| !it.processes.is_empty()));
-        let (Some(last), Some(model)) = (last, model) else { return Ok(None) };
-        let pids: Vec<_> = model.processes.iter().map(|it| it.pid).collect();
+            .find(|it| *it.phase() == Phase::Primary)
+            .filter(|it| !it.processes().is_empty())
+            .or_else(|| generations.iter().rev().find(|it| !it.processes().is_empty()));
+        let Some(model) = model else { return Ok(None) };
+        let pids: Vec<_> = model.processes().iter().map(|it| it.pid).collect();
         let roots = holders::roots(&pids)?;
         let root = roots.first().copied().unwrap_or(pids[0]);
         // Who repairs stands where the agent will start its launcher.
@@ -146,7 +145,7 @@ impl World {
         let given = match shown {
             Some(_) => BTreeMap::new(),
             // Whoever it runs as, nobody else finds out by it.
-            None => [(model.number.0, Given::of_nobody_knows_whom())].into(),
+            None => [(model.number().0, Given::of_nobody_knows_whom())].into(),
         };
         let context = shown.unwrap_or_else(Context::unknown);
         let name = match name {
@@ -154,15 +153,7 @@ impl World {
             None => found::name_of(root, endpoints[0].port)?,
         };
         let rollouts = rollouts(&generations, GenerationNumber(steering.primary));
-        let service = Service {
-            id,
-            name,
-            endpoints: endpoints.to_vec(),
-            last_generation: last,
-            last_rollout: rollouts.last().map_or(RolloutId(0), |rollout| rollout.id),
-            rollouts,
-            generations,
-        };
+        let service = Service::derived(id, name, endpoints.to_vec(), generations, rollouts);
         let origin_cgroup = self.origin(&service);
         Ok(Some(Record {
             service,
@@ -217,12 +208,9 @@ impl World {
         let records: Vec<ListenerRecord> = found::records(&listeners, public);
         let phase = phase(number, steering, !records.is_empty(), &origin);
         let since = clock::now().since(after(began)).as_millis().try_into().unwrap_or(0);
-        Ok(Some(Generation {
-            hold: found::hold(&listeners, public),
-            processes,
-            listeners: records,
-            ..Generation::new(number, phase, origin, Timestamp(since))
-        }))
+        let hold = found::hold(&listeners, public);
+        let generation = Generation::new(number, phase, origin, Timestamp(since));
+        Ok(Some(generation.found(Listening { hold, listeners: records }, processes)))
     }
 
     fn processes(&self, key: GenerationKey) -> Result<Vec<ProcessIdentity>, Problem> {
@@ -265,8 +253,8 @@ impl World {
 
     /// Where processes return to at `detach`: where one is that we did not launch.
     fn origin(&self, service: &Service) -> PathBuf {
-        let found = service.generations.iter().filter(|it| it.origin == Origin::Found);
-        let mut pids = found.flat_map(|it| &it.processes).map(|it| it.pid);
+        let found = service.generations().iter().filter(|it| *it.origin() == Origin::Found);
+        let mut pids = found.flat_map(|it| it.processes()).map(|it| it.pid);
         let origin = pids.find_map(|pid| self.hierarchy.of(pid).ok());
         origin.unwrap_or_else(|| self.hierarchy.root()).directory().to_owned()
     }
@@ -312,12 +300,12 @@ fn phase(number: GenerationNumber, steering: &Steering, listens: bool, origin: &
 /// One for each generation that is on its way, so that it is seen and can be followed.
 fn rollouts(generations: &[Generation], primary: GenerationNumber) -> Vec<Rollout> {
     let began = clock::now();
-    let under_way = generations.iter().filter(|it| it.phase != Phase::Primary);
+    let under_way = generations.iter().filter(|it| *it.phase() != Phase::Primary);
     let rollout = |(generation, id): (&Generation, u64)| {
-        let starting = matches!(generation.phase, Phase::Starting { .. });
+        let starting = matches!(generation.phase(), Phase::Starting { .. });
         let (from, to) = match starting {
-            true => (primary, generation.number),
-            false => (generation.number, primary),
+            true => (primary, generation.number()),
+            false => (generation.number(), primary),
         };
         let kind = if to > from { Kind::Upgrade } else { Kind::Undo };
         let status = if starting { Status::MakingReady } else { Status::Draining };

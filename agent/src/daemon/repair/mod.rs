@@ -114,7 +114,8 @@ pub fn repair(places: &Places) -> Result<Repaired, Problem> {
                 return Ok(Repaired { done, start: false });
             }
             state.write(&places.state_file())?;
-            let names: Vec<_> = state.services.iter().map(|it| it.service.name.as_str()).collect();
+            let names: Vec<_> =
+                state.services.iter().map(|it| it.service.name().as_str()).collect();
             let path = places.state_file();
             done.push(format!("wrote `{}` anew: {}", path.display(), names.join(", ")));
             Ok(Repaired { done, start: true })

@@ -15,7 +15,7 @@ use crate::{
         step::{Step, change},
     },
     host::{process, sock_diag::Listener},
-    rollout::{Effect, Generation, Origin, Phase, Service},
+    rollout::{Effect, Generation, Listening, Origin, Phase, Service},
     service::{GenerationId, GenerationNumber, ServiceId, ServiceName},
 };
 
@@ -44,13 +44,13 @@ impl Agent {
         let endpoints = found::endpoints(&server.listeners);
         self.refuse_shared(&server, None)?;
         self.refuse_other_agent(&endpoints)?;
-        let hold = found::hold(&server.listeners, |listener| listener.port);
-        let first = Generation {
-            hold,
-            processes: server.processes(),
+        let listening = Listening {
+            hold: found::hold(&server.listeners, |listener| listener.port),
             listeners: found::records(&server.listeners, |listener| listener.port),
-            ..Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, clock::now())
         };
+        let now = clock::now();
+        let first = Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, now)
+            .found(listening, server.processes());
         let given = self.found(root, &first, &server.pids)?;
         let origin_cgroup = self
             .hierarchy
@@ -101,15 +101,15 @@ impl Agent {
 
     fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, Problem> {
         let matches = |record: &&Record| {
-            let ports = observe::ports(&record.service.endpoints);
+            let ports = observe::ports(record.service.endpoints());
             let at =
-                |address| record.service.endpoints.iter().any(|it| it.address.contains(address));
+                |address| record.service.endpoints().iter().any(|it| it.address.contains(address));
             request.ports.iter().any(|port| ports.contains(port)) && request.address.is_none_or(at)
         };
         let Some(record) = self.records.values().find(matches) else { return Ok(None) };
-        let ports = observe::ports(&record.service.endpoints);
-        if let Some(name) = request.name.as_ref().filter(|name| **name != record.service.name) {
-            let known = &record.service.name;
+        let ports = observe::ports(record.service.endpoints());
+        if let Some(name) = request.name.as_ref().filter(|name| **name != *record.service.name()) {
+            let known = record.service.name();
             return Err(Problem::new(
                 ProblemKind::Locked,
                 format!(
@@ -123,27 +123,27 @@ impl Agent {
                 ProblemKind::Locked,
                 format!(
                     "service `{}` has some of these ports already, but not {new}",
-                    record.service.name
+                    record.service.name()
                 ),
             )
             .fix(format!(
                 "detach `{}` first, then attach all of them together",
-                record.service.name
+                record.service.name()
             )));
         }
         if let Some(pid) = request.pid
-            && !self.has_process(record.service.id, pid)?
+            && !self.has_process(record.service.id(), pid)?
         {
             return Err(Problem::new(
                 ProblemKind::Locked,
                 format!(
                     "these ports are of service `{}`, which process {pid} is not of",
-                    record.service.name
+                    record.service.name()
                 ),
             )
-            .fix(format!("detach `{}` first", record.service.name)));
+            .fix(format!("detach `{}` first", record.service.name())));
         }
-        let service = self.service_view(record.service.id)?;
+        let service = self.service_view(record.service.id())?;
         Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
     }
 
@@ -151,7 +151,7 @@ impl Agent {
     /// steer, and only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
     fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
-        let endpoints = self.record(id).service.endpoints.clone();
+        let endpoints = self.record(id).service.endpoints().to_vec();
         self.refuse_own_program(&server.listeners)?;
         self.enlist(generation, server.pids.iter().copied())?;
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
@@ -176,13 +176,13 @@ impl Agent {
     }
 
     pub(in crate::daemon) fn set_endpoints(&mut self) -> Result<(), Problem> {
-        let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
+        let services = self.records.iter().map(|(id, record)| (*id, record.service.endpoints()));
         change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
     }
 
     /// Takes back an attach that failed half-way.
     fn withdraw(&mut self, id: ServiceId) {
-        let name = self.record(id).service.name.clone();
+        let name = self.record(id).service.name().clone();
         if let Err(problem) = self.release(id) {
             self.journal.note(
                 &name,
@@ -199,7 +199,7 @@ impl Agent {
         root: process::Pid,
     ) -> Result<ServiceName, Problem> {
         if let Some(name) = &request.name {
-            return match self.records.values().find(|record| record.service.name == *name) {
+            return match self.records.values().find(|record| *record.service.name() == *name) {
                 None => Ok(name.clone()),
                 Some(_) => Err(Problem::new(
                     ProblemKind::Locked,

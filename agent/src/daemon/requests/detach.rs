@@ -33,7 +33,7 @@ impl Agent {
         let id = self.select(selector)?;
         self.refuse_to_cut(id)?;
         self.refuse_strays(id)?;
-        let service = self.record(id).service.name.clone();
+        let service = self.record(id).service.name().clone();
         self.release(id).map_err(|problem| self.half_done(id, problem))?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
@@ -44,22 +44,24 @@ impl Agent {
     fn refuse_to_cut(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
         if let Some(candidate) = service.candidate() {
-            let message = format!("generation {} is being made ready", candidate.number);
+            let message = format!("generation {} is being made ready", candidate.number());
             return Err(Problem::new(ProblemKind::Locked, message)
                 .fix("wait for it, or take it back with `agent undo`"));
         }
-        if let Some(other) =
-            service.generations.iter().find(|it| !matches!(it.phase, Phase::Primary | Phase::Dead))
+        if let Some(other) = service
+            .generations()
+            .iter()
+            .find(|it| !matches!(it.phase(), Phase::Primary | Phase::Dead))
         {
-            let generation = GenerationId { service: id, number: other.number };
+            let generation = GenerationId { service: id, number: other.number() };
             let counts = self.datapath.flow_counts(generation)?;
             let open = counts.open();
             let message = format!(
                 "generation {} still lives, with {open} open flows: without steering the kernel would give it new connections, \
                  which it would cut when it ends",
-                other.number
+                other.number()
             );
-            let fix = match other.phase {
+            let fix = match other.phase() {
                 _ if service.settles() => {
                     "the new generation has to prove itself first (`agent status` says for how long): wait, or take it back with \
                      `agent undo`"
@@ -81,10 +83,10 @@ impl Agent {
         match service.primary() {
             Some(primary) if primary.is_reached_by_steering_alone() => {
                 let places: Vec<_> =
-                    primary.listeners.iter().map(|it| it.bound.to_string()).collect();
+                    primary.listeners().iter().map(|it| it.bound.to_string()).collect();
                 let message = format!(
                     "generation {} listens on {}, and only steering leads there: clients would be refused",
-                    primary.number,
+                    primary.number(),
                     places.join(", ")
                 );
                 Err(Problem::new(ProblemKind::Preflight, message)
@@ -120,16 +122,16 @@ impl Agent {
         self.give_all_names_back(id)?;
         self.leave_queues(id)?;
         let others = self.records.iter().filter(|(other, _)| **other != id);
-        let others = others.map(|(id, record)| (*id, &record.service.endpoints[..]));
+        let others = others.map(|(id, record)| (*id, record.service.endpoints()));
         change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(others)?))?;
         self.release_sockets(id)?;
-        for generation in &record.service.generations {
-            let key = GenerationId { service: id, number: generation.number };
+        for generation in record.service.generations() {
+            let key = GenerationId { service: id, number: generation.number() };
             self.forget_what_was_seen(key);
             change(Step::ForgetGeneration, || {
-                Ok(self.datapath.forget(key, &record.service.endpoints)?)
+                Ok(self.datapath.forget(key, record.service.endpoints())?)
             })?;
-            if let Origin::Launched { .. } = generation.origin {
+            if let Origin::Launched { .. } = generation.origin() {
                 self.return_processes(key, record.origin_cgroup.as_ref())?;
             }
         }
@@ -159,8 +161,12 @@ impl Agent {
     /// them: nobody can set those from outside, and they mean something only to a bind of their port.
     fn release_sockets(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let known: HashSet<_> =
-            service.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect();
+        let known: HashSet<_> = service
+            .generations()
+            .iter()
+            .flat_map(|it| it.listeners())
+            .map(|it| it.cookie)
+            .collect();
         let mut listeners = self.listeners_of(id)?;
         listeners.retain(|listener| known.contains(&listener.cookie.0));
         let cookies: Vec<_> = listeners.iter().map(|it| it.cookie.0).collect();

@@ -35,7 +35,7 @@ impl Agent {
             });
         };
         let service = &self.record(id).service;
-        steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name));
+        steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name()));
         let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let targets = service.targets().into_iter();
         let order =
@@ -44,7 +44,7 @@ impl Agent {
         for number in order {
             let Some(generation) = service.generation(number) else { continue };
             let listeners: Vec<_> = generation
-                .listeners
+                .listeners()
                 .iter()
                 .filter(|it| live.contains(&it.cookie))
                 .map(listener_view)
@@ -58,7 +58,7 @@ impl Agent {
         Ok(Explanation {
             schema: api::SCHEMA,
             local,
-            service: Some(service.name.clone()),
+            service: Some(service.name().clone()),
             offers,
             steps,
         })
@@ -87,7 +87,7 @@ impl Agent {
         let endpoints = || {
             self.records
                 .iter()
-                .flat_map(|(id, record)| record.service.endpoints.iter().map(move |it| (*id, it)))
+                .flat_map(|(id, record)| record.service.endpoints().iter().map(move |it| (*id, it)))
         };
         let is_any = |endpoint: &Endpoint| {
             endpoint.address.keys(endpoint.port).iter().all(|key| *key == key.any())
@@ -100,7 +100,7 @@ impl Agent {
 fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> String {
     let role =
         if first { "steering means" } else { "if that has no listener left, it falls back to" };
-    let how = match (generation.hold, listeners) {
+    let how = match (generation.hold(), listeners) {
         (_, 0) => "which has no live listener".to_owned(),
         (PortHold::Plain, _) => {
             "which is reached by the kernel's own lookup (Multipath TCP)".to_owned()
@@ -111,7 +111,7 @@ fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> Stri
     };
     format!(
         "{role} generation {} ({}), {how}",
-        generation.number,
-        state_of(&generation.phase).name()
+        generation.number(),
+        state_of(generation.phase()).name()
     )
 }

@@ -17,7 +17,7 @@ impl Agent {
         candidate: &Candidate,
     ) -> UpgradePreview {
         let service = &self.record(generation.service).service;
-        let from = service.primary().map_or(service.last_generation, |primary| primary.number);
+        let from = service.primary().map_or(service.last_generation(), |primary| primary.number());
         let to = generation.number;
         let mut steps = Vec::new();
         match candidate {
@@ -37,7 +37,8 @@ impl Agent {
                     context.working_directory.as_os_str().display(),
                     spec.log.as_os_str().display(),
                 ));
-                let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
+                let endpoints: Vec<_> =
+                    service.endpoints().iter().map(ToString::to_string).collect();
                 steps.push(format!(
                     "wait up to {} until it {} on {}",
                     spoken(request.ready_timeout),

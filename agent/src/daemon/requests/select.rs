@@ -12,8 +12,8 @@ impl Agent {
     pub(in crate::daemon) fn select(&self, selector: &str) -> Result<ServiceId, Problem> {
         let port: Option<u16> = selector.parse().ok();
         let matches = |service: &Service| match port {
-            Some(port) => service.endpoints.iter().any(|endpoint| endpoint.port == port),
-            None => service.name.as_str() == selector,
+            Some(port) => service.endpoints().iter().any(|endpoint| endpoint.port == port),
+            None => service.name().as_str() == selector,
         };
         let mut found =
             self.records.iter().filter(|(_, record)| matches(&record.service)).map(|(id, _)| *id);
@@ -34,7 +34,7 @@ impl Agent {
             None => format!("there is no service `{selector}`"),
         };
         let names: Vec<_> =
-            self.records.values().map(|record| record.service.name.to_string()).collect();
+            self.records.values().map(|record| record.service.name().to_string()).collect();
         let fix = match (port, names.is_empty()) {
             (Some(port), true) => format!("attach it: `agent attach --port {port}`"),
             (_, false) => format!("attached are: {}", names.join(", ")),

@@ -33,14 +33,14 @@ impl Agent {
         self.expect_generation(id, request.if_generation)?;
         self.expect_release(id, request.if_release.as_ref())?;
         let service = &self.record(id).service;
-        let candidate = service.candidate().map(|candidate| candidate.number);
-        let of_candidate = service.rollouts.iter().rfind(|rollout| Some(rollout.to) == candidate);
+        let candidate = service.candidate().map(|candidate| candidate.number());
+        let of_candidate = service.rollouts().iter().rfind(|rollout| Some(rollout.to) == candidate);
         let target = service.previous().filter(|_| candidate.is_none());
         self.refuse_deaf(id, target, "nothing has changed: it listens on nothing just now")?;
         self.refuse_stopped(id, target)?;
-        let rollout = of_candidate.map_or(service.last_rollout.next(), |rollout| rollout.id);
+        let rollout = of_candidate.map_or(service.last_rollout().next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
-        let before = self.record(id).service.endpoints.clone();
+        let before = self.record(id).service.endpoints().to_vec();
         self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
         self.refuse_unswitched(id)?;
         self.refuse_deaf(id, target, "it was put back, and has just closed its listeners")?;
@@ -55,16 +55,17 @@ impl Agent {
         let Some(newest) = service.candidate().or_else(|| service.primary()) else {
             return Ok(());
         };
-        if newest.release.as_ref() == Some(expected) {
+        if newest.release() == Some(expected) {
             return Ok(());
         }
-        let is = match &newest.release {
+        let is = match &newest.release() {
             Some(release) => format!("is release {release}"),
             None => "was brought without a release".to_owned(),
         };
         let message = format!(
             "generation {} of `{}` {is}, not release {expected}: nothing was taken back",
-            newest.number, service.name
+            newest.number(),
+            service.name()
         );
         Err(Problem::new(ProblemKind::Locked, message))
     }
@@ -106,7 +107,7 @@ impl Agent {
 
     /// What clients lose because an earlier generation listens on less than a later one did.
     fn lost_endpoint(&self, id: ServiceId, before: &[Endpoint]) -> Result<Option<String>, Problem> {
-        let Some(number) = self.record(id).service.primary().map(|it| it.number) else {
+        let Some(number) = self.record(id).service.primary().map(|it| it.number()) else {
             return Ok(None);
         };
         let lost = self.first_uncovered(GenerationId { service: id, number }, before)?;

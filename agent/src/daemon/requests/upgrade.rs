@@ -46,9 +46,11 @@ impl Agent {
         self.expect_generation(id, request.if_generation)?;
         if let Some(candidate) = self.record(id).service.candidate() {
             let rollout =
-                self.record(id).service.rollouts.iter().rfind(|it| it.to == candidate.number);
-            let rollout = rollout.map_or(self.record(id).service.last_rollout, |it| it.id);
-            return Err(crate::rollout::Refusal::RolloutUnderWay(candidate.number, rollout).into());
+                self.record(id).service.rollouts().iter().rfind(|it| it.to == candidate.number());
+            let rollout = rollout.map_or(self.record(id).service.last_rollout(), |it| it.id);
+            return Err(
+                crate::rollout::Refusal::RolloutUnderWay(candidate.number(), rollout).into()
+            );
         }
         let number = self.record(id).service.next_number();
         let generation = GenerationId { service: id, number };
@@ -70,7 +72,7 @@ impl Agent {
             settle: request.settle,
             drain: drain_plan(&request.drain),
         };
-        self.remember(id, self.record(id).service.last_rollout.next(), request.request.as_ref());
+        self.remember(id, self.record(id).service.last_rollout().next(), request.request.as_ref());
         match candidate {
             Candidate::Launch(spec, origin) => {
                 self.prepare_log(id)?;
@@ -90,7 +92,7 @@ impl Agent {
                 self.remember_starters(generation, &server, asked);
             }
         }
-        self.begun(id, self.record(id).service.last_rollout, true, warnings)
+        self.begun(id, self.record(id).service.last_rollout(), true, warnings)
     }
 
     fn begun(
@@ -113,12 +115,12 @@ impl Agent {
         let service = &self.record(id).service;
         let Some(release) = release else { return Ok(None) };
         let Some(newest) = service.newest_of(release) else { return Ok(None) };
-        match service.rollouts.iter().rfind(|it| it.to == newest && !it.is_ended()) {
+        match service.rollouts().iter().rfind(|it| it.to == newest && !it.is_ended()) {
             Some(rollout) => self.begun(id, rollout.id, false, Vec::new()).map(Some),
             None => Ok(Some(UpgradeAnswer::Serves(Unchanged {
                 schema: SCHEMA,
                 changed: false,
-                service: service.name.clone(),
+                service: service.name().clone(),
                 generation: newest,
                 release: release.clone(),
             }))),
@@ -146,7 +148,7 @@ impl Agent {
         request: Option<&RequestId>,
     ) {
         let record = self.record_mut(id);
-        let known: Vec<_> = record.service.rollouts.iter().map(|it| it.id.0).collect();
+        let known: Vec<_> = record.service.rollouts().iter().map(|it| it.id.0).collect();
         record.requests.retain(|rollout, _| known.contains(rollout));
         if let Some(request) = request {
             record.requests.insert(rollout.0, request.clone());
@@ -158,7 +160,8 @@ impl Agent {
         if record.unfinished.is_none() {
             return Ok(());
         }
-        let message = format!("`{}` is half detached, because a step failed", record.service.name);
+        let message =
+            format!("`{}` is half detached, because a step failed", record.service.name());
         Err(Problem::new(ProblemKind::Locked, message)
             .fix("detach it again, which goes on where it ended"))
     }
@@ -171,17 +174,18 @@ impl Agent {
         let Some(expected) = expected else { return Ok(()) };
         let service = &self.record(id).service;
         match service.primary() {
-            Some(primary) if primary.number == expected => Ok(()),
+            Some(primary) if primary.number() == expected => Ok(()),
             Some(primary) => Err(Problem::new(
                 ProblemKind::Locked,
                 format!(
                     "generation {} of `{}` takes new connections, not generation {expected}",
-                    primary.number, service.name
+                    primary.number(),
+                    service.name()
                 ),
             )),
             None => Err(Problem::new(
                 ProblemKind::Locked,
-                format!("no generation of `{}` is primary", service.name),
+                format!("no generation of `{}` is primary", service.name()),
             )),
         }
     }
@@ -221,7 +225,7 @@ impl Agent {
             program: command.program,
             command: command.arguments,
             cgroup: self.cgroup_path(generation),
-            log: self.log_path(&self.record(generation.service).service.name, generation.number),
+            log: self.log_path(self.record(generation.service).service.name(), generation.number),
         };
         Ok(Candidate::Launch(Box::new(spec), origin))
     }
@@ -234,14 +238,18 @@ impl Agent {
         let service = &self.record(id).service;
         let ours = |listener: &Listener| {
             service
-                .generations
+                .generations()
                 .iter()
-                .find(|it| it.listeners.iter().any(|known| known.cookie == listener.cookie.0))
+                .find(|it| it.listeners().iter().any(|known| known.cookie == listener.cookie.0))
         };
         if let Some(known) = server.listeners.iter().find_map(ours) {
             return Err(Problem::new(
                 ProblemKind::Preflight,
-                format!("that server is generation {} of `{}` already", known.number, service.name),
+                format!(
+                    "that server is generation {} of `{}` already",
+                    known.number(),
+                    service.name()
+                ),
             ));
         }
         if server.listeners.iter().any(|listener| listener.multipath) {
@@ -258,7 +266,7 @@ impl Agent {
 
     /// Of a found server's listeners those that can stand for the service's ports.
     fn keep_for_service(&self, id: ServiceId, server: &mut found::Found) -> Result<(), Problem> {
-        let endpoints = &self.record(id).service.endpoints;
+        let endpoints = self.record(id).service.endpoints();
         let public = observe::ports(endpoints);
         if server.listeners.iter().any(|listener| public.contains(&listener.port)) {
             server.listeners.retain(|listener| public.contains(&listener.port));

@@ -46,14 +46,14 @@ impl Agent {
     pub(in crate::daemon) fn service_view(&self, id: ServiceId) -> Result<ServiceView, Problem> {
         let service = &self.record(id).service;
         let counts = self.datapath.steer_counts(id)?;
-        let generations = service.generations.iter();
+        let generations = service.generations().iter();
         let generations =
             generations.map(|it| self.generation_view(id, it)).collect::<Result<_, _>>()?;
         let under_way: Vec<_> =
-            service.rollouts.iter().filter(|rollout| !rollout.is_ended()).collect();
+            service.rollouts().iter().filter(|rollout| !rollout.is_ended()).collect();
         let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let listens =
-            |it: &Generation| it.listeners.iter().any(|listener| live.contains(&listener.cookie));
+            |it: &Generation| it.listeners().iter().any(|listener| live.contains(&listener.cookie));
         let mut troubles = self.troubles.told(id);
         for number in service.outliving(clock::now()) {
             troubles.push(self.outlives(GenerationId { service: id, number })?);
@@ -61,19 +61,20 @@ impl Agent {
         let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
         let beside = self.beside(id)?;
         // Where steering alone leads to the primary, they get all that it leaves.
-        let is_open = |primary: &Generation| primary.hold == PortHold::Moved && !beside.is_empty();
+        let is_open =
+            |primary: &Generation| primary.hold() == PortHold::Moved && !beside.is_empty();
         let state = match service.primary() {
             _ if !troubles.is_empty() || waiting.is_some() => ServiceState::Degraded,
             // The kernel falls back for a primary without a listener; that is not how it is meant to stay.
-            Some(primary) if primary.deaf || !listens(primary) => ServiceState::Degraded,
+            Some(primary) if primary.is_deaf() || !listens(primary) => ServiceState::Degraded,
             Some(primary) if is_open(primary) => ServiceState::Degraded,
             None => ServiceState::Degraded,
             Some(_) if under_way.is_empty() => ServiceState::Steady,
             Some(_) => ServiceState::RollingOut,
         };
         Ok(ServiceView {
-            name: service.name.clone(),
-            endpoints: service.endpoints.clone(),
+            name: service.name().clone(),
+            endpoints: service.endpoints().to_vec(),
             state,
             steered: counts.steered,
             plain: counts.plain,
@@ -86,7 +87,7 @@ impl Agent {
                 .into_iter()
                 .map(|it| self.view_of_rollout(id, it))
                 .collect::<Result<_, _>>()?,
-            setback: match service.rollouts.last().filter(|it| it.is_setback()) {
+            setback: match service.rollouts().last().filter(|it| it.is_setback()) {
                 Some(last) => {
                     let view = self.view_of_rollout(id, last)?;
                     Some(RolloutView { serving: Some(serving.clone()), ..view })
@@ -113,30 +114,30 @@ impl Agent {
         id: ServiceId,
         generation: &Generation,
     ) -> Result<GenerationView, Problem> {
-        let key = GenerationId { service: id, number: generation.number };
+        let key = GenerationId { service: id, number: generation.number() };
         let pids = self.roots_first(key)?;
         let counts = self.datapath.flow_counts(key)?;
         let now = clock::now();
-        let (command, log) = match &generation.origin {
+        let (command, log) = match generation.origin() {
             Origin::Launched { command, log, .. } => (command.clone(), Some(log.clone())),
             Origin::Found => (pids.first().map(|pid| command_of(*pid)).unwrap_or_default(), None),
         };
         Ok(GenerationView {
-            number: generation.number,
-            release: generation.release.clone(),
-            state: state_of(&generation.phase),
-            takes_new_connections: generation.phase == Phase::Primary,
+            number: generation.number(),
+            release: generation.release().cloned(),
+            state: state_of(generation.phase()),
+            takes_new_connections: *generation.phase() == Phase::Primary,
             pids,
             command,
-            launched: generation.origin != Origin::Found,
-            listeners: generation.listeners.iter().map(listener_view).collect(),
-            hold: generation.hold,
+            launched: *generation.origin() != Origin::Found,
+            listeners: generation.listeners().iter().map(listener_view).collect(),
+            hold: generation.hold(),
             note: note_on(generation),
             new_connections: counts.opened,
             open_flows: counts.open(),
             reset_flows: counts.reset,
-            age_seconds: now.since(generation.since).as_secs_f64(),
-            deadline_seconds: deadline(&generation.phase)
+            age_seconds: now.since(generation.since()).as_secs_f64(),
+            deadline_seconds: deadline(generation.phase())
                 .map(|deadline| deadline.since(now).as_secs_f64()),
             log,
         })
@@ -164,7 +165,7 @@ impl Agent {
         let found = service.rollout(rollout).ok_or_else(|| {
             Problem::new(
                 ProblemKind::NotFound,
-                format!("service `{}` remembers no rollout {rollout}", service.name),
+                format!("service `{}` remembers no rollout {rollout}", service.name()),
             )
         })?;
         let view = self.view_of_rollout(id, found)?;
@@ -173,7 +174,7 @@ impl Agent {
     }
 
     pub(in crate::daemon) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
-        let rollouts = self.record(id).service.rollouts.iter();
+        let rollouts = self.record(id).service.rollouts().iter();
         let rollouts = rollouts.map(|it| self.view_of_rollout(id, it)).collect::<Result<_, _>>()?;
         Ok(History { schema: api::SCHEMA, rollouts })
     }
@@ -181,7 +182,7 @@ impl Agent {
     /// As [`Self::view_of_decided`]; of the last one only if the kernel has taken what was decided.
     fn view_of_rollout(&self, id: ServiceId, rollout: &Rollout) -> Result<RolloutView, Problem> {
         let view = self.view_of_decided(id, rollout)?;
-        let is_last = rollout.id == self.record(id).service.last_rollout;
+        let is_last = rollout.id == self.record(id).service.last_rollout();
         if !(is_last && self.outstanding.has_switch(id)) {
             return Ok(view);
         }
@@ -212,7 +213,7 @@ impl Agent {
         };
         Ok(RolloutView {
             schema: api::SCHEMA,
-            service: service.name.clone(),
+            service: service.name().clone(),
             id: rollout.id,
             kind: rollout.kind,
             from: rollout.from,
@@ -225,10 +226,10 @@ impl Agent {
                 .map(|at| at.since(rollout.began).as_secs_f64()),
             ended_after_seconds: rollout.ended.map(|at| at.since(rollout.began).as_secs_f64()),
             listens: matches!(
-                service.generation(rollout.to).map(|it| &it.phase),
+                service.generation(rollout.to).map(|it| it.phase()),
                 Some(Phase::Starting { listens: true, .. })
             ),
-            obstacle: match service.generation(rollout.to).map(|it| &it.phase) {
+            obstacle: match service.generation(rollout.to).map(|it| it.phase()) {
                 Some(Phase::Starting { obstacle, .. }) => obstacle.clone(),
                 Some(_) | None => None,
             },
@@ -243,16 +244,16 @@ impl Agent {
                 .filter(|it| it.open > 0)
                 .map(|it| it.idle.as_secs_f64()),
             deadline_seconds: waiting
-                .and_then(|it| deadline(&it.phase))
+                .and_then(|it| deadline(it.phase()))
                 .map(|it| it.since(now).as_secs_f64()),
             waited: rollout.waited,
-            standby_seconds: match service.generation(rollout.from).map(|it| &it.phase) {
+            standby_seconds: match service.generation(rollout.from).map(|it| it.phase()) {
                 Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
                 Some(_) | None => None,
             },
             serving: None,
             log: (rollout.kind == Kind::Upgrade)
-                .then(|| self.log_path(&service.name, rollout.to))
+                .then(|| self.log_path(service.name(), rollout.to))
                 .filter(|path| path.exists()),
             output: self.output_of(id, rollout),
         })
@@ -267,12 +268,12 @@ impl Agent {
         if !failed || rollout.kind != Kind::Upgrade {
             return Vec::new();
         }
-        let path = self.log_path(&self.record(id).service.name, rollout.to);
+        let path = self.log_path(self.record(id).service.name(), rollout.to);
         logs::last_lines(&path, OUTPUT_LINES)
     }
 
     pub(in crate::daemon) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
-        let public = observe::ports(&self.record(id).service.endpoints);
+        let public = observe::ports(self.record(id).service.endpoints());
         let mut flows: Vec<_> = self
             .flows_to_show(id)?
             .iter()
@@ -305,7 +306,7 @@ fn command_of(pid: i32) -> Vec<String> {
 }
 
 fn note_on(generation: &Generation) -> Option<String> {
-    match generation.hold {
+    match generation.hold() {
         PortHold::Plain => Some(
             "listens with Multipath TCP, which nobody can steer to: reached by the kernel's own lookup; \
              the next generation gets a moved port"

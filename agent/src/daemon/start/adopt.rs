@@ -19,20 +19,20 @@ impl Agent {
         let ids: Vec<ServiceId> = self.records.keys().copied().collect();
         for id in ids {
             let service = self.record(id).service.clone();
-            tracing::info!(service = %service.name, generations = service.generations.len(), "adopting");
+            tracing::info!(service = %service.name(), generations = service.generations().len(), "adopting");
             self.forget_probes_of(id);
             let seen = self.seen(id)?;
             let effects = self.record_mut(id).service.resume(&seen, clock::now());
             self.outstanding.add(id, effects);
             self.finish_effects_of(id);
-            for generation in service.generations {
-                self.adopt_generation(GenerationId { service: id, number: generation.number });
+            for generation in service.generations() {
+                self.adopt_generation(GenerationId { service: id, number: generation.number() });
             }
         }
         self.look_for_closed_listeners()?;
         self.set_endpoints()?;
         let living = self.records.iter().flat_map(|(id, record)| {
-            let numbers = record.service.generations.iter().map(|it| it.number);
+            let numbers = record.service.generations().iter().map(|it| it.number());
             numbers.map(|number| GenerationId { service: *id, number }.key())
         });
         self.datapath.keep_only(&living.collect())?;
@@ -45,7 +45,7 @@ impl Agent {
         self.look_where_due();
         self.look_at_logs();
         for id in self.records.keys().copied().collect::<Vec<_>>() {
-            if let Some(number) = self.record(id).service.primary().map(|it| it.number) {
+            if let Some(number) = self.record(id).service.primary().map(|it| it.number()) {
                 self.remember_mark(GenerationId { service: id, number });
             }
         }
@@ -61,7 +61,7 @@ impl Agent {
     fn settle_unfinished(&mut self) {
         let half_done = self.records.iter().filter(|(_, record)| record.unfinished.is_some());
         for id in half_done.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let name = self.record(id).service.name.clone();
+            let name = self.record(id).service.name().clone();
             match self.release(id) {
                 Ok(()) => tracing::info!(service = %name, "finished what was half done"),
                 Err(problem) => {
@@ -75,7 +75,7 @@ impl Agent {
     pub(in crate::daemon) fn adopt_generation(&mut self, generation: GenerationId) {
         let trouble = Trouble::Adoption(generation);
         let Some(known) = self.generation(generation).cloned() else { return self.moot(trouble) };
-        let name = self.record(generation.service).service.name.clone();
+        let name = self.record(generation.service).service.name().clone();
         let number = generation.number;
         match self.follow_as(generation, &known) {
             Ok(()) => self.over(trouble, &format!("{name}: generation {number} is followed again")),
@@ -91,7 +91,7 @@ impl Agent {
 
     fn follow_as(&mut self, generation: GenerationId, known: &Generation) -> Result<(), Problem> {
         let alive = !self.pids_of(generation)?.is_empty();
-        match (&known.origin, &known.phase) {
+        match (known.origin(), known.phase()) {
             (Origin::Found, Phase::Starting { listens: true, .. }) if alive => {
                 self.follow_again(generation)?;
                 self.feed(generation.service, Event::Covers(generation.number, known.listening()))?;

@@ -83,7 +83,7 @@ pub(super) fn assemble(
         })?;
     // One that takes over goes on as the one before would have.
     let inherited = options.other == Other::Replace && state.exit_when_detached;
-    let records = state.services.into_iter().map(|record| (record.service.id, record)).collect();
+    let records = state.services.into_iter().map(|record| (record.service.id(), record)).collect();
     let mut agent = begun(Parts {
         places,
         network_namespace,

@@ -36,7 +36,7 @@ impl Agent {
         let ids: Vec<ServiceId> = self.records.keys().copied().collect();
         for id in &ids {
             if let Some(what) = lost {
-                let name = self.record(*id).service.name.clone();
+                let name = self.record(*id).service.name().clone();
                 let message =
                     format!("the pins were not usable ({what}): built anew from the state");
                 self.journal.note(&name, None, EventKind::Warning, message);
@@ -76,7 +76,7 @@ impl Agent {
     }
 
     fn numbers(&self, id: ServiceId) -> Vec<GenerationNumber> {
-        self.record(id).service.generations.iter().map(|it| it.number).collect()
+        self.record(id).service.generations().iter().map(|it| it.number()).collect()
     }
 
     /// Where connections are to go, and what new binds meet.
@@ -85,9 +85,9 @@ impl Agent {
         if let Some(targets) = record.service.targets() {
             change(Step::Steer, || Ok(self.datapath.steer(id, &carry_out::steering(&targets))?))?;
         }
-        for generation in &record.service.generations {
-            let key = GenerationId { service: id, number: generation.number };
-            if !matches!(generation.phase, Phase::Starting { .. }) {
+        for generation in record.service.generations() {
+            let key = GenerationId { service: id, number: generation.number() };
+            if !matches!(generation.phase(), Phase::Starting { .. }) {
                 self.datapath.count_flows_of(key)?;
             }
             self.describe_binds(key, generation, record.context.uid)?;
@@ -102,13 +102,13 @@ impl Agent {
         generation: &Generation,
         launched_as: u32,
     ) -> Result<(), Problem> {
-        if !matches!(generation.origin, Origin::Launched { .. }) {
+        if !matches!(generation.origin(), Origin::Launched { .. }) {
             return Ok(());
         }
         let rule = self.bind_rule(key, launched_as)?;
         change(Step::SetBindRule, || {
             self.datapath.set_bind_rule(key, rule)?;
-            let moved = generation.listeners.iter();
+            let moved = generation.listeners().iter();
             for (cookie, public) in moved.filter_map(|it| Some((it.cookie, it.public?))) {
                 self.datapath.note_moved(cookie, public)?;
             }
@@ -120,23 +120,23 @@ impl Agent {
     fn place_again(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = self.record(id).service.clone();
         let all = sock_diag::listeners()?;
-        for generation in service.generations.iter().filter(|it| it.can_serve()) {
+        for generation in service.generations().iter().filter(|it| it.can_serve()) {
             let theirs: Vec<_> = all
                 .iter()
-                .filter(|it| generation.listeners.iter().any(|known| known.cookie == it.cookie.0))
+                .filter(|it| generation.listeners().iter().any(|known| known.cookie == it.cookie.0))
                 .cloned()
                 .collect();
-            if theirs.len() < generation.listeners.len() {
-                let missing = generation.listeners.len() - theirs.len();
+            if theirs.len() < generation.listeners().len() {
+                let missing = generation.listeners().len() - theirs.len();
                 let message = format!(
                     "{missing} listeners of generation {} were closed while no agent ran",
-                    generation.number
+                    generation.number()
                 );
-                let number = Some(generation.number);
-                self.journal.note(&service.name, number, EventKind::Warning, message);
+                let number = Some(generation.number());
+                self.journal.note(service.name(), number, EventKind::Warning, message);
             }
             let (endpoints, to_adopt) = served(&service, generation, &theirs);
-            let key = GenerationId { service: id, number: generation.number };
+            let key = GenerationId { service: id, number: generation.number() };
             change(Step::TakeOverListeners, || {
                 Ok(self.datapath.adopt_listeners(key, &endpoints, &to_adopt)?)
             })?;
@@ -157,13 +157,13 @@ pub(in crate::daemon) fn served(
         let serves = endpoint.address;
         to_adopt.iter().any(|it| it.port == endpoint.port && it.address.serves(serves))
     };
-    (service.endpoints.iter().filter(is_served).cloned().collect(), to_adopt)
+    (service.endpoints().iter().filter(is_served).cloned().collect(), to_adopt)
 }
 
 /// For which public port a listener stands.
 fn public_port(service: &Service, generation: &Generation, cookie: u64, bound: u16) -> u16 {
-    let written = generation.listeners.iter().find(|it| it.cookie == cookie);
-    let is_public = |port: &u16| service.endpoints.iter().any(|it| it.port == *port);
-    let only = service.endpoints.first().map_or(bound, |endpoint| endpoint.port);
+    let written = generation.listeners().iter().find(|it| it.cookie == cookie);
+    let is_public = |port: &u16| service.endpoints().iter().any(|it| it.port == *port);
+    let only = service.endpoints().first().map_or(bound, |endpoint| endpoint.port);
     written.and_then(|it| it.public).or_else(|| Some(bound).filter(is_public)).unwrap_or(only)
 }

@@ -16,19 +16,19 @@ pub(super) fn missing<'a>(
     contents: &Contents,
 ) -> Option<String> {
     services.into_iter().find_map(|service| {
-        let without = |map: &str| Some(format!("`{map}` has nothing of {}", service.name));
-        if !contents.endpoints.contains(&service.id) && !service.endpoints.is_empty() {
+        let without = |map: &str| Some(format!("`{map}` has nothing of {}", service.name()));
+        if !contents.endpoints.contains(&service.id()) && !service.endpoints().is_empty() {
             return without("ENDPOINTS");
         }
-        let primary = contents.primaries.get(&service.id);
+        let primary = contents.primaries.get(&service.id());
         if primary.is_none() && service.targets().is_some() {
             return without("SERVICES");
         }
-        service.generations.iter().find_map(|generation| {
-            let id = GenerationId { service: service.id, number: generation.number };
+        service.generations().iter().find_map(|generation| {
+            let id = GenerationId { service: service.id(), number: generation.number() };
             let map = missing_of(id, generation, primary.copied(), contents)?;
-            let number = generation.number;
-            Some(format!("`{map}` has nothing of generation {number} of {}", service.name))
+            let number = generation.number();
+            Some(format!("`{map}` has nothing of generation {number} of {}", service.name()))
         })
     })
 }
@@ -39,18 +39,18 @@ fn missing_of(
     steered_to: Option<GenerationNumber>,
     contents: &Contents,
 ) -> Option<&'static str> {
-    let serves = generation.can_serve() && !generation.deaf;
-    if serves && !generation.listeners.is_empty() && !contents.listener_sets.contains(&id) {
+    let serves = generation.can_serve() && !generation.is_deaf();
+    if serves && !generation.listeners().is_empty() && !contents.listener_sets.contains(&id) {
         return Some("LISTENER_SETS");
     }
     // Counters are made just before steering names a generation, which may be after the state calls it the primary.
-    let was_steered_to = generation.can_serve() && generation.phase != Phase::Primary;
+    let was_steered_to = generation.can_serve() && *generation.phase() != Phase::Primary;
     if (was_steered_to || steered_to == Some(id.number)) && !contents.flows.contains(&id) {
         return Some("FLOWS");
     }
     // The rule is made before the process.
-    let is_launched = matches!(generation.origin, Origin::Launched { .. });
-    let runs = generation.can_serve() && generation.hold != PortHold::Plain;
+    let is_launched = matches!(generation.origin(), Origin::Launched { .. });
+    let runs = generation.can_serve() && generation.hold() != PortHold::Plain;
     (is_launched && runs && !contents.bind_rules.contains(&id)).then_some("BIND_RULES")
 }
 
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        rollout::{DrainPlan, ListenerRecord, Timestamp},
+        rollout::{DrainPlan, ListenerRecord, Listening, Timestamp},
         service::{Endpoint, LocalAddress, ServiceId},
     };
 
@@ -78,11 +78,12 @@ mod tests {
             log: "/l".into(),
         };
         let bound = "0.0.0.0:80".parse().unwrap();
-        Generation {
+        let listening = Listening {
             hold: PortHold::Shared,
             listeners: vec![ListenerRecord { cookie: number.into(), bound, public: None }],
-            ..Generation::new(GenerationNumber(number), phase, origin, Timestamp(0))
-        }
+        };
+        Generation::new(GenerationNumber(number), phase, origin, Timestamp(0))
+            .found(listening, Vec::new())
     }
 
     /// Generation 1 drains, generation 2 serves, and all of it is in the maps.
@@ -90,11 +91,12 @@ mod tests {
         let address = LocalAddress::DualStack;
         let endpoints = vec![Endpoint { number: 0, port: 80, address, since: None }];
         let primary = generation(2, Phase::Primary);
-        let mut service = Service::attached(SERVICE, "web".parse().unwrap(), endpoints, primary);
         let until = Timestamp::default().after(Duration::from_secs(1));
         let drain = DrainPlan::default();
         let draining = Phase::Draining { deadline: until, keep_until: until, drain };
-        service.generations.insert(0, generation(1, draining));
+        let both = vec![generation(1, draining), primary];
+        let name = "web".parse().unwrap();
+        let service = Service::derived(SERVICE, name, endpoints, both, Vec::new());
         let both = [id(1), id(2)];
         let contents = Contents {
             endpoints: [SERVICE].into(),

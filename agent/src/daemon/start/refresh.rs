@@ -27,7 +27,7 @@ impl Agent {
         for id in whole.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.refresh_service(id, &listeners)?;
         }
-        let services = self.records.iter().map(|(id, record)| (*id, &record.service.endpoints[..]));
+        let services = self.records.iter().map(|(id, record)| (*id, record.service.endpoints()));
         if !self.datapath.has_endpoints(services)? {
             self.set_endpoints()?;
             let message =
@@ -39,12 +39,12 @@ impl Agent {
 
     fn refresh_service(&mut self, id: ServiceId, listeners: &[Listener]) -> Result<(), Problem> {
         let (service, uid) = (self.record(id).service.clone(), self.record(id).context.uid);
-        for generation in &service.generations {
+        for generation in service.generations() {
             if generation.can_serve() {
                 self.refresh_listeners(&service, generation, listeners)?;
             }
-            if generation.can_serve() || matches!(generation.phase, Phase::Starting { .. }) {
-                let key = GenerationId { service: id, number: generation.number };
+            if generation.can_serve() || matches!(generation.phase(), Phase::Starting { .. }) {
+                let key = GenerationId { service: id, number: generation.number() };
                 self.describe_binds(key, generation, uid)?;
             }
         }
@@ -62,10 +62,10 @@ impl Agent {
     ) -> Result<(), Problem> {
         let theirs = listeners
             .iter()
-            .filter(|it| generation.listeners.iter().any(|known| known.cookie == it.cookie.0));
+            .filter(|it| generation.listeners().iter().any(|known| known.cookie == it.cookie.0));
         let (endpoints, to_adopt) =
             served(service, generation, &theirs.cloned().collect::<Vec<_>>());
-        let key = GenerationId { service: service.id, number: generation.number };
+        let key = GenerationId { service: service.id(), number: generation.number() };
         let made_sense = change(Step::TakeOverListeners, || {
             let made_sense = self.datapath.place_again(key, &endpoints, &to_adopt)?;
             if !made_sense {
@@ -81,6 +81,6 @@ impl Agent {
 
     fn warn_of_map(&mut self, service: &Service, map: &str) {
         let message = format!("`{map}` did not have what the state says: it was written anew");
-        self.journal.note(&service.name, None, EventKind::Warning, message);
+        self.journal.note(service.name(), None, EventKind::Warning, message);
     }
 }

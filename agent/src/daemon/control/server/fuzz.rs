@@ -162,7 +162,7 @@ fn go_on(mut service: Service, event: Event) {
     if service.apply(event, Timestamp(60_000)).is_err() {
         return;
     }
-    for number in service.generations.iter().map(|it| it.number).collect::<Vec<_>>() {
+    for number in service.generations().iter().map(|it| it.number()).collect::<Vec<_>>() {
         for event in [Event::Accepted(number), Event::Exited(number)] {
             // What makes no sense is refused.
             drop(service.apply(event, Timestamp(61_000)));

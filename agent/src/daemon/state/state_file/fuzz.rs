@@ -47,8 +47,10 @@ fn context() -> Context {
 
 fn record(service: Service) -> Record {
     let context = context();
-    let given =
-        service.generations.iter().map(|it| (it.number.0, Given::launched_with(context.clone())));
+    let given = service
+        .generations()
+        .iter()
+        .map(|it| (it.number().0, Given::launched_with(context.clone())));
     Record {
         given: given.collect(),
         service,
@@ -103,7 +105,7 @@ fn states() -> Vec<Value> {
 
 /// All that can happen to a service next, each by itself.
 fn every_event(service: &Service) -> Vec<Event> {
-    let numbers = service.generations.iter().map(|it| it.number);
+    let numbers = service.generations().iter().map(|it| it.number());
     let plan = Plan {
         release: None,
         ready: Readiness::Accept,
@@ -142,7 +144,7 @@ fn every_event(service: &Service) -> Vec<Event> {
 
 fn go_on(mut service: Service) {
     let now = Timestamp(60_000);
-    let numbers = || service.generations.iter().map(|it| it.number);
+    let numbers = || service.generations().iter().map(|it| it.number());
     let all = Seen {
         steering: service.targets(),
         listening: numbers().collect(),
@@ -159,7 +161,7 @@ fn go_on(mut service: Service) {
             assert_eq!(next, service);
         }
         let _: Option<Timestamp> = next.next_deadline();
-        for rollout in &next.rollouts {
+        for rollout in next.rollouts() {
             assert!(!rollout.status.to_string().is_empty());
         }
     }

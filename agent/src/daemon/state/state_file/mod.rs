@@ -190,11 +190,11 @@ impl StateFile {
     fn check(&self) -> Result<(), String> {
         let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
         for Record { service, .. } in &self.services {
-            if !ids.insert(service.id) || !names.insert(&service.name) {
-                return Err(format!("service `{}` is there twice", service.name));
+            if !ids.insert(service.id()) || !names.insert(service.name()) {
+                return Err(format!("service `{}` is there twice", service.name()));
             }
             if !service.is_sound() {
-                return Err(format!("service `{}` contradicts itself", service.name));
+                return Err(format!("service `{}` contradicts itself", service.name()));
             }
         }
         Ok(())
