@@ -34,6 +34,7 @@ impl Agent {
         lost: Option<&str>,
     ) -> Result<(), Problem> {
         let ids: Vec<ServiceId> = self.records.keys().copied().collect();
+        let mut has_changed = false;
         for id in &ids {
             if let Some(what) = lost {
                 let name = self.record(*id).service.name().clone();
@@ -41,13 +42,18 @@ impl Agent {
                     format!("the pins were not usable ({what}): built anew from the state");
                 self.journal.note(&name, None, EventKind::Warning, message);
             }
-            // Where it steers to is told to the new maps with all else, below.
             let rebuilt = Event::MapsRebuilt(self.listening(*id)?);
-            let steering = self.record_mut(*id).service.apply(rebuilt, clock::now())?;
+            let service = &mut self.record_mut(*id).service;
+            let before = service.clone();
+            // Where it steers to is told to the new maps with all else, below.
+            let steering = service.apply(rebuilt, clock::now())?;
             debug_assert!(steering.iter().all(|it| matches!(it, Effect::Steer(_))));
+            has_changed |= *service != before;
         }
         // Before anything steers: who was to be told to end waits again, also for an agent that comes after this one.
-        self.save_or_owe();
+        if has_changed {
+            self.save_or_owe();
+        }
         self.set_endpoints()?;
         for id in &ids {
             self.describe(*id)?;
