@@ -11,18 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-
+use super::given::{Given, Inherited, path_of};
 use crate::{
     api::{Command, Problem, ProblemKind},
     daemon::agent::Agent,
     host::{
         context::{Context, Namespace},
         holders,
-        launch::{self, Unfit, Usage},
         os_text::OsText,
         patience::{self, Whose},
-        process::{Pid, Process, ProcessIdentity},
+        process::{Pid, Process},
         process_table::ProcessTable,
         sock_diag,
     },
@@ -30,17 +28,8 @@ use crate::{
     service::{GenerationId, GenerationNumber, ServiceId},
 };
 
-/// What a successor is given, before the operator's own options.
-#[derive(Debug)]
-pub(in crate::daemon) struct Inherited {
-    pub(in crate::daemon) context: Context,
-    /// The process to take the context's namespaces from.
-    pub(in crate::daemon) namespaces_of: Option<ProcessIdentity>,
-    /// One that runs where the next one is to run.
-    pub(in crate::daemon) directory_of: Option<ProcessIdentity>,
-    /// What is not as it is for the running server, for the operator to know.
-    pub(in crate::daemon) warnings: Vec<String>,
-}
+/// Bytes of an environment that is remembered.
+const MOST_REMEMBERED: usize = 256 << 10;
 
 impl Agent {
     /// What the primary passes on; with none alive, what it had.
@@ -68,8 +57,8 @@ impl Agent {
             Some(given) => given.clone(),
             None => self.found(root, primary, &pids)?,
         };
-        if given.may_have_been_root && command.user.is_none() {
-            return Err(ask_for_user(&given.context));
+        if given.may_have_been_root() && command.user.is_none() {
+            return Err(ask_for_user(given.uid()));
         }
         let mut inherited = given.passed_on();
         let root = Process::open(root)?.identity();
@@ -101,7 +90,7 @@ impl Agent {
     pub(in crate::daemon) fn is_of_root(&self, generation: GenerationId) -> bool {
         let Some(record) = self.record_if_any(generation.service) else { return false };
         match record.given.get(&generation.number.0) {
-            Some(given) => given.may_have_been_root || given.context.uid == ROOT,
+            Some(given) => given.may_have_been_root() || given.uid() == ROOT,
             None => record.context.uid == ROOT,
         }
     }
@@ -121,7 +110,7 @@ impl Agent {
             let record = self.record(generation.service);
             let given = record.given.get(&generation.number.0).cloned();
             let given = given.unwrap_or_else(|| Given::launched_with(record.context.clone()));
-            self.remember_given(generation, Given { may_have_been_root: true, ..given });
+            self.remember_given(generation, given.by_root());
         }
         Ok(())
     }
@@ -134,7 +123,7 @@ impl Agent {
         let record = self.record_mut(generation.service);
         let lives = |number: u32| record.service.generation(GenerationNumber(number)).is_some();
         record.given.retain(|number, _| lives(*number));
-        if given.context.environment.iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
+        if given.environment().iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
             record.given.insert(generation.number.0, given);
         }
     }
@@ -157,124 +146,6 @@ impl Agent {
         self.remember_given(generation, given);
         Ok(())
     }
-}
-
-/// Bytes of an environment that is remembered.
-const MOST_REMEMBERED: usize = 256 << 10;
-
-/// What a generation was given: what it was launched with, or, where it was found, what its process showed then.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Given {
-    context: Context,
-    /// Whether it may have been started as root, and have given that up when it had its listener.
-    #[serde(alias = "started_as_root")]
-    may_have_been_root: bool,
-    /// What its successor is not given of it, in words.
-    left_out: Vec<String>,
-}
-
-impl Given {
-    /// That of one that we launch.
-    pub(in crate::daemon) const fn launched_with(context: Context) -> Self {
-        Self { context, may_have_been_root: false, left_out: Vec::new() }
-    }
-
-    /// That of one that shows nothing which could be believed: who is to run the next one has to be said.
-    pub(in crate::daemon) fn of_nobody_knows_whom() -> Self {
-        let left_out = vec!["nothing of the running server's surroundings is known".to_owned()];
-        Self { context: Context::unknown(), may_have_been_root: true, left_out }
-    }
-
-    /// That of a server that somebody started and that shows this context, without what was meant for the running process alone.
-    ///
-    /// # Errors
-    ///
-    /// When its process cannot be looked at.
-    fn found(mut context: Context, root: Pid, may_have_been_root: bool) -> Result<Self, Problem> {
-        let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
-        context.limits = limits;
-        let why = "the running server lowered it for itself, and could not start with it";
-        let mut left_out: Vec<_> = changed.iter().map(|unfit| limit_warning(unfit, why)).collect();
-        left_out.extend(drop_handovers(&mut context.environment));
-        left_out.extend(stand_in_for_environment(&mut context));
-        Ok(Self { context, may_have_been_root, left_out })
-    }
-
-    /// What its successor gets if nobody says otherwise.
-    pub(in crate::daemon) fn passed_on(&self) -> Inherited {
-        Inherited { warnings: self.left_out.clone(), ..Inherited::remembered(&self.context) }
-    }
-}
-
-impl Inherited {
-    fn remembered(context: &Context) -> Self {
-        let context = context.clone();
-        Self { context, namespaces_of: None, directory_of: None, warnings: Vec::new() }
-    }
-
-    /// The kernel counts the processes of a user, whatever server they are of (`is_rlimit_overlimit`), and root's not at all.
-    fn make_room_beside(&mut self, pids: &[Pid]) -> Result<(), Problem> {
-        use crate::host::limit::Resource::Nproc;
-        let Context { uid, limits, .. } = &self.context;
-        let soft = limits.iter().find(|it| it.resource == Nproc).and_then(|it| it.soft);
-        let Some(soft) = soft.filter(|_| *uid != ROOT) else { return Ok(()) };
-        let own = ProcessTable::read_these(pids)?.rows().map(|row| u64::from(row.threads)).sum();
-        let others = launch::tasks_of_user(*uid, soft.saturating_sub(own))?;
-        let (limits, changed) = launch::with_tasks(limits, others + own);
-        self.context.limits = limits;
-        self.warnings.extend(changed.iter().map(|unfit| {
-            let why = "two generations of its processes would not fit beside each other";
-            limit_warning(unfit, why)
-        }));
-        Ok(())
-    }
-}
-
-/// Removes the variables that were meant for the running process alone, and says which.
-fn drop_handovers(environment: &mut Vec<(OsText, OsText)>) -> Option<String> {
-    let mut dropped = Vec::new();
-    environment.retain(|(name, _)| match launch::mechanism_of(name.as_bytes()) {
-        Some(mechanism) => {
-            dropped.push(format!("{} ({mechanism})", name.as_os_str().display()));
-            false
-        }
-        None => true,
-    });
-    (!dropped.is_empty()).then(|| {
-        format!(
-            "not inherited, because it was handed to the running process alone: {}",
-            dropped.join(", ")
-        )
-    })
-}
-
-/// Of an environment that is written over nobody knows what it was.
-fn stand_in_for_environment(context: &mut Context) -> Option<String> {
-    if std::mem::replace(&mut context.is_environment_known, true) {
-        return None;
-    }
-    let path = if context.uid == ROOT { ROOTS_PATH } else { USERS_PATH };
-    context.environment = vec![("PATH".into(), path.into())];
-    Some(
-        "the running server has written a title over its environment, which is not inherited therefore: say with `--env` what \
-         the new generation needs"
-            .to_owned(),
-    )
-}
-
-fn limit_warning(unfit: &Unfit, why: &str) -> String {
-    let Unfit { limit, needed, instead } = unfit;
-    let name = format!("{:?}", limit.resource).to_ascii_lowercase();
-    let value = |value: Option<u64>| value.map_or("unlimited".to_owned(), |it| it.to_string());
-    let gets = match instead {
-        Some(instead) => format!("{name}={}", value(instead.soft)),
-        None => "the agent's own".to_owned(),
-    };
-    format!(
-        "the limit {name}={}:{} is not inherited: {why} (at least {needed}); the new generation gets {gets}, or what `--limit {name}=…` says",
-        value(limit.soft),
-        value(limit.hard),
-    )
 }
 
 /// Whether a server may have been started as root, and have given that up when it had its listener: its listeners are root's
@@ -311,8 +182,7 @@ fn may_have_been_root(
 }
 
 /// Who is started as root is for the operator to say.
-fn ask_for_user(context: &Context) -> Problem {
-    let uid = context.uid;
+fn ask_for_user(uid: u32) -> Problem {
     let message = format!(
         "the running server may have been started as root, or as user {uid}, and nobody can prove either"
     );
@@ -329,8 +199,7 @@ pub(in crate::daemon) fn become_other(
     context: &mut Context,
     user: u32,
 ) -> String {
-    let path = if user == ROOT { ROOTS_PATH } else { USERS_PATH };
-    context.environment = vec![("PATH".into(), path.into())];
+    context.environment = vec![("PATH".into(), path_of(user).into())];
     context.umask |= 0o022;
     if let Some(confinement) = &mut context.confinement {
         // Without random addresses he would be easier to attack.
@@ -362,28 +231,9 @@ fn nobody_else_can_write(directory: &Path, user: u32) -> bool {
 
 const ROOT: u32 = 0;
 
-/// As login gives it to root.
-const ROOTS_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// As login gives it to others.
-const USERS_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn handovers_are_dropped_and_named_once() {
-        let mut environment = vec![
-            ("PATH".into(), "/bin".into()),
-            ("GUNICORN_FD".into(), "5".into()),
-            ("LISTEN_PID".into(), "7".into()),
-        ];
-        let said = drop_handovers(&mut environment).unwrap();
-        assert_eq!(environment, [("PATH".into(), "/bin".into())]);
-        assert!(said.ends_with("GUNICORN_FD (gunicorn), LISTEN_PID (socket activation)"), "{said}");
-        assert_eq!(drop_handovers(&mut environment), None);
-    }
 
     #[test]
     fn nobody_is_led_anywhere_by_another_user() {

@@ -3,7 +3,9 @@
 //! - `again`: what the running generation was started with, for an upgrade that names no command
 //! - `confined`: how a next generation is confined
 //! - `groups`: the control groups of an agent, below one that agents of other network namespaces may use too
+//! - `given`: what a generation was given when it was started, as far as its successor gets it
 //! - `inherit`: what the next generation is given of the one that it replaces
+//! - `kept_name`: a name that has a second one
 //! - `launching`: launches under way
 //! - `log_lengths`: keeps the output of launched generations from filling the disk
 //! - `logs`: the output of launched generations, one file each
@@ -15,13 +17,15 @@
 
 mod again;
 mod confined;
+pub(super) mod given;
 pub(super) mod groups;
-pub(super) mod inherit;
+mod inherit;
+pub(super) mod kept_name;
 mod launching;
 mod log_lengths;
 pub(super) mod logs;
 pub(super) mod pending_report;
-pub(super) mod shared_names;
+mod shared_names;
 mod sharing;
 mod start;
 mod working_directory;

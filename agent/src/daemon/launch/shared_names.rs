@@ -5,10 +5,7 @@
 //! end. When the other one is gone, the name is given back; when its own generation is gone, the second name goes too. What is
 //! kept is written down first, so that an agent that starts meanwhile goes on.
 
-use std::io;
-
-use serde::{Deserialize, Serialize};
-
+use super::kept_name::KeptName;
 use crate::{
     api::{EventKind, Problem},
     daemon::{
@@ -17,33 +14,14 @@ use crate::{
     },
     host::{
         names::{
-            Name,
-            content::{self, Content},
-            find,
+            Name, content, find,
             owners::Owners,
             second::{self, Fate},
         },
-        os_text::OsText,
         patience::{self, Whose},
     },
     service::{GenerationId, GenerationNumber, ServiceId},
 };
-
-/// A name that has a second one as long as another generation may remove it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptName {
-    /// Which generation goes by it.
-    pub of: GenerationNumber,
-    /// Which one may remove it.
-    pub leaving: GenerationNumber,
-    /// The name.
-    pub name: Name,
-    /// What it is called as well, in the same directory.
-    pub second: OsText,
-    /// What it holds, if it is a PID file.
-    #[serde(default)]
-    pub content: Option<Content>,
-}
 
 impl Agent {
     /// The names that the primary goes by, in words, for whoever is about to launch another one.
@@ -242,25 +220,4 @@ fn in_its_directories<T: Default + Send + 'static>(
         tracing::warn!(%error, service = id.0, "cannot look after the names that a server goes by");
         T::default()
     })
-}
-
-impl KeptName {
-    fn new(of: GenerationNumber, leaving: GenerationNumber, name: Name) -> Self {
-        let second = second::second_of(&name, leaving.0);
-        Self { of, leaving, name, second, content: None }
-    }
-
-    /// Ends the second name, now that this generation is gone.
-    fn settle(&self, serving: &Owners, gone: GenerationNumber) -> io::Result<Fate> {
-        if self.of == gone {
-            second::drop_second(&self.name, &self.second, serving.first())?;
-            return Ok(Fate::Stayed);
-        }
-        let fate = second::give_back(&self.name, &self.second, serving.first())?;
-        let restore = |content| content::restore(&self.name, content, serving);
-        match (fate, self.content.as_ref().map(restore).transpose()) {
-            (Fate::Stayed, Ok(Some(true))) => Ok(Fate::Restored),
-            (fate, restored) => restored.map(|_| fate),
-        }
-    }
 }

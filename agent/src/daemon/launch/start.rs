@@ -8,11 +8,7 @@ use std::{
 
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 
-use super::{
-    confined,
-    inherit::{Inherited, become_other},
-    working_directory,
-};
+use super::{confined, given::Inherited, inherit::become_other, working_directory};
 use crate::{
     api::{Command, NamespacesOf, Problem, ProblemKind},
     daemon::{

@@ -15,6 +15,7 @@
 //! - `returns`: when to look whether a server is started again, and what whoever starts it does besides
 //! - `serving`: finds out who serves
 //! - `settling`: watches what waits for a primary that has to prove itself
+//! - `starter_of`: who has started a generation, as far as that is remembered
 //! - `starters`: servers that come back
 //! - `strangers`: when to look at listeners on our ports that are nobody's, and whom people were told of
 //! - `successor`: servers that somebody else starts on our ports
@@ -34,6 +35,7 @@ pub(super) mod probing;
 pub(super) mod returns;
 mod serving;
 mod settling;
-pub(super) mod starters;
+pub(super) mod starter_of;
+mod starters;
 pub(super) mod strangers;
 mod successor;

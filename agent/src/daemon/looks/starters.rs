@@ -3,9 +3,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::observe;
+use super::{observe, starter_of::StarterOf};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{
@@ -22,36 +20,11 @@ use crate::{
         starter::{Seen, Starter, has_threads, is_of_same_start},
     },
     rollout::{Event, Generation, Phase, Timestamp},
-    service::{GenerationId, GenerationNumber, ServiceId},
+    service::{GenerationId, ServiceId},
 };
-
-/// Who has started a generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StarterOf {
-    generation: GenerationNumber,
-    starter: Starter,
-    /// Until when the generation was to be there to fall back to.
-    not_before: Timestamp,
-    /// Whether people know that it starts the server again and is left alone.
-    is_told: bool,
-    /// How often it has started the server again, which was to end.
-    starts: u32,
-}
 
 /// How often somebody starts a server again who will always.
 const HABIT: u32 = 3;
-
-impl StarterOf {
-    /// That it has more to do than to start the server again.
-    fn beside(&self) -> String {
-        format!(
-            "process {} starts the server of generation {} again, beside the one that serves, and is left alone because it has \
-             more to do: have it stop that, or end it",
-            found::describe(self.starter.pid()),
-            self.generation
-        )
-    }
-}
 
 impl Agent {
     /// Remembers who has started a server that was found. Neither whoever asks nor anybody above is one that starts it again.

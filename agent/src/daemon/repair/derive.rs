@@ -27,8 +27,8 @@ use crate::{
     daemon::{
         StateFile,
         identify::{found, who},
+        launch::given::Given,
         launch::groups,
-        launch::inherit::Given,
         state::{
             clock,
             state_file::{self, Record},

@@ -8,7 +8,7 @@ use crate::{
     daemon::{
         agent::Agent,
         identify::{asked::Asked, found, search::Source},
-        launch::inherit::Given,
+        launch::given::Given,
         looks::observe,
     },
     host::sock_diag::Listener,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Mark, Record, StateFile};
 use crate::{
-    daemon::launch::inherit::Given,
+    daemon::launch::given::Given,
     fuzzing::{Verdict, fuzz, json::mutated_documents, mutate::Bytes},
     host::{
         context::Context,

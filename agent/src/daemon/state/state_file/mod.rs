@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{Problem, ProblemKind, RequestId},
     daemon::{
-        launch::{inherit::Given, shared_names::KeptName},
-        looks::starters::StarterOf,
+        launch::{given::Given, kept_name::KeptName},
+        looks::starter_of::StarterOf,
     },
     host::{bounded, context::Context, os_text::OsText},
     rollout::Service,
