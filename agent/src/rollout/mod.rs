@@ -39,6 +39,7 @@ mod event;
 mod facts;
 mod generation;
 mod history;
+mod phase;
 mod plan;
 mod rebuilt;
 mod record;
@@ -58,7 +59,8 @@ pub const UNDONE: &str = "it was taken back (`agent undo`)";
 
 pub use self::{
     event::{Effect, Event, Flows, Listening, Queues, Refusal},
-    generation::{Generation, ListenerRecord, Origin, Phase, PortHold, Stop},
+    generation::{Generation, ListenerRecord, Origin, PortHold},
+    phase::{Phase, Stop},
     plan::{DrainPlan, DrainPolicy, Plan, Readiness, Timestamp, spoken},
     record::{Kind, Outcome, Rollout, RolloutId, Status},
     resume::Seen,

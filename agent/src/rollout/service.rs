@@ -84,6 +84,11 @@ impl Service {
         &self.generations
     }
 
+    /// The cookies of all listeners that are known to be its own.
+    pub fn known_listeners(&self) -> HashSet<u64> {
+        self.generations.iter().flat_map(|it| &it.listeners).map(|it| it.cookie).collect()
+    }
+
     /// Under way and ended, oldest first; of the ended ones the last 64.
     pub fn rollouts(&self) -> &[Rollout] {
         &self.rollouts

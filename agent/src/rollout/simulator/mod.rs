@@ -3,7 +3,7 @@
 //! A schedule is what a seed makes of it: upgrades and undos of every kind, connections that come, are queued, accepted and
 //! ended, servers that die, close their listeners or open others, effects that fail, an agent that crashes before or after any
 //! effect and any writing down, and kernel maps that are removed while none runs. `world` has the servers and the kernel, and judges what is done to them; `agent` is the daemon in
-//! miniature around the real [`Service`]; `restart` starts servers behind its back; `schedule` makes things happen.
+//! miniature around the real [`Service`]; `recovery` has it come back; `restart` starts servers behind its back; `schedule` makes things happen.
 //!
 //! What is checked at every step:
 //!
@@ -22,6 +22,7 @@
 //! `AGENT_SIMULATOR_SEED=N cargo test -p agent simulator` replays one schedule and prints its steps.
 
 mod agent;
+mod recovery;
 mod restart;
 mod schedule;
 mod world;
