@@ -30,35 +30,31 @@ fn open_directory() -> Result<tempfile::TempDir> {
     Ok(directory)
 }
 
-/// Its listener is root's, and so is its effective user; or its group is one that its user is not in.
-#[test]
-fn rights_of_a_set_id_program_are_not_the_servers() -> Result<()> {
-    for bit in [0o4000, 0o2000] {
-        let directory = open_directory()?;
-        let python = set_id_python(directory.path(), bit)?;
-        let words = [&AS_USER[..], &[&python, "{}/server.py", "8080", "1"]].concat();
-        let server = Commanded::new(PORT, &words)?;
-        let stage = Stage::new()?;
-        let _server = stage.start(&server, 1)?;
-        let said = stage.refused(&["attach", "--port", "8080"], 4)?;
-        assert!(said.contains("set-user-ID"), "{said}");
-    }
-    Ok(())
-}
-
-/// Its real, effective and saved users are all root then, as those of a server that root started.
-#[test]
-fn nor_where_the_program_makes_them_its_only_ones() -> Result<()> {
+/// Whether a server that a user runs by a program with this bit is refused, and why.
+fn is_refused(bit: u32, arguments: &[&str]) -> Result<()> {
     let directory = open_directory()?;
-    let python = set_id_python(directory.path(), 0o4000)?;
-    let become_root = "import os, runpy, sys; os.setresuid(0, 0, 0); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')";
-    let words = [&AS_USER[..], &[&python, "-c", become_root, "{}/server.py", "8080", "1"]].concat();
+    let python = set_id_python(directory.path(), bit)?;
+    let words = [&AS_USER[..], &[&python], arguments, &["{}/server.py", "8080", "1"]].concat();
     let server = Commanded::new(PORT, &words)?;
     let stage = Stage::new()?;
     let _server = stage.start(&server, 1)?;
     let said = stage.refused(&["attach", "--port", "8080"], 4)?;
     assert!(said.contains("set-user-ID"), "{said}");
     Ok(())
+}
+
+/// Its listener is root's, and so is its effective user; or its group is one that its user is not in.
+#[test]
+fn rights_of_a_set_id_program_are_not_the_servers() -> Result<()> {
+    is_refused(0o4000, &[])?;
+    is_refused(0o2000, &[])
+}
+
+/// Its real, effective and saved users are all root then, as those of a server that root started.
+#[test]
+fn nor_where_the_program_makes_them_its_only_ones() -> Result<()> {
+    let become_root = "import os, runpy, sys; os.setresuid(0, 0, 0); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')";
+    is_refused(0o4000, &["-c", become_root])
 }
 
 /// A server of a user's, in a directory of its own.

@@ -101,7 +101,6 @@ impl Agent {
         })?;
         self.replace_endpoints(id, all)?;
         self.guard_queues(id);
-        self.save_or_owe();
         self.tell_of_endpoints(primary, "takes up", beyond);
         self.attribute_newcomers(id)
     }
@@ -122,7 +121,6 @@ impl Agent {
             let key = GenerationId { service: id, number: generation.number() };
             change(Step::ForgetGeneration, || Ok(self.datapath.forget_sets(key, &given_up)?))?;
         }
-        self.save_or_owe();
         self.tell_of_endpoints(primary, "does not serve, and leaves to the kernel,", &given_up);
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::{
         step::{Step, change},
     },
     host::{
+        cgroup::Cgroup,
         holders,
         process::{Pid, Process},
         process_table::ProcessTable,
@@ -82,14 +83,7 @@ impl Agent {
         }
         change(Step::FollowProcesses, || Ok(self.datapath.dismiss(pids.iter().copied())?))?;
         if let Some(cgroup) = self.cgroup_of(generation)? {
-            let origin: &Path = self.record(generation.service).origin_cgroup.as_ref();
-            let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
-            let moved = change(Step::ReturnProcesses, || {
-                cgroup
-                    .move_all_to(&home)
-                    .map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-            });
-            moved?;
+            self.move_home(&cgroup, self.record(generation.service).origin_cgroup.as_ref())?;
         }
         match self.generation(generation).map(|it| it.origin()) {
             Some(Origin::Found) => {
@@ -98,5 +92,21 @@ impl Agent {
             }
             Some(Origin::Launched { .. }) | None => Ok(()),
         }
+    }
+
+    /// Puts all processes of a cgroup where those of the service were first.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be moved.
+    pub(in crate::daemon) fn move_home(
+        &self,
+        cgroup: &Cgroup,
+        origin: &Path,
+    ) -> Result<(), Problem> {
+        let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
+        change(Step::ReturnProcesses, || {
+            cgroup.move_all_to(&home).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+        })
     }
 }

@@ -216,12 +216,7 @@ impl Agent {
         if !service.is_served() {
             return Ok(());
         }
-        let known: HashSet<_> = service
-            .generations()
-            .iter()
-            .flat_map(|it| it.listeners())
-            .map(|it| it.cookie)
-            .collect();
+        let known = service.known_listeners();
         let (own, mut others): (Vec<_>, Vec<_>) =
             self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
         others.retain(|it| competes(it, &own, service.endpoints()));

@@ -92,12 +92,7 @@ impl Agent {
                 .fix("run the server without it; say `--also` if all of it may end"));
         }
         let public = observe::ports(service.endpoints());
-        let known: HashSet<_> = service
-            .generations()
-            .iter()
-            .flat_map(|it| it.listeners())
-            .map(|it| it.cookie)
-            .collect();
+        let known = service.known_listeners();
         let beside =
             served_beside(&pids, |it| !public.contains(&it.port) && !known.contains(&it.cookie.0))?;
         if !beside.is_empty() {

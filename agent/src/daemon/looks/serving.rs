@@ -39,12 +39,7 @@ impl Agent {
             endpoints.iter().any(|at| at.port == it.port && address.serves(at.address))
         };
         // One that is being ended serves nobody, whether its listener is closed already or not.
-        let known: HashSet<u64> = service
-            .generations()
-            .iter()
-            .flat_map(|it| it.listeners())
-            .map(|it| it.cookie)
-            .collect();
+        let known = service.known_listeners();
         let is_strange = |it: &&Listener| serves(it) && !known.contains(&it.cookie.0);
         let inodes: HashSet<_> = all.iter().filter(is_strange).map(|it| it.inode).collect();
         if inodes.is_empty() {

@@ -1,7 +1,7 @@
 //! Servers that somebody else starts on our ports: the one that takes the place of a generation that died becomes the next
 //! generation by itself.
 
-use std::{collections::HashSet, time::Instant};
+use std::time::Instant;
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
@@ -109,12 +109,7 @@ impl Agent {
         id: ServiceId,
     ) -> Result<Vec<Listener>, Problem> {
         let service = &self.record(id).service;
-        let known: HashSet<u64> = service
-            .generations()
-            .iter()
-            .flat_map(|it| it.listeners())
-            .map(|it| it.cookie)
-            .collect();
+        let known = service.known_listeners();
         let mut listeners = self.listeners_of(id)?;
         listeners.retain(|it| {
             service.endpoints().iter().any(|endpoint| endpoint.port == it.port)

@@ -1,7 +1,7 @@
 //! Hands a port back to the kernel.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -161,12 +161,7 @@ impl Agent {
     /// them: nobody can set those from outside, and they mean something only to a bind of their port.
     fn release_sockets(&mut self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
-        let known: HashSet<_> = service
-            .generations()
-            .iter()
-            .flat_map(|it| it.listeners())
-            .map(|it| it.cookie)
-            .collect();
+        let known = service.known_listeners();
         let mut listeners = self.listeners_of(id)?;
         listeners.retain(|listener| known.contains(&listener.cookie.0));
         let cookies: Vec<_> = listeners.iter().map(|it| it.cookie.0).collect();
@@ -186,9 +181,8 @@ impl Agent {
     /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
     fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), Problem> {
         let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(()) };
-        let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
+        self.move_home(&cgroup, origin)?;
         let failed = |error| Problem::caused(ProblemKind::Failed, &error);
-        change(Step::ReturnProcesses, || cgroup.move_all_to(&home).map_err(failed))?;
         change(Step::RemoveCgroup, || cgroup.remove().map_err(failed))
     }
 
