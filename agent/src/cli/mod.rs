@@ -161,8 +161,17 @@ impl Refused {
     pub fn report(self) -> std::process::ExitCode {
         match self {
             Self::CommandLine(error) => {
-                // Nobody is left to tell when the terminal is gone.
-                error.print().ok();
+                match error.print() {
+                    // Nobody is left to tell when the terminal is gone.
+                    Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe => {
+                        let problem = Problem::new(ProblemKind::Failed, "cannot write the answer");
+                        tell(&problem.because(&failed), ColourChoice::Auto);
+                        if !error.use_stderr() {
+                            return ExitCode::Failed.into();
+                        }
+                    }
+                    Ok(()) | Err(_) => {}
+                }
                 u8::try_from(error.exit_code()).unwrap_or(ExitCode::Usage as u8).into()
             }
             Self::Configuration(problem) => {

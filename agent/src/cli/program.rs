@@ -29,6 +29,7 @@ pub(super) fn resolve(
                 search.unwrap_or_default().display()
             )),
             ResolveError::Directory { .. } => problem.fix("name a program in it"),
+            ResolveError::NoFile { .. } => problem.fix("name a program"),
             ResolveError::NotExecutable { path } => {
                 problem.fix(format!("chmod +x {}", path.display()))
             }
@@ -57,5 +58,6 @@ mod tests {
         assert!(fix("absent").contains("PATH (`/nonexistent`)"));
         assert!(fix("/").contains("in it"));
         assert!(fix("./text").starts_with("chmod +x /"));
+        assert_eq!(fix("/dev/null"), "name a program");
     }
 }

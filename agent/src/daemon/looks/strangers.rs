@@ -16,6 +16,8 @@ pub(in crate::daemon) struct Strangers {
     told: HashMap<ServiceId, HashSet<u64>>,
     /// Those who have the connections of a service that nobody of it serves.
     usurpers: HashMap<ServiceId, Usurpers>,
+    /// When people were told last of those who listen beside a service that is served.
+    told_of_rivals: HashMap<ServiceId, Instant>,
 }
 
 /// Since when they listen, as far as was seen, and when people were told last.
@@ -70,9 +72,29 @@ impl Strangers {
         are_told
     }
 
-    /// The cookies of those that people were told of.
-    pub(super) fn told_of(&mut self, service: ServiceId) -> &mut HashSet<u64> {
-        self.told.entry(service).or_default()
+    /// The same of who listens beside it where it is served. If the time has not come, there is a look when it has.
+    pub(super) fn are_told_of_rivals(&mut self, service: ServiceId, now: Instant) -> bool {
+        let next = self.told_of_rivals.get(&service).map(|told| *told + SELDOM);
+        match next.filter(|next| now < *next) {
+            Some(next) => {
+                self.look_at(service, next);
+                false
+            }
+            None => {
+                self.told_of_rivals.insert(service, now);
+                true
+            }
+        }
+    }
+
+    /// Whether people were told of this one.
+    pub(super) fn are_told_of(&self, service: ServiceId, cookie: u64) -> bool {
+        self.told.get(&service).is_some_and(|told| told.contains(&cookie))
+    }
+
+    /// People know of these, and whoever is gone is forgotten: cookies are not given again.
+    pub(super) fn note_told_of(&mut self, service: ServiceId, all: impl Iterator<Item = u64>) {
+        self.told.insert(service, all.collect());
     }
 
     /// Nobody serves in place of a service.
@@ -87,6 +109,7 @@ impl Strangers {
         self.due.remove(&service);
         self.told.remove(&service);
         self.usurpers.remove(&service);
+        self.told_of_rivals.remove(&service);
     }
 }
 
@@ -107,5 +130,18 @@ mod tests {
         let again = begun + SOON + SELDOM * 2;
         assert!(!strangers.are_told_of_usurpers(ServiceId(1), again), "it has just come");
         assert!(strangers.are_told_of_usurpers(ServiceId(1), again + SOON));
+    }
+
+    #[test]
+    fn who_listens_beside_a_service_is_told_of_seldom_and_forgotten() {
+        let (mut strangers, begun, id) = (Strangers::default(), Instant::now(), ServiceId(1));
+        assert!(strangers.are_told_of_rivals(id, begun));
+        strangers.note_told_of(id, [1, 2].into_iter());
+        assert!(!strangers.are_told_of_rivals(id, begun + SELDOM / 2));
+        assert_eq!(strangers.next_look(), Some(begun + SELDOM), "those are not forgotten");
+        assert!(strangers.are_told_of_rivals(id, begun + SELDOM));
+        strangers.note_told_of(id, [2, 3].into_iter());
+        let told = |cookie| strangers.are_told_of(id, cookie);
+        assert_eq!([1, 2, 3].map(told), [false, true, true]);
     }
 }

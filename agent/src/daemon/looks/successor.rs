@@ -62,13 +62,12 @@ impl Agent {
             return Ok(());
         };
         let cookies: Vec<u64> = self.strange_listeners(id)?.iter().map(|it| it.cookie.0).collect();
-        let told = self.strangers.told_of(id);
-        if cookies.iter().all(|cookie| told.contains(cookie))
+        if cookies.iter().all(|cookie| self.strangers.are_told_of(id, *cookie))
             || !self.strangers.are_told_of_usurpers(id, Instant::now())
         {
             return Ok(());
         }
-        self.strangers.told_of(id).extend(cookies);
+        self.strangers.note_told_of(id, cookies.into_iter());
         let name = self.record(id).service.name().clone();
         let described = |it: &Stranger| format!("process {} ({})", it.pid, it.command);
         let described: Vec<_> = processes.iter().map(described).collect();
@@ -84,9 +83,9 @@ impl Agent {
     fn warn_of_rivals(&mut self, id: ServiceId) -> Result<(), Problem> {
         let Some(record) = self.records.get(&id) else { return Ok(()) };
         let name = record.service.name().clone();
-        let told = self.strangers.told_of(id).clone();
-        let mut rivals = self.strange_listeners(id)?;
-        rivals.retain(|it| !told.contains(&it.cookie.0));
+        let all = self.strange_listeners(id)?;
+        let mut rivals = all.clone();
+        rivals.retain(|it| !self.strangers.are_told_of(id, it.cookie.0));
         // Ourselves, most of the time: a member that joins a group for a moment.
         if rivals.is_empty() {
             return Ok(());
@@ -95,9 +94,10 @@ impl Agent {
         let pids: Vec<Pid> = holders::holders(&inodes)?.found.iter().map(|it| it.pid).collect();
         let mut ports: Vec<u16> = rivals.iter().map(|it| it.port).collect();
         ports.dedup();
-        if let Some(message) = also::rivals(&pids, &ports) {
-            let cookies = rivals.iter().map(|it| it.cookie.0);
-            self.strangers.told_of(id).extend(cookies);
+        if let Some(message) = also::rivals(&pids, &ports)
+            && self.strangers.are_told_of_rivals(id, Instant::now())
+        {
+            self.strangers.note_told_of(id, all.iter().map(|it| it.cookie.0));
             self.journal.note(&name, None, EventKind::Warning, message);
         }
         Ok(())

@@ -4,7 +4,8 @@ use std::{fs::File, io, path::Path};
 
 use nix::sys::personality::{self, Persona};
 use rustix::{
-    fs::{Mode, OFlags, open},
+    fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2},
+    io::Errno,
     thread::{
         CapabilitySet, CapabilitySets, CpuSet, capabilities, capability_is_in_bounding_set,
         configure_capability_in_ambient_set, remove_capability_from_bounding_set,
@@ -43,7 +44,7 @@ fn join_group(group: &Group) -> Result<(), Failure> {
 }
 
 fn set_processors(processors: &[u32]) -> Result<(), Failure> {
-    let failed = |error: rustix::io::Errno| Failure::new(Step::SetScheduling, "processors", error);
+    let failed = |error: Errno| Failure::new(Step::SetScheduling, "processors", error);
     let mut wanted = CpuSet::new();
     for number in processors {
         wanted.set(usize::try_from(*number).unwrap_or(usize::MAX));
@@ -63,7 +64,7 @@ pub(super) fn open_root(
     let Some(root) = &confinement.root else { return Ok(None) };
     let failed = |error| Failure::new(Step::ChangeRoot, root.as_os_str().display(), error);
     let Some(identity) = namespaces_of else {
-        return directory(root.as_ref()).map(Some).map_err(failed);
+        return place_of_root(root.as_ref()).map(Some).map_err(failed);
     };
     let process = Process::reopen(identity).map_err(|error| failed(io::Error::other(error)))?;
     let opened = directory(Path::new(&format!("/proc/{}/root", identity.pid))).map_err(failed)?;
@@ -84,9 +85,20 @@ pub(super) fn change_root(root: &File) -> Result<(), Failure> {
     rustix::process::fchdir(&working_directory).map_err(|error| failed(error.into()))
 }
 
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 fn directory(path: &Path) -> io::Result<File> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(File::from(open(path, flags, Mode::empty())?))
+    Ok(File::from(open(path, DIRECTORY, Mode::empty())?))
+}
+
+/// The kernel told the path of a root directory, in which there was no link then. Whoever puts one there, which the server's user may
+/// have the right to, would choose what its successor is confined to.
+fn place_of_root(path: &Path) -> io::Result<File> {
+    let opened = openat2(CWD, path, DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    match opened {
+        Err(Errno::LOOP) => Err(io::Error::other("there is a link in its place now")),
+        opened => Ok(File::from(opened?)),
+    }
 }
 
 /// What is given up before the user is changed, while there is the right to.
@@ -94,7 +106,7 @@ pub(super) fn bound(confinement: &Confinement) -> Result<(), Failure> {
     let Confinement { capabilities: wanted, personality, .. } = confinement;
     personality::set(Persona::from_bits_retain((*personality).cast_signed()))
         .map_err(|error| Failure::new(Step::SetPersonality, personality, error))?;
-    let failed = |error: rustix::io::Errno| Failure::new(Step::SetCapabilities, "bounding", error);
+    let failed = |error: Errno| Failure::new(Step::SetCapabilities, "bounding", error);
     for capability in all() {
         match capability_is_in_bounding_set(capability) {
             Ok(true) if wanted.bounding & capability.bits() == 0 => {
@@ -102,7 +114,7 @@ pub(super) fn bound(confinement: &Confinement) -> Result<(), Failure> {
             }
             Ok(_) => {}
             // This kernel knows no more.
-            Err(rustix::io::Errno::INVAL) => break,
+            Err(Errno::INVAL) => break,
             Err(error) => return Err(failed(error)),
         }
     }
@@ -142,4 +154,27 @@ fn set_sets(wanted: Capabilities) -> rustix::io::Result<()> {
 /// Every capability that there may be, one by one.
 fn all() -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_a_root_directory_is_not_followed() {
+        let ours = tempfile::tempdir().unwrap();
+        let above = ours.path().canonicalize().unwrap().join("above");
+        let root = above.join("root");
+        fs::create_dir_all(&root).unwrap();
+        assert!(place_of_root(&root).is_ok());
+        let link = above.join("link");
+        symlink("/", &link).unwrap();
+        let refused = place_of_root(&link).unwrap_err();
+        assert!(refused.to_string().contains("a link in its place"), "{refused}");
+        fs::rename(&above, ours.path().join("elsewhere")).unwrap();
+        symlink(ours.path().join("elsewhere"), &above).unwrap();
+        assert!(place_of_root(&root).is_err(), "nor one above it");
+    }
 }

@@ -71,7 +71,10 @@ fn runnable(path: PathBuf) -> Result<PathBuf, ResolveError> {
     if file.is_dir() {
         return Err(ResolveError::Directory { path });
     }
-    if !file.is_file() || file.permissions().mode() & ANY_EXECUTE == 0 {
+    if !file.is_file() {
+        return Err(ResolveError::NoFile { path });
+    }
+    if file.permissions().mode() & ANY_EXECUTE == 0 {
         return Err(ResolveError::NotExecutable { path });
     }
     Ok(path)
@@ -92,7 +95,13 @@ pub enum ResolveError {
         /// Where it is.
         path: PathBuf,
     },
-    /// It is no file, or one without permission to execute it.
+    /// It is a device, a pipe or a socket.
+    #[error("`{path}` is not a regular file, and so no program")]
+    NoFile {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// It is a file without permission to execute it.
     #[error("`{path}` is not executable")]
     NotExecutable {
         /// Where it is.
