@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`service`] has the words; [`rollout`] decides; [`datapath`] is the kernel side and [`host`] the rest
 //! of the machine; [`daemon`] is the single writer; [`api`] is what goes over its control socket and [`cli`] what people type.
-//! [`load`] measures what upgrades cost.
+//! [`agent_load`] measures what upgrades cost.
 
 pub mod api;
 pub mod cli;
@@ -13,7 +13,6 @@ pub mod exit;
 #[cfg(test)]
 mod fuzzing;
 pub mod host;
-pub mod load;
 pub mod places;
 pub mod rollout;
 pub mod service;

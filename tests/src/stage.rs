@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::agent::api::{Attached, GenerationState, GenerationView, ServiceState, ServiceView};
 use ::agent::datapath::Group;
 use ::agent::host::sock_diag::{self, Connection, Listener};
-use ::agent::load::{Load, Plan, Running};
+use agent_load::{Load, Plan, Running};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::agent::{Agent, Pending, upgrade};

@@ -6,7 +6,7 @@
 use std::alloc::System;
 use std::time::Duration;
 
-use agent::load::{Observations, Plan};
+use agent_load::{Observations, Plan};
 use anyhow::{Result, ensure};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tests::servers::{Nginx, Server as _};

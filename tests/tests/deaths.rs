@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use agent::api::{GenerationState, RolloutView, ServiceState, ServiceView};
-use agent::load::{Plan, Running};
 use agent::rollout::Outcome;
+use agent_load::{Plan, Running};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

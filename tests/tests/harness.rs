@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
-use agent::load::{Class, FailureKind, Load, Plan};
+use agent_load::{Class, FailureKind, Load, Plan};
 use anyhow::Result;
 use tests::namespace::Namespace;
 use tests::servers::{self, Go, Nginx, Node, Python, Redis, Server};

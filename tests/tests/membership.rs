@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use agent::api::{GenerationState, ServiceState, ServiceView};
-use agent::load::Plan;
+use agent_load::Plan;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

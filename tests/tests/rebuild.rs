@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use agent::api::{GenerationState, ServiceView};
-use agent::load::{Plan, Running};
+use agent_load::{Plan, Running};
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};
 use tests::agent::Pending;

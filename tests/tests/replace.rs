@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use agent::api::{GenerationState, ServiceView};
-use agent::load::Plan;
+use agent_load::Plan;
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::loaded_programs;

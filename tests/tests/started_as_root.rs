@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use agent::load::Plan;
+use agent_load::Plan;
 use anyhow::Result;
 use tempfile::TempDir;
 use tests::servers::{Inline, Server};

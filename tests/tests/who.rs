@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 use anyhow::{Context as _, Result};
 use tests::process::{children, listener_of, runs, user};
 use tests::servers::{Commanded, Script, Server as _, Started};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ::agent::load::{
+use agent_load::{
     Class, FailureKind, Incident, KeepAlive, Load, Observation, Plan, Report, Running, Source,
 };
 use anyhow::{Context as _, Result, ensure};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
-use ::agent::load::{Load, Plan, Report, Running, Stream};
+use agent_load::{Load, Plan, Report, Running, Stream};
 
 use crate::namespace::Namespace;
 use crate::servers::Server;

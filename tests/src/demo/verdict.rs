@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ::agent::api::{History, RolloutView};
-use ::agent::load::{Class, FailureKind, Observation};
 use ::agent::rollout::{Kind, Outcome};
+use agent_load::{Class, FailureKind, Observation};
 
 use super::screen::Screen;
 use super::traffic::Seen;
@@ -40,7 +40,7 @@ impl Told {
         self.show_rollouts(screen);
         screen.text("");
         let summaries: Vec<_> = self.seen.all().map(|report| &report.summary).collect();
-        let count = |classes: &[Class], of: fn(&::agent::load::ClassSummary) -> u64| -> u64 {
+        let count = |classes: &[Class], of: fn(&agent_load::ClassSummary) -> u64| -> u64 {
             let all = summaries.iter().flat_map(|summary| &summary.classes);
             all.filter(|(class, _)| classes.contains(class)).map(|(_, seen)| of(seen)).sum()
         };

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ::agent::load::{KeepAlive, Load, Observations, Pace, Plan, Running};
+use agent_load::{KeepAlive, Load, Observations, Pace, Plan, Running};
 use anyhow::{Context as _, Result};
 
 use super::PORT;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use ::agent::api::RolloutView;
-use ::agent::load::{Plan, Running};
+use agent_load::{Plan, Running};
 
 use super::bench::{Bench, PORT};
 use super::control::Control;

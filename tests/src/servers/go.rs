@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 
 use super::{Server, THINK, directory};
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 
 use crate::namespace::Namespace;
 use crate::process::{Group, Handle};

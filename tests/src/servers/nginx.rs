@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 
 use super::{Server, THINK, content, directory};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 
 use super::{Script, Server};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use tempfile::TempDir;
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 
 use super::{Server, THINK, directory};
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
 
-use ::agent::load::{KeepAlive, Pace, Plan};
+use agent_load::{KeepAlive, Pace, Plan};
 
 use super::{Server, THINK, directory};
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::agent::load::{KeepAlive, Pace, Plan, Stream, Upload};
+use agent_load::{KeepAlive, Pace, Plan, Stream, Upload};
 use anyhow::{Context as _, Result};
 
 use super::event::Workers;

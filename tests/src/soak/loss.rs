@@ -1,6 +1,6 @@
 //! Whose failure a failure is.
 
-use ::agent::load::{FailureKind, Incident};
+use agent_load::{FailureKind, Incident};
 use serde::{Deserialize, Serialize};
 
 use super::death::Death;
@@ -94,7 +94,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::{Duration, Instant};
 
-    use ::agent::load::Class;
+    use agent_load::Class;
 
     use super::*;
 

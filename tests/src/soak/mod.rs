@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::agent::load::Running;
+use agent_load::Running;
 use anyhow::{Context as _, Result};
 
 use self::cast::Role;
@@ -177,7 +177,7 @@ fn progress(world: &World, clients: &[Arc<Running>]) {
     let summaries: Vec<_> = clients.iter().map(|running| running.snapshot()).collect();
     let classes = summaries.iter().flat_map(|summary| summary.classes.values());
     let connections: u64 = classes.map(|class| class.connections).sum();
-    let failures: u64 = summaries.iter().map(::agent::load::Summary::failures).sum();
+    let failures: u64 = summaries.iter().map(agent_load::Summary::failures).sum();
     let notes = world.notes();
     say(&format!(
         "{:5.0} s: {connections} connections, {failures} failed for any reason, {} events, agent killed {} times",

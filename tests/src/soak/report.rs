@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::agent::load::{Class, FailureKind, Incident, Observation};
+use agent_load::{Class, FailureKind, Incident, Observation};
 use serde::Serialize;
 
 use super::Played;

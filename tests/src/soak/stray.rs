@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use ::agent::api::RolloutView;
-use ::agent::load::Observation;
 use ::agent::rollout::{Kind, Outcome, RolloutId};
+use agent_load::Observation;
 
 use super::supervisor::Restart;
 use super::world::Outage;
@@ -131,7 +131,7 @@ const SLACK: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
-    use ::agent::load::Class;
+    use agent_load::Class;
 
     use super::*;
 

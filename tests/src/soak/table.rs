@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ::agent::load::FailureKind;
+use agent_load::FailureKind;
 
 use super::flat::{self, Trend, Whose};
 use super::loss::Loss;

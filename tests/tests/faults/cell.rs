@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use agent::daemon::Step;
-use agent::load::Plan;
+use agent_load::Plan;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::{Output, Pending};
 use tests::process::Handle;

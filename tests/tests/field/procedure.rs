@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use agent::load::{Plan, Running, Summary};
+use agent_load::{Plan, Running, Summary};
 use anyhow::{Context as _, Result, bail, ensure};
 use tests::agent::{Output, upgrade};
 use tests::process::Handle;

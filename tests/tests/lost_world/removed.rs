@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use agent::load::Plan;
+use agent_load::Plan;
 use anyhow::{Context as _, Result};
 use tests::servers::{Node, Server};
 use tests::stage::{self, LIMIT, Stage};

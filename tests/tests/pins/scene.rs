@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use agent::api::{GenerationState, ServiceView};
 use agent::datapath::{self, Pinned, Place};
-use agent::load::{Plan, Running};
+use agent_load::{Plan, Running};
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Pending;
 use tests::servers::{Script, Server, Started};

@@ -13,8 +13,8 @@ use crate::{
         table::{Side, Table},
         words,
     },
-    load::{Class, ClassSummary, FailureKind, Latency, Summary},
 };
+use agent_load::{Class, ClassSummary, FailureKind, Latency, Summary};
 
 /// What became of a run. Latencies are in microseconds, and count from the time at which a request was due.
 #[derive(Clone, Debug, Serialize)]
@@ -219,10 +219,8 @@ fn said(kind: FailureKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cli::samples::BLACK,
-        load::{Failures, Shortage},
-    };
+    use crate::cli::samples::BLACK;
+    use agent_load::{Failures, Shortage};
 
     fn latency(p50_us: u64) -> Latency {
         let [p90_us, p99_us, p999_us, max_us] = [2, 3, 4, 5_000].map(|factor| p50_us * factor);

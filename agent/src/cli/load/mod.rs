@@ -30,8 +30,8 @@ use super::{Context, arguments::LoadArguments};
 use crate::{
     api::{Problem, ProblemKind},
     exit::ExitCode,
-    load::{Load, Running},
 };
+use agent_load::{Load, Running};
 
 /// Runs the load to its end, or until it is interrupted, and tells what became of it.
 pub(super) async fn run(context: &Context, arguments: &LoadArguments) -> Result<ExitCode, Problem> {

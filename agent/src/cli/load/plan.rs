@@ -8,7 +8,9 @@ use std::{
 use crate::{
     api::{Problem, ProblemKind},
     cli::arguments::{ClientOptions, ExchangeOptions, LoadArguments, ProtocolChoice, SourceChoice},
-    load::{KeepAlive, Marks, Observations, OneShot, Pace, Plan, Protocol, Source, Stream, Upload},
+};
+use agent_load::{
+    KeepAlive, Marks, Observations, OneShot, Pace, Plan, Protocol, Source, Stream, Upload,
 };
 
 /// The load that was asked for.

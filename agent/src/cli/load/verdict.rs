@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::{FailureKind, Shortage, Summary};
+use agent_load::{FailureKind, Shortage, Summary};
 
 /// How a run is judged. The first that holds, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +90,7 @@ const TOLERATED: u64 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Class, ClassSummary, Failures};
+    use agent_load::{Class, ClassSummary, Failures};
 
     fn judged(class: ClassSummary) -> Verdict {
         let busy = ClassSummary { begun: 1_000_000, answers: 1, ..ClassSummary::default() };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use ::agent::load::Plan;
+use agent_load::Plan;
 
 use crate::servers::{Server, directory, nginx};
 

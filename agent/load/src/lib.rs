@@ -8,7 +8,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use agent::load::{Load, Plan};
+//! use agent_load::{Load, Plan};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let plan = Plan::http("127.0.0.1:8080".parse()?).one_shot(500).keep_alive(16, Duration::from_millis(20)).stream(1);
