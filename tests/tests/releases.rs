@@ -1,7 +1,7 @@
 //! A release has an identity: a deploy that was cut off and runs again brings it once.
 
 use agent::api::{History, ServiceView, Unchanged};
-use agent::service::Release;
+use agent_terms::Release;
 use anyhow::{Context as _, Result};
 use tests::agent::upgrade;
 use tests::servers::{Script, Server as _};

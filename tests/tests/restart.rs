@@ -1,9 +1,11 @@
 //! The agent is killed at the worst moment: nobody is cut off, and the next one goes on from there.
 
 use agent::api::{GenerationState, ServiceView};
-use agent_ebpf::flow::{GenerationKey, LISTENER, Tag};
-use agent_ebpf::socket::{ADOPT, Adoption, NOT_SEEN};
-use agent_ebpf::steering::{ListenerSet, ListenerSetKey};
+use agent_ebpf::{
+    flow::{GenerationKey, LISTENER, Tag},
+    socket::{ADOPT, Adoption, NOT_SEEN},
+    steering::{ListenerSet, ListenerSetKey},
+};
 use agent_load::Running;
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};

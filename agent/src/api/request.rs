@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
+use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    host::{confinement::Loss, limit::Limit},
-    rollout::{DrainPlan, DrainPolicy, Readiness},
-    service::{GenerationNumber, Release, ServiceName, Signal},
-};
+use crate::rollout::{DrainPlan, DrainPolicy, Readiness};
 
 /// Take charge of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

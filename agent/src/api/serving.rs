@@ -1,8 +1,7 @@
 //! Who serves.
 
+use agent_terms::GenerationNumber;
 use serde::{Deserialize, Serialize};
-
-use crate::service::GenerationNumber;
 
 /// Who gets a service's new connections, as the listeners show it, whoever should.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! `agent detach`.
 
+use agent_terms::ServiceName;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -14,7 +15,6 @@ use crate::{
     api::{Detached, Problem, ProblemKind, SCHEMA},
     exit::ExitCode,
     places::Places,
-    service::ServiceName,
 };
 
 /// Hands a port back.

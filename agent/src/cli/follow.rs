@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_terms::GenerationNumber;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -16,7 +17,6 @@ use crate::{
     api::{Problem, RolloutView, Serving},
     exit::ExitCode,
     rollout::{Kind, Outcome, Status, UNDONE},
-    service::GenerationNumber,
 };
 
 /// How long an agent that went away may take to come back.

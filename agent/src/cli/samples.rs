@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use agent_terms::{Endpoint, GenerationNumber, LocalAddress, ServiceName};
+
 use super::{doctor::Diagnosis, output::Look};
 use crate::{
     api::{
@@ -11,7 +13,6 @@ use crate::{
     },
     doctor::{Check, Verdict},
     rollout::{Kind, Outcome, PortHold, RolloutId, Status},
-    service::{Endpoint, GenerationNumber, LocalAddress, ServiceName},
 };
 
 pub(super) const BLACK: Look = Look { wide: false, colour: false };

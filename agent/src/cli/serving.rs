@@ -1,10 +1,11 @@
 //! Who serves, in words.
 
+use agent_terms::GenerationNumber;
+
 use super::words;
 use crate::{
     api::{GenerationState, GenerationView, ServiceView, Serving, Stranger, Waiting},
     rollout::PortHold,
-    service::GenerationNumber,
 };
 
 /// A clause for who serves; an agent that does not say means `otherwise`.

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
+use agent_terms::Signal;
 use clap::{ArgAction, CommandFactory, error::ErrorKind};
 
 use super::{
@@ -10,7 +11,6 @@ use super::{
     output::Answer,
     samples::{self, BLACK, WIDE},
 };
-use crate::service::Signal;
 
 fn parse(line: &str) -> Result<Cli, ErrorKind> {
     let typed = line.split_whitespace();

@@ -1,11 +1,12 @@
 //! `agent undo`.
 
+use agent_terms::GenerationNumber;
+
 use super::{Context, arguments::UndoArguments, drain, follow, persist};
 use crate::{
     api::{Begun, Problem, UndoRequest},
     exit::ExitCode,
     rollout::Kind,
-    service::GenerationNumber,
 };
 
 /// Puts the previous generation back, and waits as far as asked.

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_terms::GenerationNumber;
+
 use super::{
     Context,
     arguments::{LaunchOptions, Namespaces, NewServer, Ready, UpgradeArguments, Variable},
@@ -20,7 +22,6 @@ use crate::{
     },
     exit::ExitCode,
     rollout::Readiness,
-    service::GenerationNumber,
 };
 
 /// Brings a new generation in, and waits as far as asked.

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_terms::{GenerationId, ServiceId};
 use tokio::sync::watch;
 
 use super::{
@@ -38,7 +39,6 @@ use crate::{
     },
     places::Places,
     rollout::{self, Generation, Timestamp},
-    service::{GenerationId, ServiceId},
 };
 
 /// Everything the agent knows. Owned by its thread.

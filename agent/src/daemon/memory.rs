@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use agent_terms::{GenerationId, ServiceId};
+
 use super::{
     launch::pending_report::PendingReport,
     looks::{backlog::Backlog, probing::Probing},
@@ -12,7 +14,6 @@ use super::{
 use crate::{
     host::{launch::LaunchSpec, process::ProcessIdentity, sock_diag::SocketCookie},
     rollout::Flows,
-    service::{GenerationId, ServiceId},
 };
 
 /// Of one generation.

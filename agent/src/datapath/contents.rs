@@ -11,10 +11,10 @@ use agent_ebpf::{
     flow::{FlowCounts, GenerationKey},
     steering::{ListenerSet, ListenerSetKey, Steering},
 };
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 use aya::maps::Map;
 
 use super::{DatapathError, survey::Maps};
-use crate::service::{GenerationId, GenerationNumber, ServiceId};
 
 /// Of whom the maps have something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

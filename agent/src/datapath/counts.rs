@@ -1,13 +1,13 @@
 //! What the programs have counted.
 
 use agent_ebpf::{flow::FlowCounts, steering::SteerCounts};
+use agent_terms::{GenerationId, ServiceId};
 
 use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
     programs::TRACK_FLOWS,
 };
-use crate::service::{GenerationId, ServiceId};
 
 impl Datapath {
     /// How many flows a generation got, and how many of them ended.

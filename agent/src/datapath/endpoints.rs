@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use agent_ebpf::endpoint::{Endpoint as EndpointValue, EndpointKey, NO_SERVICE, SEVERAL};
-
-use crate::service::{Endpoint, LocalAddress, ServiceId};
+use agent_terms::{Endpoint, LocalAddress, ServiceId};
 
 /// The entries for all services: one per address, plus the "any" of its port and family, which the kernel asks first.
 pub(super) fn entries<'a>(

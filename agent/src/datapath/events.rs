@@ -9,10 +9,10 @@ use agent_ebpf::{
     },
     flow::GenerationKey,
 };
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 use aya::maps::{Array, MapData, RingBuf};
 
 use super::{DatapathError, error::Named as _};
-use crate::service::{GenerationId, GenerationNumber, ServiceId};
 
 /// A report of a kernel program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use agent_ebpf::{
     flow::GenerationKey,
     socket::{ADOPT, DONE, FlowRequest, MOVE, NOT_SEEN, RELEASE},
 };
+use agent_terms::GenerationId;
 
 use super::{Datapath, DatapathError};
-use crate::service::GenerationId;
 
 /// By what a connection is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use agent_ebpf::{socket::FlowRequest, steering::SteerCounts};
+use agent_terms::ServiceId;
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
@@ -32,7 +33,7 @@ use super::{
     },
     types,
 };
-use crate::{service::ServiceId, sys};
+use crate::sys;
 
 /// The object that `cargo xtask build` made.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));

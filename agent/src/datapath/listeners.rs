@@ -12,6 +12,7 @@ use agent_ebpf::{
     flow::{GenerationKey, LISTENER, Tag},
     socket::{ADOPT, Adoption, DONE, EXAMINE, HAS_PROGRAM, NO_SLOT, NOT_SEEN, RELEASE},
 };
+use agent_terms::{Endpoint, GenerationId, LocalAddress};
 use aya::programs::ProgramError;
 use nix::libc::EDEADLK;
 
@@ -20,7 +21,6 @@ use super::{
     error::{self, Named as _},
     programs::MIGRATE,
 };
-use crate::service::{Endpoint, GenerationId, LocalAddress};
 
 /// A listener of a generation, found by `sock_diag`.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use agent_ebpf::{
     flow::GenerationKey,
     member::{Enlistment, Member},
 };
+use agent_terms::GenerationId;
 use aya::maps::{HashMap, MapData, MapError};
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
     kernel::Kernel,
     lists::Lists,
 };
-use crate::{host::process::Pid, service::GenerationId, sys};
+use crate::{host::process::Pid, sys};
 
 impl Datapath {
     /// Takes processes into a generation. Whatever they fork from now on belongs to it too.

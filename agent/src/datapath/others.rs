@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs::File, path::Path};
 
 use agent_ebpf::endpoint::{Endpoint as EndpointValue, EndpointKey};
+use agent_terms::Endpoint;
 use aya::{
     maps::{HashMap, Map, MapData, MapError, MapInfo},
     programs::{ProgramInfo, loaded_programs},
@@ -11,7 +12,6 @@ use aya::{
 use super::{
     DatapathError, endpoints, error::program_error, in_use::steering_program, programs::STEER,
 };
-use crate::service::Endpoint;
 
 /// A program that is asked for each new connection of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

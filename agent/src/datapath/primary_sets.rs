@@ -11,12 +11,12 @@ use agent_ebpf::{
     flow::GenerationKey,
     steering::{ListenerSet, ListenerSetKey, PRIMARY_SETS, Steering},
 };
+use agent_terms::ServiceId;
 
 use super::{
     Datapath, DatapathError,
     error::{self, Named as _},
 };
-use crate::service::ServiceId;
 
 impl Datapath {
     /// Writes a service's steering value, with the copy.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use agent_ebpf::steering::{ListenerSet, NO_GENERATION, PLAIN, Steering};
+use agent_terms::{Endpoint, GenerationId, ServiceId};
 
 use super::{
     Datapath, DatapathError, ListenerToAdopt, endpoints,
@@ -14,7 +15,6 @@ use super::{
     slots,
     tables::listener_set_key,
 };
-use crate::service::{Endpoint, GenerationId, ServiceId};
 
 /// Listeners for consecutive slots.
 type Places<'a> = Vec<(u32, Vec<&'a ListenerToAdopt>)>;

@@ -14,6 +14,7 @@ use agent_ebpf::{
     flow::GenerationKey,
     steering::Steering,
 };
+use agent_terms::{Endpoint, ServiceId};
 use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError},
@@ -30,7 +31,6 @@ use super::{
     pins::{Pins, link},
     programs::STEER,
 };
-use crate::service::{Endpoint, ServiceId};
 
 /// The content of the maps that an agent fills: what the kernel does, as long as nobody changes it.
 #[derive(Debug)]

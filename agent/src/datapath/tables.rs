@@ -7,6 +7,7 @@ use agent_ebpf::{
     flow::{FlowCounts, GenerationKey},
     steering::{ListenerSet, ListenerSetKey, NO_GENERATION, PLAIN, Steering},
 };
+use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 use aya::maps::{HashMap, MapData, MapError};
 
 use super::{
@@ -14,7 +15,6 @@ use super::{
     error::{self, Named as _},
     listeners, slots,
 };
-use crate::service::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 impl Datapath {
     /// Makes exactly the endpoints of these services ours: adds, changes and removes what differs.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     confinement::Confinement,
-    limit::Limit,
+    limit::{self, Limit},
     os_text::OsText,
     patience,
     process::{Pid, Process, ProcessError, stat, status, text_of},
@@ -102,7 +102,7 @@ impl Context {
             working_directory: working_directory.into(),
             is_environment_known: environment.is_some(),
             environment: environment.unwrap_or_default(),
-            limits: String::from_utf8_lossy(&limits).lines().filter_map(Limit::parse).collect(),
+            limits: String::from_utf8_lossy(&limits).lines().filter_map(limit::parse).collect(),
             umask: umask.unwrap_or(DEFAULT_UMASK),
             namespaces: differing_namespaces(pid, launcher)?,
             oom_score_adj: String::from_utf8_lossy(&score).trim().parse().unwrap_or(0),

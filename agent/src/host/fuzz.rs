@@ -15,9 +15,7 @@ use super::{
     confinement::{groups, loss},
     context, doors,
     holders::socket_inode,
-    io_uring,
-    limit::Limit,
-    mounts,
+    io_uring, limit, mounts,
     process::texts::{parse_stat, parse_status, words},
     sock_diag::SocketInode,
     supervisor::{self, Kind},
@@ -43,7 +41,7 @@ const TEXTS: [(&str, &[&str], Parse); 15] = [
         parse_status(text).is_ok()
     }),
     ("limits", &["unlimited", "Max open files"], |text| {
-        lines(text, |line| Limit::parse(line).is_some())
+        lines(text, |line| limit::parse(line).is_some())
     }),
     ("cgroup", &["0::", "1:cpu,cpuacct:/", " (deleted)", "/../"], |text| {
         let _: usize = groups::memberships(text).count();

@@ -1,7 +1,8 @@
 //! A generation dies, or lives on without a listener.
 
+use agent_terms::GenerationNumber;
+
 use super::{Effect, Outcome, Phase, Service, Timestamp};
-use crate::service::GenerationNumber;
 
 impl Service {
     pub(super) fn note_exit(&mut self, number: GenerationNumber, now: Timestamp) -> Vec<Effect> {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use agent_terms::GenerationNumber;
+
 use super::{
     DrainPlan, DrainPolicy, Effect, Event, Flows, Outcome, Phase, Queues, Service, Stop, Timestamp,
     deaths::explained, plan::spoken,
 };
-use crate::service::GenerationNumber;
 
 /// How long the end of one that was killed is waited for. The kernel ends a process at once, but for one that a tracer holds
 /// (PTRACE_EVENT_EXIT) or that is in an uninterruptible system call: that may never return.

@@ -2,11 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use agent_terms::{Endpoint, GenerationNumber, ProcessIdentity, Signal};
+
 use super::{DrainPlan, ListenerRecord, Origin, Plan, PortHold, RolloutId, Targets};
-use crate::{
-    host::process::ProcessIdentity,
-    service::{Endpoint, GenerationNumber, Signal},
-};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

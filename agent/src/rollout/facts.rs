@@ -1,10 +1,8 @@
 //! What is seen of generations and decides nothing by itself: listeners, processes, endpoints.
 
+use agent_terms::{Endpoint, GenerationNumber, ProcessIdentity};
+
 use super::{Effect, Listening, Service};
-use crate::{
-    host::process::ProcessIdentity,
-    service::{Endpoint, GenerationNumber},
-};
 
 impl Service {
     pub(super) fn note_listeners(

@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
+use agent_terms::{GenerationNumber, ProcessIdentity, Release};
 use serde::{Deserialize, Serialize};
 
 use super::{DrainPlan, Flows, Listening, Phase, Timestamp};
-use crate::{
-    host::process::ProcessIdentity,
-    service::{GenerationNumber, Release},
-};
 
 /// One incarnation of the server: its processes and its listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use agent_terms::GenerationNumber;
+
 use super::{Kind, Outcome, Rollout, RolloutId, Service, Status, Timestamp};
-use crate::service::GenerationNumber;
 
 /// How many ended rollouts are remembered.
 const HISTORY: usize = 64;

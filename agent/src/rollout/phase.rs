@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use agent_terms::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{DrainPlan, Readiness, Timestamp};
-use crate::service::Signal;
 
 /// Where in its life a generation is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use agent_terms::{Release, Signal};
 use serde::{Deserialize, Serialize};
-
-use crate::service::{Release, Signal};
 
 /// Milliseconds since the machine started, sleep included: setting the clock moves no deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use agent_terms::GenerationNumber;
+
 use super::{DrainPlan, DrainPolicy, Effect, Generation, Phase, Service, Stop, Timestamp};
-use crate::service::GenerationNumber;
 
 impl Service {
     /// While nothing steered, any generation that listens may have got new connections: its queues are waited for once more, and its

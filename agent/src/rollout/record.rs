@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use agent_terms::{GenerationNumber, Release};
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use crate::service::{GenerationNumber, Release};
 
 /// Numbers the rollouts of a service: 1, 2, 3…
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use agent_terms::{GenerationNumber, ProcessIdentity};
+
 use super::{
     DrainPlan, Effect, Generation, Kind, Listening, Origin, Phase, Readiness, Service, Status,
     Timestamp,
 };
-use crate::{host::process::ProcessIdentity, service::GenerationNumber};
 
 impl Service {
     /// Whether a generation takes new connections.

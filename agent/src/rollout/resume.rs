@@ -18,8 +18,9 @@
 
 use std::collections::BTreeSet;
 
+use agent_terms::GenerationNumber;
+
 use super::{Effect, Phase, Service, Stop, Targets, Timestamp};
-use crate::service::GenerationNumber;
 
 /// What the world shows of a service after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

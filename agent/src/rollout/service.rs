@@ -2,13 +2,13 @@
 
 use std::{collections::HashSet, hash::Hash};
 
+use agent_terms::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::{
     DrainPolicy, Effect, Event, Generation, Phase, Refusal, Rollout, RolloutId, Stop, Timestamp,
     drain::DEATH,
 };
-use crate::service::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 
 /// What one `attach` manages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

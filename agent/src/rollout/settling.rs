@@ -1,7 +1,8 @@
 //! A new primary proves itself, or new connections go back.
 
+use agent_terms::GenerationNumber;
+
 use super::{Effect, Outcome, Phase, Rollout, Service, Status, Timestamp};
-use crate::service::GenerationNumber;
 
 impl Service {
     /// The primary, while it has to prove itself.

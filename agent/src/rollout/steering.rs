@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use agent_ebpf::steering::MAX_STANDBYS;
+use agent_terms::GenerationNumber;
 
 use super::{DrainPlan, Effect, Generation, Outcome, Phase, Service, Timestamp};
-use crate::service::GenerationNumber;
 
 /// Which generations the kernel may give a new connection to, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! The operator's part: an upgrade begins, its candidate becomes ready or not, somebody wants the previous one back.
 
+use agent_terms::{GenerationNumber, Release};
+
 use super::{
     DrainPlan, Effect, Generation, Kind, Listening, Origin, Outcome, Phase, Plan, Readiness,
     Refusal, Service, Status, Timestamp, UNDONE,
 };
-use crate::service::{GenerationNumber, Release};
 
 impl Service {
     pub(super) fn begin_upgrade(

@@ -5,10 +5,9 @@
     reason = "rustix makes real-time signals without a check only, and sets no handler"
 )]
 
+use agent_terms::Signal;
 use nix::sys::signal::{SigHandler, Signal as Standard, signal};
 use rustix::process;
-
-use crate::service::Signal;
 
 /// The signal for a system call of rustix.
 pub(crate) fn to_rustix(signal: Signal) -> process::Signal {

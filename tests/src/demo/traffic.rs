@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use agent_load::{Load, Plan, Report, Running, Stream};
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
-
-use agent_load::{Load, Plan, Report, Running, Stream};
 
 use crate::namespace::Namespace;
 use crate::servers::Server;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use agent::datapath::{Datapath, ListenerToAdopt, Place};
-use agent::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 use agent_ebpf::steering::Steering;
+use agent_terms::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramFd, loaded_programs};

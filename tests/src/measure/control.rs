@@ -4,12 +4,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use serde::de::DeserializeOwned;
-
 use ::agent::api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
 use ::agent::rollout::DrainPolicy;
-use ::agent::service::Signal;
+use agent_terms::Signal;
+use anyhow::{Context as _, Result};
+use serde::de::DeserializeOwned;
 
 use crate::http;
 use crate::stage::LIMIT;

@@ -1,10 +1,9 @@
 //! Putting the other generation back, again and again, while both have clients.
 
-use anyhow::{Context as _, Result, ensure};
-use serde::{Deserialize, Serialize};
-
 use ::agent::api::RolloutView;
 use agent_load::{Plan, Running};
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, PORT};
 use super::control::Control;

@@ -3,10 +3,9 @@
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use agent_load::Plan;
 use anyhow::Result;
 use tempfile::TempDir;
-
-use agent_load::Plan;
 
 use super::Server;
 use super::commanded::with_scripts;

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use agent_load::Plan;
 use anyhow::Result;
 use tempfile::TempDir;
-
-use agent_load::Plan;
 
 use super::{Server, directory};
 

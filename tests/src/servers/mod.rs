@@ -24,15 +24,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
-
-use agent_load::Plan;
-
-use crate::namespace::Namespace;
-use crate::process::{Group, Handle};
-use crate::wait;
-
 pub use self::commanded::Commanded;
 pub use self::go::Go;
 pub use self::hostile::Hostile;
@@ -44,6 +35,13 @@ pub use self::python::Python;
 pub use self::redis::Redis;
 pub use self::released::{Keeps, Kind, Release, Released, Version};
 pub use self::script::Script;
+use agent_load::Plan;
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::namespace::Namespace;
+use crate::process::{Group, Handle};
+use crate::wait;
 
 /// A server program, in any number of generations.
 pub trait Server: fmt::Debug {

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
-
 use agent_load::Plan;
+use anyhow::Result;
 
 use super::{Script, Server};
 

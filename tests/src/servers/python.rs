@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
+use agent_load::Plan;
 use anyhow::Result;
 use tempfile::TempDir;
-
-use agent_load::Plan;
 
 use super::{Server, content, directory};
 

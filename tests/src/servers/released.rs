@@ -5,11 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use agent_load::{KeepAlive, Pace, Plan};
 use anyhow::{Context as _, Result};
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
-
-use agent_load::{KeepAlive, Pace, Plan};
 
 use super::{Server, THINK, directory};
 

@@ -43,15 +43,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::event::Event;
+pub(crate) use self::loss::Loss;
 use agent_load::Running;
 use anyhow::{Context as _, Result};
 
 use self::cast::Role;
-pub(crate) use self::event::Event;
 use self::flat::{Measure, Point};
 use self::intruder::Intruder;
 use self::keeper::Keeper;
-pub(crate) use self::loss::Loss;
 use self::report::{Report, Verdict};
 use self::sample::Sampler;
 use self::service::{Seen, Service};

@@ -2,13 +2,10 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+use agent_terms::{Limit, Loss, Release, ServiceName, Signal};
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 use super::{Selected, Variable};
-use crate::{
-    host::{confinement::Loss, limit::Limit},
-    service::{Release, ServiceName, Signal},
-};
 
 /// Take charge of a port that a server serves
 ///

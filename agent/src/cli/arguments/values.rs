@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::service::{ServiceName, ServiceNameError};
+use agent_terms::{ServiceName, ServiceNameError};
 
 /// A service, as it is pointed at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,11 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(super) use self::transport::Stream;
+use agent_terms::ServiceName;
 use hyper::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::event_stream::NoEvent;
-pub(super) use self::transport::Stream;
 use super::arguments::Selected;
 use crate::{
     api::{
@@ -26,7 +27,6 @@ use crate::{
         UpgradeRequest,
     },
     rollout::RolloutId,
-    service::ServiceName,
 };
 
 /// Talks with the agent that has this control socket.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use agent_load::{Class, ClassSummary, FailureKind, Latency, Summary};
 use serde::Serialize;
 
 use super::verdict::{Overload, Verdict};
@@ -14,7 +15,6 @@ use crate::{
         words,
     },
 };
-use agent_load::{Class, ClassSummary, FailureKind, Latency, Summary};
 
 /// What became of a run. Latencies are in microseconds, and count from the time at which a request was due.
 #[derive(Clone, Debug, Serialize)]
@@ -218,9 +218,10 @@ fn said(kind: FailureKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use agent_load::{Failures, Shortage};
+
     use super::*;
     use crate::cli::samples::BLACK;
-    use agent_load::{Failures, Shortage};
 
     fn latency(p50_us: u64) -> Latency {
         let [p90_us, p99_us, p999_us, max_us] = [2, 3, 4, 5_000].map(|factor| p50_us * factor);

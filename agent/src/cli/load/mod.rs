@@ -21,17 +21,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::answer::LoadAnswer;
+pub use self::verdict::{Overload, Verdict};
+use agent_load::{Load, Running};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-pub use self::answer::LoadAnswer;
-pub use self::verdict::{Overload, Verdict};
 use super::{Context, arguments::LoadArguments};
 use crate::{
     api::{Problem, ProblemKind},
     exit::ExitCode,
 };
-use agent_load::{Load, Running};
 
 /// Runs the load to its end, or until it is interrupted, and tells what became of it.
 pub(super) async fn run(context: &Context, arguments: &LoadArguments) -> Result<ExitCode, Problem> {

@@ -1,8 +1,7 @@
 //! Whether a run was a success, and whether its numbers say more about the generator than about the server.
 
-use serde::{Deserialize, Serialize};
-
 use agent_load::{FailureKind, Shortage, Summary};
+use serde::{Deserialize, Serialize};
 
 /// How a run is judged. The first that holds, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +88,9 @@ const TOLERATED: u64 = 100;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use agent_load::{Class, ClassSummary, Failures};
+
+    use super::*;
 
     fn judged(class: ClassSummary) -> Verdict {
         let busy = ClassSummary { begun: 1_000_000, answers: 1, ..ClassSummary::default() };

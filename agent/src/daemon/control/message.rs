@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use agent_terms::GenerationId;
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     datapath,
     host::process::Ending,
     rollout::RolloutId,
-    service::GenerationId,
 };
 
 /// Where an answer goes.
@@ -111,8 +111,9 @@ impl<'a> Inbox<'a> {
 mod tests {
     use std::sync::mpsc;
 
+    use agent_terms::{GenerationNumber, ServiceId};
+
     use super::*;
-    use crate::service::{GenerationNumber, ServiceId};
 
     fn appeared(number: u32) -> Message {
         let generation = GenerationId { service: ServiceId(1), number: GenerationNumber(number) };

@@ -1,6 +1,7 @@
 //! Executes what the rollout decided, in order.
 
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -10,7 +11,6 @@ use crate::{
         step::{Step, change},
     },
     rollout::{self, Effect, Origin, Phase, Service, Status, Stop, Targets},
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {

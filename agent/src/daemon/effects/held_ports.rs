@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
-use crate::{
-    datapath::Group,
-    service::{Endpoint, GenerationNumber},
-};
+use agent_terms::{Endpoint, GenerationNumber};
+
+use crate::datapath::Group;
 
 /// What ports are held for.
 #[derive(Debug, PartialEq, Eq)]

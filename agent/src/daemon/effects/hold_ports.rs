@@ -9,13 +9,14 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use agent_terms::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
+
 use super::held_ports::{HeldPorts, Holding};
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{agent::Agent, state::troubles::Trouble},
     datapath::Group,
     rollout::{Generation, Origin, Phase, PortHold},
-    service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId},
 };
 
 impl Agent {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::service::GenerationNumber;
+use agent_terms::GenerationNumber;
 
 /// The moves of one service.
 #[derive(Clone, Copy, Debug, Default)]

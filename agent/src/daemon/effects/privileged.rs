@@ -5,6 +5,8 @@
 
 use std::{collections::HashSet, path::Path};
 
+use agent_terms::GenerationId;
+
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{
@@ -19,7 +21,6 @@ use crate::{
         process_table::ProcessTable,
     },
     rollout::{Event, Origin},
-    service::GenerationId,
 };
 
 impl Agent {

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use agent_terms::{Endpoint, GenerationId, ServiceId, Signal};
+
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{
@@ -20,7 +22,6 @@ use crate::{
         sock_diag::{Listener, SocketInode},
     },
     rollout::{Phase, Stop},
-    service::{Endpoint, GenerationId, ServiceId, Signal},
     sys,
 };
 

@@ -8,9 +8,9 @@ use std::{
     time::Instant,
 };
 
-use socket2::{Domain, Socket, Type};
-
 use agent_ebpf::flow::GenerationKey;
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
+use socket2::{Domain, Socket, Type};
 
 use super::moves::Moves;
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
         syn_cookies,
     },
     rollout::{Generation, PortHold},
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {

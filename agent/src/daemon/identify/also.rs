@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use agent_terms::{GenerationId, ServiceId, ServiceName};
+
 use super::found::{Found, describe, describe_with_parent};
 use crate::{
     api::{Problem, ProblemKind},
@@ -18,7 +20,6 @@ use crate::{
         sock_diag::{self, Listener},
         supervisor::{Kind, Supervisor},
     },
-    service::{GenerationId, ServiceId, ServiceName},
 };
 
 impl Agent {
@@ -325,7 +326,7 @@ fn forwarder(pid: Pid) -> Option<String> {
     })
 }
 
-fn together(endpoints: &[crate::service::Endpoint], listeners: &[Listener]) -> String {
+fn together(endpoints: &[agent_terms::Endpoint], listeners: &[Listener]) -> String {
     let mut all = observe::ports(endpoints);
     all.extend(ports(listeners));
     all.dedup();

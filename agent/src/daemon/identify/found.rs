@@ -1,5 +1,7 @@
 //! A server that runs, as the kernel maps and the state have it.
 
+use agent_terms::{Endpoint, LocalAddress, ServiceName};
+
 use crate::{
     api::{Problem, ProblemKind},
     datapath::ListenerToAdopt,
@@ -9,7 +11,6 @@ use crate::{
         sock_diag::Listener,
     },
     rollout::{ListenerRecord, PortHold},
-    service::{Endpoint, LocalAddress, ServiceName},
 };
 
 /// A server that runs: listeners that belong together.

@@ -2,13 +2,14 @@
 
 use std::{fs, path::PathBuf};
 
+use agent_terms::Endpoint;
+
 use super::found::describe;
 use crate::{
     api::{Problem, ProblemKind},
     daemon::agent::Agent,
     datapath::{self, LookupProgram},
     host::{bpf_links::holders_of_program, mounts, process::Pid},
-    service::Endpoint,
 };
 
 impl Agent {

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use agent_terms::ServiceId;
+
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{agent::Agent, effects::queued::group_of},
     datapath::{Group, WithProgram},
     host::sock_diag::{self, Listener},
-    service::ServiceId,
 };
 
 /// Why neither a server nor a candidate can be steered to.

@@ -1,5 +1,7 @@
 //! PID namespaces that end with the old generation, and would take its successor along.
 
+use agent_terms::{GenerationId, ServiceId};
+
 use super::found;
 use crate::{
     api::{NamespacesOf, Problem, ProblemKind},
@@ -9,7 +11,6 @@ use crate::{
         init::{self, NamespaceEnd},
         process::Pid,
     },
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -1,6 +1,8 @@
 //! Looks for a server that somebody has named, on the thread that asks: it may have thousands of processes, each of which is
 //! looked at, and may keep whoever does so waiting. The agent itself is asked only when it is found.
 
+use agent_terms::LocalAddress;
+
 use super::{
     asked::Asked,
     found::{self, Found},
@@ -13,7 +15,6 @@ use crate::{
         process::{Pid, ProcessError},
         sock_diag,
     },
-    service::LocalAddress,
 };
 
 /// Who looks, and from where.

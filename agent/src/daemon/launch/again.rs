@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_terms::{GenerationId, ServiceId};
+
 use crate::{
     api::{Command, Problem, ProblemKind},
     daemon::{agent::Agent, identify::found},
@@ -21,7 +23,6 @@ use crate::{
         process::{Pid, whole_command_line},
     },
     rollout::Origin,
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use agent_terms::{GenerationId, Loss};
+
 use crate::{
     api::{Command, Problem, ProblemKind},
     daemon::agent::Agent,
     host::{
         cgroup::Cgroup,
-        confinement::{Confinement, Loss},
+        confinement::{Confinement, losses},
         context::Context,
         holders,
         process::{Pid, ProcessIdentity},
     },
-    service::GenerationId,
 };
 
 /// Refuses to start with fewer rights than the running server has, and with more, unless that was asked for by name.
@@ -36,7 +37,7 @@ pub(in crate::daemon) fn refuse_losses(
         return Err(Problem::new(ProblemKind::Preflight, message)
             .fix("start the agent with all that its servers may do"));
     }
-    let lost = Loss::of(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
+    let lost = losses(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
     let what = match lost {
         Some(Loss::Seccomp) => {
             "the running server is confined by a filter of system calls (seccomp)".to_owned()

@@ -14,12 +14,12 @@ use std::{
     sync::Arc,
 };
 
+use agent_terms::{GenerationNumber, ServiceName};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     host::cgroup::{Cgroup, CgroupError, Hierarchy},
     places::Places,
-    service::{GenerationNumber, ServiceName},
 };
 
 /// The control groups of one agent.

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
+
 use super::given::{Given, Inherited, path_of};
 use crate::{
     api::{Command, Problem, ProblemKind},
@@ -25,7 +27,6 @@ use crate::{
         sock_diag,
     },
     rollout::Generation,
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 /// Bytes of an environment that is remembered.

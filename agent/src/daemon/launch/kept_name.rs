@@ -2,19 +2,17 @@
 
 use std::io;
 
+use agent_terms::GenerationNumber;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    host::{
-        names::{
-            Name,
-            content::{self, Content},
-            owners::Owners,
-            second::{self, Fate},
-        },
-        os_text::OsText,
+use crate::host::{
+    names::{
+        Name,
+        content::{self, Content},
+        owners::Owners,
+        second::{self, Fate},
     },
-    service::GenerationNumber,
+    os_text::OsText,
 };
 
 /// A name that has a second one as long as another generation may remove it.

@@ -2,13 +2,14 @@
 
 use std::{task::Poll, time::Instant};
 
+use agent_terms::GenerationId;
+
 use super::pending_report::PendingReport;
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{agent::Agent, memory::Memory},
     host::launch::Launch,
     rollout::Event,
-    service::GenerationId,
 };
 
 impl Agent {

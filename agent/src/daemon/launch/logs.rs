@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_terms::{GenerationNumber, ServiceId, ServiceName};
 use rustix::fs::OFlags;
 
 use crate::{
@@ -18,7 +19,6 @@ use crate::{
         step::{Step, change},
     },
     rollout::Service,
-    service::{GenerationNumber, ServiceId, ServiceName},
 };
 
 /// How long an output may become, and how much of its end is kept then.

@@ -5,6 +5,8 @@
 //! end. When the other one is gone, the name is given back; when its own generation is gone, the second name goes too. What is
 //! kept is written down first, so that an agent that starts meanwhile goes on.
 
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
+
 use super::kept_name::KeptName;
 use crate::{
     api::{EventKind, Problem},
@@ -20,7 +22,6 @@ use crate::{
         },
         patience::{self, Whose},
     },
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {

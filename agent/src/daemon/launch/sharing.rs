@@ -1,6 +1,8 @@
 //! Whether the next generation may bind the ports of those before it.
 
-use crate::{api::Problem, daemon::agent::Agent, service::ServiceId};
+use agent_terms::ServiceId;
+
+use crate::{api::Problem, daemon::agent::Agent};
 
 impl Agent {
     /// Has the kernel let the service's next listeners in, and tries whether it does.

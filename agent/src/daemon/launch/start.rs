@@ -7,6 +7,7 @@ use std::{
 };
 
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
+use agent_terms::{GenerationId, ServiceId};
 
 use super::{confined, given::Inherited, inherit::become_other, working_directory};
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
         sock_diag,
     },
     rollout::{Origin, Phase, PortHold},
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
+
 use super::observe;
 use crate::{
     api::Problem,
@@ -16,7 +18,6 @@ use crate::{
         sock_diag::{self, Connection, Stage},
     },
     rollout::Generation,
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {

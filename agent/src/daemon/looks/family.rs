@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, time::Instant};
 
+use agent_terms::GenerationId;
+
 use crate::{
     api::{Problem, ProblemKind},
     daemon::{
@@ -16,7 +18,6 @@ use crate::{
         sock_diag,
     },
     rollout::{Event, Origin, Phase, Stop},
-    service::GenerationId,
 };
 
 impl Agent {

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
+use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::{owner, ports};
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     datapath::Datapath,
     host::sock_diag::{self, Connection, Stage},
     rollout::Flows,
-    service::{GenerationId, ServiceId},
 };
 
 /// How often flows are listed on the ports that are known, before all of the machine are: one that is moved from one listener

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_terms::{GenerationId, ServiceId};
+
 use crate::daemon::looks::observe::{flow_look, owner, until_drained};
 use crate::{
     api::Problem,
@@ -14,7 +16,6 @@ use crate::{
     },
     host::sock_diag::{self, Connection, SocketCookie, Stage},
     rollout::{Event, Flows, Phase, Queues},
-    service::{GenerationId, ServiceId},
 };
 
 /// Flows of a service that are listed at any time: they take 3 ms, which is what a command may have to wait.

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use agent_terms::{GenerationId, ServiceId};
+
 use crate::{
     api::Problem,
     daemon::agent::Agent,
     host::sock_diag::{self, Listener},
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

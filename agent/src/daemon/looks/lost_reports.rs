@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use agent_terms::GenerationId;
+
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
     api::{EventKind, Problem},
     daemon::agent::Agent,
-    service::GenerationId,
 };
 
 impl Agent {

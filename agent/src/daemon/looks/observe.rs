@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use agent_terms::{Endpoint, GenerationId, ServiceId};
+
 use crate::{
     api::{EventKind, Problem, ProblemKind},
     daemon::{
@@ -13,7 +15,6 @@ use crate::{
     datapath::{self, Datapath},
     host::{process::Ending, sock_diag::Connection},
     rollout::{Event, Flows, Origin, Phase},
-    service::{Endpoint, GenerationId, ServiceId},
 };
 
 /// Time between two looks at the queues of a replaced generation.

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use agent_terms::{Endpoint, GenerationId};
+
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
     api::Problem,
@@ -16,7 +18,6 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness},
-    service::{Endpoint, GenerationId},
 };
 
 /// Listeners of a generation that serve the service.

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
+use agent_terms::{Endpoint, GenerationId, ServiceId};
+
 use super::probing::{LAST_LOOK, Probing};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -19,7 +21,6 @@ use crate::{
         sock_diag,
     },
     rollout::{Event, Generation, Origin, Phase, PortHold},
-    service::{Endpoint, GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    host::{process::Pid, starter::Seen},
-    service::ServiceId,
-};
+use agent_terms::ServiceId;
+
+use crate::host::{process::Pid, starter::Seen};
 
 /// Services of which a server may just be started again.
 #[derive(Debug, Default)]

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
+
 use crate::{
     api::{Problem, Serving, Stranger, Waiting},
     daemon::{agent::Agent, identify::found},
@@ -10,7 +12,6 @@ use crate::{
         sock_diag::{Listener, SocketInode},
     },
     rollout::Generation,
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {

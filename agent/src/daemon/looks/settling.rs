@@ -6,13 +6,14 @@ use std::{
     time::Instant,
 };
 
+use agent_terms::{GenerationId, GenerationNumber};
+
 use super::{backlog::Backlog, observe::owner};
 use crate::{
     api::Problem,
     daemon::{agent::Agent, memory::Memory},
     host::sock_diag::{Connection, Stage},
     rollout::Event,
-    service::{GenerationId, GenerationNumber},
 };
 
 impl Agent {

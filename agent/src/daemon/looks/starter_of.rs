@@ -1,10 +1,9 @@
 //! Who has started a generation, as far as that is remembered.
 
+use agent_terms::GenerationNumber;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    daemon::identify::found, host::starter::Starter, rollout::Timestamp, service::GenerationNumber,
-};
+use crate::{daemon::identify::found, host::starter::Starter, rollout::Timestamp};
 
 /// Who has started a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

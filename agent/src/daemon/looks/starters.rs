@@ -3,6 +3,8 @@
 
 use std::{collections::HashSet, time::Instant};
 
+use agent_terms::{GenerationId, ServiceId};
+
 use super::{observe, starter_of::StarterOf};
 use crate::{
     api::{EventKind, Problem, ProblemKind},
@@ -20,7 +22,6 @@ use crate::{
         starter::{Seen, Starter, has_threads, is_of_same_start},
     },
     rollout::{Event, Generation, Phase, Timestamp},
-    service::{GenerationId, ServiceId},
 };
 
 /// How often somebody starts a server again who will always.

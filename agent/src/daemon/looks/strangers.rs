@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::service::ServiceId;
+use agent_terms::ServiceId;
 
 /// Listeners on our ports that are nobody's.
 #[derive(Debug, Default)]

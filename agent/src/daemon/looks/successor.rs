@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use agent_terms::{GenerationId, ServiceId};
+
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
     api::{EventKind, Problem, Serving, Stranger},
@@ -18,7 +20,6 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{Event, Listening, Service, Timestamp},
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -20,6 +20,7 @@ use std::{
 };
 
 use agent_ebpf::{flow::GenerationKey, steering::Steering};
+use agent_terms::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 
 use super::{groups_of, refuse_other_namespace};
 use crate::{
@@ -47,7 +48,6 @@ use crate::{
         DrainPlan, Generation, Kind, ListenerRecord, Listening, Origin, Phase, Readiness, Rollout,
         RolloutId, Service, Status, Timestamp,
     },
-    service::{Endpoint, GenerationNumber, ServiceId, ServiceName},
 };
 
 /// The state of every service of which something lives.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use agent_terms::{GenerationId, GenerationNumber, ServiceId, ServiceName};
+
 use crate::{
     api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     daemon::{
@@ -16,7 +18,6 @@ use crate::{
     },
     host::{process, sock_diag::Listener},
     rollout::{Effect, Generation, Listening, Origin, Phase, Service},
-    service::{GenerationId, GenerationNumber, ServiceId, ServiceName},
 };
 
 impl Agent {

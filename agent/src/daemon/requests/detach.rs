@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_terms::{GenerationId, ServiceId};
+
 use crate::{
     api::{self, Detached, EventKind, Problem, ProblemKind},
     daemon::{
@@ -20,7 +22,6 @@ use crate::{
         sock_diag::{self, Listener},
     },
     rollout::{Origin, Phase},
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -2,13 +2,14 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
+use agent_terms::{Endpoint, ServiceId};
+
 use super::views::{listener_view, state_of};
 use crate::{
     api::{self, Explanation, Offer, Problem},
     daemon::{agent::Agent, looks::observe::owner},
     host::sock_diag,
     rollout::{Generation, PortHold},
-    service::{Endpoint, ServiceId},
 };
 
 impl Agent {

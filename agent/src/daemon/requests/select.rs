@@ -1,10 +1,11 @@
 //! Which service people mean.
 
+use agent_terms::ServiceId;
+
 use crate::{
     api::{Problem, ProblemKind},
     daemon::agent::Agent,
     rollout::Service,
-    service::ServiceId,
 };
 
 impl Agent {

@@ -1,12 +1,13 @@
 //! Puts the previous generation back.
 
+use agent_terms::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId};
+
 use super::upgrade::drain_plan;
 use crate::{
     api::{Begun, Problem, ProblemKind, UndoRequest},
     daemon::{agent::Agent, state::troubles::Trouble},
     host::process,
     rollout::Event,
-    service::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId},
 };
 
 impl Agent {

@@ -1,5 +1,7 @@
 //! Brings a new generation in, and puts the previous one back.
 
+use agent_terms::{GenerationId, GenerationNumber, Release, ServiceId};
+
 use crate::{
     api::{
         Begun, Command, DrainRequest, Problem, ProblemKind, RequestId, SCHEMA, Unchanged,
@@ -13,7 +15,6 @@ use crate::{
     },
     host::sock_diag::Listener,
     rollout::{DrainPlan, Event, Origin, Plan, RolloutId},
-    service::{GenerationId, GenerationNumber, Release, ServiceId},
 };
 
 /// A candidate, checked before anything is done.

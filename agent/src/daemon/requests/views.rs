@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use agent_terms::{GenerationId, GenerationNumber, ServiceId};
+
 use crate::{
     api::{
         self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
@@ -17,7 +19,6 @@ use crate::{
     },
     host::{holders, process, sock_diag::Stage},
     rollout::{Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status},
-    service::{GenerationId, GenerationNumber, ServiceId},
 };
 
 /// Lines of a failed candidate's output that are shown.

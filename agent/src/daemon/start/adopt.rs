@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use agent_terms::{GenerationId, ServiceId};
+
 use crate::{
     api::Problem,
     daemon::{
@@ -9,7 +11,6 @@ use crate::{
         state::{clock, troubles::Trouble},
     },
     rollout::{Event, Generation, Origin, Phase},
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_terms::ServiceId;
 use tokio::sync::watch;
 
 use super::{
@@ -46,7 +47,6 @@ use crate::{
         process_table, syn_cookies,
     },
     places::Places,
-    service::ServiceId,
 };
 
 /// Everything but the threads.

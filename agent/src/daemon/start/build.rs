@@ -7,6 +7,8 @@
 
 use std::fs::File;
 
+use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
+
 use crate::{
     api::{EventKind, Problem},
     daemon::{
@@ -19,7 +21,6 @@ use crate::{
     datapath::ListenerToAdopt,
     host::sock_diag::{self, Listener},
     rollout::{Effect, Event, Generation, Origin, Phase, Service},
-    service::{Endpoint, GenerationId, GenerationNumber, ServiceId},
 };
 
 impl Agent {

@@ -4,10 +4,11 @@
 //! listeners. That is made up for when it is resumed. Here it is asked for what no agent leaves out at any time: where that is
 //! missing, somebody has taken it away, and connections went elsewhere, or were not counted, since nobody knows when.
 
+use agent_terms::{GenerationId, GenerationNumber};
+
 use crate::{
     datapath::Contents,
     rollout::{Generation, Origin, Phase, PortHold, Service},
-    service::{GenerationId, GenerationNumber},
 };
 
 /// The first thing that is missing, by the map that should have it.
@@ -58,11 +59,10 @@ fn missing_of(
 mod tests {
     use std::time::Duration;
 
+    use agent_terms::{Endpoint, LocalAddress, ServiceId};
+
     use super::*;
-    use crate::{
-        rollout::{DrainPlan, ListenerRecord, Listening, Timestamp},
-        service::{Endpoint, LocalAddress, ServiceId},
-    };
+    use crate::rollout::{DrainPlan, ListenerRecord, Listening, Timestamp};
 
     const SERVICE: ServiceId = ServiceId(1);
 

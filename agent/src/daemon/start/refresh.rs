@@ -3,6 +3,8 @@
 //! Nothing that steers rightly is touched by it. What no agent leaves out has been looked for before (`start/contents`): here
 //! it is what may be wrong and can be written over, without losing what was counted.
 
+use agent_terms::{GenerationId, ServiceId};
+
 use super::build::served;
 use crate::{
     api::{EventKind, Problem},
@@ -12,7 +14,6 @@ use crate::{
     },
     host::sock_diag::{self, Listener},
     rollout::{Generation, Phase, Service},
-    service::{GenerationId, ServiceId},
 };
 
 impl Agent {

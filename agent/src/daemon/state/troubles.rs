@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use crate::service::{GenerationId, ServiceId};
+use agent_terms::{GenerationId, ServiceId};
 
 /// A kind of trouble, of which there is one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

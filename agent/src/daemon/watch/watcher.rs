@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use agent_terms::GenerationId;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use socket2::Socket;
 
@@ -25,7 +26,6 @@ use crate::{
         launch::{Launcher, Report},
         process::{Process, ProcessIdentity},
     },
-    service::GenerationId,
 };
 
 /// The waiting thread's shared half.

@@ -17,6 +17,11 @@ use std::{
     thread,
 };
 
+pub use self::{
+    about::{About, Takes, Without, table},
+    feature::Feature,
+};
+use agent_terms::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 use aya::{EbpfError, maps::MapError};
 use nix::{
     mount::{MsFlags, mount},
@@ -27,10 +32,6 @@ use rustix::{
     net::sockopt,
 };
 
-pub use self::{
-    about::{About, Takes, Without, table},
-    feature::Feature,
-};
 use super::{
     Datapath, DatapathError, Event, ListenerToAdopt,
     kernel::Kernel,
@@ -38,7 +39,6 @@ use super::{
     place::Place,
     programs::{ATTACHED, COMFORTS, MIGRATE, ON_DEMAND},
 };
-use crate::service::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
 /// How a feature did.
 #[derive(Debug)]

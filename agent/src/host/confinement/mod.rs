@@ -11,10 +11,7 @@ use std::{fs, path::Path};
 use rustix::thread::{CapabilitySet, sched_getaffinity};
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    groups::Group,
-    loss::{Loss, LossError},
-};
+pub use self::{groups::Group, loss::losses};
 use super::{
     os_text::OsText,
     patience,

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::host::{
     context::{Context, Namespace},
-    limit::Limit,
+    limit::{self, Limit},
     os_text::OsText,
 };
 
@@ -139,8 +139,11 @@ fn set_scheduling(context: &Context) -> Result<(), Failure> {
 fn set_limits(limits: &[Limit]) -> Result<(), Failure> {
     for limit in limits {
         let Limit { resource, soft, hard } = *limit;
-        rustix::process::setrlimit(resource.to_rustix(), Rlimit { current: soft, maximum: hard })
-            .map_err(|error| Failure::new(Step::SetLimit, format!("{resource:?}"), error))?;
+        rustix::process::setrlimit(
+            limit::to_rustix(resource),
+            Rlimit { current: soft, maximum: hard },
+        )
+        .map_err(|error| Failure::new(Step::SetLimit, format!("{resource:?}"), error))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use rustix::{
     process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use super::{Pid, ProcessError, readable_within};
+use super::{Pid, ProcessError, readable_within, to_rustix};
 
 /// A process that had this number when it was opened. What is done to it can hit no other one.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Handle {
     /// [`ProcessError::Gone`] if there is none.
     pub fn open(pid: Pid) -> Result<Self, ProcessError> {
         let pidfd =
-            pidfd_open(pid.to_rustix()?, PidfdFlags::empty()).map_err(|number| match number {
+            pidfd_open(to_rustix(pid)?, PidfdFlags::empty()).map_err(|number| match number {
                 Errno::SRCH => ProcessError::Gone { pid },
                 _ => ProcessError::Open { pid, source: number.into() },
             })?;

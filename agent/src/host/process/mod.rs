@@ -6,7 +6,6 @@ pub(super) mod texts;
 
 use std::{
     fmt, io,
-    num::NonZeroI32,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     time::{Duration, Instant},
 };
@@ -20,6 +19,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::texts::{living_thread, name, stat, status, text_of, words};
+pub use agent_terms::{Pid, ProcessIdentity, StartTime};
+
 pub use self::{
     error::ProcessError,
     handle::Handle,
@@ -28,51 +29,8 @@ pub use self::{
     },
 };
 
-/// The number of a process, in our PID namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Pid(NonZeroI32);
-
-impl Pid {
-    /// Nothing for 0 and for negative numbers, which name process groups in some system calls.
-    pub fn new(number: i32) -> Option<Self> {
-        NonZeroI32::new(number).filter(|number| number.is_positive()).map(Self)
-    }
-
-    /// Our own number.
-    pub fn ours() -> Self {
-        Self(rustix::process::getpid().as_raw_nonzero())
-    }
-
-    /// The number.
-    pub fn get(self) -> i32 {
-        self.0.get()
-    }
-
-    fn to_rustix(self) -> Result<rustix::process::Pid, ProcessError> {
-        rustix::process::Pid::from_raw(self.0.get()).ok_or(ProcessError::Gone { pid: self })
-    }
-}
-
-impl fmt::Display for Pid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// When a process started, in clock ticks since the machine did. Together with the number it is
-/// unique.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct StartTime(pub u64);
-
-/// What is written down of a process to find it again, or to know that it is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ProcessIdentity {
-    /// Its number.
-    pub pid: Pid,
-    /// When it started.
-    pub start_time: StartTime,
+fn to_rustix(pid: Pid) -> Result<rustix::process::Pid, ProcessError> {
+    rustix::process::Pid::from_raw(pid.get()).ok_or(ProcessError::Gone { pid })
 }
 
 /// A process that was alive when it was opened. Readable as a descriptor once it has exited.

@@ -2,14 +2,13 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use agent_terms::GenerationNumber;
+
 use super::{
     Halt, Mutation, Report, Simulation, broken,
     world::{Allowed, Server},
 };
-use crate::{
-    rollout::{DrainPolicy, Effect, Event, Flows, Generation, Kind, Phase, Queues, Service},
-    service::GenerationNumber,
-};
+use crate::rollout::{DrainPolicy, Effect, Event, Flows, Generation, Kind, Phase, Queues, Service};
 
 /// What is lost when it crashes.
 #[derive(Debug)]

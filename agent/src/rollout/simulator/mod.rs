@@ -33,9 +33,10 @@ use std::{
     time::Duration,
 };
 
+use agent_terms::GenerationNumber;
+
 use self::{agent::Agent, world::World};
 use super::{Generation, Outcome, Phase, Service, Status, Timestamp};
-use crate::service::GenerationNumber;
 
 /// How many schedules are tried.
 const SCHEDULES: u64 = 100_000;

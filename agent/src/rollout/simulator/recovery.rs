@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use agent_terms::GenerationNumber;
+
 use super::{
     Halt, Mutation, Report, Simulation, agent::Agent, broken, restart::processes, world::Server,
 };
-use crate::{
-    rollout::{Effect, Event, Generation, Origin, Phase, Seen, Service},
-    service::GenerationNumber,
-};
+use crate::rollout::{Effect, Event, Generation, Origin, Phase, Seen, Service};
 
 impl Simulation {
     /// Starts after a crash: what was decided and not done is done, then it looks who died meanwhile.

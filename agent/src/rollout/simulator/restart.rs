@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use agent_terms::{GenerationNumber, ProcessIdentity};
+
 use super::{Halt, Mutation, Report, Simulation, agent::Agent, broken, world::Server};
-use crate::{
-    host::process::ProcessIdentity,
-    rollout::{DrainPlan, Event, Origin, Plan, Readiness},
-    service::GenerationNumber,
-};
+use crate::rollout::{DrainPlan, Event, Origin, Plan, Readiness};
 
 impl Simulation {
     /// A server of the same program listens on the port. There may be one already: it then takes the place of that.

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use agent_terms::{GenerationNumber, Signal};
+
 use super::{Halt, Mutation, Report, Simulation, broken, world::Server};
-use crate::{
-    rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, Rollout},
-    service::{GenerationNumber, Signal},
-};
+use crate::rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, Rollout};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,11 +5,10 @@ use std::{
     net::SocketAddr,
 };
 
+use agent_terms::GenerationNumber;
+
 use super::{Halt, broken};
-use crate::{
-    rollout::{ListenerRecord, Listening, PortHold, Targets, Timestamp},
-    service::GenerationNumber,
-};
+use crate::rollout::{ListenerRecord, Listening, PortHold, Targets, Timestamp};
 
 /// One server, and the connections that the kernel gave it.
 #[derive(Clone, Debug, Default)]

@@ -6,8 +6,9 @@ mod restart;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use agent_terms::{GenerationNumber, Release, ServiceId, Signal};
+
 use super::*;
-use crate::service::{GenerationNumber, Release, ServiceId, Signal};
 
 const SECOND: Duration = Duration::from_secs(1);
 

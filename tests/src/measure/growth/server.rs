@@ -4,10 +4,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use agent_load::Plan;
 use anyhow::Result;
 use tempfile::TempDir;
-
-use agent_load::Plan;
 
 use crate::servers::{Server, directory, nginx};
 

@@ -7,14 +7,12 @@ use std::{
     time::Instant,
 };
 
+use agent_terms::{GenerationNumber, ServiceName};
 use tokio::sync::broadcast;
 
 use self::budget::Budgets;
 use super::clock;
-use crate::{
-    api::{self, EventKind, EventView},
-    service::{GenerationNumber, ServiceName},
-};
+use crate::api::{self, EventKind, EventView};
 
 /// How many events are remembered.
 const REMEMBERED: usize = 1000;
