@@ -1,6 +1,6 @@
 //! Upgrades unmodified network servers without losing a connection.
 //!
-//! In reading order: [`agent_terms`] has the words; [`rollout`] decides; [`datapath`] is the kernel side and [`host`] the rest
+//! In reading order: [`agent_terms`] has the words; [`agent_rollout`] decides; [`datapath`] is the kernel side and [`host`] the rest
 //! of the machine; [`daemon`] is the single writer; [`api`] is what goes over its control socket and [`cli`] what people type.
 //! [`agent_load`] measures what upgrades cost.
 
@@ -14,5 +14,4 @@ pub mod exit;
 mod fuzzing;
 pub mod host;
 pub mod places;
-pub mod rollout;
 mod sys;

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use agent::api::{GenerationState, RolloutView, ServiceState, ServiceView};
-use agent::rollout::Outcome;
 use agent_load::{Plan, Running};
+use agent_rollout::Outcome;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

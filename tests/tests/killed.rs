@@ -5,8 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
 use agent::api::{GenerationState, ServiceState};
-use agent::rollout::PortHold;
 use agent_ebpf::steering::{MAX_STANDBYS, NO_GENERATION, Steering};
+use agent_rollout::PortHold;
 use anyhow::{Result, bail};
 use aya::maps::{HashMap, Map, MapData};
 use nix::sys::signal::{Signal, kill};

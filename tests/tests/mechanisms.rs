@@ -3,7 +3,7 @@
 //! A running agent holds what is pinned by descriptors too, and a starting one attaches what is missing. So the agent is
 //! killed, and the next one is told to leave a program out, which only builds for development do.
 
-use agent::rollout::PortHold;
+use agent_rollout::PortHold;
 use anyhow::Result;
 use tests::servers::{Go, Node, Server};
 use tests::stage::{self, Stage};

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use agent::api::{GenerationState, ServiceState};
-use agent::rollout::PortHold;
+use agent_rollout::PortHold;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::upgrade;
 use tests::process::Handle;

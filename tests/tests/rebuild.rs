@@ -181,7 +181,7 @@ async fn a_listener_on_another_port_is_led_to_again() -> Result<()> {
     fs::remove_dir_all(stage.agent.pins())?;
 
     let (_daemon, service) = start(&stage)?;
-    assert_eq!(stage::generations(&service)[&2].hold, agent::rollout::PortHold::Moved);
+    assert_eq!(stage::generations(&service)[&2].hold, agent_rollout::PortHold::Moved);
     let answers = stage.answers(&server, 20).await?;
     assert_eq!(answers.into_keys().collect::<Vec<_>>(), [2]);
     // Not by the program of the first one's reuseport group, which was there all the while.
@@ -192,7 +192,7 @@ async fn a_listener_on_another_port_is_led_to_again() -> Result<()> {
     // The state may be gone as well, if the pins are there.
     fs::remove_file(stage.agent.runtime().join("state.json"))?;
     let service = repair(&stage)?;
-    assert_eq!(stage::generations(&service)[&2].hold, agent::rollout::PortHold::Moved);
+    assert_eq!(stage::generations(&service)[&2].hold, agent_rollout::PortHold::Moved);
     assert_eq!(stage.generation(server.address())?, 2);
     assert_eq!(stage::ask(&mut pin)?, 1);
     Ok(())

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use agent::api::{GenerationState, RolloutView, ServiceView};
-use agent::rollout::{Outcome, PortHold};
 use agent_load::{Plan, Running};
+use agent_rollout::{Outcome, PortHold};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

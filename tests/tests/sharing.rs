@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use agent::rollout::PortHold;
+use agent_rollout::PortHold;
 use anyhow::{Context as _, Result};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};

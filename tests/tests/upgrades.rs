@@ -3,8 +3,8 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use agent::rollout::PortHold;
 use agent_load::{Class, Plan, Report, Running};
+use agent_rollout::PortHold;
 use anyhow::{Context as _, Result};
 use tests::process;
 use tests::servers::{Go, Nginx, Node, Python, Redis, Server};

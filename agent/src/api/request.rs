@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
+use agent_rollout::{DrainPlan, DrainPolicy, Readiness};
 use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, Signal};
 use serde::{Deserialize, Serialize};
-
-use crate::rollout::{DrainPlan, DrainPolicy, Readiness};
 
 /// Take charge of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

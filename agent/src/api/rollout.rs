@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use agent_rollout::{Kind, Outcome, RolloutId, Status};
 use agent_terms::{GenerationNumber, Release, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::Serving;
-use crate::rollout::{Kind, Outcome, RolloutId, Status};
 
 /// One rollout, and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

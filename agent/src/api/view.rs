@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use agent_rollout::PortHold;
 use agent_terms::{Endpoint, GenerationNumber, Release, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::{RolloutView, Serving, Stranger};
-use crate::rollout::PortHold;
 
 /// The agent itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

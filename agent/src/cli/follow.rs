@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_rollout::{Kind, Outcome, Status, UNDONE};
 use agent_terms::GenerationNumber;
 use tokio::time::{Instant, sleep};
 
@@ -16,7 +17,6 @@ use super::{
 use crate::{
     api::{Problem, RolloutView, Serving},
     exit::ExitCode,
-    rollout::{Kind, Outcome, Status, UNDONE},
 };
 
 /// How long an agent that went away may take to come back.

@@ -1,5 +1,7 @@
 //! `agent history`.
 
+use agent_rollout::{Kind, Outcome, Status};
+
 use super::{
     Context,
     arguments::{HistoryArguments, Selected},
@@ -10,7 +12,6 @@ use super::{
 use crate::{
     api::{History, Problem, RolloutView, SCHEMA},
     exit::ExitCode,
-    rollout::{Kind, Outcome, Status},
 };
 
 /// Shows the rollouts of a service, or of all.

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
+use agent_rollout::{Outcome, Status};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
     output::{self, Console},
     words,
 };
-use crate::{
-    api::RolloutView,
-    rollout::{Outcome, Status},
-};
+use crate::api::RolloutView;
 
 /// Shows each change on the standard error: in one line that moves on a terminal, else in a line of its own.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use agent_rollout::{Kind, Outcome, PortHold, RolloutId, Status};
 use agent_terms::{Endpoint, GenerationNumber, LocalAddress, ServiceName};
 
 use super::{doctor::Diagnosis, output::Look};
@@ -12,7 +13,6 @@ use crate::{
         ServiceState, ServiceView, Services, Serving, UpgradePreview,
     },
     doctor::{Check, Verdict},
-    rollout::{Kind, Outcome, PortHold, RolloutId, Status},
 };
 
 pub(super) const BLACK: Look = Look { wide: false, colour: false };

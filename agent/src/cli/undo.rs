@@ -1,12 +1,12 @@
 //! `agent undo`.
 
+use agent_rollout::Kind;
 use agent_terms::GenerationNumber;
 
 use super::{Context, arguments::UndoArguments, drain, follow, persist};
 use crate::{
     api::{Begun, Problem, UndoRequest},
     exit::ExitCode,
-    rollout::Kind,
 };
 
 /// Puts the previous generation back, and waits as far as asked.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_rollout::Readiness;
 use agent_terms::GenerationNumber;
 
 use super::{
@@ -21,7 +22,6 @@ use crate::{
         UpgradePreview, UpgradeRequest,
     },
     exit::ExitCode,
-    rollout::Readiness,
 };
 
 /// Brings a new generation in, and waits as far as asked.

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_rollout::{Generation, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 use tokio::sync::watch;
 
@@ -38,7 +39,6 @@ use crate::{
         launch::Launcher,
     },
     places::Places,
-    rollout::{self, Generation, Timestamp},
 };
 
 /// Everything the agent knows. Owned by its thread.
@@ -197,7 +197,11 @@ impl Agent {
     ///
     /// Refuses a request that cannot be done or whose state cannot be written down: nothing has changed then. What has
     /// happened is never refused; see [`Self::save_or_owe`].
-    pub(super) fn feed(&mut self, id: ServiceId, event: rollout::Event) -> Result<(), Problem> {
+    pub(super) fn feed(
+        &mut self,
+        id: ServiceId,
+        event: agent_rollout::Event,
+    ) -> Result<(), Problem> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
         let can_be_refused = event.can_be_refused();
@@ -223,7 +227,7 @@ impl Agent {
     }
 
     /// As [`Self::feed`], where nobody waits for the answer.
-    pub(super) fn feed_quietly(&mut self, id: ServiceId, event: rollout::Event) {
+    pub(super) fn feed_quietly(&mut self, id: ServiceId, event: agent_rollout::Event) {
         if let Err(problem) = self.feed(id, event) {
             tracing::error!(%problem, causes = ?problem.causes, "an event was not taken");
         }
@@ -294,7 +298,7 @@ impl Agent {
         let due: Vec<_> =
             self.records.iter().filter(|(_, record)| due(record)).map(|(id, _)| *id).collect();
         for id in due {
-            self.feed_quietly(id, rollout::Event::Tick);
+            self.feed_quietly(id, agent_rollout::Event::Tick);
         }
         self.look_at_launches_where_due();
         self.count_again_where_due();

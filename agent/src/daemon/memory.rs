@@ -5,16 +5,14 @@ use std::{
     time::Instant,
 };
 
+use agent_rollout::Flows;
 use agent_terms::{GenerationId, ServiceId};
 
 use super::{
     launch::pending_report::PendingReport,
     looks::{backlog::Backlog, probing::Probing},
 };
-use crate::{
-    host::{launch::LaunchSpec, process::ProcessIdentity, sock_diag::SocketCookie},
-    rollout::Flows,
-};
+use crate::host::{launch::LaunchSpec, process::ProcessIdentity, sock_diag::SocketCookie};
 
 /// Of one generation.
 #[derive(Default)]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use agent_rollout::Refusal;
+
 use super::StateFileError;
 use crate::{
     api::{Problem, ProblemKind},
@@ -17,7 +19,6 @@ use crate::{
         sys_mount::{self, NoSysfs},
         tasks::TooFewTasks,
     },
-    rollout::Refusal,
 };
 
 impl From<DatapathError> for Problem {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ::agent::api::{History, RolloutView};
-use ::agent::rollout::{Kind, Outcome};
 use agent_load::{Class, FailureKind, Observation};
+use agent_rollout::{Kind, Outcome};
 
 use super::screen::Screen;
 use super::traffic::Seen;

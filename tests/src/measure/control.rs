@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ::agent::api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
-use ::agent::rollout::DrainPolicy;
+use agent_rollout::DrainPolicy;
 use agent_terms::Signal;
 use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;

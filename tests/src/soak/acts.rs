@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ::agent::api::{GenerationState, ServiceView};
 use ::agent::exit::ExitCode;
-use ::agent::rollout::{Kind, PortHold, RolloutId};
+use agent_rollout::{Kind, PortHold, RolloutId};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cast::Role;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ::agent::api::RolloutView;
 use ::agent::exit::ExitCode;
-use ::agent::rollout::{Kind, Outcome, RolloutId, Status};
+use agent_rollout::{Kind, Outcome, RolloutId, Status};
 use anyhow::{Result, bail};
 
 use super::control::Control;

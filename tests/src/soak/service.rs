@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::agent::rollout::PortHold;
 use agent_load::{Load, Observation, Report, Running};
+use agent_rollout::PortHold;
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use ::agent::api::RolloutView;
-use ::agent::rollout::{Kind, Outcome, RolloutId};
 use agent_load::Observation;
+use agent_rollout::{Kind, Outcome, RolloutId};
 
 use super::supervisor::Restart;
 use super::world::Outage;

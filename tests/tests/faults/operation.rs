@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 
 use agent::api::{GenerationState, History, ServiceState, ServiceView};
 use agent::daemon::Step;
-use agent::rollout::Outcome;
+use agent_rollout::Outcome;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

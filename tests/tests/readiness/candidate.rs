@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use agent::api::{EventKind, GenerationState};
-use agent::rollout::{Outcome, PortHold};
+use agent_rollout::{Outcome, PortHold};
 use anyhow::Result;
 use tests::servers::{Script, Server as _};
 use tests::stage::{self, Stage};

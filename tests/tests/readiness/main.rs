@@ -6,8 +6,8 @@ mod candidate;
 mod settling;
 
 use agent::api::{EventKind, GenerationState, History, RolloutView, ServiceView};
-use agent::rollout::Outcome;
 use agent_load::{Plan, Running};
+use agent_rollout::Outcome;
 use anyhow::{Context as _, Result};
 use tests::agent::{Output, Pending, upgrade};
 use tests::servers::{Script, Server, Started};

@@ -1,7 +1,7 @@
 //! What a new primary does right after the switch.
 
 use agent::api::{EventKind, GenerationState};
-use agent::rollout::{Outcome, Status, UNDONE};
+use agent_rollout::{Outcome, Status, UNDONE};
 use anyhow::Result;
 use tests::stage;
 

@@ -14,19 +14,17 @@ use std::{
 };
 
 pub(super) use self::transport::Stream;
+use agent_rollout::RolloutId;
 use agent_terms::ServiceName;
 use hyper::Method;
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::event_stream::NoEvent;
 use super::arguments::Selected;
-use crate::{
-    api::{
-        AttachRequest, Attached, Begun, Detached, EventView, Events, Explanation, Flows, History,
-        Problem, ProblemKind, RolloutView, ServiceView, Services, UndoRequest, UpgradeAnswer,
-        UpgradeRequest,
-    },
-    rollout::RolloutId,
+use crate::api::{
+    AttachRequest, Attached, Begun, Detached, EventView, Events, Explanation, Flows, History,
+    Problem, ProblemKind, RolloutView, ServiceView, Services, UndoRequest, UpgradeAnswer,
+    UpgradeRequest,
 };
 
 /// Talks with the agent that has this control socket.

@@ -1,5 +1,7 @@
 //! A service and its generations, as they are shown to people.
 
+use agent_rollout::{Outcome, PortHold};
+
 use crate::{
     api::{GenerationState, GenerationView, ListenerView, ServiceState, ServiceView, Serving},
     cli::{
@@ -9,7 +11,6 @@ use crate::{
         table::{Side, Table},
         words,
     },
-    rollout::{Outcome, PortHold},
 };
 
 /// The service on a line, its generations in a table, and what needs saying.

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use agent_rollout::RolloutId;
 use agent_terms::GenerationId;
 use tokio::sync::{broadcast, oneshot};
 
@@ -14,7 +15,6 @@ use crate::{
     daemon::identify::{asked::Asked, found::Found, search::Source},
     datapath,
     host::process::Ending,
-    rollout::RolloutId,
 };
 
 /// Where an answer goes.

@@ -1,6 +1,7 @@
 //! Executes what the rollout decided, in order.
 
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
+use agent_rollout::{Effect, Origin, Phase, Service, Status, Stop, Targets};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
         state::troubles::Trouble,
         step::{Step, change},
     },
-    rollout::{self, Effect, Origin, Phase, Service, Status, Stop, Targets},
 };
 
 impl Agent {
@@ -80,7 +80,7 @@ impl Agent {
                 self.signal(of(*number), *signal)?;
                 self.await_return(id);
                 // If this cannot be written down, repeating the signal would only make it worse.
-                self.feed_quietly(id, rollout::Event::Told(*number));
+                self.feed_quietly(id, agent_rollout::Event::Told(*number));
                 Ok(())
             }
             Effect::Kill(number) => self.kill(of(*number)),
@@ -91,7 +91,7 @@ impl Agent {
     /// A launch that fails is the candidate's end, not a failure of ours.
     fn launch(&mut self, generation: GenerationId) {
         if let Err(problem) = self.launch_candidate(generation) {
-            let failed = rollout::Event::Failed(generation.number, problem.in_full());
+            let failed = agent_rollout::Event::Failed(generation.number, problem.in_full());
             self.feed_quietly(generation.service, failed);
         }
     }

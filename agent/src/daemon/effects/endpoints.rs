@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use agent_ebpf::endpoint::EndpointKey;
+use agent_rollout::{Event, Phase};
 use agent_terms::{Endpoint, GenerationId, LocalAddress, ServiceId};
 
 use crate::{
@@ -18,7 +19,6 @@ use crate::{
     },
     datapath::ListenerToAdopt,
     host::sock_diag::{self, Listener},
-    rollout::{Event, Phase},
 };
 
 impl Agent {

@@ -9,6 +9,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use agent_rollout::{Generation, Origin, Phase, PortHold};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
 use super::held_ports::{HeldPorts, Holding};
@@ -16,7 +17,6 @@ use crate::{
     api::{Problem, ProblemKind},
     daemon::{agent::Agent, state::troubles::Trouble},
     datapath::Group,
-    rollout::{Generation, Origin, Phase, PortHold},
 };
 
 impl Agent {

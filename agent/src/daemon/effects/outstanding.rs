@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use agent_rollout::Effect;
 use agent_terms::ServiceId;
-
-use crate::rollout::Effect;
 
 /// Effects in order, those of each service by themselves: one that cannot be done keeps no other service waiting.
 #[derive(Debug, Default)]
@@ -87,10 +86,10 @@ const fn is_steer(effect: &Effect) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use agent_rollout::Targets;
     use agent_terms::GenerationNumber;
 
     use super::*;
-    use crate::rollout::Targets;
 
     const ONE: ServiceId = ServiceId(1);
     const OTHER: ServiceId = ServiceId(2);

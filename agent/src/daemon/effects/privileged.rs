@@ -5,6 +5,7 @@
 
 use std::{collections::HashSet, path::Path};
 
+use agent_rollout::{Event, Origin};
 use agent_terms::GenerationId;
 
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
         process::{Pid, Process},
         process_table::ProcessTable,
     },
-    rollout::{Event, Origin},
 };
 
 impl Agent {

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use agent_rollout::{Phase, Stop};
 use agent_terms::{Endpoint, GenerationId, ServiceId, Signal};
 
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
         process::{Ending, Handle, Pid, Process, ProcessError},
         sock_diag::{Listener, SocketInode},
     },
-    rollout::{Phase, Stop},
     sys,
 };
 
@@ -165,7 +165,7 @@ impl Agent {
         let serves = self
             .record_if_any(generation.service)
             .and_then(|it| it.service.generation(generation.number))
-            .is_some_and(crate::rollout::Generation::can_serve);
+            .is_some_and(agent_rollout::Generation::can_serve);
         if serves && ending != Ending::Exited(0) {
             let left = match left.is_empty() {
                 true => String::new(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use agent_ebpf::flow::GenerationKey;
+use agent_rollout::{Generation, PortHold};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 use socket2::{Domain, Socket, Type};
 
@@ -26,7 +27,6 @@ use crate::{
         sock_diag::{self, Connection, Listener, SocketInode, Stage},
         syn_cookies,
     },
-    rollout::{Generation, PortHold},
 };
 
 impl Agent {

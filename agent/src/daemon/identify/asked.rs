@@ -1,5 +1,7 @@
 //! Why a server is looked for, which tells who is surely not a part of it.
 
+use agent_rollout::Timestamp;
+
 use crate::{
     api::Problem,
     daemon::state::clock,
@@ -7,7 +9,6 @@ use crate::{
         kin,
         process::{Pid, Process},
     },
-    rollout::Timestamp,
 };
 
 /// Why a server is looked for.

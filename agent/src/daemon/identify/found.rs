@@ -1,5 +1,6 @@
 //! A server that runs, as the kernel maps and the state have it.
 
+use agent_rollout::{ListenerRecord, PortHold};
 use agent_terms::{Endpoint, LocalAddress, ServiceName};
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
         process::{self, Pid, Process, ProcessIdentity},
         sock_diag::Listener,
     },
-    rollout::{ListenerRecord, PortHold},
 };
 
 /// A server that runs: listeners that belong together.

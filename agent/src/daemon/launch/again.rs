@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_rollout::Origin;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
         patience::{self, Whose},
         process::{Pid, whole_command_line},
     },
-    rollout::Origin,
 };
 
 impl Agent {

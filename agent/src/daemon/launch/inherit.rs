@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::given::{Given, Inherited, path_of};
@@ -26,7 +27,6 @@ use crate::{
         process_table::ProcessTable,
         sock_diag,
     },
-    rollout::Generation,
 };
 
 /// Bytes of an environment that is remembered.

@@ -2,6 +2,7 @@
 
 use std::{task::Poll, time::Instant};
 
+use agent_rollout::Event;
 use agent_terms::GenerationId;
 
 use super::pending_report::PendingReport;
@@ -9,7 +10,6 @@ use crate::{
     api::{Problem, ProblemKind},
     daemon::{agent::Agent, memory::Memory},
     host::launch::Launch,
-    rollout::Event,
 };
 
 impl Agent {

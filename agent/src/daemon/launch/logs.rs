@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_rollout::Service;
 use agent_terms::{GenerationNumber, ServiceId, ServiceName};
 use rustix::fs::OFlags;
 
@@ -18,7 +19,6 @@ use crate::{
         private_directory,
         step::{Step, change},
     },
-    rollout::Service,
 };
 
 /// How long an output may become, and how much of its end is kept then.

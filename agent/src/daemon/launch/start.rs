@@ -7,6 +7,7 @@ use std::{
 };
 
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
+use agent_rollout::{Origin, Phase, PortHold};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::{confined, given::Inherited, inherit::become_other, working_directory};
@@ -25,7 +26,6 @@ use crate::{
         process::ProcessIdentity,
         sock_diag,
     },
-    rollout::{Origin, Phase, PortHold},
 };
 
 impl Agent {

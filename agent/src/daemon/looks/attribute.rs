@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::observe;
@@ -17,7 +18,6 @@ use crate::{
         process::Pid,
         sock_diag::{self, Connection, Stage},
     },
-    rollout::Generation,
 };
 
 impl Agent {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
+use agent_rollout::{Event, Origin, Phase, Stop};
 use agent_terms::GenerationId;
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
         process_table::ProcessTable,
         sock_diag,
     },
-    rollout::{Event, Origin, Phase, Stop},
 };
 
 impl Agent {

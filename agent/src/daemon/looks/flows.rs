@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
+use agent_rollout::Flows;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::{owner, ports};
@@ -14,7 +15,6 @@ use crate::{
     daemon::{agent::Agent, state::troubles::Trouble},
     datapath::Datapath,
     host::sock_diag::{self, Connection, Stage},
-    rollout::Flows,
 };
 
 /// How often flows are listed on the ports that are known, before all of the machine are: one that is moved from one listener
@@ -26,7 +26,7 @@ impl Agent {
     pub(in crate::daemon) fn ports_of(&self, id: ServiceId) -> Vec<u16> {
         let service = &self.record(id).service;
         let mut all = ports(service.endpoints());
-        all.extend(service.generations().iter().flat_map(crate::rollout::Generation::own_ports));
+        all.extend(service.generations().iter().flat_map(agent_rollout::Generation::own_ports));
         all
     }
 

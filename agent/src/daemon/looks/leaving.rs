@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_rollout::{Event, Flows, Phase, Queues};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::{flow_look, owner, until_drained};
@@ -15,7 +16,6 @@ use crate::{
         state::{clock, troubles::Trouble},
     },
     host::sock_diag::{self, Connection, SocketCookie, Stage},
-    rollout::{Event, Flows, Phase, Queues},
 };
 
 /// Flows of a service that are listed at any time: they take 3 ms, which is what a command may have to wait.

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use agent_rollout::{Event, Flows, Origin, Phase};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     },
     datapath::{self, Datapath},
     host::{process::Ending, sock_diag::Connection},
-    rollout::{Event, Flows, Origin, Phase},
 };
 
 /// Time between two looks at the queues of a replaced generation.

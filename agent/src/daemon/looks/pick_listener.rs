@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use agent_rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness};
 use agent_terms::{Endpoint, GenerationId};
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
@@ -17,7 +18,6 @@ use crate::{
         holders,
         sock_diag::{self, Listener},
     },
-    rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness},
 };
 
 /// Listeners of a generation that serve the service.

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
+use agent_rollout::{Event, Generation, Origin, Phase, PortHold};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
 use super::probing::{LAST_LOOK, Probing};
@@ -20,7 +21,6 @@ use crate::{
         probe::{Look, Probe},
         sock_diag,
     },
-    rollout::{Event, Generation, Origin, Phase, PortHold},
 };
 
 impl Agent {

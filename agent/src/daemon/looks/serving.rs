@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
         holders, kin, process,
         sock_diag::{Listener, SocketInode},
     },
-    rollout::Generation,
 };
 
 impl Agent {

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use agent_rollout::Event;
 use agent_terms::{GenerationId, GenerationNumber};
 
 use super::{backlog::Backlog, observe::owner};
@@ -13,7 +14,6 @@ use crate::{
     api::Problem,
     daemon::{agent::Agent, memory::Memory},
     host::sock_diag::{Connection, Stage},
-    rollout::Event,
 };
 
 impl Agent {

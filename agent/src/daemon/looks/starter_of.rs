@@ -1,9 +1,10 @@
 //! Who has started a generation, as far as that is remembered.
 
+use agent_rollout::Timestamp;
 use agent_terms::GenerationNumber;
 use serde::{Deserialize, Serialize};
 
-use crate::{daemon::identify::found, host::starter::Starter, rollout::Timestamp};
+use crate::{daemon::identify::found, host::starter::Starter};
 
 /// Who has started a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

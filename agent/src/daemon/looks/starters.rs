@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
+use agent_rollout::{Event, Generation, Phase, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::{observe, starter_of::StarterOf};
@@ -21,7 +22,6 @@ use crate::{
         sock_diag,
         starter::{Seen, Starter, has_threads, is_of_same_start},
     },
-    rollout::{Event, Generation, Phase, Timestamp},
 };
 
 /// How often somebody starts a server again who will always.

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use agent_rollout::{Event, Listening, Service, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
@@ -19,7 +20,6 @@ use crate::{
         process::{self, Pid},
         sock_diag::{self, Listener},
     },
-    rollout::{Event, Listening, Service, Timestamp},
 };
 
 impl Agent {

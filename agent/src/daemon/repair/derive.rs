@@ -20,6 +20,10 @@ use std::{
 };
 
 use agent_ebpf::{flow::GenerationKey, steering::Steering};
+use agent_rollout::{
+    DrainPlan, Generation, Kind, ListenerRecord, Listening, Origin, Phase, Readiness, Rollout,
+    RolloutId, Service, Status, Timestamp,
+};
 use agent_terms::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 
 use super::{groups_of, refuse_other_namespace};
@@ -44,10 +48,6 @@ use crate::{
         sock_diag::{self, Connection, Listener, SocketInode},
     },
     places::Places,
-    rollout::{
-        DrainPlan, Generation, Kind, ListenerRecord, Listening, Origin, Phase, Readiness, Rollout,
-        RolloutId, Service, Status, Timestamp,
-    },
 };
 
 /// The state of every service of which something lives.

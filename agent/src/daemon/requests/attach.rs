@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_rollout::{Effect, Generation, Listening, Origin, Phase, Service};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId, ServiceName};
 
 use crate::{
@@ -17,7 +18,6 @@ use crate::{
         step::{Step, change},
     },
     host::{process, sock_diag::Listener},
-    rollout::{Effect, Generation, Listening, Origin, Phase, Service},
 };
 
 impl Agent {

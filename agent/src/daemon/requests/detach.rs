@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_rollout::{Origin, Phase};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
         process,
         sock_diag::{self, Listener},
     },
-    rollout::{Origin, Phase},
 };
 
 impl Agent {

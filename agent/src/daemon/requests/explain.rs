@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
+use agent_rollout::{Generation, PortHold};
 use agent_terms::{Endpoint, ServiceId};
 
 use super::views::{listener_view, state_of};
@@ -9,7 +10,6 @@ use crate::{
     api::{self, Explanation, Offer, Problem},
     daemon::{agent::Agent, looks::observe::owner},
     host::sock_diag,
-    rollout::{Generation, PortHold},
 };
 
 impl Agent {

@@ -1,12 +1,12 @@
 //! What an upgrade would do, in words.
 
+use agent_rollout::{DrainPolicy, Readiness, spoken};
 use agent_terms::GenerationId;
 
 use super::upgrade::Candidate;
 use crate::{
     api::{self, UpgradePreview, UpgradeRequest},
     daemon::{agent::Agent, few::few},
-    rollout::{DrainPolicy, Readiness, spoken},
 };
 
 impl Agent {

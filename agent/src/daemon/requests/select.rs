@@ -1,11 +1,11 @@
 //! Which service people mean.
 
+use agent_rollout::Service;
 use agent_terms::ServiceId;
 
 use crate::{
     api::{Problem, ProblemKind},
     daemon::agent::Agent,
-    rollout::Service,
 };
 
 impl Agent {

@@ -1,5 +1,6 @@
 //! Puts the previous generation back.
 
+use agent_rollout::Event;
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId};
 
 use super::upgrade::drain_plan;
@@ -7,7 +8,6 @@ use crate::{
     api::{Begun, Problem, ProblemKind, UndoRequest},
     daemon::{agent::Agent, state::troubles::Trouble},
     host::process,
-    rollout::Event,
 };
 
 impl Agent {

@@ -1,5 +1,6 @@
 //! Brings a new generation in, and puts the previous one back.
 
+use agent_rollout::{DrainPlan, Event, Origin, Plan, RolloutId};
 use agent_terms::{GenerationId, GenerationNumber, Release, ServiceId};
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
         looks::observe,
     },
     host::sock_diag::Listener,
-    rollout::{DrainPlan, Event, Origin, Plan, RolloutId},
 };
 
 /// A candidate, checked before anything is done.
@@ -49,9 +49,7 @@ impl Agent {
             let rollout =
                 self.record(id).service.rollouts().iter().rfind(|it| it.to == candidate.number());
             let rollout = rollout.map_or(self.record(id).service.last_rollout(), |it| it.id);
-            return Err(
-                crate::rollout::Refusal::RolloutUnderWay(candidate.number(), rollout).into()
-            );
+            return Err(agent_rollout::Refusal::RolloutUnderWay(candidate.number(), rollout).into());
         }
         let number = self.record(id).service.next_number();
         let generation = GenerationId { service: id, number };

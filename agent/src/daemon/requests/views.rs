@@ -2,6 +2,9 @@
 
 use std::collections::HashSet;
 
+use agent_rollout::{
+    Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status,
+};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
@@ -18,7 +21,6 @@ use crate::{
         state::{clock, troubles::Trouble},
     },
     host::{holders, process, sock_diag::Stage},
-    rollout::{Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status},
 };
 
 /// Lines of a failed candidate's output that are shown.
@@ -296,7 +298,7 @@ impl Agent {
     }
 }
 
-pub(in crate::daemon) fn listener_view(listener: &crate::rollout::ListenerRecord) -> ListenerView {
+pub(in crate::daemon) fn listener_view(listener: &agent_rollout::ListenerRecord) -> ListenerView {
     ListenerView { bound: listener.bound, cookie: listener.cookie }
 }
 
@@ -336,7 +338,7 @@ pub(in crate::daemon) const fn state_of(phase: &Phase) -> GenerationState {
     }
 }
 
-const fn deadline(phase: &Phase) -> Option<crate::rollout::Timestamp> {
+const fn deadline(phase: &Phase) -> Option<agent_rollout::Timestamp> {
     match phase {
         Phase::Starting { ready_by, .. } => Some(*ready_by),
         Phase::Clearing { until, .. }

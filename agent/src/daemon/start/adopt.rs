@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use agent_rollout::{Event, Generation, Origin, Phase};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
         agent::Agent,
         state::{clock, troubles::Trouble},
     },
-    rollout::{Event, Generation, Origin, Phase},
 };
 
 impl Agent {

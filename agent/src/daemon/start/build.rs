@@ -7,6 +7,7 @@
 
 use std::fs::File;
 
+use agent_rollout::{Effect, Event, Generation, Origin, Phase, Service};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
     },
     datapath::ListenerToAdopt,
     host::sock_diag::{self, Listener},
-    rollout::{Effect, Event, Generation, Origin, Phase, Service},
 };
 
 impl Agent {

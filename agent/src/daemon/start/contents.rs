@@ -4,12 +4,10 @@
 //! listeners. That is made up for when it is resumed. Here it is asked for what no agent leaves out at any time: where that is
 //! missing, somebody has taken it away, and connections went elsewhere, or were not counted, since nobody knows when.
 
+use agent_rollout::{Generation, Origin, Phase, PortHold, Service};
 use agent_terms::{GenerationId, GenerationNumber};
 
-use crate::{
-    datapath::Contents,
-    rollout::{Generation, Origin, Phase, PortHold, Service},
-};
+use crate::datapath::Contents;
 
 /// The first thing that is missing, by the map that should have it.
 pub(super) fn missing<'a>(
@@ -59,10 +57,10 @@ fn missing_of(
 mod tests {
     use std::time::Duration;
 
+    use agent_rollout::{DrainPlan, ListenerRecord, Listening, Timestamp};
     use agent_terms::{Endpoint, LocalAddress, ServiceId};
 
     use super::*;
-    use crate::rollout::{DrainPlan, ListenerRecord, Listening, Timestamp};
 
     const SERVICE: ServiceId = ServiceId(1);
 

@@ -3,6 +3,7 @@
 //! Nothing that steers rightly is touched by it. What no agent leaves out has been looked for before (`start/contents`): here
 //! it is what may be wrong and can be written over, without losing what was counted.
 
+use agent_rollout::{Generation, Phase, Service};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::build::served;
@@ -13,7 +14,6 @@ use crate::{
         step::{Step, change},
     },
     host::sock_diag::{self, Listener},
-    rollout::{Generation, Phase, Service},
 };
 
 impl Agent {

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use agent_rollout::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-
-use crate::rollout::Timestamp;
 
 /// Now, for deadlines: since boot, so that setting the clock moves none.
 pub(in crate::daemon) fn now() -> Timestamp {

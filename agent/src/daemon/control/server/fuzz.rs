@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_rollout::{Event, Origin, Plan, Service, Timestamp, simulator};
 use proptest::{
     prelude::any,
     prop_oneof,
@@ -40,7 +41,6 @@ use crate::{
         mutate::{Bytes, mutated},
     },
     host::{context::network_namespace_of, process::Pid},
-    rollout::{Event, Origin, Plan, Service, Timestamp, simulator},
 };
 
 /// A server on a socket of its own, until it is dropped.

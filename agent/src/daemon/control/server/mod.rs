@@ -6,6 +6,7 @@ mod fuzz;
 
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
+use agent_rollout::RolloutId;
 use axum::{
     Json, Router,
     extract::{
@@ -34,7 +35,6 @@ use crate::{
     api::{self, EventView, Problem, ProblemKind, RolloutView},
     daemon::identify::{asked::Asked, search::Search},
     host::{context, process::Pid},
-    rollout::RolloutId,
 };
 
 /// What every request needs.

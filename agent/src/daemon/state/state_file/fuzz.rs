@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use agent_rollout::{
+    DrainPlan, Event, Flows, Listening, Origin, Plan, PortHold, Queues, Readiness, Seen, Service,
+    Timestamp, simulator,
+};
 use serde_json::{Value, json};
 
 use super::{Mark, Record, StateFile};
@@ -11,10 +15,6 @@ use crate::{
     host::{
         context::Context,
         process::{Pid, Process},
-    },
-    rollout::{
-        DrainPlan, Event, Flows, Listening, Origin, Plan, PortHold, Queues, Readiness, Seen,
-        Service, Timestamp, simulator,
     },
 };
 

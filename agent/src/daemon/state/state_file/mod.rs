@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_rollout::Service;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
         looks::starter_of::StarterOf,
     },
     host::{bounded, context::Context, os_text::OsText},
-    rollout::Service,
 };
 
 /// Version of the file. A newer one is refused, an older one would be converted here.

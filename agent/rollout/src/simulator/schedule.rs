@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent_terms::{GenerationNumber, Signal};
 
 use super::{Halt, Mutation, Report, Simulation, broken, world::Server};
-use crate::rollout::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, Rollout};
+use crate::{DrainPlan, DrainPolicy, Event, Origin, Plan, Readiness, Rollout};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -8,7 +8,7 @@ use super::{
     Halt, Mutation, Report, Simulation, broken,
     world::{Allowed, Server},
 };
-use crate::rollout::{DrainPolicy, Effect, Event, Flows, Generation, Kind, Phase, Queues, Service};
+use crate::{DrainPolicy, Effect, Event, Flows, Generation, Kind, Phase, Queues, Service};
 
 /// What is lost when it crashes.
 #[derive(Debug)]

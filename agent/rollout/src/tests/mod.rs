@@ -4,11 +4,11 @@ mod leaving;
 mod readiness;
 mod restart;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use agent_terms::{GenerationNumber, Release, ServiceId, Signal};
+use agent_terms::{GenerationNumber, Release, Signal};
 
-use super::*;
+use super::{simulator::attached, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -47,26 +47,6 @@ fn launched() -> Origin {
 /// Listeners that hold the port so, of which nothing else matters.
 pub(super) const fn held(hold: PortHold) -> Listening {
     Listening { hold, listeners: Vec::new() }
-}
-
-/// A service of which one generation was found running.
-pub(super) fn attached() -> Service {
-    let first = Generation {
-        release: None,
-        number: GenerationNumber(1),
-        phase: Phase::Primary,
-        origin: Origin::Found,
-        hold: PortHold::Shared,
-        since: Timestamp(0),
-        processes: Vec::new(),
-        listeners: Vec::new(),
-        former_ports: BTreeSet::new(),
-        queues_waited: Duration::ZERO,
-        flows: 0,
-        deaf: false,
-        stuck: false,
-    };
-    Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
 }
 
 fn at(seconds: u64) -> Timestamp {

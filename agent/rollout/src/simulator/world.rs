@@ -8,7 +8,7 @@ use std::{
 use agent_terms::GenerationNumber;
 
 use super::{Halt, broken};
-use crate::rollout::{ListenerRecord, Listening, PortHold, Targets, Timestamp};
+use crate::{ListenerRecord, Listening, PortHold, Targets, Timestamp};
 
 /// One server, and the connections that the kernel gave it.
 #[derive(Clone, Debug, Default)]

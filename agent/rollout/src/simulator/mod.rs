@@ -28,15 +28,15 @@ mod schedule;
 mod world;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     mem::{Discriminant, discriminant},
     time::Duration,
 };
 
-use agent_terms::GenerationNumber;
+use agent_terms::{GenerationNumber, ServiceId};
 
 use self::{agent::Agent, world::World};
-use super::{Generation, Outcome, Phase, Service, Status, Timestamp};
+use super::{Generation, Origin, Outcome, Phase, PortHold, Service, Status, Timestamp};
 
 /// How many schedules are tried.
 const SCHEDULES: u64 = 100_000;
@@ -104,8 +104,28 @@ impl Reached {
 }
 
 /// Services with generations in every phase and rollouts with every outcome.
-pub(crate) fn examples() -> Vec<Service> {
+pub fn examples() -> Vec<Service> {
     Reached::by(ENOUGH).services
+}
+
+/// A service of which one generation was found running.
+pub(crate) fn attached() -> Service {
+    let first = Generation {
+        release: None,
+        number: GenerationNumber(1),
+        phase: Phase::Primary,
+        origin: Origin::Found,
+        hold: PortHold::Shared,
+        since: Timestamp(0),
+        processes: Vec::new(),
+        listeners: Vec::new(),
+        former_ports: BTreeSet::new(),
+        queues_waited: Duration::ZERO,
+        flows: 0,
+        deaf: false,
+        stuck: false,
+    };
+    Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
 }
 
 /// So many schedules reach everything.
@@ -152,7 +172,7 @@ enum Mutation {
 
 impl Simulation {
     fn new(seed: u64, mutation: Option<Mutation>) -> Self {
-        let disk = super::tests::attached();
+        let disk = attached();
         let mut simulation = Self {
             random: fastrand::Rng::with_seed(seed),
             world: World::default(),

@@ -7,7 +7,7 @@ use agent_terms::GenerationNumber;
 use super::{
     Halt, Mutation, Report, Simulation, agent::Agent, broken, restart::processes, world::Server,
 };
-use crate::rollout::{Effect, Event, Generation, Origin, Phase, Seen, Service};
+use crate::{Effect, Event, Generation, Origin, Phase, Seen, Service};
 
 impl Simulation {
     /// Starts after a crash: what was decided and not done is done, then it looks who died meanwhile.

@@ -33,6 +33,8 @@
 //! steering had forgotten it, and then its queues were seen empty, or their time, which it has once, was up.
 //! Until the signal is decided it can become the primary again.
 
+#![forbid(unsafe_code)]
+
 mod deaths;
 mod drain;
 mod event;
@@ -47,8 +49,9 @@ mod restart;
 mod resume;
 mod service;
 mod settling;
-#[cfg(test)]
-pub(crate) mod simulator;
+#[cfg(any(test, feature = "simulator"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the tests play more than what gives examples"))]
+pub mod simulator;
 mod steering;
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use agent_terms::{GenerationNumber, ProcessIdentity};
+use agent_terms::{GenerationNumber, Pid, ProcessIdentity, StartTime};
 
 use super::{Halt, Mutation, Report, Simulation, agent::Agent, broken, world::Server};
-use crate::rollout::{DrainPlan, Event, Origin, Plan, Readiness};
+use crate::{DrainPlan, Event, Origin, Plan, Readiness};
 
 impl Simulation {
     /// A server of the same program listens on the port. There may be one already: it then takes the place of that.
@@ -97,6 +97,7 @@ impl Simulation {
 
 /// Those of a server that somebody has started.
 pub(super) fn processes(number: GenerationNumber) -> Vec<ProcessIdentity> {
-    let text = format!(r#"[{{"pid":{number},"start_time":{number}}}]"#);
-    serde_json::from_str(&text).expect("a number each")
+    let pid = number.0.try_into().ok().and_then(Pid::new);
+    let birth = |pid| ProcessIdentity { pid, start_time: StartTime(number.0.into()) };
+    pid.map(birth).into_iter().collect()
 }
