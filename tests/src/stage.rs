@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::agent::api::{Attached, GenerationState, GenerationView, ServiceState, ServiceView};
 use ::agent::datapath::Group;
 use ::agent::host::sock_diag::{self, Connection, Listener};
+use agent_api::{Attached, GenerationState, GenerationView, ServiceState, ServiceView};
 use agent_load::{Load, Plan, Running};
 use anyhow::{Context as _, Result, ensure};
 

@@ -13,7 +13,7 @@ async fn a_server_that_was_found_or_launched_is_started_again_with_all_that_it_w
     let (stage, _first) = Stage::attached(&server)?;
     let load = stage.busy(&server)?;
     let again = || stage.agent.run(&["upgrade", "--port", "8080", "--settle", "0s"]);
-    let command = |service: &agent::api::ServiceView, number: u32| {
+    let command = |service: &agent_api::ServiceView, number: u32| {
         let of = service.generations.iter().find(|it| it.number.0 == number);
         of.map(|it| it.command.clone())
     };

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use agent::api::GenerationState;
+use agent_api::GenerationState;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::agent::Output;

@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use agent::api::{EventView, Events, ServiceState};
 use agent::host::capabilities;
+use agent_api::{EventView, Events, ServiceState};
 use anyhow::{Result, ensure};
 use tests::agent::Output;
 use tests::servers::{Commanded, Server as _};

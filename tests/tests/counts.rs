@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use agent::api::ServiceView;
+use agent_api::ServiceView;
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 use tests::servers::{Nginx, Server};

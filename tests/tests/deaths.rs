@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use agent::api::{GenerationState, RolloutView, ServiceState, ServiceView};
+use agent_api::{GenerationState, RolloutView, ServiceState, ServiceView};
 use agent_load::{Plan, Running};
 use agent_rollout::Outcome;
 use anyhow::{Context as _, Result};

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use agent::api::ServiceView;
+use agent_api::ServiceView;
 use anyhow::Result;
 use tests::namespace::ADDRESS;
 use tests::servers::{Script, Server as _};

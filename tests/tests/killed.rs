@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
-use agent::api::{GenerationState, ServiceState};
+use agent_api::{GenerationState, ServiceState};
 use agent_ebpf::steering::{MAX_STANDBYS, NO_GENERATION, Steering};
 use agent_rollout::PortHold;
 use anyhow::{Result, bail};
@@ -102,7 +102,7 @@ impl Switched {
     }
 }
 
-fn serves(service: &agent::api::ServiceView, generation: u32) -> bool {
+fn serves(service: &agent_api::ServiceView, generation: u32) -> bool {
     stage::generations(service).get(&generation).is_some_and(|it| it.takes_new_connections)
 }
 

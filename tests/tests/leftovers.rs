@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agent::api::ServiceState;
+use agent_api::ServiceState;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::process::Handle;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use agent::api::{GenerationState, ServiceState, ServiceView};
+use agent_api::{GenerationState, ServiceState, ServiceView};
 use agent_load::Plan;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};

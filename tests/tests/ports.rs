@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use agent::api::{GenerationState, ServiceState};
+use agent_api::{GenerationState, ServiceState};
 use agent_rollout::PortHold;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::upgrade;

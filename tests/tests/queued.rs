@@ -6,8 +6,8 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
-use agent::api::{GenerationState, ServiceView};
 use agent::host::sock_diag;
+use agent_api::{GenerationState, ServiceView};
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use agent::api::{GenerationState, ServiceView};
+use agent_api::{GenerationState, ServiceView};
 use agent_load::{Plan, Running};
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};

@@ -1,6 +1,6 @@
 //! A release has an identity: a deploy that was cut off and runs again brings it once.
 
-use agent::api::{History, ServiceView, Unchanged};
+use agent_api::{History, ServiceView, Unchanged};
 use agent_terms::Release;
 use anyhow::{Context as _, Result};
 use tests::agent::upgrade;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use agent::api::{GenerationState, ServiceView};
+use agent_api::{GenerationState, ServiceView};
 use agent_load::Plan;
 use anyhow::{Context as _, Result};
 use aya::programs::links::{FdLink, PinnedLink};

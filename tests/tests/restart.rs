@@ -1,6 +1,6 @@
 //! The agent is killed at the worst moment: nobody is cut off, and the next one goes on from there.
 
-use agent::api::{GenerationState, ServiceView};
+use agent_api::{GenerationState, ServiceView};
 use agent_ebpf::{
     flow::{GenerationKey, LISTENER, Tag},
     socket::{ADOPT, Adoption, NOT_SEEN},

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Instant;
 
-use agent::api::{GenerationState, RolloutView, ServiceView};
+use agent_api::{GenerationState, RolloutView, ServiceView};
 use agent_load::{Plan, Running};
 use agent_rollout::{Outcome, PortHold};
 use anyhow::{Context as _, Result, bail};
@@ -340,7 +340,7 @@ fn a_service_whose_moved_generation_has_died_can_be_detached() -> Result<()> {
     assert_eq!(stage.agent.detach(PORT)?.code, Some(4), "only steering leads there");
     started.kill()?;
     stage.until("its death", PORT, |service| {
-        service.generations[0].state == agent::api::GenerationState::Dead
+        service.generations[0].state == agent_api::GenerationState::Dead
     })?;
     stage.agent.detach(PORT)?.success()?;
     stage.namespace.clear()

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
-use agent::api::ServiceView;
+use agent_api::ServiceView;
 use anyhow::{Context as _, Result, ensure};
 use tests::stage::{LIMIT, ask};
 use tests::systemd::Systemd;

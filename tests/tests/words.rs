@@ -1,6 +1,6 @@
 //! What people are told is so.
 
-use agent::api::ServiceState;
+use agent_api::ServiceState;
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,21 +1,17 @@
 //! `agent attach`.
 
+use agent_api::{AttachRequest, Attached, ExitCode, Problem, ProblemKind, client::ClientError};
 use tokio::time::{Instant, sleep};
 
 use super::{
     Context,
     arguments::AttachArguments,
-    client::ClientError,
     follow::AWAY,
     output::{Answer, Look},
     persist::AGAIN,
     published, start, status,
 };
-use crate::{
-    api::{AttachRequest, Attached, Problem, ProblemKind},
-    daemon::Other,
-    exit::ExitCode,
-};
+use crate::daemon::Other;
 
 /// Takes charge of a port; starts the agent first where there is none.
 pub(super) async fn run(

@@ -1,9 +1,9 @@
 //! `agent completions`.
 
+use agent_api::{ExitCode, Problem};
 use clap::CommandFactory;
 
 use super::{Context, arguments::Cli};
-use crate::{api::Problem, exit::ExitCode};
 
 /// Prints the script for a shell.
 pub(super) fn run(context: &Context, shell: clap_complete::Shell) -> Result<ExitCode, Problem> {

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Problem, ProblemKind};
 use clap::{Arg, CommandFactory, FromArgMatches};
 use rustix::{
     fs::{FileType, Mode, OFlags, fstat, makedev, open},
@@ -19,10 +20,7 @@ use rustix::{
 use toml::{Table, Value};
 
 use super::arguments::Cli;
-use crate::{
-    api::{Problem, ProblemKind},
-    host::{bounded, capabilities::are_of_the_machine},
-};
+use crate::host::bounded;
 
 /// Read if there is one and no other is named.
 const DEFAULT_FILE: &str = "/etc/agent.toml";
@@ -98,7 +96,7 @@ fn refuse_file_of_others(path: &Path, known: &Metadata) -> Result<(), Problem> {
     const OTHERS_WRITE: u32 = 0o022;
     const NOBODY: u32 = 65534;
     // In a user namespace it stands for all who are nobody in there: they cannot change it from there.
-    let is_outside = known.uid() == NOBODY && !are_of_the_machine();
+    let is_outside = known.uid() == NOBODY && !agent_terms::users::are_of_the_machine();
     let why = match known.uid() {
         0 if known.mode() & OTHERS_WRITE == 0 => return Ok(()),
         _ if is_outside && known.mode() & OTHERS_WRITE == 0 => return Ok(()),

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write as _};
 
+use agent_api::{ExitCode, Problem, ProblemKind};
+
 use super::{Context, arguments::DaemonArguments, start};
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{self, Options, Other},
     doctor,
-    exit::ExitCode,
     host::seccomp::Filtered,
 };
 

@@ -1,21 +1,17 @@
 //! `agent detach`.
 
+use agent_api::{Detached, ExitCode, Problem, ProblemKind, SCHEMA, Selected, client::ClientError};
 use agent_terms::ServiceName;
 use tokio::time::{Instant, sleep};
 
 use super::{
     Context,
-    arguments::{DetachArguments, Selected},
-    client::ClientError,
+    arguments::DetachArguments,
     follow::AWAY,
     output::{Answer, Look},
     persist::{self, AGAIN},
 };
-use crate::{
-    api::{Detached, Problem, ProblemKind, SCHEMA},
-    exit::ExitCode,
-    places::Places,
-};
+use crate::places::Places;
 
 /// Hands a port back.
 pub(super) async fn run(

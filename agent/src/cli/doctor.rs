@@ -1,5 +1,6 @@
 //! `agent doctor`: what this machine has, and what is missing; with `--repair`, mends what an agent left.
 
+use agent_api::{ExitCode, Problem, SCHEMA};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,13 +12,11 @@ use super::{
     words,
 };
 use crate::{
-    api::{Problem, SCHEMA},
     daemon::{
         Other,
         repair::{self, Repaired},
     },
     doctor::{self, Check, Verdict},
-    exit::ExitCode,
 };
 
 /// All that was looked at.

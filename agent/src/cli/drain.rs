@@ -1,9 +1,9 @@
 //! How a replaced generation leaves: from what was typed to what is asked for.
 
+use agent_api::{DrainRequest, Problem, ProblemKind};
 use agent_rollout::DrainPolicy;
 
 use super::arguments::{DrainOptions, DrainWhen};
-use crate::api::{DrainRequest, Problem, ProblemKind};
 
 /// The request that the options make.
 ///

@@ -1,14 +1,12 @@
 //! `agent events`.
 
+use agent_api::{EventKind, EventView, Events, ExitCode, Problem};
+
 use super::{
     Context,
     arguments::EventsArguments,
     output::{Answer, Look, Paint},
     words,
-};
-use crate::{
-    api::{EventKind, EventView, Events, Problem},
-    exit::ExitCode,
 };
 
 /// Shows what happened, or what happens.

@@ -1,14 +1,12 @@
 //! `agent explain`.
 
+use agent_api::{ExitCode, Explanation, Offer, Problem};
+
 use super::{
     Context,
     arguments::ExplainArguments,
     output::{Answer, Look},
     words,
-};
-use crate::{
-    api::{Explanation, Offer, Problem},
-    exit::ExitCode,
 };
 
 /// Says what the kernel would do with a connection.

@@ -1,15 +1,13 @@
 //! `agent flows`.
 
+use agent_api::{ExitCode, FlowView, Flows, Problem, SCHEMA, Selected};
+
 use super::{
     Context,
-    arguments::{FlowsArguments, Selected},
+    arguments::FlowsArguments,
     output::{Answer, Look},
     table::{Side, Table},
     words,
-};
-use crate::{
-    api::{FlowView, Flows, Problem, SCHEMA},
-    exit::ExitCode,
 };
 
 /// Shows the flows of a service, or of all.

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use agent_api::{
+    ExitCode, Problem, RolloutView, Serving,
+    client::{Client, ClientError},
+};
 use agent_rollout::{Kind, Outcome, Status, UNDONE};
 use agent_terms::GenerationNumber;
 use tokio::time::{Instant, sleep};
@@ -9,14 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::{
     Context,
     arguments::Wait,
-    client::{Client, ClientError},
     output::{Answer, Console, Look},
     progress::Progress,
     serving, words,
-};
-use crate::{
-    api::{Problem, RolloutView, Serving},
-    exit::ExitCode,
 };
 
 /// How long an agent that went away may take to come back.
@@ -153,7 +152,7 @@ fn exit_code(view: &RolloutView) -> ExitCode {
 
 /// What went wrong, as a problem; its kind is of no consequence, the outcome says how to end.
 fn failure(view: &RolloutView) -> Problem {
-    use crate::api::ProblemKind::NotReady;
+    use agent_api::ProblemKind::NotReady;
     let RolloutView { from, to, .. } = view;
     let message = summary(view);
     match view.outcome() {
@@ -312,11 +311,10 @@ impl Answer for RolloutView {
 
 #[cfg(test)]
 mod tests {
+    use agent_api::client::stub::{Stub, answer, stream};
+
     use super::*;
-    use crate::cli::{
-        client::stub::{Stub, answer, stream},
-        samples,
-    };
+    use crate::cli::samples;
 
     #[test]
     fn each_outcome_has_its_exit_code_and_its_words() {
@@ -383,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn a_rollout_that_the_agent_does_not_know_is_not_waited_for() {
         let [ready, ..] = &samples::rollouts()[..] else { panic!("too few") };
-        let problem = Problem::new(crate::api::ProblemKind::NotFound, "no such rollout");
+        let problem = Problem::new(agent_api::ProblemKind::NotFound, "no such rollout");
         let agent = Stub::with(vec![answer(404, &serde_json::to_string(&problem).unwrap())]);
         let mut progress = Progress::Lines { last: String::new() };
         let error = watch(&agent.client, ready.clone(), Wait::Switched, &mut progress).await;

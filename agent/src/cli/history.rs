@@ -1,17 +1,14 @@
 //! `agent history`.
 
+use agent_api::{ExitCode, History, Problem, RolloutView, SCHEMA, Selected};
 use agent_rollout::{Kind, Outcome, Status};
 
 use super::{
     Context,
-    arguments::{HistoryArguments, Selected},
+    arguments::HistoryArguments,
     output::{Answer, Look, Paint},
     table::{Side, Table},
     words,
-};
-use crate::{
-    api::{History, Problem, RolloutView, SCHEMA},
-    exit::ExitCode,
 };
 
 /// Shows the rollouts of a service, or of all.

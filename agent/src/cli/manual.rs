@@ -6,14 +6,11 @@ use std::{
     path::Path,
 };
 
+use agent_api::{ExitCode, Problem, ProblemKind};
 use clap::CommandFactory;
 use clap_mangen::Man;
 
 use super::arguments::Cli;
-use crate::{
-    api::{Problem, ProblemKind},
-    exit::ExitCode,
-};
 
 /// Writes all pages into a folder, which is made if it is missing.
 pub(super) fn run(directory: &Path) -> Result<ExitCode, Problem> {

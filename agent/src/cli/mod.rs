@@ -5,7 +5,6 @@
 
 mod arguments;
 mod attach;
-mod client;
 mod completions;
 mod config;
 mod daemon;
@@ -39,14 +38,13 @@ mod words;
 use std::{ffi::OsString, io::IsTerminal};
 
 pub use self::{arguments::Cli, config::Refused};
+use agent_api::{ExitCode, Problem, ProblemKind, client::Client};
+
 use self::{
     arguments::{ColourChoice, Command, GlobalOptions},
-    client::Client,
     output::Console,
 };
 use crate::{
-    api::{Problem, ProblemKind},
-    exit::ExitCode,
     host::{cgroup, seccomp},
     places::Places,
 };

@@ -6,6 +6,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+use agent_api::{Problem, ProblemKind};
 use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use super::{
     arguments::{ColourChoice, Format, GlobalOptions},
     report, words,
 };
-use crate::api::{Problem, ProblemKind};
 
 /// Something that a command answers with.
 pub(super) trait Answer: Serialize {

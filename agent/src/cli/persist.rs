@@ -5,10 +5,10 @@
 
 use std::{fs, time::Duration};
 
+use agent_api::{Problem, ProblemKind, RequestId, client::ClientError};
 use tokio::time::{Instant, sleep};
 
-use super::{client::ClientError, follow::AWAY, output::Console};
-use crate::api::{Problem, ProblemKind, RequestId};
+use super::{follow::AWAY, output::Console};
 
 /// How often an agent that went away is asked again.
 pub(super) const AGAIN: Duration = Duration::from_millis(100);

@@ -7,10 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    api::{Problem, ProblemKind},
-    host::launch::{ResolveError, resolve_program},
-};
+use agent_api::{Problem, ProblemKind};
+
+use crate::host::launch::{ResolveError, resolve_program};
 
 /// The absolute path of a program, as a shell with this working directory and `PATH` would find it.
 pub(super) fn resolve(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_api::RolloutView;
 use agent_rollout::{Outcome, Status};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -9,7 +10,6 @@ use super::{
     output::{self, Console},
     words,
 };
-use crate::api::RolloutView;
 
 /// Shows each change on the standard error: in one line that moves on a terminal, else in a line of its own.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! How a problem is told.
 
+use agent_api::Problem;
+
 use super::{output::Paint, words};
-use crate::api::Problem;
 
 /// What failed, because of what, and what to do about it.
 pub(super) fn text(problem: &Problem, colour: bool) -> String {
@@ -18,8 +19,9 @@ pub(super) fn text(problem: &Problem, colour: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agent_api::ProblemKind;
+
     use super::*;
-    use crate::api::ProblemKind;
 
     #[test]
     fn a_problem_says_what_why_and_what_to_do() {

@@ -1,10 +1,10 @@
 //! Who serves, in words.
 
+use agent_api::{GenerationState, GenerationView, ServiceView, Serving, Stranger, Waiting};
 use agent_rollout::PortHold;
 use agent_terms::GenerationNumber;
 
 use super::words;
-use crate::api::{GenerationState, GenerationView, ServiceView, Serving, Stranger, Waiting};
 
 /// A clause for who serves; an agent that does not say means `otherwise`.
 pub(super) fn clause(serving: Option<&Serving>, otherwise: GenerationNumber) -> String {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use agent_api::{Problem, ProblemKind};
 use nix::sys::wait::WaitStatus;
 use rustix::fs::OFlags;
 use tokio::{
@@ -23,7 +24,6 @@ use super::{
     daemon as command,
 };
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{
         Other, preflight, private_directory,
         repair::{self, Leftovers},

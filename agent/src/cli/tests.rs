@@ -2,11 +2,12 @@
 
 use std::{ffi::OsString, time::Duration};
 
+use agent_api::Selected;
 use agent_terms::Signal;
 use clap::{ArgAction, CommandFactory, error::ErrorKind};
 
 use super::{
-    arguments::{Cli, Command, DrainWhen, Format, Selected, Wait},
+    arguments::{Cli, Command, DrainWhen, Format, Wait},
     config::Refused,
     output::Answer,
     samples::{self, BLACK, WIDE},
@@ -189,6 +190,6 @@ fn the_json_of_every_answer_is_stable() {
 fn a_rollout_survives_being_written_and_read() {
     for view in samples::rollouts() {
         let text = serde_json::to_string(&view).unwrap();
-        assert_eq!(serde_json::from_str::<crate::api::RolloutView>(&text).unwrap(), view);
+        assert_eq!(serde_json::from_str::<agent_api::RolloutView>(&text).unwrap(), view);
     }
 }

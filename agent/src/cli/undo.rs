@@ -1,13 +1,10 @@
 //! `agent undo`.
 
+use agent_api::{Begun, ExitCode, Problem, UndoRequest};
 use agent_rollout::Kind;
 use agent_terms::GenerationNumber;
 
 use super::{Context, arguments::UndoArguments, drain, follow, persist};
-use crate::{
-    api::{Begun, Problem, UndoRequest},
-    exit::ExitCode,
-};
 
 /// Puts the previous generation back, and waits as far as asked.
 pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<ExitCode, Problem> {

@@ -6,6 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{
+    Command, ExitCode, NamespacesOf, NewGeneration, Problem, ProblemKind, Unchanged, UpgradeAnswer,
+    UpgradePreview, UpgradeRequest,
+};
 use agent_rollout::Readiness;
 use agent_terms::GenerationNumber;
 
@@ -15,13 +19,6 @@ use super::{
     drain, follow,
     output::{Answer, Look},
     persist, program, words,
-};
-use crate::{
-    api::{
-        Command, NamespacesOf, NewGeneration, Problem, ProblemKind, Unchanged, UpgradeAnswer,
-        UpgradePreview, UpgradeRequest,
-    },
-    exit::ExitCode,
 };
 
 /// Brings a new generation in, and waits as far as asked.

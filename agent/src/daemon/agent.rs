@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::{Generation, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 use tokio::sync::watch;
@@ -32,7 +33,6 @@ use super::{
     watch::watcher::Watcher,
 };
 use crate::{
-    api::{self, Problem, ProblemKind},
     datapath::Datapath,
     host::{
         cgroup::{Cgroup, Hierarchy},
@@ -165,7 +165,8 @@ impl Agent {
             }
             Request::Explain(local, remote, reply) => send(reply, self.explain(local, remote)),
             Request::Events(reply) => {
-                let events = api::Events { schema: api::SCHEMA, events: self.journal.last() };
+                let events =
+                    agent_api::Events { schema: agent_api::SCHEMA, events: self.journal.last() };
                 send(reply, Ok((events, self.journal.follow())));
             }
         }

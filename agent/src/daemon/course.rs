@@ -1,7 +1,8 @@
 //! Whether the agent goes on, and how it ends.
 
+use agent_api::{Attached, Detached, Problem};
+
 use super::control::message::Reply;
-use crate::api::{Attached, Detached, Problem};
 
 /// How an agent ends, unless it is told to stop.
 pub(super) enum End {

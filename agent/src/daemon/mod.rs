@@ -41,7 +41,7 @@ mod watch;
 pub use self::{
     start::{
         Lock, Options, Other, PASS_IN, examine_directory, examine_group, examine_pin_directory,
-        examine_places, preflight, private_directory, refuse_directory_of_others, run,
+        examine_places, preflight, private_directory, run,
     },
     state::state_file::{StateFile, StateFileError},
     step::Step,

@@ -2,11 +2,10 @@
 
 use std::io;
 
-use agent_rollout::Refusal;
+use agent_api::{Problem, ProblemKind};
 
 use super::StateFileError;
 use crate::{
-    api::{Problem, ProblemKind},
     datapath::DatapathError,
     host::{
         null_device::NoNullDevice,
@@ -170,21 +169,5 @@ impl From<ProcessError> for Problem {
                 .fix("end that process, and have the server itself listen; or say with `--pid` which process the server is"),
             _ => Self::caused(ProblemKind::Failed, &error),
         }
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        let (kind, fix) = match refusal {
-            Refusal::RolloutUnderWay(..) => (
-                ProblemKind::Locked,
-                "wait for it (`agent status --watch`), or take it back with `agent undo`",
-            ),
-            Refusal::NothingToUndo => (
-                ProblemKind::Preflight,
-                "upgrade to the version that you want back; next time `--keep-old` keeps it",
-            ),
-        };
-        Self::new(kind, refusal.to_string()).fix(fix)
     }
 }

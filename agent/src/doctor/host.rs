@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use agent_terms::users;
 use rustix::io::Errno;
 
 use super::Check;
@@ -9,7 +10,7 @@ use crate::{
     daemon::{examine_directory, examine_group, examine_pin_directory},
     datapath,
     host::{
-        capabilities::{self, Capability, USERS},
+        capabilities::{self, Capability},
         cgroup::{CgroupError, Hierarchy},
         mounts,
         null_device::{self, NoNullDevice},
@@ -25,7 +26,7 @@ use crate::{
 
 /// The user, the capabilities, and what a filter of system calls leaves of them.
 pub(super) fn permissions(filtered: Option<Filtered>) -> Vec<Check> {
-    let user = user(rustix::process::geteuid(), &fs::read_to_string(USERS));
+    let user = user(rustix::process::geteuid(), &fs::read_to_string(users::USERS));
     vec![user, capabilities(capabilities::lacking()), system_calls(filtered)]
 }
 
@@ -85,13 +86,13 @@ fn user(user: rustix::process::Uid, users: &io::Result<String>) -> Check {
         return Check::missing(name, found, "run it with sudo");
     }
     match users {
-        Ok(users) if capabilities::is_of_the_machine(users) => Check::ok(name, "root"),
+        Ok(users) if users::is_of_the_machine(users) => Check::ok(name, "root"),
         Ok(_) => Check::missing(
             name,
             "root of a user namespace only",
             "run it as root of the machine, not in a rootless container",
         ),
-        Err(error) => Check::unknown(name, format!("read `{USERS}`: {error}")),
+        Err(error) => Check::unknown(name, format!("read `{}`: {error}", users::USERS)),
     }
 }
 

@@ -16,12 +16,12 @@ mod trial;
 
 use std::io::{self, Write as _};
 
+use agent_api::{Problem, ProblemKind};
 use nix::sys::{signal::Signal, wait::WaitStatus};
 use serde::{Deserialize, Serialize};
 
 use self::kernel::EmptyGroup;
 use crate::{
-    api::{Problem, ProblemKind},
     datapath::probe::Seclusion,
     host::{ended::Ended, open_files, seccomp, tasks},
     places::Places,

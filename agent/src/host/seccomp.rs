@@ -68,7 +68,7 @@ fn refused_of(calls: impl IntoIterator<Item = Vain>) -> impl Iterator<Item = &'s
 fn has_rights() -> bool {
     // Who is not told is refused even that.
     capabilities::lacking().map_or(true, |it| it.iter().all(|it| !it.is_needed))
-        && capabilities::are_of_the_machine()
+        && agent_terms::users::are_of_the_machine()
 }
 
 /// Filters have two answers. One of them is that of a kernel without the call, too.

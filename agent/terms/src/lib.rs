@@ -9,6 +9,7 @@ mod loss;
 mod process;
 mod release;
 mod signal;
+pub mod users;
 
 pub use endpoint::{Endpoint, LocalAddress};
 pub use identity::{GenerationId, GenerationNumber, ServiceId, ServiceName, ServiceNameError};

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ::agent::api::{ServiceView, Services};
+use agent_api::{ServiceView, Services};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};

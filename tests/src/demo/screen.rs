@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use ::agent::api::{GenerationView, Services};
+use agent_api::{GenerationView, Services};
 
 /// The standard output.
 #[derive(Debug)]

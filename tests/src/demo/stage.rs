@@ -4,10 +4,9 @@ use std::fs::{self, File};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use agent_api::{GenerationView, Services};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-
-use ::agent::api::{GenerationView, Services};
 
 use super::screen::{Moment, Screen};
 use super::traffic::Traffic;

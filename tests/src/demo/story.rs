@@ -3,9 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use agent_api::{History, Services};
 use anyhow::{Context, Result, bail, ensure};
-
-use ::agent::api::{History, Services};
 
 use super::stage::{PORT, Stage, generations, serving};
 use super::traffic::{KEPT, RATE, READERS};
@@ -134,5 +133,5 @@ const ARRIVE: Duration = Duration::from_millis(1_000);
 const STAY: Duration = Duration::from_millis(2_500);
 /// The highest number of a generation.
 const LAST: u32 = 6;
-const DONE: i32 = ::agent::exit::ExitCode::Done as i32;
-const NOT_READY: i32 = ::agent::exit::ExitCode::NotReady as i32;
+const DONE: i32 = agent_api::ExitCode::Done as i32;
+const NOT_READY: i32 = agent_api::ExitCode::NotReady as i32;

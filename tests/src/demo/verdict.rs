@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ::agent::api::{History, RolloutView};
+use agent_api::{History, RolloutView};
 use agent_load::{Class, FailureKind, Observation};
 use agent_rollout::{Kind, Outcome};
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ::agent::api::{ServiceView, Services};
+use agent_api::{ServiceView, Services};
 use anyhow::{Context as _, Result, bail};
 
 use super::{AGENT, PORT, SERVER};

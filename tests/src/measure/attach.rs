@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use agent_api::{Attached, Detached};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-
-use ::agent::api::{Attached, Detached};
 
 use super::bench::{Bench, PORT};
 use super::sample::Sample;

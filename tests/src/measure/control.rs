@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ::agent::api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
+use agent_api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
 use agent_rollout::DrainPolicy;
 use agent_terms::Signal;
 use anyhow::{Context as _, Result};

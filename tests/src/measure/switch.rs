@@ -1,6 +1,6 @@
 //! Putting the other generation back, again and again, while both have clients.
 
-use ::agent::api::RolloutView;
+use agent_api::RolloutView;
 use agent_load::{Plan, Running};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};

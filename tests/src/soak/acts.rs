@@ -8,8 +8,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ::agent::api::{GenerationState, ServiceView};
-use ::agent::exit::ExitCode;
+use agent_api::{ExitCode, GenerationState, ServiceView};
 use agent_rollout::{Kind, PortHold, RolloutId};
 use anyhow::{Context as _, Result, bail, ensure};
 

@@ -3,8 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
 
-use ::agent::api::RolloutView;
-use ::agent::exit::ExitCode;
+use agent_api::{ExitCode, RolloutView};
 use agent_rollout::{Kind, Outcome, RolloutId, Status};
 use anyhow::{Result, bail};
 

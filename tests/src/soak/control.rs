@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use ::agent::api::{GenerationState, History, RolloutView, ServiceState, ServiceView};
+use agent_api::{GenerationState, History, RolloutView, ServiceState, ServiceView};
 use anyhow::{Context as _, Result, anyhow};
 use serde::de::DeserializeOwned;
 

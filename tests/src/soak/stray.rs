@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use ::agent::api::RolloutView;
+use agent_api::RolloutView;
 use agent_load::Observation;
 use agent_rollout::{Kind, Outcome, RolloutId};
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ::agent::api::ServiceView;
+use agent_api::ServiceView;
 use anyhow::{Context as _, Result};
 
 use super::acts::Actor;

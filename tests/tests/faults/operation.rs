@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use agent::api::{GenerationState, History, ServiceState, ServiceView};
 use agent::daemon::Step;
+use agent_api::{GenerationState, History, ServiceState, ServiceView};
 use agent_rollout::Outcome;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use agent::api::{GenerationState, ServiceState};
+use agent_api::{GenerationState, ServiceState};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tests::process::Handle;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use agent::api::{GenerationState, ServiceState};
+use agent_api::{GenerationState, ServiceState};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags};
 use tests::servers::{Script, Server};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::net::TcpStream;
 
-use agent::api::{GenerationState, ServiceView};
 use agent::datapath::{self, Pinned, Place};
+use agent_api::{GenerationState, ServiceView};
 use agent_load::{Plan, Running};
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Pending;

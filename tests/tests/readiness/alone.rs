@@ -1,6 +1,6 @@
 //! A new generation that has nobody to go back to, because the old one has died: that it is all there is makes it no good one.
 
-use agent::api::{GenerationState, ServiceView};
+use agent_api::{GenerationState, ServiceView};
 use agent_rollout::Outcome;
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};

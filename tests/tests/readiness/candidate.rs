@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use agent::api::{EventKind, GenerationState};
+use agent_api::{EventKind, GenerationState};
 use agent_rollout::{Outcome, PortHold};
 use anyhow::Result;
 use tests::servers::{Script, Server as _};

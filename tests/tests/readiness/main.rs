@@ -5,7 +5,7 @@ mod alone;
 mod candidate;
 mod settling;
 
-use agent::api::{EventKind, GenerationState, History, RolloutView, ServiceView};
+use agent_api::{EventKind, GenerationState, History, RolloutView, ServiceView};
 use agent_load::{Plan, Running};
 use agent_rollout::Outcome;
 use anyhow::{Context as _, Result};
@@ -71,7 +71,7 @@ impl Scene {
     /// Whether an event of this kind is told.
     fn was_told(&self, kind: EventKind) -> Result<bool> {
         let events = self.stage.agent.run(&["events", "-o", "json"])?.success()?;
-        let events: agent::api::Events = serde_json::from_str(&events.stdout)?;
+        let events: agent_api::Events = serde_json::from_str(&events.stdout)?;
         Ok(events.events.iter().any(|event| event.kind == kind))
     }
 

@@ -1,6 +1,6 @@
 //! What a new primary does right after the switch.
 
-use agent::api::{EventKind, GenerationState};
+use agent_api::{EventKind, GenerationState};
 use agent_rollout::{Outcome, Status, UNDONE};
 use anyhow::Result;
 use tests::stage;
@@ -48,7 +48,7 @@ async fn one_that_only_lets_them_wait_is_taken_back_and_they_are_served() -> Res
 async fn one_that_settles_is_followed_as_far_as_wanted() -> Result<()> {
     let scene = Scene::new(&[])?;
     let upgrade = scene.upgrade(&["--settle", "1s", "--wait", "settled"])?.success()?;
-    let view: agent::api::RolloutView = serde_json::from_str(&upgrade.stdout)?;
+    let view: agent_api::RolloutView = serde_json::from_str(&upgrade.stdout)?;
     assert_ne!(view.status, Status::Settling);
     assert!(scene.was_told(EventKind::Settled)?);
     scene.ends_replaced().await

@@ -17,7 +17,7 @@ pub(super) use self::{
         AnyService, AttachArguments, DrainOptions, DrainWhen, LaunchOptions, Namespaces, NewServer,
         OneService, Ready, UndoArguments, UpgradeArguments, Wait,
     },
-    values::{Selected, Variable},
+    values::Variable,
 };
 use crate::places::Places;
 

@@ -2,10 +2,11 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+use agent_api::Selected;
 use agent_terms::{Limit, Loss, Release, ServiceName, Signal};
 use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
-use super::{Selected, Variable};
+use super::Variable;
 
 /// Take charge of a port that a server serves
 ///

@@ -2,18 +2,16 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use agent_api::SCHEMA;
 use agent_load::{Class, ClassSummary, FailureKind, Latency, Summary};
 use serde::Serialize;
 
 use super::verdict::{Overload, Verdict};
-use crate::{
-    api::SCHEMA,
-    cli::{
-        arguments::ProtocolChoice,
-        output::{Answer, Look, Paint},
-        table::{Side, Table},
-        words,
-    },
+use crate::cli::{
+    arguments::ProtocolChoice,
+    output::{Answer, Look, Paint},
+    table::{Side, Table},
+    words,
 };
 
 /// What became of a run. Latencies are in microseconds, and count from the time at which a request was due.

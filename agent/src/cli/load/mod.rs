@@ -23,15 +23,12 @@ use std::{
 
 pub use self::answer::LoadAnswer;
 pub use self::verdict::{Overload, Verdict};
+use agent_api::{ExitCode, Problem, ProblemKind};
 use agent_load::{Load, Running};
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Context, arguments::LoadArguments};
-use crate::{
-    api::{Problem, ProblemKind},
-    exit::ExitCode,
-};
 
 /// Runs the load to its end, or until it is interrupted, and tells what became of it.
 pub(super) async fn run(context: &Context, arguments: &LoadArguments) -> Result<ExitCode, Problem> {

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
+use agent_api::{Problem, ProblemKind};
 use agent_load::{
     KeepAlive, Marks, Observations, OneShot, Pace, Plan, Protocol, Source, Stream, Upload,
 };
 
-use crate::{
-    api::{Problem, ProblemKind},
-    cli::arguments::{ClientOptions, ExchangeOptions, LoadArguments, ProtocolChoice, SourceChoice},
+use crate::cli::arguments::{
+    ClientOptions, ExchangeOptions, LoadArguments, ProtocolChoice, SourceChoice,
 };
 
 /// The load that was asked for.

@@ -4,15 +4,15 @@ mod picture;
 mod watch;
 
 pub(super) use self::picture::service;
+use agent_api::{
+    ExitCode, Problem, SCHEMA, Selected, ServiceState, Services,
+    client::{Client, ClientError},
+};
+
 use super::{
     Context,
-    arguments::{Selected, StatusArguments},
-    client::{Client, ClientError},
+    arguments::StatusArguments,
     output::{Answer, Look},
-};
-use crate::{
-    api::{Problem, SCHEMA, ServiceState, Services},
-    exit::ExitCode,
 };
 
 /// Shows services once, or for as long as wanted.

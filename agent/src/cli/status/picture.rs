@@ -1,16 +1,16 @@
 //! A service and its generations, as they are shown to people.
 
+use agent_api::{
+    GenerationState, GenerationView, ListenerView, ServiceState, ServiceView, Serving,
+};
 use agent_rollout::{Outcome, PortHold};
 
-use crate::{
-    api::{GenerationState, GenerationView, ListenerView, ServiceState, ServiceView, Serving},
-    cli::{
-        follow,
-        output::{Look, Paint},
-        serving,
-        table::{Side, Table},
-        words,
-    },
+use crate::cli::{
+    follow,
+    output::{Look, Paint},
+    serving,
+    table::{Side, Table},
+    words,
 };
 
 /// The service on a line, its generations in a table, and what needs saying.

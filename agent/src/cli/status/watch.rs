@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
+use agent_api::{
+    EventView, ExitCode, Problem, Selected, Services,
+    client::{ClientError, Stream},
+};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::look;
-use crate::{
-    api::{EventView, Problem, Services},
-    cli::{
-        Context,
-        arguments::Selected,
-        client::{ClientError, Stream},
-        output::{Answer, Console},
-    },
-    exit::ExitCode,
+use crate::cli::{
+    Context,
+    output::{Answer, Console},
 };
 
 /// Counters and ages change without an event.

@@ -6,12 +6,12 @@ use std::{
     time::Instant,
 };
 
+use agent_api::Problem;
 use agent_rollout::RolloutId;
 use agent_terms::GenerationId;
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    api::{self, Problem},
     daemon::identify::{asked::Asked, found::Found, search::Source},
     datapath,
     host::process::Ending,
@@ -48,18 +48,18 @@ pub(in crate::daemon) enum Message {
 
 /// What can be asked for. Services are selected by name or port.
 pub(in crate::daemon) enum Request {
-    Attach(api::AttachRequest, Result<Found, Problem>, Asked, Reply<api::Attached>),
-    Detach(String, Reply<api::Detached>),
-    Upgrade(String, Box<api::UpgradeRequest>, Source, Asked, Reply<api::UpgradeAnswer>),
-    Undo(String, api::UndoRequest, Reply<api::Begun>),
-    Agent(Reply<api::AgentView>),
-    Services(Reply<api::Services>),
-    Service(String, Reply<api::ServiceView>),
-    Flows(String, Reply<api::Flows>),
-    History(String, Reply<api::History>),
-    Rollout(String, RolloutId, Reply<api::RolloutView>),
-    Explain(SocketAddr, Option<SocketAddr>, Reply<api::Explanation>),
-    Events(Reply<(api::Events, broadcast::Receiver<api::EventView>)>),
+    Attach(agent_api::AttachRequest, Result<Found, Problem>, Asked, Reply<agent_api::Attached>),
+    Detach(String, Reply<agent_api::Detached>),
+    Upgrade(String, Box<agent_api::UpgradeRequest>, Source, Asked, Reply<agent_api::UpgradeAnswer>),
+    Undo(String, agent_api::UndoRequest, Reply<agent_api::Begun>),
+    Agent(Reply<agent_api::AgentView>),
+    Services(Reply<agent_api::Services>),
+    Service(String, Reply<agent_api::ServiceView>),
+    Flows(String, Reply<agent_api::Flows>),
+    History(String, Reply<agent_api::History>),
+    Rollout(String, RolloutId, Reply<agent_api::RolloutView>),
+    Explain(SocketAddr, Option<SocketAddr>, Reply<agent_api::Explanation>),
+    Events(Reply<(agent_api::Events, broadcast::Receiver<agent_api::EventView>)>),
 }
 
 /// What comes in, one after the other. Of equal reports that wait behind each other one is taken: they only say that there is

@@ -1,16 +1,14 @@
 //! Executes what the rollout decided, in order.
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 use agent_rollout::{Effect, Origin, Phase, Service, Status, Stop, Targets};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
-use crate::{
-    api::{EventKind, Problem, ProblemKind},
-    daemon::{
-        agent::Agent,
-        state::troubles::Trouble,
-        step::{Step, change},
-    },
+use crate::daemon::{
+    agent::Agent,
+    state::troubles::Trouble,
+    step::{Step, change},
 };
 
 impl Agent {

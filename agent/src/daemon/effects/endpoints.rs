@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use agent_api::{EventKind, Problem};
 use agent_ebpf::endpoint::EndpointKey;
 use agent_rollout::{Event, Phase};
 use agent_terms::{Endpoint, GenerationId, LocalAddress, ServiceId};
 
 use crate::{
-    api::{EventKind, Problem},
     daemon::{
         agent::Agent,
         identify::found,

@@ -9,12 +9,12 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::{Generation, Origin, Phase, PortHold};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
 use super::held_ports::{HeldPorts, Holding};
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{agent::Agent, state::troubles::Trouble},
     datapath::Group,
 };

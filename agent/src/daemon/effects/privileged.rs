@@ -5,11 +5,11 @@
 
 use std::{collections::HashSet, path::Path};
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::{Event, Origin};
 use agent_terms::GenerationId;
 
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::Agent,
         identify::found,

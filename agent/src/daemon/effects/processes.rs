@@ -5,11 +5,11 @@ use std::{
     time::Instant,
 };
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::{Phase, Stop};
 use agent_terms::{Endpoint, GenerationId, ServiceId, Signal};
 
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::{Agent, RETRY},
         few::few_of,

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_ebpf::flow::GenerationKey;
 use agent_rollout::{Generation, PortHold};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
@@ -15,7 +16,6 @@ use socket2::{Domain, Socket, Type};
 
 use super::moves::Moves;
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::{Agent, RETRY},
         looks::{attribute::address_of, observe::owner},

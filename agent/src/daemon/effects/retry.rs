@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use crate::{
-    api::EventKind,
-    daemon::{
-        agent::{Agent, RETRY},
-        state::troubles::Trouble,
-    },
+use agent_api::EventKind;
+
+use crate::daemon::{
+    agent::{Agent, RETRY},
+    state::troubles::Trouble,
 };
 
 impl Agent {

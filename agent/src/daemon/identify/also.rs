@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use agent_api::{Problem, ProblemKind};
 use agent_terms::{GenerationId, ServiceId, ServiceName};
 
 use super::found::{Found, describe, describe_with_parent};
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{
         agent::Agent,
         few::{MOST, few, few_of},

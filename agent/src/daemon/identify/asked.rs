@@ -1,9 +1,9 @@
 //! Why a server is looked for, which tells who is surely not a part of it.
 
+use agent_api::Problem;
 use agent_rollout::Timestamp;
 
 use crate::{
-    api::Problem,
     daemon::state::clock,
     host::{
         kin,

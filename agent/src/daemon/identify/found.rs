@@ -1,10 +1,10 @@
 //! A server that runs, as the kernel maps and the state have it.
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::{ListenerRecord, PortHold};
 use agent_terms::{Endpoint, LocalAddress, ServiceName};
 
 use crate::{
-    api::{Problem, ProblemKind},
     datapath::ListenerToAdopt,
     host::{
         holders, kin,

@@ -2,11 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
+use agent_api::{Problem, ProblemKind};
 use agent_terms::Endpoint;
 
 use super::found::describe;
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::agent::Agent,
     datapath::{self, LookupProgram},
     host::{bpf_links::holders_of_program, mounts, process::Pid},

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_terms::ServiceId;
 
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{agent::Agent, effects::queued::group_of},
     datapath::{Group, WithProgram},
     host::sock_diag::{self, Listener},

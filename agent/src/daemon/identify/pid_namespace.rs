@@ -1,10 +1,10 @@
 //! PID namespaces that end with the old generation, and would take its successor along.
 
+use agent_api::{NamespacesOf, Problem, ProblemKind};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::found;
 use crate::{
-    api::{NamespacesOf, Problem, ProblemKind},
     daemon::agent::Agent,
     host::{
         holders,

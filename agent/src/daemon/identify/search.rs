@@ -1,6 +1,7 @@
 //! Looks for a server that somebody has named, on the thread that asks: it may have thousands of processes, each of which is
 //! looked at, and may keep whoever does so waiting. The agent itself is asked only when it is found.
 
+use agent_api::{AttachRequest, Command, NewGeneration, Problem, ProblemKind};
 use agent_terms::LocalAddress;
 
 use super::{
@@ -8,13 +9,10 @@ use super::{
     found::{self, Found},
     who,
 };
-use crate::{
-    api::{AttachRequest, Command, NewGeneration, Problem, ProblemKind},
-    host::{
-        context,
-        process::{Pid, ProcessError},
-        sock_diag,
-    },
+use crate::host::{
+    context,
+    process::{Pid, ProcessError},
+    sock_diag,
 };
 
 /// Who looks, and from where.

@@ -2,20 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
+use agent_api::{Problem, ProblemKind};
+
 use super::{
     asked::Asked,
     found::{Found, describe},
 };
-use crate::{
-    api::{Problem, ProblemKind},
-    host::{
-        accepting::accepts,
-        holders, kin, master,
-        process::{Pid, Process},
-        process_table::ProcessTable,
-        servers::{self, Facts, Obstacle, Server},
-        sock_diag::{self, Listener, SocketInode},
-    },
+use crate::host::{
+    accepting::accepts,
+    holders, kin, master,
+    process::{Pid, Process},
+    process_table::ProcessTable,
+    servers::{self, Facts, Obstacle, Server},
+    sock_diag::{self, Listener, SocketInode},
 };
 
 /// The server that has these listeners.

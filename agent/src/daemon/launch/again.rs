@@ -9,11 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Command, Problem, ProblemKind};
 use agent_rollout::Origin;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
-    api::{Command, Problem, ProblemKind},
     daemon::{agent::Agent, identify::found},
     host::{
         context::Context,

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use agent_api::{Command, Problem, ProblemKind};
 use agent_terms::{GenerationId, Loss};
 
 use crate::{
-    api::{Command, Problem, ProblemKind},
     daemon::agent::Agent,
     host::{
         cgroup::Cgroup,

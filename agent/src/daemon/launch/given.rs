@@ -1,16 +1,14 @@
 //! What a generation was given when it was started, as far as its successor gets it.
 
+use agent_api::Problem;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    api::Problem,
-    host::{
-        context::Context,
-        launch::{self, Unfit, Usage},
-        os_text::OsText,
-        process::{Pid, ProcessIdentity},
-        process_table::ProcessTable,
-    },
+use crate::host::{
+    context::Context,
+    launch::{self, Unfit, Usage},
+    os_text::OsText,
+    process::{Pid, ProcessIdentity},
+    process_table::ProcessTable,
 };
 
 /// What a successor is given, before the operator's own options.

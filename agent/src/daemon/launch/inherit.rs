@@ -11,12 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Command, Problem, ProblemKind};
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::given::{Given, Inherited, path_of};
 use crate::{
-    api::{Command, Problem, ProblemKind},
     daemon::agent::Agent,
     host::{
         context::{Context, Namespace},

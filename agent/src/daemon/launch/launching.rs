@@ -2,12 +2,12 @@
 
 use std::{task::Poll, time::Instant};
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::Event;
 use agent_terms::GenerationId;
 
 use super::pending_report::PendingReport;
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{agent::Agent, memory::Memory},
     host::launch::Launch,
 };

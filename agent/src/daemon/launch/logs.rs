@@ -8,17 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::Problem;
 use agent_rollout::Service;
 use agent_terms::{GenerationNumber, ServiceId, ServiceName};
 use rustix::fs::OFlags;
 
-use crate::{
-    api::Problem,
-    daemon::{
-        agent::Agent,
-        private_directory,
-        step::{Step, change},
-    },
+use crate::daemon::{
+    agent::Agent,
+    private_directory,
+    step::{Step, change},
 };
 
 /// How long an output may become, and how much of its end is kept then.

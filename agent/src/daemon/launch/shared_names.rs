@@ -5,11 +5,11 @@
 //! end. When the other one is gone, the name is given back; when its own generation is gone, the second name goes too. What is
 //! kept is written down first, so that an agent that starts meanwhile goes on.
 
+use agent_api::{EventKind, Problem};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::kept_name::KeptName;
 use crate::{
-    api::{EventKind, Problem},
     daemon::{
         agent::Agent,
         step::{Step, change},

@@ -1,8 +1,9 @@
 //! Whether the next generation may bind the ports of those before it.
 
+use agent_api::Problem;
 use agent_terms::ServiceId;
 
-use crate::{api::Problem, daemon::agent::Agent};
+use crate::daemon::agent::Agent;
 
 impl Agent {
     /// Has the kernel let the service's next listeners in, and tries whether it does.

@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use agent_api::{Command, NamespacesOf, Problem, ProblemKind};
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 use agent_rollout::{Origin, Phase, PortHold};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::{confined, given::Inherited, inherit::become_other, working_directory};
 use crate::{
-    api::{Command, NamespacesOf, Problem, ProblemKind},
     daemon::{
         agent::Agent,
         step::{Step, change},

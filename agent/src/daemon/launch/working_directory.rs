@@ -10,12 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    api::{Command, Problem, ProblemKind},
-    host::{
-        context::Context,
-        process::{Process, ProcessIdentity},
-    },
+use agent_api::{Command, Problem, ProblemKind};
+
+use crate::host::{
+    context::Context,
+    process::{Process, ProcessIdentity},
 };
 
 /// What the operator should know of the directory, if it is not the one that the command was called from.

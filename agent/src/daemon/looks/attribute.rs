@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use agent_api::Problem;
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::observe;
 use crate::{
-    api::Problem,
     daemon::{
         agent::Agent,
         step::{Step, change},

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use agent_api::Problem;
 use agent_ebpf::steering::{NO_GENERATION, Steering};
 use agent_rollout::{Event, Generation, Phase, Seen, Targets};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    api::Problem,
     daemon::{agent::Agent, identify::found},
     host::process,
 };

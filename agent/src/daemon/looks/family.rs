@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, time::Instant};
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::{Event, Origin, Phase, Stop};
 use agent_terms::GenerationId;
 
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{
         agent::{Agent, RETRY},
         identify::found,

@@ -5,13 +5,13 @@
 
 use std::time::{Duration, Instant};
 
+use agent_api::Problem;
 use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
 use agent_rollout::Flows;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::{owner, ports};
 use crate::{
-    api::Problem,
     daemon::{agent::Agent, state::troubles::Trouble},
     datapath::Datapath,
     host::sock_diag::{self, Connection, Stage},

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_api::Problem;
 use agent_rollout::{Event, Flows, Phase, Queues};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::{flow_look, owner, until_drained};
 use crate::{
-    api::Problem,
     daemon::{
         agent::Agent,
         state::{clock, troubles::Trouble},

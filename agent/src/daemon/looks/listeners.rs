@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use agent_api::Problem;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
-    api::Problem,
     daemon::agent::Agent,
     host::sock_diag::{self, Listener},
 };

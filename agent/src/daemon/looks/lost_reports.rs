@@ -2,13 +2,11 @@
 
 use std::time::Instant;
 
+use agent_api::{EventKind, Problem};
 use agent_terms::GenerationId;
 
+use crate::daemon::agent::Agent;
 use crate::daemon::looks::observe::LISTENER_LOOK;
-use crate::{
-    api::{EventKind, Problem},
-    daemon::agent::Agent,
-};
 
 impl Agent {
     /// Looks at everything that the lost reports may have been about.

@@ -4,11 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::{Event, Flows, Origin, Phase};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::{Agent, RETRY},
         state::{clock, troubles::Trouble},

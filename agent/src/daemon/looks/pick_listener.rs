@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
+use agent_api::Problem;
 use agent_rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness};
 use agent_terms::{Endpoint, GenerationId};
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
-    api::Problem,
     daemon::{
         agent::Agent,
         identify::{found, own_program::OWN_PROGRAM},

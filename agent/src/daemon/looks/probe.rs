@@ -5,12 +5,12 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::{Event, Generation, Origin, Phase, PortHold};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
 use super::probing::{LAST_LOOK, Probing};
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::Agent,
         memory::Memory,

@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use agent_api::{Problem, Serving, Stranger, Waiting};
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    api::{Problem, Serving, Stranger, Waiting},
     daemon::{agent::Agent, identify::found},
     host::{
         holders, kin, process,

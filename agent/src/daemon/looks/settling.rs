@@ -6,12 +6,12 @@ use std::{
     time::Instant,
 };
 
+use agent_api::Problem;
 use agent_rollout::Event;
 use agent_terms::{GenerationId, GenerationNumber};
 
 use super::{backlog::Backlog, observe::owner};
 use crate::{
-    api::Problem,
     daemon::{agent::Agent, memory::Memory},
     host::sock_diag::{Connection, Stage},
 };

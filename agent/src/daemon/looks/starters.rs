@@ -3,12 +3,12 @@
 
 use std::{collections::HashSet, time::Instant};
 
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::{Event, Generation, Phase, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::{observe, starter_of::StarterOf};
 use crate::{
-    api::{EventKind, Problem, ProblemKind},
     daemon::{
         agent::Agent,
         identify::{asked::Asked, found},

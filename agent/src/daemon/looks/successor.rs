@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
+use agent_api::{EventKind, Problem, Serving, Stranger};
 use agent_rollout::{Event, Listening, Service, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::LISTENER_LOOK;
 use crate::{
-    api::{EventKind, Problem, Serving, Stranger},
     daemon::{
         agent::{Agent, RETRY},
         identify::{also, asked::Asked, found, who},

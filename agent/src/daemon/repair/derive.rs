@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use agent_api::{Problem, ProblemKind};
 use agent_ebpf::{flow::GenerationKey, steering::Steering};
 use agent_rollout::{
     DrainPlan, Generation, Kind, ListenerRecord, Listening, Origin, Phase, Readiness, Rollout,
@@ -28,7 +29,6 @@ use agent_terms::{Endpoint, GenerationNumber, ServiceId, ServiceName};
 
 use super::{groups_of, refuse_other_namespace};
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{
         StateFile,
         identify::{found, who},

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Problem, ProblemKind};
+
 use super::{
     Lock, StateFile, StateFileError,
     launch::groups::Groups,
@@ -17,7 +19,6 @@ use super::{
     state::state_file,
 };
 use crate::{
-    api::{Problem, ProblemKind},
     datapath::{self, Pinned, Place},
     host::{cgroup::Hierarchy, context, process::Pid},
     places::Places,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use agent_api::{AttachRequest, Attached, EventKind, Problem, ProblemKind};
 use agent_rollout::{Effect, Generation, Listening, Origin, Phase, Service};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId, ServiceName};
 
 use crate::{
-    api::{self, AttachRequest, Attached, EventKind, Problem, ProblemKind},
     daemon::{
         agent::{Agent, unchanged},
         identify::{asked::Asked, found},
@@ -93,7 +93,7 @@ impl Agent {
         let mut warnings = self.warnings(id, &server);
         warnings.extend(request.address.and_then(|wanted| covered(wanted, &server.listeners)));
         Ok(Attached {
-            schema: api::SCHEMA,
+            schema: agent_api::SCHEMA,
             changed: true,
             service: self.service_view(id)?,
             warnings,
@@ -145,7 +145,12 @@ impl Agent {
             .fix(format!("detach `{}` first", record.service.name())));
         }
         let service = self.service_view(record.service.id())?;
-        Ok(Some(Attached { schema: api::SCHEMA, changed: false, service, warnings: Vec::new() }))
+        Ok(Some(Attached {
+            schema: agent_api::SCHEMA,
+            changed: false,
+            service,
+            warnings: Vec::new(),
+        }))
     }
 
     /// In this order, when it is written down what is begun: tag (so that what is accepted from now on is counted), count what is open,

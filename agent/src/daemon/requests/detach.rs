@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Detached, EventKind, Problem, ProblemKind};
 use agent_rollout::{Origin, Phase};
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
-    api::{self, Detached, EventKind, Problem, ProblemKind},
     daemon::{
         agent::{Agent, unchanged},
         looks::{attribute::address_of, observe},
@@ -39,7 +39,7 @@ impl Agent {
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
         let last = self.records.is_empty();
-        Ok(Detached { schema: api::SCHEMA, changed: true, service, last })
+        Ok(Detached { schema: agent_api::SCHEMA, changed: true, service, last })
     }
 
     fn refuse_to_cut(&self, id: ServiceId) -> Result<(), Problem> {

@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
+use agent_api::{Explanation, Offer, Problem};
 use agent_rollout::{Generation, PortHold};
 use agent_terms::{Endpoint, ServiceId};
 
 use super::views::{listener_view, state_of};
 use crate::{
-    api::{self, Explanation, Offer, Problem},
     daemon::{agent::Agent, looks::observe::owner},
     host::sock_diag,
 };
@@ -28,7 +28,7 @@ impl Agent {
                 "{local} is no endpoint of this agent: the kernel's own lookup decides"
             ));
             return Ok(Explanation {
-                schema: api::SCHEMA,
+                schema: agent_api::SCHEMA,
                 local,
                 service: None,
                 offers: Vec::new(),
@@ -57,7 +57,7 @@ impl Agent {
             steps.push("no generation has a listener: the kernel's own lookup decides".to_owned());
         }
         Ok(Explanation {
-            schema: api::SCHEMA,
+            schema: agent_api::SCHEMA,
             local,
             service: Some(service.name().clone()),
             offers,

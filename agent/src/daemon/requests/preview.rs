@@ -1,13 +1,11 @@
 //! What an upgrade would do, in words.
 
+use agent_api::{UpgradePreview, UpgradeRequest};
 use agent_rollout::{DrainPolicy, Readiness, spoken};
 use agent_terms::GenerationId;
 
 use super::upgrade::Candidate;
-use crate::{
-    api::{self, UpgradePreview, UpgradeRequest},
-    daemon::{agent::Agent, few::few},
-};
+use crate::daemon::{agent::Agent, few::few};
 
 impl Agent {
     /// The steps of an upgrade, one line each.
@@ -94,6 +92,6 @@ impl Agent {
             "kill generation {from} if it has not ended {} later",
             spoken(drain.stop_timeout)
         ));
-        UpgradePreview { schema: api::SCHEMA, from, to, steps, warnings: Vec::new() }
+        UpgradePreview { schema: agent_api::SCHEMA, from, to, steps, warnings: Vec::new() }
     }
 }

@@ -1,12 +1,10 @@
 //! Which service people mean.
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::Service;
 use agent_terms::ServiceId;
 
-use crate::{
-    api::{Problem, ProblemKind},
-    daemon::agent::Agent,
-};
+use crate::daemon::agent::Agent;
 
 impl Agent {
     /// The service with this name, or the one that has an endpoint on this port.

@@ -1,11 +1,11 @@
 //! Puts the previous generation back.
 
+use agent_api::{Begun, Problem, ProblemKind, UndoRequest};
 use agent_rollout::Event;
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId};
 
 use super::upgrade::drain_plan;
 use crate::{
-    api::{Begun, Problem, ProblemKind, UndoRequest},
     daemon::{agent::Agent, state::troubles::Trouble},
     host::process,
 };

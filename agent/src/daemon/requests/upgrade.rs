@@ -1,13 +1,13 @@
 //! Brings a new generation in, and puts the previous one back.
 
+use agent_api::{
+    Begun, Command, DrainRequest, Problem, ProblemKind, RequestId, SCHEMA, Unchanged,
+    UpgradeAnswer, UpgradePreview, UpgradeRequest,
+};
 use agent_rollout::{DrainPlan, Event, Origin, Plan, RolloutId};
 use agent_terms::{GenerationId, GenerationNumber, Release, ServiceId};
 
 use crate::{
-    api::{
-        Begun, Command, DrainRequest, Problem, ProblemKind, RequestId, SCHEMA, Unchanged,
-        UpgradeAnswer, UpgradePreview, UpgradeRequest,
-    },
     daemon::{
         agent::Agent,
         identify::{asked::Asked, found, search::Source},

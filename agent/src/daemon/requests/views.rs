@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
+use agent_api::{
+    self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
+    Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services,
+};
 use agent_rollout::{
     Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status,
 };
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    api::{
-        self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
-        Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services,
-    },
     daemon::{
         agent::Agent,
         few::few_of,
@@ -29,7 +29,7 @@ const OUTPUT_LINES: usize = 20;
 impl Agent {
     pub(in crate::daemon) fn agent_view(&self) -> AgentView {
         AgentView {
-            schema: api::SCHEMA,
+            schema: agent_api::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::Pid::ours().get(),
             network_namespace: self.network_namespace,
@@ -43,7 +43,7 @@ impl Agent {
         let mut services: Vec<_> =
             self.records.keys().map(|id| self.service_view(*id)).collect::<Result<_, _>>()?;
         services.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Services { schema: api::SCHEMA, services })
+        Ok(Services { schema: agent_api::SCHEMA, services })
     }
 
     pub(in crate::daemon) fn service_view(&self, id: ServiceId) -> Result<ServiceView, Problem> {
@@ -179,7 +179,7 @@ impl Agent {
     pub(in crate::daemon) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
         let rollouts = self.record(id).service.rollouts().iter();
         let rollouts = rollouts.map(|it| self.view_of_rollout(id, it)).collect::<Result<_, _>>()?;
-        Ok(History { schema: api::SCHEMA, rollouts })
+        Ok(History { schema: agent_api::SCHEMA, rollouts })
     }
 
     /// As [`Self::view_of_decided`]; of the last one only if the kernel has taken what was decided.
@@ -215,7 +215,7 @@ impl Agent {
             Status::Settling | Status::Draining | Status::Ended(_) => leaving,
         };
         Ok(RolloutView {
-            schema: api::SCHEMA,
+            schema: agent_api::SCHEMA,
             service: service.name().clone(),
             id: rollout.id,
             kind: rollout.kind,
@@ -294,7 +294,7 @@ impl Agent {
             })
             .collect();
         flows.sort_by_key(|flow| (flow.generation, flow.remote));
-        Ok(Flows { schema: api::SCHEMA, flows })
+        Ok(Flows { schema: agent_api::SCHEMA, flows })
     }
 }
 

@@ -2,15 +2,13 @@
 
 use std::time::Instant;
 
+use agent_api::Problem;
 use agent_rollout::{Event, Generation, Origin, Phase};
 use agent_terms::{GenerationId, ServiceId};
 
-use crate::{
-    api::Problem,
-    daemon::{
-        agent::Agent,
-        state::{clock, troubles::Trouble},
-    },
+use crate::daemon::{
+    agent::Agent,
+    state::{clock, troubles::Trouble},
 };
 
 impl Agent {

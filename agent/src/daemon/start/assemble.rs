@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_api::{Problem, ProblemKind};
 use agent_terms::ServiceId;
 use tokio::sync::watch;
 
@@ -20,7 +21,6 @@ use super::{
     presence::Presence,
 };
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::{
         agent::Agent,
         control::message::Message,

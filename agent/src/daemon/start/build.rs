@@ -7,11 +7,11 @@
 
 use std::fs::File;
 
+use agent_api::{EventKind, Problem};
 use agent_rollout::{Effect, Event, Generation, Origin, Phase, Service};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    api::{EventKind, Problem},
     daemon::{
         agent::Agent,
         effects::carry_out,

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use agent_api::{Problem, ProblemKind};
 use nix::libc::{self, c_long};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
 };
-
-use crate::api::{Problem, ProblemKind};
 
 /// Another program, another user, other namespaces, other processes' memory, the kernel itself, the clock, the machine.
 const REFUSED: [c_long; 47] = [

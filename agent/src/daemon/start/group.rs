@@ -2,8 +2,9 @@
 
 use std::io;
 
+use agent_api::{Problem, ProblemKind};
+
 use crate::{
-    api::{Problem, ProblemKind},
     daemon::launch::groups::Groups,
     host::cgroup::{CgroupError, Hierarchy},
     places::Places,

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_api::{Problem, ProblemKind};
 use rustix::{
     fs::{FlockOperation, flock},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt},
@@ -16,7 +17,6 @@ use rustix::{
 
 use super::{directory::private_directory, own_files};
 use crate::{
-    api::{Problem, ProblemKind},
     host::{
         bounded,
         process::{Pid, Process},

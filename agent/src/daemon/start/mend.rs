@@ -6,16 +6,15 @@
 
 use std::path::{Path, PathBuf};
 
+use agent_api::{EventKind, Problem, ProblemKind};
+
 use super::{
     directory::private_directory,
     own_files,
     pin_directory::mount_bpf,
     presence::{exists, failed},
 };
-use crate::{
-    api::{EventKind, Problem, ProblemKind},
-    daemon::{agent::Agent, course::End, state::troubles::Trouble},
-};
+use crate::daemon::{agent::Agent, course::End, state::troubles::Trouble};
 
 impl Agent {
     /// Asks to be told when something is removed.

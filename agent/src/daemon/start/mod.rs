@@ -38,20 +38,21 @@ use std::{
     thread,
 };
 
+pub use self::directory::{examine_directory, private_directory};
+pub use self::group::examine_group;
+pub use self::lock::Lock;
+pub use self::pin_directory::{PASS_IN, examine_pin_directory};
+pub(super) use self::{
+    assemble::read_state, group::without_group, lock::agent_answers, made::Made,
+};
+use agent_api::{Problem, ProblemKind};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc::UnboundedReceiver, oneshot, watch},
 };
 
-pub use self::directory::{examine_directory, private_directory, refuse_directory_of_others};
-pub use self::group::examine_group;
-pub use self::lock::Lock;
 use self::lock::Proof;
-pub use self::pin_directory::{PASS_IN, examine_pin_directory};
 use self::{assemble::assemble, presence::Presence};
-pub(super) use self::{
-    assemble::read_state, group::without_group, lock::agent_answers, made::Made,
-};
 use super::{
     agent::Agent,
     control::{
@@ -62,7 +63,6 @@ use super::{
     step::obey_faults_in,
 };
 use crate::{
-    api::{Problem, ProblemKind},
     host::{
         context, launch::Launcher, null_device, open_files, process::Pid, room, socket_options,
         tasks,

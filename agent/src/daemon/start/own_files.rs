@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use agent_api::{Problem, ProblemKind};
 use rustix::{
     fs::{Mode, OFlags, fchmod},
     net::{
@@ -18,10 +19,7 @@ use rustix::{
     },
 };
 
-use crate::{
-    api::{Problem, ProblemKind},
-    host::process::Pid,
-};
+use crate::host::process::Pid;
 
 /// Replaces the socket of an agent that was killed; the lock says that none lives.
 pub(super) fn bind(path: &Path) -> Result<UnixListener, Problem> {

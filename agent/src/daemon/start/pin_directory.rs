@@ -2,16 +2,13 @@
 
 use std::{ffi::OsStr, path::Path};
 
+use agent_api::{Problem, ProblemKind};
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
 };
 
-use crate::{
-    api::{Problem, ProblemKind},
-    datapath,
-    host::mounts,
-};
+use crate::{datapath, host::mounts};
 
 /// What keeps pins from being in this directory. Nothing is made.
 ///

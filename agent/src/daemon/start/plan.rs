@@ -1,11 +1,8 @@
 //! What to do about what an earlier agent left: decided from what is there, before anything is touched.
 
-use crate::{
-    api::{Problem, ProblemKind},
-    daemon::state::state_file::StateFile,
-    datapath::Pinned,
-    places::Places,
-};
+use agent_api::{Problem, ProblemKind};
+
+use crate::{daemon::state::state_file::StateFile, datapath::Pinned, places::Places};
 
 /// How to come to maps and programs that do what the state says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,13 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Problem, ProblemKind};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{lock::Lock, own_files};
-use crate::{
-    api::{Problem, ProblemKind},
-    places::Places,
-};
+use crate::places::Places;
 
 /// What shows others that an agent is here.
 pub(in crate::daemon) struct Presence {

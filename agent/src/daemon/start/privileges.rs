@@ -3,6 +3,7 @@
 //! What it reads comes from servers, which may be hostile: whoever gets hold of it that way must not get all of the machine.
 //! Being root stays: files that are root's are its own.
 
+use agent_api::{Problem, ProblemKind};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
     clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
@@ -10,10 +11,7 @@ use rustix::thread::{
 };
 
 use super::filter;
-use crate::{
-    api::{Problem, ProblemKind},
-    host,
-};
+use crate::host;
 
 /// Refuses to start without what the agent cannot do without.
 ///
@@ -32,7 +30,7 @@ pub(super) fn require() -> Result<(), Problem> {
     // It says in which user namespace we are.
     host::proc_mount::examine()?;
     host::sys_mount::examine()?;
-    if !host::capabilities::are_of_the_machine() {
+    if !agent_terms::users::are_of_the_machine() {
         let message =
             "the agent needs root of the machine: this one is root of a user namespace only";
         return Err(Problem::new(ProblemKind::Preflight, message)

@@ -3,12 +3,12 @@
 //! Nothing that steers rightly is touched by it. What no agent leaves out has been looked for before (`start/contents`): here
 //! it is what may be wrong and can be written over, without losing what was counted.
 
+use agent_api::{EventKind, Problem};
 use agent_rollout::{Generation, Phase, Service};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::build::served;
 use crate::{
-    api::{EventKind, Problem},
     daemon::{
         agent::Agent,
         step::{Step, change},

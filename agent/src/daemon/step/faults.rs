@@ -10,10 +10,10 @@ use std::{
     sync::OnceLock,
 };
 
+use agent_api::{Problem, ProblemKind};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::Step;
-use crate::api::{Problem, ProblemKind};
 
 /// A step that fails as long as the test has it.
 const ALWAYS: &str = "fail-always";

@@ -9,7 +9,7 @@ mod faults;
 
 use std::{fmt, path::Path};
 
-use crate::api::Problem;
+use agent_api::Problem;
 
 macro_rules! steps {
     ($($(#[$what:meta])* $step:ident = $name:literal,)+) => {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use agent_api::{Attached, Detached};
 use anyhow::{Result, ensure};
 
 use super::ground::{Ground, Tools};
@@ -10,7 +11,6 @@ use super::series::{Collector, Series, What};
 use super::server::Wide;
 use crate::measure::say;
 use crate::servers::Server as _;
-use ::agent::api::{Attached, Detached};
 
 /// A server for each number of ports; they are attached in turn, one at a time. Upgrades come last: a generation that was
 /// launched and handed back would outlive us if something failed.

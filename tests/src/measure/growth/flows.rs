@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
+use agent_api::RolloutView;
 use anyhow::{Context as _, Result};
 
 use super::ground::{Ground, Tools, rest};
@@ -14,7 +15,6 @@ use super::server::Wide;
 use crate::measure::closed_loop::{self, Between};
 use crate::measure::control::Control;
 use crate::measure::say;
-use ::agent::api::RolloutView;
 
 /// More and more flows, at generation 1, which takes new connections while nothing is switched; generation 2 has one flow and
 /// drains. Then all are released, and it begins again.

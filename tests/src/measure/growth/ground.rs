@@ -4,11 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use agent_api::{Explanation, GenerationState, RolloutView, ServiceView, Services};
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use serde::de::DeserializeOwned;
-
-use ::agent::api::{Explanation, GenerationState, RolloutView, ServiceView, Services};
 
 use super::held::Held;
 use super::series::{Collector, What};

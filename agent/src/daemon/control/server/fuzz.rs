@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::{Event, Origin, Plan, Service, Timestamp, simulator};
 use proptest::{
     prelude::any,
@@ -27,7 +28,6 @@ use tokio::sync::{broadcast, watch};
 
 use super::{Door, connections, routes};
 use crate::{
-    api::{self, Problem, ProblemKind},
     daemon::{
         control::{
             message::{Message, Request},
@@ -130,7 +130,7 @@ fn say_no(requests: &Receiver<Message>, asked: &AtomicU64) {
                 drop(reply.send(Err(problem())));
             }
             Request::Events(reply) => {
-                let events = api::Events { schema: api::SCHEMA, events: Vec::new() };
+                let events = agent_api::Events { schema: agent_api::SCHEMA, events: Vec::new() };
                 drop(reply.send(Ok((events, broadcast::channel(1).1))));
             }
             Request::Attach(_, _, _, reply) => drop(reply.send(Err(problem()))),
@@ -146,7 +146,7 @@ fn say_no(requests: &Receiver<Message>, asked: &AtomicU64) {
     }
 }
 
-fn upgrade(service: Service, body: &api::UpgradeRequest) {
+fn upgrade(service: Service, body: &agent_api::UpgradeRequest) {
     let plan = Plan {
         release: body.release.clone(),
         ready: body.ready,

@@ -6,6 +6,7 @@ mod fuzz;
 
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
+use agent_api::{EventView, Problem, ProblemKind, RolloutView};
 use agent_rollout::RolloutId;
 use axum::{
     Json, Router,
@@ -32,7 +33,6 @@ use super::{
     socket::ControlSocket,
 };
 use crate::{
-    api::{self, EventView, Problem, ProblemKind, RolloutView},
     daemon::identify::{asked::Asked, search::Search},
     host::{context, process::Pid},
 };
@@ -171,19 +171,19 @@ async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> 
 
 type Answer<T> = Result<Json<T>, Failure>;
 
-async fn agent(State(door): State<Door>) -> Answer<api::AgentView> {
+async fn agent(State(door): State<Door>) -> Answer<agent_api::AgentView> {
     door.ask(Request::Agent).await.map(Json)
 }
 
-async fn services(State(door): State<Door>) -> Answer<api::Services> {
+async fn services(State(door): State<Door>) -> Answer<agent_api::Services> {
     door.ask(Request::Services).await.map(Json)
 }
 
 async fn attach(
     State(door): State<Door>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Body(body): Body<api::AttachRequest>,
-) -> Answer<api::Attached> {
+    Body(body): Body<agent_api::AttachRequest>,
+) -> Answer<agent_api::Attached> {
     let search = door.search(&peer);
     let (server, body) = aside(move || (search.server(&body), body)).await?;
     door.ask(|reply| Request::Attach(body, server, search.asked, reply)).await.map(Json)
@@ -192,11 +192,14 @@ async fn attach(
 async fn service(
     State(door): State<Door>,
     Path(selector): Path<String>,
-) -> Answer<api::ServiceView> {
+) -> Answer<agent_api::ServiceView> {
     door.ask(|reply| Request::Service(selector, reply)).await.map(Json)
 }
 
-async fn detach(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::Detached> {
+async fn detach(
+    State(door): State<Door>,
+    Path(selector): Path<String>,
+) -> Answer<agent_api::Detached> {
     door.ask(|reply| Request::Detach(selector, reply)).await.map(Json)
 }
 
@@ -204,8 +207,8 @@ async fn upgrade(
     State(door): State<Door>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Path(selector): Path<String>,
-    Body(body): Body<api::UpgradeRequest>,
-) -> Answer<api::UpgradeAnswer> {
+    Body(body): Body<agent_api::UpgradeRequest>,
+) -> Answer<agent_api::UpgradeAnswer> {
     let search = door.search(&peer);
     let (source, body) = aside(move || (search.source(&body.new), Box::new(body))).await?;
     door.ask(|reply| Request::Upgrade(selector, body, source, search.asked, reply)).await.map(Json)
@@ -214,16 +217,19 @@ async fn upgrade(
 async fn undo(
     State(door): State<Door>,
     Path(selector): Path<String>,
-    Body(body): Body<api::UndoRequest>,
-) -> Answer<api::Begun> {
+    Body(body): Body<agent_api::UndoRequest>,
+) -> Answer<agent_api::Begun> {
     door.ask(|reply| Request::Undo(selector, body, reply)).await.map(Json)
 }
 
-async fn flows(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::Flows> {
+async fn flows(State(door): State<Door>, Path(selector): Path<String>) -> Answer<agent_api::Flows> {
     door.ask(|reply| Request::Flows(selector, reply)).await.map(Json)
 }
 
-async fn history(State(door): State<Door>, Path(selector): Path<String>) -> Answer<api::History> {
+async fn history(
+    State(door): State<Door>,
+    Path(selector): Path<String>,
+) -> Answer<agent_api::History> {
     door.ask(|reply| Request::History(selector, reply)).await.map(Json)
 }
 
@@ -269,7 +275,7 @@ struct Explain {
 async fn explain(
     State(door): State<Door>,
     Query(query): Query<Explain>,
-) -> Answer<api::Explanation> {
+) -> Answer<agent_api::Explanation> {
     door.ask(|reply| Request::Explain(query.local, query.remote, reply)).await.map(Json)
 }
 

@@ -5,9 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_api::EventKind;
 use agent_terms::ServiceName;
-
-use crate::api::EventKind;
 
 /// Of what: each service's events of each kind have a budget of their own, and those of the agent itself.
 pub(super) type Source = (Option<ServiceName>, EventKind);

@@ -7,12 +7,12 @@ use std::{
     time::Instant,
 };
 
+use agent_api::{EventKind, EventView};
 use agent_terms::{GenerationNumber, ServiceName};
 use tokio::sync::broadcast;
 
 use self::budget::Budgets;
 use super::clock;
-use crate::api::{self, EventKind, EventView};
 
 /// How many events are remembered.
 const REMEMBERED: usize = 1000;
@@ -79,7 +79,7 @@ impl Journal {
         let sequence = self.next;
         self.next += 1;
         let event = EventView {
-            schema: api::SCHEMA,
+            schema: agent_api::SCHEMA,
             sequence,
             unix_ms: clock::unix_ms(),
             service,

@@ -12,11 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_api::{Problem, ProblemKind, RequestId};
 use agent_rollout::Service;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Problem, ProblemKind, RequestId},
     daemon::{
         launch::{given::Given, kept_name::KeptName},
         looks::starter_of::StarterOf,

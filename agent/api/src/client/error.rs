@@ -1,151 +1,59 @@
-//! The agent, as a command sees it: each request of the API is a method.
-
-mod event_stream;
-#[cfg(test)]
-pub(super) mod stub;
-#[cfg(test)]
-mod tests;
-mod transport;
+//! Why there is no answer.
 
 use std::{
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-pub(super) use self::transport::Stream;
-use agent_rollout::RolloutId;
-use agent_terms::ServiceName;
-use hyper::Method;
-use serde::{Serialize, de::DeserializeOwned};
-
-use self::event_stream::NoEvent;
-use super::arguments::Selected;
-use crate::api::{
-    AttachRequest, Attached, Begun, Detached, EventView, Events, Explanation, Flows, History,
-    Problem, ProblemKind, RolloutView, ServiceView, Services, UndoRequest, UpgradeAnswer,
-    UpgradeRequest,
-};
-
-/// Talks with the agent that has this control socket.
-#[derive(Clone, Debug)]
-pub(super) struct Client {
-    socket: PathBuf,
-}
-
-impl Client {
-    /// Does not connect yet: each request does.
-    pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket }
-    }
-
-    pub(super) async fn services(&self) -> Result<Services, ClientError> {
-        self.get("/v1/services").await
-    }
-
-    pub(super) async fn service(&self, service: &Selected) -> Result<ServiceView, ClientError> {
-        self.get(&format!("/v1/services/{service}")).await
-    }
-
-    pub(super) async fn attach(&self, request: &AttachRequest) -> Result<Attached, ClientError> {
-        self.post("/v1/services", request).await
-    }
-
-    pub(super) async fn detach(&self, service: &Selected) -> Result<Detached, ClientError> {
-        let path = format!("/v1/services/{service}");
-        transport::value(&self.socket, Method::DELETE, &path, None::<&()>).await
-    }
-
-    pub(super) async fn upgrade(
-        &self,
-        service: &Selected,
-        request: &UpgradeRequest,
-    ) -> Result<UpgradeAnswer, ClientError> {
-        self.post(&format!("/v1/services/{service}/upgrade"), request).await
-    }
-
-    pub(super) async fn undo(
-        &self,
-        service: &Selected,
-        request: &UndoRequest,
-    ) -> Result<Begun, ClientError> {
-        self.post(&format!("/v1/services/{service}/undo"), request).await
-    }
-
-    pub(super) async fn flows(&self, service: &Selected) -> Result<Flows, ClientError> {
-        self.get(&format!("/v1/services/{service}/flows")).await
-    }
-
-    pub(super) async fn history(&self, service: &Selected) -> Result<History, ClientError> {
-        self.get(&format!("/v1/services/{service}/history")).await
-    }
-
-    pub(super) async fn explain(
-        &self,
-        local: SocketAddr,
-        remote: Option<SocketAddr>,
-    ) -> Result<Explanation, ClientError> {
-        let remote = remote.map(|remote| format!("&remote={}", encoded(remote)));
-        let query = format!("local={}{}", encoded(local), remote.unwrap_or_default());
-        self.get(&format!("/v1/explain?{query}")).await
-    }
-
-    pub(super) async fn events(&self) -> Result<Events, ClientError> {
-        self.get("/v1/events").await
-    }
-
-    pub(super) async fn follow_events(&self) -> Result<Stream<EventView>, ClientError> {
-        transport::stream(&self.socket, "/v1/events?follow=true").await
-    }
-
-    pub(super) async fn progress(
-        &self,
-        service: &ServiceName,
-        rollout: RolloutId,
-    ) -> Result<Stream<RolloutView>, ClientError> {
-        let path = format!("/v1/services/{service}/rollouts/{rollout}/progress");
-        transport::stream(&self.socket, &path).await
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        transport::value(&self.socket, Method::GET, path, None::<&()>).await
-    }
-
-    async fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &(impl Serialize + Sync),
-    ) -> Result<T, ClientError> {
-        transport::value(&self.socket, Method::POST, path, Some(body)).await
-    }
-}
-
-/// An address in a query. Of all that addresses are made of, only the sign before an IPv6 scope means something there.
-fn encoded(address: SocketAddr) -> String {
-    address.to_string().replace('%', "%25")
-}
+use super::NoEvent;
+use crate::{Problem, ProblemKind};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub enum ClientError {
     /// Nobody has the socket.
     #[error("no agent is running: nothing answers at `{}`", socket.display())]
-    NotRunning { socket: PathBuf, source: io::Error },
+    NotRunning {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Nobody has had it for as long as an agent may be away.
     #[error("the agent has not come back: nothing answers at `{}`", socket.display())]
-    Away { socket: PathBuf, source: io::Error },
+    Away {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The socket is for others.
     #[error("the control socket `{}` is for root", socket.display())]
-    Forbidden { socket: PathBuf, source: io::Error },
+    Forbidden {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The socket is there and yet cannot be used.
     #[error("cannot connect to the control socket `{}`", socket.display())]
-    Unconnected { socket: PathBuf, source: io::Error },
+    Unconnected {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Whoever can change the socket's directory could have put anything there.
     #[error("{0}")]
     Untrusted(Problem),
     /// Somebody who is neither root nor ourselves has the socket.
     #[error("what answers at `{}` is no agent of root's: it runs as uid {uid}", socket.display())]
-    Stranger { socket: PathBuf, uid: u32 },
+    Stranger {
+        /// Where.
+        socket: PathBuf,
+        /// Who.
+        uid: u32,
+    },
     /// The agent took the request and said nothing.
     #[error("the agent does not answer")]
     Silent,
@@ -169,14 +77,17 @@ pub(super) enum ClientError {
     NoEvent(#[from] NoEvent),
     /// The answer is not in the agent's words.
     #[error("what has the control socket answers {status} and no more")]
-    Foreign { status: u16 },
+    Foreign {
+        /// The HTTP status.
+        status: u16,
+    },
     /// The agent says no.
     #[error("{0}")]
     Refused(Problem),
 }
 
 impl ClientError {
-    fn unconnected(socket: &Path, source: io::Error) -> Self {
+    pub(super) fn unconnected(socket: &Path, source: io::Error) -> Self {
         let socket = socket.to_owned();
         match source.kind() {
             // The last one: an agent that ended while the connection waited to be accepted (`unix_release_sock`).
@@ -191,17 +102,17 @@ impl ClientError {
     }
 
     /// Whether the agent has said that it is about to go away.
-    pub(super) fn is_ending(&self) -> bool {
+    pub fn is_ending(&self) -> bool {
         matches!(self, Self::Refused(problem) if problem.kind == ProblemKind::Ending)
     }
 
     /// Whether the agent was there and went away before it answered.
-    pub(super) fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         matches!(self, Self::Broken(_) | Self::Cut(_)) || self.is_ending()
     }
 
     /// What it is when an agent that was there has been waited for in vain.
-    pub(super) fn after_all(self) -> Self {
+    pub fn after_all(self) -> Self {
         match self {
             Self::NotRunning { socket, source } => Self::Away { socket, source },
             other => other,
@@ -209,7 +120,7 @@ impl ClientError {
     }
 
     /// Whether an agent that is being restarted looks like this.
-    pub(super) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::NotRunning { .. } | Self::Silent | Self::Broken(_) | Self::Cut(_) => true,
             Self::Away { .. }

@@ -12,7 +12,7 @@ pub(super) struct Decoder {
 
 /// Why the bytes are no event stream.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::cli) enum NoEvent {
+pub enum NoEvent {
     /// Longer than any event can be.
     #[error("an event is longer than {LARGEST} bytes")]
     TooLong,

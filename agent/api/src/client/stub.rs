@@ -13,23 +13,26 @@ use tokio::{
 use super::Client;
 
 /// An agent that has one answer for each connection, and keeps what it was asked.
-pub(in crate::cli) struct Stub {
-    pub(in crate::cli) client: Client,
+pub struct Stub {
+    /// How to reach it.
+    pub client: Client,
     asked: Arc<Mutex<Vec<String>>>,
     _folder: tempfile::TempDir,
 }
 
 impl Stub {
-    pub(in crate::cli) fn with(answers: Vec<String>) -> Self {
+    /// One that answers so, one connection after the other.
+    pub fn with(answers: Vec<String>) -> Self {
         Self::answering(answers, false)
     }
 
     /// One with a single answer, which does not close the connection.
-    pub(in crate::cli) fn that_stays(answer: String) -> Self {
+    pub fn that_stays(answer: String) -> Self {
         Self::answering(vec![answer], true)
     }
 
-    pub(in crate::cli) fn socket(&self) -> &Path {
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
         &self.client.socket
     }
 
@@ -53,7 +56,8 @@ impl Stub {
         Self { client: Client::new(socket), asked, _folder: folder }
     }
 
-    pub(in crate::cli) fn asked(&self) -> Vec<String> {
+    /// The request lines and bodies that came.
+    pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -75,11 +79,11 @@ async fn read_request(stream: &mut UnixStream) -> String {
 }
 
 /// One value, or a refusal.
-pub(in crate::cli) fn answer(status: u16, body: &str) -> String {
+pub fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// A stream that ends with the connection.
-pub(in crate::cli) fn stream(body: &str) -> String {
+pub fn stream(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n{body}")
 }

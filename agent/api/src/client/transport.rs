@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{ClientError, event_stream::Decoder};
-use crate::{api::Problem, daemon::refuse_directory_of_others};
+use crate::{Problem, trust::refuse_directory_of_others};
 
 /// How long the agent may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub(super) async fn stream<T>(socket: &Path, path: &str) -> Result<Stream<T>, Cl
 
 /// Values that come one after the other.
 #[derive(Debug)]
-pub(in crate::cli) struct Stream<T> {
+pub struct Stream<T> {
     body: Incoming,
     decoder: Decoder,
     quiet: Duration,
@@ -64,7 +64,7 @@ pub(in crate::cli) struct Stream<T> {
 
 impl<T: DeserializeOwned> Stream<T> {
     /// The next one; `None` when the agent has ended the stream. Can be broken off and called again.
-    pub(in crate::cli) async fn next(&mut self) -> Result<Option<T>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(data) = self.decoder.next()? {
                 return serde_json::from_str(&data).map(Some).map_err(ClientError::Unreadable);
@@ -150,7 +150,7 @@ mod tests {
         super::stub::{Stub, stream as answered},
         *,
     };
-    use crate::api::EventView;
+    use crate::EventView;
 
     /// One that stops in the middle, and keeps the connection.
     #[tokio::test]

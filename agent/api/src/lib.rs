@@ -18,18 +18,28 @@
 //!
 //! Every failure is an [`Problem`] with a matching HTTP status.
 
+#![forbid(unsafe_code)]
+
+pub mod client;
+mod exit;
 mod problem;
 mod request;
 mod rollout;
+#[cfg(any(test, feature = "samples"))]
+pub mod samples;
+mod selected;
 mod serving;
+pub mod trust;
 mod view;
 
+pub use exit::ExitCode;
 pub use problem::{Problem, ProblemKind};
 pub use request::{
     AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, RequestId, UndoRequest,
     UpgradeRequest,
 };
 pub use rollout::RolloutView;
+pub use selected::Selected;
 pub use serving::{Serving, Stranger};
 pub use view::{
     AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,

@@ -1,12 +1,15 @@
 //! Against an agent that says what the test wants.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     stub::{Stub, answer, stream},
     *,
 };
-use crate::cli::samples;
+use crate::{Problem, ProblemKind, samples};
 
 #[tokio::test]
 async fn a_request_is_written_and_its_answer_read() {

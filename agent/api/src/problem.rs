@@ -1,9 +1,10 @@
 //! How the agent says no.
 
+use agent_rollout::Refusal;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::ExitCode;
+use crate::ExitCode;
 
 /// A failure, as the API answers it and the command line prints it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -177,5 +178,20 @@ impl ProblemKind {
             Self::Failed => 500,
             Self::Ending => 503,
         }
+    }
+}
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (kind, fix) = match refusal {
+            Refusal::RolloutUnderWay(..) => (
+                ProblemKind::Locked,
+                "wait for it (`agent status --watch`), or take it back with `agent undo`",
+            ),
+            Refusal::NothingToUndo => (
+                ProblemKind::Preflight,
+                "upgrade to the version that you want back; next time `--keep-old` keeps it",
+            ),
+        };
+        Self::new(kind, refusal.to_string()).fix(fix)
     }
 }
