@@ -23,7 +23,7 @@
 //! | [`soak`] | what `cargo xtask soak` runs |
 //! | [`guest`] | what is in the virtual machines of `cargo xtask kernels` |
 //!
-//! The clients are the load generator of the agent itself, [`::agent::load`].
+//! The clients are the load generator of the agent itself, [`agent_load`].
 
 pub mod agent;
 pub mod bench;

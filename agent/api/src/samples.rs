@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn name(name: &str) -> ServiceName {
-    name.parse().unwrap()
+    name.parse().expect("it parses")
 }
 
 /// One of each kind: `generation`.
@@ -20,7 +20,7 @@ pub fn generation(number: u32, state: GenerationState) -> GenerationView {
     let listener = |cookie| ListenerView { bound: ([0, 0, 0, 0], 8080).into(), cookie };
     GenerationView {
         number: GenerationNumber(number),
-        release: (number > 1).then(|| format!("v{number}").parse().unwrap()),
+        release: (number > 1).then(|| format!("v{number}").parse().expect("it parses")),
         state,
         takes_new_connections: state == GenerationState::Primary,
         pids: vec![4711, 4712, 4713, 4714, 4715],
@@ -74,7 +74,7 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         kind: if id == 6 { Kind::Undo } else { Kind::Upgrade },
         from: GenerationNumber(1),
         to: GenerationNumber(2),
-        release: (id == 4).then(|| "v2".parse().unwrap()),
+        release: (id == 4).then(|| "v2".parse().expect("it parses")),
         began_unix_ms: 1_700_000_000_000,
         switched_after_seconds: (settling || draining || is_over && !failed).then_some(0.75),
         ended_after_seconds: is_over.then_some(95.0),
@@ -188,7 +188,7 @@ pub fn flows() -> Flows {
         schema: SCHEMA,
         flows: vec![
             flow(Some(1), ([203, 0, 113, 7], 50_000).into(), Some(4.0)),
-            flow(None, "[2001:db8::7]:50000".parse().unwrap(), None),
+            flow(None, "[2001:db8::7]:50000".parse().expect("it parses"), None),
         ],
     }
 }

@@ -37,17 +37,17 @@ impl Stub {
     }
 
     fn answering(answers: Vec<String>, stays: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a stub that works");
         let socket = folder.path().join("agent.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
+        let listener = UnixListener::bind(&socket).expect("a stub that works");
         let asked = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&asked);
         tokio::spawn(async move {
             for answer in answers {
-                let (mut stream, _) = listener.accept().await.unwrap();
+                let (mut stream, _) = listener.accept().await.expect("a stub that works");
                 let request = read_request(&mut stream).await;
-                kept.lock().unwrap().push(request);
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                kept.lock().expect("a stub that works").push(request);
+                stream.write_all(answer.as_bytes()).await.expect("a stub that works");
                 if stays {
                     std::future::pending::<()>().await;
                 }
@@ -58,7 +58,7 @@ impl Stub {
 
     /// The request lines and bodies that came.
     pub fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().expect("a stub that works").clone()
     }
 }
 
@@ -67,12 +67,12 @@ async fn read_request(stream: &mut UnixStream) -> String {
     let mut text = String::new();
     let mut buffer = [0; 4096];
     loop {
-        let read = stream.read(&mut buffer).await.unwrap();
-        text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        let read = stream.read(&mut buffer).await.expect("a stub that works");
+        text.push_str(std::str::from_utf8(&buffer[..read]).expect("a stub that works"));
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
-            let line = head.lines().next().unwrap();
+        if body.len() >= length.map_or(0, |length| length.parse().expect("a stub that works")) {
+            let line = head.lines().next().expect("a stub that works");
             return format!("{line} {body}").trim_end().to_owned();
         }
     }

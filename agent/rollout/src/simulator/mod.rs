@@ -125,7 +125,7 @@ pub(crate) fn attached() -> Service {
         deaf: false,
         stuck: false,
     };
-    Service::attached(ServiceId(1), "web".parse().unwrap(), Vec::new(), first)
+    Service::attached(ServiceId(1), "web".parse().expect("a name"), Vec::new(), first)
 }
 
 /// So many schedules reach everything.
