@@ -6,16 +6,17 @@
 
 use core::ffi::c_void;
 
-use agent_ebpf::member::Member;
+use agent_ebpf::{MAX_MEMBERS_OF_SERVICE, member::Member};
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
+    bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
 };
 
 use crate::{
     kernel::Task,
     list_processes::TaskIteration,
-    maps::{ENLISTMENTS, LOST_REPORTS, MEMBERS},
-    track_flows::add,
+    maps::{ENLISTMENTS, LOST_REPORTS, MEMBER_COUNTS, MEMBERS},
+    track_flows::{add, subtract},
 };
 
 /// The member that runs now, if it is one.
@@ -30,6 +31,49 @@ fn current_process() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
+/// Why a process is not taken in.
+enum Full {
+    /// Its service has as many as one may have, which is nobody else's business.
+    Share,
+    /// All services together have.
+    All,
+}
+
+/// Takes a process in, as long as its service has fewer than its share.
+#[inline(always)]
+fn take_in(process: u32, member: Member) -> Result<(), Full> {
+    let count = MEMBER_COUNTS.get_ptr_mut(member.generation.service).ok_or(Full::All)?;
+    // SAFETY: RCU keeps the element while the program runs.
+    let before = unsafe { MEMBERS.get(process) }.map(|before| before.generation.service);
+    if before == Some(member.generation.service) {
+        return MEMBERS.insert(process, member, 0).map_err(|_refused| Full::All);
+    }
+    if before.is_some() {
+        let_go(process);
+    }
+    if add(count) >= u64::from(MAX_MEMBERS_OF_SERVICE) {
+        subtract(count);
+        return Err(Full::Share);
+    }
+    MEMBERS.insert(process, member, u64::from(BPF_NOEXIST)).map_err(|_refused| {
+        subtract(count);
+        Full::All
+    })
+}
+
+/// Nobody's any more. Whoever lets it go before us does what we want.
+#[inline(always)]
+fn let_go(process: u32) {
+    // SAFETY: RCU keeps the element while the program runs.
+    let Some(member) = (unsafe { MEMBERS.get(process) }) else { return };
+    let service = member.generation.service;
+    if MEMBERS.remove(process).is_ok()
+        && let Some(count) = MEMBER_COUNTS.get_ptr_mut(service)
+    {
+        subtract(count);
+    }
+}
+
 /// Runs in the parent, before the child does. A process that is nobody's costs one lookup.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub(crate) fn follow_fork(ctx: BtfTracePointContext) -> i32 {
@@ -38,7 +82,7 @@ pub(crate) fn follow_fork(ctx: BtfTracePointContext) -> i32 {
     // A new thread is no new process.
     let Some(process) = child.process() else { return 0 };
     let pid = child.number_at(parent.level).unwrap_or_default();
-    if MEMBERS.insert(process, Member { pid, ..*parent }, 0).is_err()
+    if let Err(Full::All) = take_in(process, Member { pid, ..*parent })
         && let Some(lost) = LOST_REPORTS.get_ptr_mut(agent_ebpf::event::LOST)
     {
         add(lost);
@@ -50,8 +94,7 @@ pub(crate) fn follow_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub(crate) fn follow_exit(_ctx: BtfTracePointContext) -> i32 {
     if current_member().is_some() && Task::current().living_threads().is_none_or(|left| left == 0) {
-        // Whoever removed it before us did what we want.
-        let _: Result<(), i32> = MEMBERS.remove(current_process());
+        let_go(current_process());
     }
     0
 }
@@ -73,14 +116,14 @@ pub(crate) extern "C" fn enlist(ctx: *mut TaskIteration) -> i32 {
     // SAFETY: RCU keeps the element while the program runs.
     let Some(wish) = (unsafe { ENLISTMENTS.get(pid) }) else { return 0 };
     let is_nobodys = wish.generation.service == 0;
-    // The agent asks the map who is in it.
     if !is_nobodys {
-        let _: Result<(), i32> =
-            MEMBERS.insert(process, Member { generation: wish.generation, pid, level }, 0);
+        // The agent asks the map who was taken in.
+        let _: Result<(), Full> =
+            take_in(process, Member { generation: wish.generation, pid, level });
     }
     // Only after that: the last thread counts as ended (`do_exit`) before `follow_exit` is called, so that one of us sees it.
     if is_nobodys || task.living_threads().is_none_or(|left| left == 0) {
-        let _: Result<(), i32> = MEMBERS.remove(process);
+        let_go(process);
     }
     0
 }

@@ -21,7 +21,7 @@ pub mod steering;
 pub mod user;
 
 /// Version of these layouts. Part of the pin directory's name: programs and maps of one version never meet another's.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// Entries of the socket map: listeners of all generations of all services together.
 pub const MAX_LISTENERS: u32 = 4096;
@@ -33,4 +33,7 @@ pub const MAX_SERVICES: u32 = 1024;
 pub const MAX_ENDPOINTS: u32 = 4096;
 
 /// Processes of all generations of all services together.
-pub const MAX_MEMBERS: u32 = 1 << 14;
+pub const MAX_MEMBERS: u32 = 1 << 17;
+
+/// Processes of all generations of one service: whoever forks without end takes the room of no other one.
+pub const MAX_MEMBERS_OF_SERVICE: u32 = 1 << 14;

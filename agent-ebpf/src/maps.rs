@@ -1,7 +1,7 @@
 //! Everything the programs know. All maps are pinned by name, so that they outlive the agent.
 
 use agent_ebpf::{
-    MAX_ENDPOINTS, MAX_LISTENERS, MAX_MEMBERS, MAX_SERVICES,
+    MAX_ENDPOINTS, MAX_LISTENERS, MAX_MEMBERS, MAX_MEMBERS_OF_SERVICE, MAX_SERVICES,
     bind::BindRule,
     endpoint::{Endpoint, EndpointKey},
     flow::{FlowCounts, GenerationKey, Tag},
@@ -42,10 +42,14 @@ pub(crate) static BIND_RULES: HashMap<GenerationKey, BindRule> = HashMap::pinned
 #[map]
 pub(crate) static MEMBERS: HashMap<u32, Member> = HashMap::pinned(MAX_MEMBERS, BPF_F_NO_PREALLOC);
 
+/// How many of them each service has.
+#[map]
+pub(crate) static MEMBER_COUNTS: Array<u64> = Array::pinned(MAX_SERVICES, 0);
+
 /// Filled by the agent just before it runs `enlist`.
 #[map]
 pub(crate) static ENLISTMENTS: HashMap<u32, Enlistment> =
-    HashMap::pinned(MAX_MEMBERS, BPF_F_NO_PREALLOC);
+    HashMap::pinned(MAX_MEMBERS_OF_SERVICE, BPF_F_NO_PREALLOC);
 
 /// The public port of each listener that was moved to another one, by socket cookie.
 #[map]

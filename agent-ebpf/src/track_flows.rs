@@ -127,6 +127,13 @@ pub(crate) fn add(counter: *mut u64) -> u64 {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) }
 }
 
+/// Takes one away again.
+#[inline(always)]
+pub(crate) fn subtract(counter: *mut u64) {
+    // SAFETY: as in `add`.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, u64::MAX) };
+}
+
 /// Writes a tag's role and returns the one before.
 #[inline(always)]
 fn exchange(role: *mut u32, new: u32) -> u32 {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::servers::{Commanded, Script};
+use tests::servers::{Commanded, Script, Server as _};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -130,5 +130,47 @@ fn a_server_with_thousands_of_processes_keeps_no_other_one_waiting() -> Result<(
     // open at the same time.
     ensure!(attach < Duration::from_secs(2), "to attach {MANY} processes took {attach:?}");
     ensure!(rest < Duration::from_millis(3_500), "to end {MANY} processes took {rest:?}");
+    stage.namespace.clear()
+}
+
+/// Whom the kernel programs follow has a share of their room: a candidate that they do not follow could not share its port.
+#[test]
+fn a_service_with_more_processes_than_are_followed_takes_the_room_of_no_other_one() -> Result<()> {
+    /// Processes that share everything cost a few kilobytes each.
+    const CROWD: &str = "import ctypes, mmap, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+pause = ctypes.cast(libc.pause, ctypes.c_void_p)
+VM, FS, FILES, SIGHAND = 0x100, 0x200, 0x400, 0x800
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+stacks = mmap.mmap(-1, 17000 * 4096)
+first = ctypes.addressof(ctypes.c_char.from_buffer(stacks))
+for number in range(17000):
+    top = first + (number + 1) * 4096 - 64
+    if libc.clone(pause, top, VM | FS | FILES | SIGHAND, None) < 0:
+        sys.exit(os.strerror(ctypes.get_errno()))
+open(sys.argv[2], \"w\").close()
+time.sleep(120)";
+    let neighbour = Script::new(NEIGHBOUR)?;
+    let (stage, _beside) = Stage::attached(&neighbour)?;
+    let script = format!(
+        "/usr/bin/python3 -c '{CROWD}' {{}}/go {{}}/full & exec /usr/bin/python3 {{}}/server.py 8080 1 --reuse-port"
+    );
+    let crowd = Commanded::new(PORT, &["sh", "-c", &script])?;
+    let _first = stage.start(&crowd, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    fs::write(crowd.directory().join("go"), "")?;
+    wait::until("all of them", LIMIT, || {
+        Ok(crowd.directory().join("full").exists().then_some(()))
+    })?;
+    stage.switch(&neighbour, 2, &["--settle", "0s"])?;
+
+    let words = tests::agent::upgrade(PORT, &[], &Script::new(PORT)?.command(2)?);
+    let refused = stage.agent.run(&words)?;
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    assert!(refused.stderr.contains("follows 16384 of each service"), "{}", refused.stderr);
+    stage.agent.detach(PORT)?.success()?;
+    stage.switch(&neighbour, 3, &["--settle", "0s"])?;
     stage.namespace.clear()
 }

@@ -1,6 +1,7 @@
 //! Services beside each other: what goes wrong with one is nothing to the others.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::process::Handle;
 use tests::servers::{Commanded, Script, Server as _, Started};
-use tests::stage::{LIMIT, Stage, until_answers};
+use tests::stage::{LIMIT, Stage, generations, until_answers};
 use tests::wait;
 
 const PORT: u16 = 8080;
@@ -313,5 +314,40 @@ fn what_a_server_does_in_a_loop_is_told_as_a_number() -> Result<()> {
     stage.switch(&neighbour, 2, &["--settle", "0s"])?;
     assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
     stage.agent.run(&["undo", "8080", "--stop-timeout", "100ms"])?;
+    stage.namespace.clear()
+}
+
+/// Whoever changes the room of a file has its lock as long as that takes, and whoever else changes it waits for all before him.
+#[test]
+fn a_server_that_has_the_lock_of_its_own_output_keeps_no_other_one_waiting() -> Result<()> {
+    const HOLD: &str = "import ctypes, os
+libc = ctypes.CDLL(None)
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+for _ in range(15):
+    if os.fork() == 0:
+        break
+while True:
+    libc.fallocate(1, 1, 0, 300 << 20)
+    os.ftruncate(1, 0)";
+    let (stage, [_, neighbour], [_first, _beside]) = neighbours()?;
+    let script =
+        format!("/usr/bin/python3 -c '{HOLD}' & exec /usr/bin/python3 {{}}/server.py 8080 2");
+    let holding = Commanded::new(PORT, &["sh", "-c", &script])?;
+    let options = ["--cwd", "/", "--settle", "0s", "--stop-timeout", "100ms"];
+    stage.switch(&holding, 2, &options)?;
+    let service = stage.agent.service(PORT)?;
+    let log = generations(&service)[&2].log.clone().context("it was launched")?;
+    wait::until("it to take room", LIMIT, || {
+        Ok((fs::metadata(&log)?.blocks() * 512 > 4 << 20).then_some(()))
+    })?;
+    let mut took = Vec::new();
+    for generation in 2..=6 {
+        let begun = Instant::now();
+        stage.switch(&neighbour, generation, &["--settle", "0s"])?;
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    // Alone half a tenth of a second, and seconds where the agent waits for the lock.
+    ensure!(took[2] < Duration::from_secs(1), "an upgrade took {took:?}");
     stage.namespace.clear()
 }

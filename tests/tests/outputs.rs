@@ -59,6 +59,23 @@ fn a_server_that_takes_room_for_its_output_is_cut_too() -> Result<()> {
     stage.detach(PORT)
 }
 
+/// What a file has besides its content is neither its length nor its blocks.
+#[test]
+fn a_server_that_gives_its_output_attributes_has_them_taken_away() -> Result<()> {
+    const GIVE: &str = "import os, sys
+for number in range(100):
+    os.setxattr(1, \"user.%d\" % number, b\"A\" * 1000)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let script =
+        format!("exec /usr/bin/python3 -c '{GIVE}' /usr/bin/python3 {{}}/server.py 8080 2");
+    let (stage, _servers, log, _first) = upgraded_to(&script)?;
+    wait::until("them to be gone", LIMIT, || {
+        Ok((rustix::fs::llistxattr_query(&log)? == 0).then_some(()))
+    })?;
+    assert_eq!(fs::read_to_string(log)?, "");
+    stage.detach(PORT)
+}
+
 /// Who has a lease on a file is asked before somebody else opens it.
 #[test]
 fn a_server_cannot_keep_its_output_from_being_cut() -> Result<()> {

@@ -67,9 +67,9 @@ const fn reorders(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The same for text that may have lines.
+/// The same for text that may have lines: those after the first one are indented, so that none looks like one of our own.
 pub(super) fn lines(text: &str) -> String {
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n    ")
 }
 
 #[cfg(test)]
@@ -80,6 +80,14 @@ mod tests {
     fn what_a_server_says_does_not_turn_the_line_around() {
         assert_eq!(line("a\u{202e}b\u{9b}c"), "a\\u{202e}b\\u{9b}c");
         assert_eq!(line("\u{5d0}\u{3b2}"), "\u{5d0}\u{3b2}");
+    }
+
+    #[test]
+    fn what_a_server_says_is_no_line_of_its_own() {
+        assert_eq!(
+            lines("finds nothing at `d\nweb upgraded`"),
+            "finds nothing at `d\n    web upgraded`"
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ use crate::sys;
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("AGENT_EBPF_OBJECT"));
 
 /// Every map that is pinned, by its name in the object.
-pub const MAPS: [&str; 15] = [
+pub const MAPS: [&str; 16] = [
     "ADOPTIONS",
     "AYA_LOGS",
     "BIND_RULES",
@@ -51,6 +51,7 @@ pub const MAPS: [&str; 15] = [
     "LISTENER_SETS",
     "LOST_REPORTS",
     "MEMBERS",
+    "MEMBER_COUNTS",
     "MOVED_BINDS",
     "SERVICES",
     "STEERED",
@@ -159,6 +160,13 @@ impl Kernel {
         &mut self,
         map: &'static str,
     ) -> Result<HashMap<MapData, K, V>, DatapathError> {
+        self.take(map).try_into().named("open", map)
+    }
+
+    pub(super) fn array<V: Pod>(
+        &mut self,
+        map: &'static str,
+    ) -> Result<Array<MapData, V>, DatapathError> {
         self.take(map).try_into().named("open", map)
     }
 

@@ -1,14 +1,14 @@
 //! Which processes belong to a generation, as the kernel programs follow them.
 
-use std::{fs::File, io};
+use std::{collections::BTreeMap, fs::File, io};
 
 use agent_ebpf::{
     MAX_MEMBERS,
     flow::GenerationKey,
     member::{Enlistment, Member},
 };
-use agent_terms::GenerationId;
-use aya::maps::{HashMap, MapData, MapError};
+use agent_terms::{GenerationId, ServiceId};
+use aya::maps::{Array, HashMap, MapData, MapError};
 
 use super::{
     Datapath, DatapathError,
@@ -63,6 +63,19 @@ impl Datapath {
         Ok(found.map(|(_, member)| member.generation))
     }
 
+    /// How many processes each service has.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn members_by_service(&self) -> Result<BTreeMap<ServiceId, u32>, DatapathError> {
+        let mut counts = BTreeMap::new();
+        for (_, member) in self.members.all()? {
+            *counts.entry(ServiceId(member.generation.service)).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
     /// What the kernel lists of all processes, again and again, for as long as this is kept.
     ///
     /// # Errors
@@ -76,7 +89,13 @@ impl Datapath {
     pub(super) fn dismiss_all(&mut self, generation: GenerationKey) -> Result<(), DatapathError> {
         let its =
             |(process, member): (u32, Member)| (member.generation == generation).then_some(process);
-        self.members.remove(self.members.all()?.into_iter().filter_map(its))
+        let all = self.members.all()?;
+        self.members.remove(ServiceId(generation.service), all.into_iter().filter_map(its))
+    }
+
+    /// A service that is forgotten has none.
+    pub(super) fn forget_members(&mut self, service: ServiceId) -> Result<(), DatapathError> {
+        self.members.count(service, 0)
     }
 
     fn walk_processes(
@@ -113,12 +132,15 @@ pub(super) struct MemberMap {
     map: HashMap<MapData, u32, Member>,
     /// The same map.
     whole: MapData,
+    /// How many each service has, so that the programs give none more than its share. It may be a few off, because what is read and
+    /// written here changes in between: the share is no number that anything else goes by.
+    counts: Array<MapData, u64>,
 }
 
 impl MemberMap {
     pub(super) fn of(kernel: &mut Kernel) -> Result<Self, DatapathError> {
         let whole = MapData::from_fd(kernel.descriptor(MEMBERS)?).named("open", MEMBERS)?;
-        Ok(Self { map: kernel.hash(MEMBERS)?, whole })
+        Ok(Self { map: kernel.hash(MEMBERS)?, whole, counts: kernel.array(COUNTS)? })
     }
 
     /// By their numbers in the machine's first PID namespace.
@@ -126,11 +148,24 @@ impl MemberMap {
         all_members(&self.whole).named("read", MEMBERS)
     }
 
-    fn remove(&mut self, processes: impl IntoIterator<Item = u32>) -> Result<(), DatapathError> {
+    fn remove(
+        &mut self,
+        service: ServiceId,
+        processes: impl IntoIterator<Item = u32>,
+    ) -> Result<(), DatapathError> {
+        let mut removed = 0;
         for process in processes {
-            error::gone(self.map.remove(&process)).named("remove from", MEMBERS)?;
+            match self.map.remove(&process) {
+                Ok(()) => removed += 1,
+                other => error::gone(other).named("remove from", MEMBERS)?,
+            }
         }
-        Ok(())
+        let before = self.counts.get(&service.0, 0).named("read", COUNTS)?;
+        self.count(service, before.saturating_sub(removed))
+    }
+
+    fn count(&mut self, service: ServiceId, members: u64) -> Result<(), DatapathError> {
+        self.counts.set(service.0, members, 0).named("write", COUNTS)
     }
 }
 
@@ -149,3 +184,4 @@ fn read_to_end(mut file: File) -> Result<(), DatapathError> {
 }
 
 pub(super) const MEMBERS: &str = "MEMBERS";
+const COUNTS: &str = "MEMBER_COUNTS";

@@ -218,6 +218,7 @@ impl Datapath {
     /// When the kernel refuses; calling again continues.
     pub fn forget_service(&mut self, service: ServiceId) -> Result<(), DatapathError> {
         error::gone(self.services.remove(&service.0)).named("remove from", "SERVICES")?;
+        self.forget_members(service)?;
         self.kernel.reset_counts(&mut self.steered, service)
     }
 

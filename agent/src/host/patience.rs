@@ -38,6 +38,9 @@ pub enum Whose {
     Service(u32),
     /// A directory that a server of this service is to run in.
     Directory(u32, PathBuf),
+    /// The service of this number, by the files that its servers write their output to: who changes the room of a file has its lock
+    /// as long as that takes (`inode_lock`), and whoever else changes it waits.
+    Output(u32),
 }
 
 /// A whole file below `/proc/PID`.
@@ -79,6 +82,23 @@ pub fn with<T: Send + 'static>(
     }
     let patience = patience_for(&whose)?;
     WORKER.with_borrow_mut(|worker| worker.with(whose, patience, act))
+}
+
+/// Does something, and waits for nothing.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::TimedOut`] if something else of the same is under way, and when there can be no thread.
+pub fn aside(whose: Whose, act: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    patience_for(&whose)?;
+    let unfinished = Arc::new(());
+    waiting().push((whose, Arc::downgrade(&unfinished)));
+    let work = move || {
+        act();
+        drop(unfinished);
+    };
+    // The thread ends when it has done this.
+    Worker(None).thread()?.send(Box::new(work)).map_err(|_work| gone())
 }
 
 /// Whether this is such a thread, which has nothing open that others have.
@@ -130,7 +150,6 @@ impl Worker {
             // Whoever has asked may have gone on without it.
             let _: Result<(), _> = answer.send(done);
         };
-        let gone = || io::Error::other("the thread that was to do it has ended");
         self.thread()?.send(Box::new(work)).map_err(|_work| gone())?;
         match answered.recv_timeout(patience) {
             Ok(done) => Ok(done),
@@ -163,6 +182,10 @@ impl Worker {
         }
         self.0.as_ref().ok_or_else(|| io::Error::other("nobody does it"))
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that was to do it has ended")
 }
 
 fn kept_waiting() -> io::Error {

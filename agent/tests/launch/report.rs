@@ -13,7 +13,7 @@ use rustix::{
 };
 
 /// The server, when its program has been executed.
-pub(crate) fn launched(Launch { process, mut report }: Launch) -> Result<Process> {
+pub(crate) fn launched(Launch { process, mut report, .. }: Launch) -> Result<Process> {
     match reported(&mut report)? {
         Ok(()) => Ok(process),
         Err(error) => bail!(error),
@@ -22,7 +22,7 @@ pub(crate) fn launched(Launch { process, mut report }: Launch) -> Result<Process
 
 /// Why it was not launched; what was to become the server is gone then.
 pub(crate) fn failure(begun: Result<Launch, LaunchError>) -> Result<LaunchError> {
-    let Launch { process, mut report } = match begun {
+    let Launch { process, mut report, .. } = match begun {
         Err(error) => return Ok(error),
         Ok(launch) => launch,
     };

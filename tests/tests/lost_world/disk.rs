@@ -25,8 +25,12 @@ struct OnSmallDisk {
 
 impl OnSmallDisk {
     fn new() -> Result<Self> {
+        Self::with("size=512k,mode=0700")
+    }
+
+    fn with(options: &str) -> Result<Self> {
         let disk = Self { stage: Stage::new()? };
-        let options = Some("size=512k,mode=0700");
+        let options = Some(options);
         nix::mount::mount(Some("lost"), disk.path(), Some("tmpfs"), MsFlags::empty(), options)?;
         Ok(disk)
     }
@@ -194,4 +198,21 @@ fn on_a_disk_that_becomes_full_the_state_has_its_room() -> Result<()> {
     }
     flood.end()?;
     stage.detach(PORT)
+}
+
+/// Attributes of a file and files of somebody else count the same there.
+#[test]
+fn where_there_is_no_room_for_a_log_a_candidate_starts_all_the_same() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let disk = OnSmallDisk::with("size=8m,nr_inodes=40,mode=0700")?;
+    let stage = &disk.stage;
+    let _first = stage.start(&server, 1)?;
+    stage.agent.attach(PORT)?.success()?;
+    let make = |number: usize| fs::File::create(disk.path().join(format!("ballast-{number}")));
+    let full =
+        (0..100).find_map(|number| make(number).err()).context("a disk that is never full")?;
+    ensure!(full.kind() == io::ErrorKind::StorageFull, "{full}");
+    stage.switch(&server, 2, &["--settle", "0s"])?;
+    assert_eq!(stage.generation(server.address())?, 2);
+    until_event(stage, "its output goes nowhere").map(drop)
 }

@@ -42,7 +42,8 @@ impl Agent {
                 Trouble::Effect(_)
                 | Trouble::Look(_)
                 | Trouble::Successor(_)
-                | Trouble::Flows(_) => {}
+                | Trouble::Flows(_)
+                | Trouble::Output(_) => {}
             }
         }
     }

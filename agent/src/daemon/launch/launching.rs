@@ -2,7 +2,7 @@
 
 use std::{task::Poll, time::Instant};
 
-use agent_api::{Problem, ProblemKind};
+use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::Event;
 use agent_terms::GenerationId;
 
@@ -17,8 +17,13 @@ impl Agent {
     pub(in crate::daemon) fn await_launch(
         &mut self,
         generation: GenerationId,
-        Launch { process, report }: Launch,
+        Launch { process, report, unlogged }: Launch,
     ) -> Result<(), Problem> {
+        if let Some(error) = unlogged {
+            let message =
+                format!("its output goes nowhere, because there is no room for a log: {error}");
+            self.note(generation, EventKind::Warning, message);
+        }
         // It is a member by birth, so that its end is seen; this takes the zombie away.
         let watched = self.watcher.watch_process(generation, process);
         let watched = watched.and_then(|()| self.watcher.watch_launch(generation, &report));

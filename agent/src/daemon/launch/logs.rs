@@ -2,21 +2,28 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions},
+    ffi::CString,
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use agent_api::Problem;
+use agent_api::{Problem, ProblemKind};
 use agent_rollout::Service;
 use agent_terms::{GenerationNumber, ServiceId, ServiceName};
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{OFlags, fremovexattr, llistxattr, llistxattr_query},
+    io::Errno,
+};
 
-use crate::daemon::{
-    agent::Agent,
-    private_directory,
-    step::{Step, change},
+use crate::{
+    daemon::{
+        agent::Agent,
+        private_directory,
+        step::{Step, change},
+    },
+    host::patience::{self, Whose},
 };
 
 /// How long an output may become, and how much of its end is kept then.
@@ -48,11 +55,14 @@ impl Agent {
     pub(in crate::daemon) fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
         let service = &self.record(id).service;
         let directory = self.places.service_dir(service.name().as_str());
-        change(Step::MakeLogDirectory, || {
-            private_directory(&directory).map_err(|problem| {
+        change(Step::MakeLogDirectory, || match private_directory(&directory) {
+            // The launch goes on without an output: somebody else may have filled the file system.
+            Err(error) if error.is_lack_of_room() => Ok(()),
+            made => made.map_err(|error| {
+                let problem = Problem::from(error);
                 let message = format!("nothing has changed: {}", problem.message);
                 Problem { message, ..problem }
-            })
+            }),
         })?;
         let gone = all_but_newest(logs_in(&directory), KEPT, |number| {
             service.generation(number).is_some()
@@ -60,13 +70,17 @@ impl Agent {
         if gone.is_empty() {
             return Ok(());
         }
+        let gone: Vec<_> =
+            gone.into_iter().map(|number| self.log_path(service.name(), number)).collect();
         let removed = change(Step::RemoveLogs, || {
-            for number in gone {
-                let path = self.log_path(service.name(), number);
-                remove(&path);
-                remove(&earlier(&path));
-            }
-            Ok(())
+            let remove_all = move || {
+                for path in gone {
+                    remove(&path);
+                    remove(&earlier(&path));
+                }
+            };
+            patience::with(Whose::Output(id.0), remove_all)
+                .map_err(|error| Problem::new(ProblemKind::Failed, "remove logs").because(&error))
         });
         if let Err(problem) = removed {
             tracing::warn!(%problem, "old logs stay");
@@ -74,36 +88,87 @@ impl Agent {
         Ok(())
     }
 
-    /// All that are there, also of generations that are gone: somebody else may have their output.
-    pub(in crate::daemon) fn all_logs(&self) -> Vec<PathBuf> {
-        let logs_of = |service: &Service| {
-            let logs = logs_in(&self.places.service_dir(service.name().as_str()));
-            logs.into_iter().map(|number| self.log_path(service.name(), number)).collect::<Vec<_>>()
-        };
-        self.records.values().flat_map(|record| logs_of(&record.service)).collect()
+    /// All of a service that are there, also of generations that are gone: somebody else may have their output.
+    pub(in crate::daemon) fn logs_of(&self, service: &Service) -> Vec<PathBuf> {
+        let logs = logs_in(&self.places.service_dir(service.name().as_str()));
+        logs.into_iter().map(|number| self.log_path(service.name(), number)).collect()
     }
 
     /// A server that goes on keeps writing to its log; all others go.
-    pub(in crate::daemon) fn remove_logs(&self, service: &Service) {
+    ///
+    /// # Errors
+    ///
+    /// When a server keeps us waiting.
+    pub(in crate::daemon) fn remove_logs(&self, service: &Service) -> Result<(), Problem> {
         let directory = self.places.service_dir(service.name().as_str());
         let kept: HashSet<_> = service
             .generations()
             .iter()
             .map(|it| self.log_path(service.name(), it.number()))
             .collect();
-        let Ok(entries) = fs::read_dir(&directory) else { return };
-        entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(|path| !kept.contains(path))
-            .for_each(|path| remove(&path));
-        match fs::remove_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                tracing::warn!(%error, directory = %directory.display(), "cannot remove the log directory");
-            }
-            Ok(()) | Err(_) => {}
-        }
+        let remove_them = move || remove_all_but(&kept, &directory);
+        patience::with(Whose::Output(service.id().0), remove_them)
+            .map_err(|error| Problem::new(ProblemKind::Failed, "remove logs").because(&error))
     }
+}
+
+fn remove_all_but(kept: &HashSet<PathBuf>, directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    paths.filter(|path| !kept.contains(path)).for_each(|path| remove(&path));
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+            tracing::warn!(%error, directory = %directory.display(), "cannot remove the log directory");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// What a server has made of its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::daemon) enum Room {
+    /// It may stay as it is.
+    Fits,
+    /// It is to be cut.
+    TooMuch,
+    /// It has more attributes than can be listed, and so be removed: what they take it has until nobody has the file open.
+    Stuffed,
+}
+
+/// How much room an output takes. Nobody can keep who asks for that waiting.
+///
+/// # Errors
+///
+/// When the file cannot be looked at.
+pub(in crate::daemon) fn room_of(path: &Path) -> io::Result<Room> {
+    let about = fs::symlink_metadata(path)?;
+    Ok(match attributes_of(path) {
+        Ok(attributes) if attributes.is_empty() && fits(&about) => Room::Fits,
+        Ok(_) => Room::TooMuch,
+        Err(Errno::TOOBIG | Errno::RANGE) => Room::Stuffed,
+        Err(error) => return Err(error.into()),
+    })
+}
+
+fn fits(about: &Metadata) -> bool {
+    about.len() <= MOST_BYTES && about.blocks() * BLOCK <= MOST_ROOM
+}
+
+/// The attributes that a server has given its output, and only it: whoever may write to a file may (`xattr_permission`). They count
+/// neither as its length nor as its blocks, but on a tmpfs as so many files (`simple_xattr_space`).
+fn attributes_of(path: &Path) -> Result<Vec<CString>, Errno> {
+    /// The most that the kernel lists (`XATTR_LIST_MAX`).
+    const MOST: usize = 64 << 10;
+    match llistxattr_query(path) {
+        // Where there are none at all.
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Ok(_) => {}
+        Err(error) => return Err(error),
+    }
+    let mut names = vec![0; MOST];
+    let length = llistxattr(path, &mut names[..])?;
+    let names = names[..length].split(|byte| *byte == 0).filter(|it| it.starts_with(b"user."));
+    Ok(names.filter_map(|name| CString::new(name).ok()).collect())
 }
 
 /// Keeps the end of an output that has become too long, in a file beside it, and begins anew. Its server goes on writing at the
@@ -116,14 +181,30 @@ pub(in crate::daemon) fn cut(path: &Path) -> io::Result<()> {
     let mut file = open(path)?;
     let about = file.metadata()?;
     let length = about.len();
-    if length <= MOST_BYTES && about.blocks() * BLOCK <= MOST_ROOM {
-        return Ok(());
+    if !fits(&about) {
+        let end = read_end(&mut file, length, END_BYTES);
+        // The room first: the end is of no use to anybody whose disk is full. Room beyond the end goes only if the length changes.
+        file.set_len(length.saturating_add(1))?;
+        file.set_len(0)?;
+        fs::write(earlier(path), end?)?;
     }
-    let end = read_end(&mut file, length, END_BYTES);
-    // The room first: the end is of no use to anybody whose disk is full. Room beyond the end goes only if the length changes.
-    file.set_len(length.saturating_add(1))?;
-    file.set_len(0)?;
-    fs::write(earlier(path), end?)
+    remove_attributes(path, &file)
+}
+
+fn remove_attributes(path: &Path, file: &File) -> io::Result<()> {
+    let attributes = match attributes_of(path) {
+        // There are too many.
+        Err(Errno::TOOBIG | Errno::RANGE) => return Ok(()),
+        attributes => attributes?,
+    };
+    for attribute in attributes {
+        match fremovexattr(file, &attribute) {
+            // Whoever has given it may have taken it away.
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The last lines of an output.
@@ -217,6 +298,27 @@ mod tests {
         let end = fs::read_to_string(earlier(&path)).unwrap();
         assert!(end.len() as u64 == END_BYTES && end.ends_with("line 199999\n"));
         assert_eq!(logs_in(directory.path()), [GenerationNumber(1)]);
+    }
+
+    #[test]
+    fn attributes_are_taken_away() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("generation-1.log");
+        fs::write(&path, "short\n").unwrap();
+        assert_eq!(room_of(&path).unwrap(), Room::Fits);
+        let set = |name: String| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::lsetxattr(&path, name, &[0; 100], flags)
+        };
+        if set("user.first".to_owned()) == Err(Errno::OPNOTSUPP) {
+            return eprintln!("skipped: this kernel has no attributes there");
+        }
+        assert_eq!(room_of(&path).unwrap(), Room::TooMuch);
+        cut(&path).unwrap();
+        assert_eq!(room_of(&path).unwrap(), Room::Fits);
+        assert_eq!(last_lines(&path, 1), ["short"]);
+        (0..400).for_each(|number| set(format!("user.{number:0>200}")).unwrap());
+        assert_eq!(room_of(&path).unwrap(), Room::Stuffed);
     }
 
     #[test]

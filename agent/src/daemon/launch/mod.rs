@@ -10,6 +10,7 @@
 //! - `log_lengths`: keeps the output of launched generations from filling the disk
 //! - `logs`: the output of launched generations, one file each
 //! - `pending_report`: a launch of which nobody knows yet how it ends
+//! - `process_room`: whether a next generation's processes could be followed
 //! - `shared_names`: names that two generations go by, and that one of them takes from the other
 //! - `sharing`: whether the next generation may bind the ports of those before it
 //! - `start`: launches a candidate with what the generation it replaces was given
@@ -25,6 +26,7 @@ mod launching;
 mod log_lengths;
 pub(super) mod logs;
 pub(super) mod pending_report;
+mod process_room;
 mod shared_names;
 mod sharing;
 mod start;

@@ -5,6 +5,8 @@
 //! end. When the other one is gone, the name is given back; when its own generation is gone, the second name goes too. What is
 //! kept is written down first, so that an agent that starts meanwhile goes on.
 
+use std::{io, path::Path};
+
 use agent_api::{EventKind, Problem};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
@@ -15,11 +17,7 @@ use crate::{
         step::{Step, change},
     },
     host::{
-        names::{
-            Name, content, find,
-            owners::Owners,
-            second::{self, Fate},
-        },
+        names::{Name, find, owners::Owners, second::Fate},
         patience::{self, Whose},
     },
 };
@@ -86,12 +84,17 @@ impl Agent {
         found: Vec<Name>,
     ) -> Result<(), Problem> {
         let first = serving.first();
-        let kept = in_its_directories(leaving.service, move || {
-            let with_content = |name| KeptName {
-                content: content::of(&name, first),
-                ..KeptName::new(of, leaving.number, name)
+        let before = self.record(leaving.service).kept_names.clone();
+        let (kept, outdated) = in_its_directories(leaving.service, move || {
+            let new = |name: Name| {
+                let path = name.path();
+                let kept = KeptName::new(of, leaving.number, name, first, &before);
+                kept.inspect_err(|error| warn_of_unkept(&path, error)).ok()
             };
-            found.into_iter().map(with_content).collect::<Vec<_>>()
+            let kept: Vec<_> = found.into_iter().filter_map(new).collect();
+            let mut outdated = before;
+            outdated.retain(|old| kept.iter().any(|new| new.replaces(old)));
+            (kept, outdated)
         });
         if kept.is_empty() {
             return Ok(());
@@ -105,10 +108,14 @@ impl Agent {
         self.save_or_owe();
         change(Step::KeepNames, || {
             in_its_directories(leaving.service, move || {
-                for KeptName { name, second, .. } in &kept {
-                    if let Err(error) = second::keep(name, second, first) {
-                        let path = name.path();
-                        tracing::warn!(%error, path = %path.display(), "cannot keep a name that another generation may remove");
+                for old in &outdated {
+                    if let Err(error) = old.drop_second(first) {
+                        tracing::warn!(%error, path = %old.name.path().display(), "a second name stays");
+                    }
+                }
+                for new in &kept {
+                    if let Err(error) = new.keep(first) {
+                        warn_of_unkept(&new.name.path(), &error);
                     }
                 }
             });
@@ -194,6 +201,10 @@ impl Agent {
         });
         Some((number, owners.ok()?))
     }
+}
+
+fn warn_of_unkept(path: &Path, error: &io::Error) {
+    tracing::warn!(%error, path = %path.display(), "cannot keep a name that another generation may remove");
 }
 
 /// The PID files that name one of these processes, and the named Unix sockets that they listen on.

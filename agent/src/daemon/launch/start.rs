@@ -40,6 +40,7 @@ impl Agent {
         generation: GenerationId,
         command: &Command,
     ) -> Result<(LaunchSpec, Vec<String>), Problem> {
+        self.require_room_for_processes(generation.service)?;
         let record = self.record(generation.service);
         let Inherited { mut context, mut namespaces_of, mut directory_of, mut warnings } =
             self.inherited(generation.service, command)?;

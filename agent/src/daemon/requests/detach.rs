@@ -144,12 +144,10 @@ impl Agent {
         self.returns.forget(id);
         self.moot(Trouble::Successor(id));
         self.moot(Trouble::Effect(id));
+        self.moot(Trouble::Output(id));
         self.moves.remove(&id);
         self.outstanding.forget(id);
-        let removed = change(Step::RemoveLogs, || {
-            self.remove_logs(&record.service);
-            Ok(())
-        });
+        let removed = change(Step::RemoveLogs, || self.remove_logs(&record.service));
         if let Err(problem) = removed {
             // They are in nobody's way, and the service is gone already.
             tracing::warn!(%problem, "cannot remove the logs of generations that are gone");

@@ -20,7 +20,12 @@ use crate::{
         looks::observe::{self, owner},
         state::{clock, troubles::Trouble},
     },
-    host::{holders, process, sock_diag::Stage},
+    host::{
+        holders,
+        patience::{self, Whose},
+        process,
+        sock_diag::Stage,
+    },
 };
 
 /// Lines of a failed candidate's output that are shown.
@@ -272,7 +277,8 @@ impl Agent {
             return Vec::new();
         }
         let path = self.log_path(self.record(id).service.name(), rollout.to);
-        logs::last_lines(&path, OUTPUT_LINES)
+        let read = move || logs::last_lines(&path, OUTPUT_LINES);
+        patience::with(Whose::Output(id.0), read).unwrap_or_else(|error| vec![error.to_string()])
     }
 
     pub(in crate::daemon) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {

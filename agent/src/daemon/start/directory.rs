@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use agent_api::{
@@ -47,10 +47,8 @@ pub fn examine_directory(places: &Places) -> Result<(), Problem> {
 /// # Errors
 ///
 /// When it cannot be made, or somebody else could change what is in there.
-pub fn private_directory(path: &Path) -> Result<(), Problem> {
-    let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("create `{}`", path.display())).because(&error)
-    };
+pub fn private_directory(path: &Path) -> Result<(), DirectoryError> {
+    let failed = |source| DirectoryError::Create { path: path.to_owned(), source };
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     above.map_or(Ok(()), |it| private().recursive(true).create(it)).map_err(failed)?;
     match private().create(path) {
@@ -59,7 +57,40 @@ pub fn private_directory(path: &Path) -> Result<(), Problem> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(error) => return Err(failed(error)),
     }
-    refuse_directory_of_others(path)
+    refuse_directory_of_others(path).map_err(DirectoryError::Untrusted)
+}
+
+/// Why there is no directory for us alone.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The system refuses.
+    #[error("create `{}`", path.display())]
+    Create {
+        /// Where.
+        path: PathBuf,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// Somebody else could change what is in there.
+    #[error("{0}")]
+    Untrusted(Problem),
+}
+
+impl DirectoryError {
+    /// Whether the file system is full.
+    pub fn is_lack_of_room(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Create { source, .. } if full.contains(&source.kind()))
+    }
+}
+
+impl From<DirectoryError> for Problem {
+    fn from(error: DirectoryError) -> Self {
+        match error {
+            DirectoryError::Untrusted(problem) => problem,
+            DirectoryError::Create { .. } => Self::caused(ProblemKind::Failed, &error),
+        }
+    }
 }
 
 fn private() -> DirBuilder {
@@ -81,22 +112,22 @@ mod tests {
         private_directory(&ours).unwrap();
         let link = root.path().join("link");
         symlink(&ours, &link).unwrap();
-        assert!(private_directory(&link).unwrap_err().message.contains("is a link"));
+        assert!(Problem::from(private_directory(&link).unwrap_err()).message.contains("is a link"));
         let open = root.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         let below = open.join("below");
-        let problem = private_directory(&below).unwrap_err();
+        let problem = Problem::from(private_directory(&below).unwrap_err());
         assert!(problem.message.contains("can be changed by others"), "{problem:?}");
         let sticky = root.path().join("sticky");
         fs::create_dir(&sticky).unwrap();
         fs::set_permissions(&sticky, fs::Permissions::from_mode(0o1777)).unwrap();
         private_directory(&sticky.join("ours")).unwrap();
-        let problem = private_directory(&sticky).unwrap_err();
+        let problem = Problem::from(private_directory(&sticky).unwrap_err());
         assert!(problem.message.contains("can be changed by others"), "{problem:?}");
         if rustix::process::geteuid().is_root() {
             chown(&ours, Some(1000), None).unwrap();
-            let problem = private_directory(&ours).unwrap_err();
+            let problem = Problem::from(private_directory(&ours).unwrap_err());
             assert!(problem.message.contains("belongs to uid 1000"), "{problem:?}");
         }
     }

@@ -23,6 +23,8 @@ pub(in crate::daemon) enum Trouble {
     OpenPort(ServiceId),
     /// The kernel counts flows of a generation that nobody finds.
     Flows(GenerationId),
+    /// The output of a service takes room that nobody can give back.
+    Output(ServiceId),
 }
 
 impl Trouble {
@@ -30,7 +32,9 @@ impl Trouble {
     const fn service(self) -> Option<ServiceId> {
         match self {
             Self::Removed | Self::Unsaved => None,
-            Self::Effect(id) | Self::Successor(id) | Self::OpenPort(id) => Some(id),
+            Self::Effect(id) | Self::Successor(id) | Self::OpenPort(id) | Self::Output(id) => {
+                Some(id)
+            }
             Self::Look(generation) | Self::Adoption(generation) | Self::Flows(generation) => {
                 Some(generation.service)
             }

@@ -19,9 +19,10 @@ impl LogWatch {
         Ok(Self { inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)? })
     }
 
-    /// Watches a file until it is written to once.
+    /// Watches a file until it is written to once, or gets an attribute.
     pub(in crate::daemon) fn watch(&self, file: &Path) -> io::Result<()> {
-        let once = WatchFlags::MODIFY | WatchFlags::ONESHOT | WatchFlags::DONT_FOLLOW;
+        let changed = WatchFlags::MODIFY | WatchFlags::ATTRIB;
+        let once = changed | WatchFlags::ONESHOT | WatchFlags::DONT_FOLLOW;
         inotify::add_watch(&self.inotify, file, once)?;
         Ok(())
     }

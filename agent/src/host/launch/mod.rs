@@ -29,7 +29,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt as _},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
@@ -104,6 +104,8 @@ pub struct Launch {
     pub process: Process,
     /// How far it is.
     pub report: Report,
+    /// Why its output goes nowhere, if it does.
+    pub unlogged: Option<io::Error>,
 }
 
 /// Begins to launch a server, and waits for nobody: what the server's user can stop is seen by its [`Report`].
@@ -131,14 +133,8 @@ pub fn launch(
         .map_err(LaunchError::NamespaceSource)?;
     let spec_file = written(spec, source.as_ref())?;
     let log_path = PathBuf::from(spec.log.as_os_str());
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(LOG_MODE)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&log_path)
-        .and_then(|log| keep_ours(&log).map(|()| log))
-        .map_err(|source| LaunchError::Log { path: log_path, source })?;
+    let (log, unlogged) =
+        open_log(&log_path).map_err(|source| LaunchError::Log { path: log_path, source })?;
     let (report, report_writer) = Report::new(&spec.context)
         .map_err(|source| LaunchError::Prepare { what: "a pipe", source })?;
     let descriptors = Descriptors {
@@ -151,7 +147,34 @@ pub fn launch(
     let in_pid_namespace = source.is_some() && spec.context.namespaces.contains(&Namespace::Pid);
     let pid = by.spawn(&descriptors, in_pid_namespace)?;
     let process = Process::of_child(pid).map_err(LaunchError::Process)?;
-    Ok(Launch { process, report })
+    Ok(Launch { process, report, unlogged })
+}
+
+/// The file for a server's output. Where there is no room for one, which may be somebody else's doing, the server starts all the same.
+fn open_log(path: &Path) -> io::Result<(File, Option<io::Error>)> {
+    let opened = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(LOG_MODE)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+        .and_then(|log| keep_ours(&log).map(|()| log));
+    match opened {
+        Err(error) if lacks_room(path, &error) => {
+            let nowhere = OpenOptions::new().append(true).open("/dev/null")?;
+            Ok((nowhere, Some(error)))
+        }
+        opened => Ok((opened?, None)),
+    }
+}
+
+/// A directory that is missing could not be made.
+fn lacks_room(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => true,
+        io::ErrorKind::NotFound => path.parent().is_some_and(|it| !it.exists()),
+        _ => false,
+    }
 }
 
 /// A server may open its own output by name (`/dev/stdout`), which only who has it open already can. The file stays ours: an owner

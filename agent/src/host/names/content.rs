@@ -51,8 +51,8 @@ pub fn of(name: &Name, of: Pid) -> Option<Content> {
     Content::read(&open_file(name, of, OFlags::RDONLY).ok()?)
 }
 
-/// Whether a name is the PID file of one of these processes: it holds the number of one, and was written since that began. By
-/// the number that it has in a PID namespace of its own only who can write the file says so: its user chooses that number
+/// Whether a name is the PID file of one of these processes: it holds the number of one, was written since that began, and belongs to
+/// its user, or to root. By the number that it has in a PID namespace of its own only its user says so, who chooses that number
 /// (`ns_last_pid`).
 pub(super) fn is_of(name: &Name, named: &Owners) -> bool {
     let Ok(file) = open_file(name, named.first(), OFlags::RDONLY) else { return false };
@@ -60,7 +60,9 @@ pub(super) fn is_of(name: &Name, named: &Owners) -> bool {
         return false;
     };
     let Ok(about) = file.metadata() else { return false };
-    let is_its = |row: &&Row| row.pid.get() == number || row.user == about.uid();
+    // Root writes it for servers that become other users.
+    let is_its =
+        |row: &&Row| row.user == about.uid() || (about.uid() == ROOT && row.pid.get() == number);
     let mut its = named.with_number(number).filter(is_its);
     its.any(|row| about.modified().is_ok_and(|written| was_there(row.pid, written)))
 }
@@ -106,6 +108,8 @@ fn open_file(name: &Name, of: Pid, access: OFlags) -> io::Result<File> {
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(openat(&directory, name.file.as_os_str(), flags, Mode::empty())?.into())
 }
+
+const ROOT: u32 = 0;
 
 /// A number and a line end fit many times over.
 const LARGEST_PID_FILE: u64 = 64;

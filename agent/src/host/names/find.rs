@@ -116,7 +116,7 @@ mod tests {
     use super::{
         super::{
             in_a_directory,
-            second::{keep, second_of},
+            second::{FileIdentity, keep, second_of},
         },
         *,
     };
@@ -129,7 +129,13 @@ mod tests {
         fs::write(directory.path().join("other.pid"), "1\n").unwrap();
         fs::write(directory.path().join("long.pid"), format!("{ours}{}", " ".repeat(64))).unwrap();
         std::os::unix::fs::symlink("server.pid", directory.path().join("link.pid")).unwrap();
-        keep(&name, &second_of(&name, 2), Pid::ours()).unwrap();
+        keep(
+            &name,
+            &second_of(&name, 2),
+            FileIdentity::of(&name, Pid::ours()).unwrap(),
+            Pid::ours(),
+        )
+        .unwrap();
         let _open = File::open(directory.path().join("other.pid")).unwrap();
         let found = pid_files(&Owners::of(vec![Pid::ours()]).unwrap(), &[]);
         let here: Vec<_> = found.iter().filter(|it| it.directory == name.directory).collect();

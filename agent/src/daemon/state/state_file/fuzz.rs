@@ -71,7 +71,7 @@ fn with_the_rest(mut state: Value) -> Value {
     let name = json!({"directory": "/run", "file": "server.pid"});
     let content = json!({"device": 1, "inode": 2, "text": [255, 10]});
     record["kept_names"] = json!([
-        {"of": 1, "leaving": 2, "name": name, "second": ".server.pid.of-generation-2", "content": content},
+        {"of": 1, "leaving": 2, "name": name, "second": ".server.pid.of-generation-2.0", "file": {"device": 1, "inode": 2}, "content": content},
     ]);
     record["starters"] = json!([{
         "generation": 1,
