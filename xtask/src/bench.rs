@@ -1,14 +1,10 @@
 //! `cargo xtask bench`: what upgrades cost, for us and for other ways, on this machine.
 
-use std::{os::unix::process::CommandExt as _, path::Path, process::Command};
+use std::path::Path;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::Result;
 
-use crate::{
-    build::{self, Build},
-    layout::{self, Profile},
-    setup,
-};
+use crate::{program, setup};
 
 /// What is wanted.
 #[derive(Debug)]
@@ -19,32 +15,24 @@ pub(crate) struct Choice {
     pub(crate) only: Vec<String>,
 }
 
-/// Builds the agent for use and compares it. Returns only if that does not even begin: the comparing program takes this
-/// process over, so that its exit code is ours, and Ctrl-C waits for it to clean up.
+/// Compares the agent.
 ///
 /// # Errors
 ///
-/// Without root, and when the agent cannot be built.
+/// As [`program::take_over`].
 pub(crate) fn run(root: &Path, choice: &Choice) -> Result<()> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "run this as root: it makes network namespaces and loads kernel programs"
-    );
-    if !choice.again {
-        setup::for_bench(root)?;
-    }
-    let Build { agent } = build::run(root, Profile::Release)?;
-    let bench = agent.with_file_name("bench");
+    let install = |root: &Path| match choice.again {
+        true => Ok(()),
+        false => setup::for_bench(root),
+    };
     let whole = !choice.quick && choice.only.is_empty();
-    let failed = Command::new(&bench)
-        .arg(choice.turns().to_string())
-        .arg(root.join(if whole { "docs" } else { "target/bench" }))
-        .arg(choice.typed())
-        .args(&choice.only)
-        .env("AGENT_BINARY", &agent)
-        .env("AGENT_TEST_TOOLS", layout::tools(root))
-        .exec();
-    Err(Error::new(failed)).with_context(|| format!("start `{}`", bench.display()))
+    program::take_over(root, "bench", install, |bench| {
+        bench
+            .arg(choice.turns().to_string())
+            .arg(root.join(if whole { "docs" } else { "target/bench" }))
+            .arg(choice.typed())
+            .args(&choice.only);
+    })
 }
 
 impl Choice {

@@ -16,6 +16,7 @@ mod install;
 mod kernels;
 mod layout;
 mod measure;
+mod program;
 mod setup;
 mod soak;
 mod test;

@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn nothing_that_a_server_says_steers_the_terminal() {
         assert_eq!(line("a\x1b[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
-        assert_eq!(lines("a\nb\r"), "a\nb\\r");
+        assert_eq!(lines("a\nb\r"), "a\n    b\\r");
     }
 }
