@@ -15,34 +15,18 @@
 //! | [`lookup`] | running `steer` without a SYN
 //! | [`systemd`] | systemd as process 1 of a machine within the machine |
 //! | [`wait`] | waiting for a condition, with an end |
-//! | `bpftool`, `http`, `machine`, `traces` | the kernel's counts, asking the agent directly, what this runs on, and whether anything is left |
-//! | [`interrupt`] | being told to stop |
-//! | [`demo`] | what `cargo xtask demo` shows |
-//! | [`mod@bench`] | what `cargo xtask bench` compares |
-//! | [`measure`] | what `cargo xtask measure` measures |
-//! | [`soak`] | what `cargo xtask soak` runs |
 //! | [`guest`] | what is in the virtual machines of `cargo xtask kernels` |
 //!
 //! The clients are the load generator of the agent itself, [`agent_load`].
 
 pub mod agent;
-pub mod bench;
-pub mod demo;
 pub mod guest;
-pub mod interrupt;
 pub mod lookup;
 pub mod loss;
-pub mod measure;
 pub mod namespace;
 pub mod other_build;
 pub mod process;
 pub mod servers;
-pub mod soak;
 pub mod stage;
 pub mod systemd;
 pub mod wait;
-
-mod bpftool;
-mod http;
-mod machine;
-mod traces;

@@ -1,6 +1,5 @@
 //! Waiting for a condition that nothing announces, with an end.
 
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -23,15 +22,14 @@ pub fn until<T>(
         if begun.elapsed() > limit {
             bail!("waited {limit:?} in vain: {what}");
         }
-        pause(BETWEEN);
+        sleep(BETWEEN);
     }
 }
 
-/// Lets a time pass.
-pub fn pause(duration: Duration) {
-    let (_sender, nothing) = mpsc::channel::<()>();
-    // Nothing is ever sent: the timeout is the point.
-    nothing.recv_timeout(duration).ok();
+/// Lets a time pass, for what is measured over it. It is no way to wait for something.
+#[expect(clippy::disallowed_methods, reason = "nothing tells that a time has passed")]
+pub fn sleep(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 const BETWEEN: Duration = Duration::from_millis(10);

@@ -168,7 +168,7 @@ fn groups(directory: &Path, prefix: &str) -> Result<Vec<String>> {
         .into_iter()
         .filter(|name| name.starts_with(prefix))
         .filter(|name| {
-            tests::wait::pause(std::time::Duration::from_secs(2));
+            tests::wait::sleep(std::time::Duration::from_secs(2));
             directory.join(name).exists()
         })
         .collect())

@@ -363,7 +363,7 @@ fn cgroup_mount(mounts: &str) -> Option<&str> {
 }
 
 /// Ends all processes of a cgroup and those below it, then removes it.
-pub(crate) fn remove_cgroup(path: &Path) -> Result<()> {
+pub fn remove_cgroup(path: &Path) -> Result<()> {
     if !path.is_dir() {
         return Ok(());
     }

@@ -84,7 +84,7 @@ fn answers_of(generation: u32) -> Result<()> {
     for _ in 0..10 {
         let answered = traffic::ask().with_context(|| format!("ask generation {generation}"))?;
         ensure!(answered == generation, "generation {answered} answered in place of {generation}");
-        wait::pause(Duration::from_millis(10));
+        wait::sleep(Duration::from_millis(10));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ mod commanded;
 mod go;
 mod hostile;
 mod inline;
-pub(crate) mod nginx;
+pub mod nginx;
 mod node;
 mod prefork;
 mod python;
@@ -177,7 +177,7 @@ fn finished(child: &mut Child) -> Result<Option<()>> {
 }
 
 /// A directory for a server's files, which its workers can read under another user.
-pub(crate) fn directory(name: &str) -> Result<TempDir> {
+pub fn directory(name: &str) -> Result<TempDir> {
     let directory = tempfile::Builder::new().prefix(&format!("agent-test-{name}-")).tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     Ok(directory)

@@ -63,7 +63,7 @@ http {{
 }
 
 /// The words that start an nginx, with its error log in its directory.
-pub(crate) fn start(directory: &Path, configuration: &Path) -> Vec<String> {
+pub fn start(directory: &Path, configuration: &Path) -> Vec<String> {
     let text = |path: &Path| path.display().to_string();
     let log = directory.join("error.log");
     ["nginx", "-p", &text(directory), "-e", &text(&log), "-c", &text(configuration)]
@@ -72,7 +72,7 @@ pub(crate) fn start(directory: &Path, configuration: &Path) -> Vec<String> {
 }
 
 /// Lines of a configuration: what is written for a while goes into the directory of this nginx.
-pub(crate) fn temporary(directory: &Path) -> String {
+pub fn temporary(directory: &Path) -> String {
     ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {}/{name};", directory.display()))
         .join("\n")

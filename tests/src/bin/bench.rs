@@ -1,7 +1,0 @@
-//! Compares ways to upgrade a server, for `cargo xtask bench`: `bench ROUNDS FOLDER COMMAND [NAME…]`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tests::bench::run()
-}

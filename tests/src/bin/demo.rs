@@ -1,7 +1,0 @@
-//! Shows the agent at work, for `cargo xtask demo`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tests::demo::run()
-}

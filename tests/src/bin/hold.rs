@@ -1,7 +1,0 @@
-//! Opens connections and holds them, for the measurements: `hold ADDRESS SOURCE COUNT`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tests::measure::hold()
-}
