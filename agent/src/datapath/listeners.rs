@@ -1,6 +1,6 @@
 //! Takes running listeners over and gives them back, through the `adopt_listeners` iterator.
 //!
-//! The agent never holds a descriptor of a server's socket: see `agent-ebpf/src/adopt_listeners.rs` for why.
+//! The agent never holds a descriptor of a server's socket: see `agent-ebpf/programs/adopt_listeners.rs` for why.
 
 use std::{
     collections::HashMap,
@@ -160,7 +160,7 @@ impl Datapath {
     ///
     /// # Kernel
     ///
-    /// Listeners come first, and the walk is to end with them: see `agent-ebpf/src/adopt_listeners.rs`.
+    /// Listeners come first, and the walk is to end with them: see `agent-ebpf/programs/adopt_listeners.rs`.
     fn walk(
         &mut self,
         wanted: impl IntoIterator<Item = (u64, Adoption)>,
