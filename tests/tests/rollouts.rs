@@ -85,8 +85,7 @@ async fn undo_while_the_old_generation_drains() -> Result<()> {
 /// Asks for an undo over the control socket as any program may, and says how many milliseconds the answer took.
 const UNDO: &str = r#"
 import socket, sys, time
-body = b'{"drain":{"policy":{"policy":"patient","idle":null},"signal":15,' \
-    b'"queue_timeout":{"secs":5,"nanos":0},"timeout":{"secs":60,"nanos":0},"stop_timeout":{"secs":10,"nanos":0}}}'
+body = b'{"drain":{"timeout":"1m"}}'
 request = b"POST /v1/services/8080/undo HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n" \
     b"Content-Length: %d\r\n\r\n" % len(body)
 control = socket.socket(socket.AF_UNIX)

@@ -35,8 +35,7 @@ mod view;
 pub use exit::ExitCode;
 pub use problem::{Problem, ProblemKind};
 pub use request::{
-    AttachRequest, Command, DrainRequest, NamespacesOf, NewGeneration, RequestId, UndoRequest,
-    UpgradeRequest,
+    AttachRequest, Command, NamespacesOf, NewGeneration, RequestId, UndoRequest, UpgradeRequest,
 };
 pub use rollout::RolloutView;
 pub use selected::Selected;

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
-use agent_rollout::{DrainPlan, DrainPolicy, Readiness};
-use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, Signal};
+use agent_rollout::{DrainPlan, Readiness};
+use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, span};
 use serde::{Deserialize, Serialize};
 
 /// Take charge of a port.
@@ -36,12 +36,14 @@ pub struct UpgradeRequest {
     #[serde(default)]
     pub ready: Readiness,
     /// How long it may take until then.
+    #[serde(default = "default_ready_timeout", with = "span")]
     pub ready_timeout: Duration,
     /// How long after the switch it has to prove itself.
-    #[serde(default = "default_settle")]
+    #[serde(default = "default_settle", with = "span")]
     pub settle: Duration,
     /// How the replaced generation leaves.
-    pub drain: DrainRequest,
+    #[serde(default)]
+    pub drain: DrainPlan,
     /// Refuse if another generation is the primary.
     #[serde(default)]
     pub if_generation: Option<GenerationNumber>,
@@ -54,6 +56,10 @@ pub struct UpgradeRequest {
     /// Asked again under the same number, it is not begun again.
     #[serde(default)]
     pub request: Option<RequestId>,
+}
+
+const fn default_ready_timeout() -> Duration {
+    DrainPlan::READY_TIMEOUT
 }
 
 const fn default_settle() -> Duration {
@@ -131,31 +137,13 @@ pub enum NamespacesOf {
     Agent,
 }
 
-/// How a replaced generation leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DrainRequest {
-    /// When it is signalled.
-    pub policy: DrainPolicy,
-    /// With which signal, by number from 1 to 64.
-    pub signal: Signal,
-    /// How long its kernel queues are waited for.
-    pub queue_timeout: Duration,
-    /// How long its flows are waited for.
-    pub timeout: Duration,
-    /// How long it may take to end after the signal.
-    pub stop_timeout: Duration,
-    /// How long after the switch it is kept to fall back to, even if it has drained.
-    #[serde(default)]
-    pub keep_old: Duration,
-}
-
 /// Put the previous generation back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UndoRequest {
     /// How the generation that is taken back leaves.
-    pub drain: DrainRequest,
+    #[serde(default)]
+    pub drain: DrainPlan,
     /// Refuse if another generation is the primary.
     #[serde(default)]
     pub if_generation: Option<GenerationNumber>,

@@ -1,7 +1,7 @@
 //! How a replaced generation leaves: from what was typed to what is asked for.
 
-use agent_api::{DrainRequest, Problem, ProblemKind};
-use agent_rollout::DrainPolicy;
+use agent_api::{Problem, ProblemKind};
+use agent_rollout::{DrainPlan, DrainPolicy};
 
 use super::arguments::{DrainOptions, DrainWhen};
 
@@ -10,7 +10,7 @@ use super::arguments::{DrainOptions, DrainWhen};
 /// # Errors
 ///
 /// When they contradict each other.
-pub(super) fn request(options: &DrainOptions) -> Result<DrainRequest, Problem> {
+pub(super) fn request(options: &DrainOptions) -> Result<DrainPlan, Problem> {
     let DrainOptions {
         drain,
         drain_timeout,
@@ -25,7 +25,7 @@ pub(super) fn request(options: &DrainOptions) -> Result<DrainRequest, Problem> {
             "`--drain-idle` counts silent flows as ended, and `--drain graceful` waits for none";
         return Err(Problem::new(ProblemKind::Usage, message).fix("leave one of them out"));
     }
-    Ok(DrainRequest {
+    Ok(DrainPlan {
         policy: match drain {
             DrainWhen::Patient => DrainPolicy::Patient { idle: *drain_idle },
             DrainWhen::Graceful => DrainPolicy::Graceful,

@@ -9,6 +9,7 @@ mod loss;
 mod process;
 mod release;
 mod signal;
+pub mod span;
 pub mod users;
 
 pub use endpoint::{Endpoint, LocalAddress};

@@ -4,9 +4,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use agent_api::{DrainRequest, RolloutView, ServiceView, Services, UndoRequest};
-use agent_rollout::DrainPolicy;
-use agent_terms::Signal;
+use agent_api::{RolloutView, ServiceView, Services, UndoRequest};
+use agent_rollout::DrainPlan;
 use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
 
@@ -63,16 +62,8 @@ fn exchange<T: DeserializeOwned>(
 
 /// The request that `agent undo` makes when it is given no options.
 fn undo(port: u16) -> Result<Vec<u8>> {
-    let drain = DrainRequest {
-        policy: DrainPolicy::Patient { idle: None },
-        signal: Signal::TERM,
-        queue_timeout: Duration::from_secs(5),
-        timeout: Duration::from_hours(1),
-        stop_timeout: Duration::from_secs(10),
-        keep_old: Duration::ZERO,
-    };
     let body = serde_json::to_string(&UndoRequest {
-        drain,
+        drain: DrainPlan::default(),
         if_generation: None,
         if_release: None,
         request: None,

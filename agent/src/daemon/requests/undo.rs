@@ -4,7 +4,6 @@ use agent_api::{Begun, Problem, ProblemKind, UndoRequest};
 use agent_rollout::Event;
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId};
 
-use super::upgrade::drain_plan;
 use crate::{
     daemon::{agent::Agent, state::troubles::Trouble},
     host::process,
@@ -42,7 +41,7 @@ impl Agent {
         let rollout = of_candidate.map_or(service.last_rollout().next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
         let before = self.record(id).service.endpoints().to_vec();
-        self.feed(id, Event::Undo(drain_plan(&request.drain)))?;
+        self.feed(id, Event::Undo(request.drain.clone()))?;
         self.refuse_unswitched(id)?;
         self.refuse_deaf(id, target, "it was put back, and has just closed its listeners")?;
         let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();

@@ -1,10 +1,10 @@
 //! Brings a new generation in, and puts the previous one back.
 
 use agent_api::{
-    Begun, Command, DrainRequest, Problem, ProblemKind, RequestId, SCHEMA, Unchanged,
-    UpgradeAnswer, UpgradePreview, UpgradeRequest,
+    Begun, Command, Problem, ProblemKind, RequestId, SCHEMA, Unchanged, UpgradeAnswer,
+    UpgradePreview, UpgradeRequest,
 };
-use agent_rollout::{DrainPlan, Event, Origin, Plan, RolloutId};
+use agent_rollout::{Event, Origin, Plan, RolloutId};
 use agent_terms::{GenerationId, GenerationNumber, Release, ServiceId};
 
 use crate::{
@@ -69,7 +69,7 @@ impl Agent {
             ready: request.ready,
             ready_timeout: request.ready_timeout,
             settle: request.settle,
-            drain: drain_plan(&request.drain),
+            drain: request.drain.clone(),
         };
         self.remember(id, self.record(id).service.last_rollout().next(), request.request.as_ref());
         match candidate {
@@ -322,10 +322,4 @@ impl Agent {
         let attributed = self.attribute_newcomers(generation.service);
         self.note_look(generation, attributed);
     }
-}
-
-pub(in crate::daemon) fn drain_plan(request: &DrainRequest) -> DrainPlan {
-    let DrainRequest { policy, signal, queue_timeout, timeout, stop_timeout, keep_old } =
-        request.clone();
-    DrainPlan { policy, signal, queue_timeout, timeout, stop_timeout, keep_old }
 }

@@ -28,12 +28,9 @@ use tokio::sync::{broadcast, watch};
 
 use super::{Door, connections, routes};
 use crate::{
-    daemon::{
-        control::{
-            message::{Message, Request},
-            socket::{ControlSocket, successors},
-        },
-        requests::upgrade::drain_plan,
+    daemon::control::{
+        message::{Message, Request},
+        socket::{ControlSocket, successors},
     },
     fuzzing::{
         Verdict, fuzz,
@@ -126,7 +123,7 @@ fn say_no(requests: &Receiver<Message>, asked: &AtomicU64) {
                 drop(reply.send(Err(problem())));
             }
             Request::Undo(_, body, reply) => {
-                go_on(service, Event::Undo(drain_plan(&body.drain)));
+                go_on(service, Event::Undo(body.drain.clone()));
                 drop(reply.send(Err(problem())));
             }
             Request::Events(reply) => {
@@ -152,7 +149,7 @@ fn upgrade(service: Service, body: &agent_api::UpgradeRequest) {
         ready: body.ready,
         ready_timeout: body.ready_timeout,
         settle: body.settle,
-        drain: drain_plan(&body.drain),
+        drain: body.drain.clone(),
     };
     go_on(service, Event::Upgrade(plan, Origin::Found));
 }
@@ -194,7 +191,7 @@ fn panics() -> &'static Mutex<Vec<String>> {
 }
 
 fn drain() -> Value {
-    let second = json!({"secs": 1, "nanos": 0});
+    let second = "1s";
     json!({
         "policy": {"policy": "patient", "idle": null}, "signal": 15, "queue_timeout": second,
         "timeout": second, "stop_timeout": second, "keep_old": second,
@@ -213,7 +210,7 @@ fn launch() -> Value {
 fn bodies() -> Vec<(&'static str, Value)> {
     let upgrade = |new: Value| {
         json!({
-            "new": new, "ready": "accept", "ready_timeout": {"secs": 60, "nanos": 0}, "drain": drain(),
+            "new": new, "ready": "accept", "ready_timeout": "1m", "drain": drain(),
             "if_generation": 1, "also": true, "dry_run": false, "request": "7",
         })
     };

@@ -18,13 +18,14 @@ use crate::{
     },
 };
 
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
     "\"status\":\"settling\"",
     "\"name\":\"primary\"",
     "\"name\":\"dead\"",
     "\"told\":true",
     "null",
     "{\"secs\":18446744073709551615,\"nanos\":999999999}",
+    "\"584542046090y\"",
     "\"agent_state_version\":1",
     "\\u0000",
     "\\ud800",
