@@ -114,3 +114,51 @@ fn a_directory_that_only_root_gets_to_is_its_successors_as_long_as_it_is_there()
 fn words(command: &[String]) -> Vec<&str> {
     command.iter().map(String::as_str).collect()
 }
+
+fn in_a_user_namespace() -> Result<Commanded> {
+    let words = [
+        &AS_USER[..],
+        &["unshare", "--user", "--map-root-user", "--mount"],
+        &["setpriv", "--inh-caps=+setuid", "--ambient-caps=+setuid"],
+        &["/usr/bin/python3", "{}/server.py", "8080", "1", "--reuse-port"],
+    ];
+    Commanded::new(PORT, &words.concat())
+}
+
+/// Whoever makes a user namespace may do anything in it, and what that is means nothing outside.
+#[test]
+fn capabilities_of_a_user_namespace_stay_there() -> Result<()> {
+    let server = in_a_user_namespace()?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    let next = next()?;
+    let options = ["--namespaces", "agent", "--cwd", "/", "--settle", "0s"];
+    let outside = upgrade(PORT, &options, &next.command(2)?);
+    stage.agent.run(&outside)?.success()?;
+    let second = stage.until_steady(PORT)?.generations[0].pids[0];
+    let status = fs::read_to_string(format!("/proc/{second}/status"))?;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert!(status.contains(&format!("{set}:\t{:016x}\n", 0)), "{set}: {status}");
+    }
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    stage.detach(PORT)?;
+    first.kill()?;
+    Ok(())
+}
+
+/// Nobody can enter namespaces that have ended: their server's successor would live outside, without having been asked to.
+#[test]
+fn a_successor_does_not_leave_namespaces_that_ended_unasked() -> Result<()> {
+    let server = in_a_user_namespace()?;
+    let (stage, mut first) = Stage::attached(&server)?;
+    first.kill()?;
+    stage.until("nobody", PORT, |service| {
+        service.generations[0].state == agent_api::GenerationState::Dead
+    })?;
+    let next = next()?;
+    let words = upgrade(PORT, &["--cwd", "/"], &next.command(2)?);
+    let refused = stage.agent.run(&words)?;
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    assert!(refused.stderr.contains("namespaces of its own (mnt, user)"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--namespaces agent"), "{}", refused.stderr);
+    stage.detach(PORT)
+}

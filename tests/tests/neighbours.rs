@@ -241,6 +241,36 @@ fn a_server_that_ends_after_the_detach_leaves_no_zombie() -> Result<()> {
     stage.namespace.clear()
 }
 
+/// A process can have its children be those of its own parent (`CLONE_PARENT`), who has never heard of them.
+#[test]
+fn children_that_a_server_gives_to_the_launcher_leave_no_zombies() -> Result<()> {
+    const GIVE: &str = "import ctypes, os, platform, sys
+CLONE_PARENT, SIGCHLD = 0x8000, 17
+number = {\"x86_64\": 56, \"aarch64\": 220}[platform.machine()]
+for _ in range(300):
+    if ctypes.CDLL(None).syscall(number, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) == 0:
+        os._exit(0)
+os.execv(sys.argv[1], sys.argv[1:])";
+    let (stage, [_, _neighbour], _started) = neighbours()?;
+    let script =
+        format!("exec /usr/bin/python3 -c '{GIVE}' /usr/bin/python3 {{}}/server.py 8080 2");
+    let giving = Commanded::new(PORT, &["sh", "-c", &script])?;
+    stage.switch(&giving, 2, &["--cwd", "/", "--stop-timeout", "100ms"])?;
+    let service = stage.until_steady(PORT)?;
+    let server = service.generations[0].pids[0];
+    let parent = |pid: i32| -> Result<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields = stat.rsplit_once(") ").context("a stat")?.1;
+        Ok(fields.split(' ').nth(1).context("a parent")?.parse()?)
+    };
+    let launcher = parent(server)?;
+    wait::until("no zombie", LIMIT, || {
+        let children = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"))?;
+        Ok((children.split_ascii_whitespace().count() == 1).then_some(()))
+    })?;
+    stage.namespace.clear()
+}
+
 /// Whoever the server runs as can stop the process that is to become it, once it is his. That takes luck: here it is frozen.
 #[test]
 fn a_launch_that_is_stopped_on_its_way_keeps_nobody_waiting() -> Result<()> {

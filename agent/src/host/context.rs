@@ -59,6 +59,11 @@ impl Context {
         let process = Process::open(pid)?;
         let before = image(pid)?;
         let context = Self::read(pid, launcher)?;
+        // Whoever enters a namespace of his own has more rights in there, and cannot come back: what was read before this was read
+        // where it is now.
+        if differing_namespaces(pid, launcher)? != context.namespaces {
+            return Err(ProcessError::Changed { pid });
+        }
         set_id::refuse(pid)?;
         // What one program shows is not put together with the rights of another.
         if image(pid)? != before || status(pid)?.euid != context.uid {

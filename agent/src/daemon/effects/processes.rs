@@ -225,14 +225,31 @@ impl Agent {
         for generation in service.generations() {
             pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
         }
+        let inodes = others.iter().map(|it| it.inode).collect();
+        let holders = holders::holders(&inodes)?.found;
+        let hidden =
+            inodes.len() - holders.iter().flat_map(|it| &it.inodes).collect::<HashSet<_>>().len();
         let strays: Vec<_> =
-            holders_of(&others)?.into_iter().filter(|pid| !pids.contains(pid)).collect();
-        if strays.is_empty() {
+            holders.into_iter().map(|it| it.pid).filter(|pid| !pids.contains(pid)).collect();
+        if strays.is_empty() && hidden == 0 {
             return Ok(());
         }
+        let mut described: Vec<_> = (!strays.is_empty())
+            .then(|| {
+                few_of(&strays, ", ", |pid| {
+                    format!("process {}", found::describe_with_parent(*pid))
+                })
+            })
+            .into_iter()
+            .collect();
+        // Its descriptor may be in a message that nobody has received.
+        described.extend(
+            (hidden > 0)
+                .then(|| format!("{hidden} of them held by nobody who can be seen (`ss -ltnp`)")),
+        );
         let message = format!(
             "others listen on the port too, and without steering the kernel would give them connections: {}",
-            few_of(&strays, ", ", |pid| format!("process {}", found::describe_with_parent(*pid)))
+            described.join(", ")
         );
         Err(Problem::new(ProblemKind::Locked, message)
             .fix("end them first, and whoever starts them again"))

@@ -7,6 +7,7 @@
 //! - `inherit`: what the next generation is given of the one that it replaces
 //! - `kept_name`: a name that has a second one
 //! - `launching`: launches under way
+//! - `leaving_namespaces`: what a next generation keeps that does not live in the namespaces of the one before
 //! - `log_lengths`: keeps the output of launched generations from filling the disk
 //! - `logs`: the output of launched generations, one file each
 //! - `pending_report`: a launch of which nobody knows yet how it ends
@@ -23,6 +24,7 @@ pub(super) mod groups;
 mod inherit;
 pub(super) mod kept_name;
 mod launching;
+mod leaving_namespaces;
 mod log_lengths;
 pub(super) mod logs;
 pub(super) mod pending_report;

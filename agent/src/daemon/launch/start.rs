@@ -6,12 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use agent_api::{Command, NamespacesOf, Problem, ProblemKind};
+use agent_api::{Command, Problem, ProblemKind};
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 use agent_rollout::{Origin, Phase, PortHold};
 use agent_terms::{GenerationId, ServiceId};
 
-use super::{confined, given::Inherited, inherit::become_other, working_directory};
+use super::{
+    confined, given::Inherited, inherit::become_other, leaving_namespaces::leave_namespaces,
+    working_directory,
+};
 use crate::{
     daemon::{
         agent::Agent,
@@ -42,12 +45,9 @@ impl Agent {
     ) -> Result<(LaunchSpec, Vec<String>), Problem> {
         self.require_room_for_processes(generation.service)?;
         let record = self.record(generation.service);
-        let Inherited { mut context, mut namespaces_of, mut directory_of, mut warnings } =
-            self.inherited(generation.service, command)?;
-        if command.namespaces == NamespacesOf::Agent {
-            context.namespaces.clear();
-            namespaces_of = None;
-        }
+        let mut inherited = self.inherited(generation.service, command)?;
+        leave_namespaces(&mut inherited, command)?;
+        let Inherited { mut context, namespaces_of, mut directory_of, mut warnings } = inherited;
         // What root has set up leads nobody astray.
         if let Some(user) =
             wanted_user(command)?.filter(|it| context.uid != 0 && *it != context.uid)

@@ -71,7 +71,10 @@ impl Agent {
         self.strangers.note_told_of(id, cookies.into_iter());
         let name = self.record(id).service.name().clone();
         let described = |it: &Stranger| format!("process {} ({})", it.pid, it.command);
-        let described: Vec<_> = processes.iter().map(described).collect();
+        let mut described: Vec<_> = processes.iter().map(described).collect();
+        if described.is_empty() {
+            described.push("a process that cannot be seen from here".to_owned());
+        }
         let message = format!(
             "no generation serves, and all new connections go to {}, which is not the service's",
             described.join(", ")

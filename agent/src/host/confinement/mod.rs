@@ -68,6 +68,11 @@ impl Capabilities {
         self.bounding != had
     }
 
+    /// Nothing of them is left: what they were is of another user namespace.
+    pub const fn give_up_all(&mut self) {
+        *self = Self { bounding: 0, inheritable: 0, ambient: 0, of_root: Some(0) };
+    }
+
     /// What a process of this user that has these cannot pass on through a launcher that has those, by name.
     pub fn not_passed_on_by(&self, launcher: &Self, user: u32) -> Vec<String> {
         let of_root = self.of_root.filter(|_| user == ROOT).unwrap_or(0);

@@ -1,13 +1,21 @@
 //! The launcher itself.
 
 use std::{
-    io,
+    collections::HashSet,
+    fs, io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     process::ExitCode,
 };
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use nix::sys::{
+    signal::{SigSet, Signal as Standard},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Signal, WaitOptions, set_parent_process_death_signal, waitpid},
+};
 
 use super::{Answer, Request, receive, send};
 use crate::host::{
@@ -38,10 +46,17 @@ fn run() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::thread::set_name(c"agent-launcher")?;
     let socket = io::stdin();
-    while let Some((request, descriptors)) = receive(&socket)? {
+    let mut children = Children::new()?;
+    loop {
+        children.take_zombies_until_asked(&socket)?;
+        let Some((request, descriptors)) = receive(&socket)? else { break };
         let answer = match request {
-            Request::Spawn { in_pid_namespace } => spawn(in_pid_namespace, &descriptors),
-            Request::Reap(pid) => Answer::Reaped(reap(pid)),
+            Request::Spawn { in_pid_namespace } => {
+                let answer = spawn(in_pid_namespace, &descriptors);
+                children.note(&answer);
+                answer
+            }
+            Request::Reap(pid) => Answer::Reaped(children.reap(pid)),
             Request::Introduce => Answer::Introduced(Pid::ours()),
         };
         match send(&socket, &answer, &[]) {
@@ -78,7 +93,66 @@ fn spawn(in_pid_namespace: bool, descriptors: &[OwnedFd]) -> Answer {
     }
 }
 
-/// Of a child of ours, whose number is nobody else's: only we take its zombie away. Others are not ours to wait for.
-fn reap(pid: Pid) -> Option<Ending> {
-    Process::of_child(pid).ok()?.reap().ok()?
+/// The processes whose parent we are.
+struct Children {
+    /// Those that we have spawned, and whose zombies the agent has taken away when it has seen them end.
+    ours: HashSet<Pid>,
+    ended: SignalFd,
+}
+
+impl Children {
+    /// Nobody but us has this signal blocked: whoever is spawned gets an empty mask (`std::process::Command`).
+    fn new() -> io::Result<Self> {
+        let mut signals = SigSet::empty();
+        signals.add(Standard::SIGCHLD);
+        signals.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self { ours: HashSet::new(), ended: SignalFd::with_flags(&signals, flags)? })
+    }
+
+    /// Waits for a request, and takes the zombies away that nobody else would.
+    fn take_zombies_until_asked(&self, socket: &io::Stdin) -> io::Result<()> {
+        loop {
+            let mut both = [
+                PollFd::new(socket, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.ended.as_fd(), PollFlags::IN),
+            ];
+            poll(&mut both, None)?;
+            let [asked, ended] = both.map(|it| !it.revents().is_empty());
+            if ended {
+                while self.ended.read_signal()?.is_some() {}
+                self.reap_others();
+            }
+            if asked {
+                return Ok(());
+            }
+        }
+    }
+
+    fn note(&mut self, answer: &Answer) {
+        if let Answer::Spawned(pid) = answer {
+            self.ours.insert(*pid);
+        }
+    }
+
+    /// Of a child of ours, whose number is nobody else's: only we take its zombie away. Others are not ours to wait for.
+    fn reap(&mut self, pid: Pid) -> Option<Ending> {
+        let ending = Process::of_child(pid).ok()?.reap().ok()?;
+        if ending.is_some() {
+            self.ours.remove(&pid);
+        }
+        ending
+    }
+
+    /// A server can make its children ours (`CLONE_PARENT`), and nobody waits for those.
+    fn reap_others(&self) {
+        // A kernel that does not list them (`CONFIG_PROC_CHILDREN`) leaves them where they are.
+        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let pids = children.split_ascii_whitespace().filter_map(|it| Pid::new(it.parse().ok()?));
+        for pid in pids.filter(|pid| !self.ours.contains(pid)) {
+            let child = rustix::process::Pid::from_raw(pid.get());
+            // It may live yet, and be looked at when it has ended.
+            let _: Result<_, _> = waitpid(child, WaitOptions::NOHANG);
+        }
+    }
 }
