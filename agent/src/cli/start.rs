@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     daemon::{
-        Other, preflight, private_directory,
+        Above, Other, preflight, private_directory,
         repair::{self, Leftovers},
     },
     host::{capabilities, ended::Ended, open_files, tasks::TooFewTasks},
@@ -76,7 +76,8 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
     open_files::allow_all()?;
     // What is there when one is killed in its start was made by it, if nothing was there before.
     let is_alone = matches!(repair::examine(places), Ok(Leftovers::Fine(_)));
-    let made = missing(&places.log_file());
+    let files = [places.above_file(), places.log_file()];
+    let made: Vec<_> = files.iter().flat_map(|file| missing(file)).collect();
     let refused = |problem: Problem| {
         take_back(&made);
         problem.before_the_start()
@@ -204,9 +205,14 @@ fn privileged() -> Result<(), Problem> {
     Err(Problem::new(ProblemKind::Preflight, message).fix("run it as root, for example with sudo"))
 }
 
-/// Makes the runtime directory and opens the log in it.
+/// Makes the runtime directory, with a note of what that takes, and opens the log in it.
 fn prepare(places: &Places) -> Result<File, Problem> {
+    let mut above = Above::read(places);
+    above.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;
+    if let Err(error) = above.write() {
+        tracing::debug!(%error, "the directories above the agent's own stay");
+    }
     let path = places.log_file();
     let open = OpenOptions::new()
         .create(true)

@@ -24,6 +24,7 @@ use super::{
     memory::Memories,
     start::presence::Presence,
     state::{
+        above::Above,
         clock,
         journal::Journal,
         state_file::{Record, StateFile},
@@ -44,6 +45,8 @@ use crate::{
 /// Everything the agent knows. Owned by its thread.
 pub(super) struct Agent {
     pub(super) places: Places,
+    /// What was made above those.
+    pub(super) above: Above,
     pub(super) network_namespace: u64,
     pub(super) boot_id: String,
     /// When this agent began: what the kernel programs before its own have missed, it cannot know.

@@ -1,5 +1,6 @@
 //! Machines on which the agent cannot run: `attach`, `daemon` and `doctor` say why, and leave nothing behind.
 
+mod deep;
 mod machines;
 mod pids;
 

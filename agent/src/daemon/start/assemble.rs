@@ -30,6 +30,7 @@ use crate::{
         looks::{returns::Returns, strangers::Strangers},
         memory::Memories,
         state::{
+            above::Above,
             clock,
             journal::Journal,
             state_file::{self, Record, StateFile},
@@ -49,10 +50,18 @@ use crate::{
     places::Places,
 };
 
+/// What a start makes.
+pub(super) struct Traces<'a> {
+    /// Taken back if it fails.
+    pub(super) made: &'a mut Made,
+    /// Goes with the agent.
+    pub(super) above: Above,
+}
+
 /// Everything but the threads.
 pub(super) fn assemble(
     options: &Options,
-    made: &mut Made,
+    Traces { made, mut above }: Traces<'_>,
     presence: Presence,
     launcher: Arc<Launcher>,
     messages: mpsc::Sender<Message>,
@@ -71,6 +80,8 @@ pub(super) fn assemble(
     let steers = datapath::steers(&places.pin_dir).ok();
     let plan = plan(&places, state.as_ref(), &pinned, steers)?;
     let state = state.unwrap_or_default();
+    made.expect(&places.above_file());
+    note_above(&mut above, &places, groups.above());
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
@@ -86,6 +97,7 @@ pub(super) fn assemble(
     let records = state.services.into_iter().map(|record| (record.service.id(), record)).collect();
     let mut agent = begun(Parts {
         places,
+        above,
         network_namespace,
         boot_id,
         presence,
@@ -112,6 +124,15 @@ pub(super) fn assemble(
     Ok(agent)
 }
 
+/// Before they are made. A full disk is no reason not to steer.
+fn note_above(above: &mut Above, places: &Places, group: &Path) {
+    above.expect(group);
+    above.expect(&places.pin_dir);
+    if let Err(error) = above.write() {
+        tracing::warn!(%error, "should the agent be killed, the directories above its own stay");
+    }
+}
+
 fn open_datapath(
     plan: &Plan,
     pin_dir: &Path,
@@ -133,6 +154,7 @@ fn find_hierarchy() -> Result<Hierarchy, Problem> {
 /// What an agent is made of.
 struct Parts {
     places: Places,
+    above: Above,
     network_namespace: u64,
     boot_id: String,
     presence: Presence,
@@ -150,6 +172,7 @@ struct Parts {
 fn begun(parts: Parts) -> Agent {
     let Parts {
         places,
+        above,
         network_namespace,
         boot_id,
         presence,
@@ -164,6 +187,7 @@ fn begun(parts: Parts) -> Agent {
     } = parts;
     Agent {
         places,
+        above,
         network_namespace,
         boot_id,
         began: clock::now(),

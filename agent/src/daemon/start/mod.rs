@@ -52,7 +52,10 @@ use tokio::{
 };
 
 use self::lock::Proof;
-use self::{assemble::assemble, presence::Presence};
+use self::{
+    assemble::{Traces, assemble},
+    presence::Presence,
+};
 use super::{
     agent::Agent,
     control::{
@@ -60,6 +63,7 @@ use super::{
         server::{self, Door},
         socket::{self, ControlSocket},
     },
+    state::above::Above,
     step::obey_faults_in,
 };
 use crate::{
@@ -130,6 +134,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     preflight(places)?;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);
+    let mut above = Above::read(places);
+    above.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;
     made.expect(&places.lock_file());
     obey_faults_in(&places.runtime_dir);
@@ -143,7 +149,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let (messages, queue) = mpsc::channel();
     let (sockets, rebound) = socket::successors();
     let presence = Presence::new(lock, sockets);
-    let agent = assemble(options, &mut made, presence, launcher.into(), messages.clone())?;
+    let traces = Traces { made: &mut made, above };
+    let agent = assemble(options, traces, presence, launcher.into(), messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     made.expect(&places.socket());
     let listener = own_files::bind(&places.socket())?;
