@@ -223,7 +223,11 @@ fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
             let place = hierarchy.root().directory().display().to_string();
             let kind =
                 if old.is_empty() { "version 2" } else { "version 2 beside version 1 (hybrid)" };
-            Check::ok(name, format!("{kind}, at `{place}`"))
+            let unseen = hierarchy.unseen().map(|error| {
+                let fix = error.fix().unwrap_or_default();
+                format!(": no server there can be taken charge of, as {error}; {fix}")
+            });
+            Check::ok(name, format!("{kind}, at `{place}`{}", unseen.unwrap_or_default()))
         }
         (Err(error), None) => Check::unknown(name, all_causes(&error)),
     }
