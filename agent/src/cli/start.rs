@@ -13,7 +13,7 @@ use agent_api::{Problem, ProblemKind};
 use nix::sys::wait::WaitStatus;
 use rustix::fs::OFlags;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Take},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -45,7 +45,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    runtime.block_on(agent(context, other)).map(drop)
+    runtime.block_on(agent(context, other, Stay::Always)).map(drop)
 }
 
 /// An agent that runs, and what was made for it.
@@ -53,6 +53,17 @@ pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Probl
 pub(super) struct Started {
     child: Child,
     made: Vec<PathBuf>,
+    /// By its end the agent knows that we are gone.
+    _out: BufReader<Take<ChildStdout>>,
+}
+
+/// How long an agent is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// Until the last service is detached.
+    Always,
+    /// The same, if we attach one.
+    ForAttach,
 }
 
 impl Started {
@@ -68,7 +79,7 @@ impl Started {
 }
 
 /// Starts it, and returns when it listens.
-pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Problem> {
+pub(super) async fn agent(context: &Context, other: Other, stay: Stay) -> Result<Started, Problem> {
     privileged()?;
     let places = &context.places;
     preflight_aside(places)?;
@@ -86,7 +97,7 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
     // Not by name: the same binary, even if another was installed over it meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg0("agent")
-        .args(arguments(context, other))
+        .args(arguments(context, other, stay))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -95,14 +106,15 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
             refused(Problem::new(ProblemKind::Failed, "cannot start the agent").because(&error))
         })?;
     let out = child.stdout.take().expect("it was asked to be piped");
-    let line = timeout(START, first_line(out)).await;
+    let mut out = BufReader::new(out.take(LONGEST_LINE));
+    let line = timeout(START, first_line(&mut out)).await;
     match line {
         Err(_late) => {
             let cause = format!("it did not say within {} s that it listens", START.as_secs());
             Err(not_started(&context.places, &cause))
         }
         Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
-        Ok(Ok(line)) if line == command::READY => Ok(Started { child, made }),
+        Ok(Ok(line)) if line == command::READY => Ok(Started { child, made, _out: out }),
         Ok(Ok(line)) => match serde_json::from_str(&line) {
             Ok(problem) => Err(refused(problem)),
             Err(_) => Err(match ended(&mut child).await {
@@ -227,7 +239,7 @@ fn prepare(places: &Places) -> Result<File, Problem> {
 }
 
 /// What the agent is started with: what this command was, where it matters to an agent.
-fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
+fn arguments(context: &Context, other: Other, stay: Stay) -> Vec<std::ffi::OsString> {
     let Places { runtime_dir, pin_dir, cgroup } = &context.places;
     let GlobalOptions { verbose, log_format, .. } = &context.options;
     let mut arguments = vec![
@@ -238,6 +250,10 @@ fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
         "--pin-dir".into(),
         pin_dir.into(),
     ];
+    match stay {
+        Stay::Always => {}
+        Stay::ForAttach => arguments.push("--for-attach".into()),
+    }
     match other {
         Other::Respect => {}
         Other::Replace => arguments.push("--replace".into()),
@@ -257,9 +273,9 @@ fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
     arguments
 }
 
-async fn first_line(out: ChildStdout) -> io::Result<String> {
+async fn first_line(out: &mut BufReader<Take<ChildStdout>>) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(out.take(LONGEST_LINE)).read_line(&mut line).await?;
+    out.read_line(&mut line).await?;
     Ok(line.trim_end().to_owned())
 }
 

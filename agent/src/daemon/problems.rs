@@ -8,6 +8,7 @@ use super::StateFileError;
 use crate::{
     datapath::DatapathError,
     host::{
+        launch::NotStarted,
         null_device::NoNullDevice,
         open_files::TooFew,
         proc_mount::ProcMountError,
@@ -129,6 +130,14 @@ impl From<OptionMemory> for Problem {
 impl From<ProcMountError> for Problem {
     fn from(error: ProcMountError) -> Self {
         Self::caused(ProblemKind::Preflight, &error).fix(error.fix())
+    }
+}
+
+impl From<NotStarted> for Problem {
+    fn from(error: NotStarted) -> Self {
+        let fix = error.fix().map(str::to_owned);
+        let problem = Self::caused(ProblemKind::Preflight, &error).on_one_line();
+        Self { fix: problem.fix.clone().or(fix), ..problem }
     }
 }
 

@@ -94,6 +94,7 @@ pub(super) fn assemble(
         })?;
     // One that takes over goes on as the one before would have.
     let inherited = options.other == Other::Replace && state.exit_when_detached;
+    let course = Course::new(options.exit_when_detached || inherited);
     let records = state.services.into_iter().map(|record| (record.service.id(), record)).collect();
     let mut agent = begun(Parts {
         places,
@@ -108,7 +109,7 @@ pub(super) fn assemble(
         records,
         watcher,
         launcher,
-        exit_when_detached: options.exit_when_detached || inherited,
+        course: if options.for_attach { course.for_attach() } else { course },
     });
     match plan {
         Plan::Adopt => agent.refresh()?,
@@ -165,7 +166,7 @@ struct Parts {
     records: BTreeMap<ServiceId, Record>,
     watcher: Arc<Watcher>,
     launcher: Arc<Launcher>,
-    exit_when_detached: bool,
+    course: Course,
 }
 
 /// One that has seen nothing yet.
@@ -183,7 +184,7 @@ fn begun(parts: Parts) -> Agent {
         records,
         watcher,
         launcher,
-        exit_when_detached,
+        course,
     } = parts;
     Agent {
         places,
@@ -214,7 +215,7 @@ fn begun(parts: Parts) -> Agent {
         moves: HashMap::new(),
         held_ports: BTreeMap::new(),
         unattributed: HashSet::new(),
-        course: Course::new(exit_when_detached),
+        course,
     }
 }
 

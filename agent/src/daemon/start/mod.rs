@@ -82,6 +82,8 @@ pub struct Options {
     pub places: Places,
     /// Whether to end, leaving nothing behind, when the last service is detached: for an agent that `attach` started.
     pub exit_when_detached: bool,
+    /// Whether to end, too, when who reads the standard output goes before anything is attached.
+    pub for_attach: bool,
     /// What to do about an agent that runs already.
     pub other: Other,
     /// How to find out, before another agent has to end, whether this one works here.
@@ -201,13 +203,13 @@ fn require_room(agent: &Agent, options: &Options) -> Result<(), Problem> {
 
 fn launcher(socket: Option<&Path>) -> Result<Launcher, Problem> {
     let Some(socket) = socket else {
-        return Launcher::start().map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("start the launcher: {error}"))
-        });
+        return Ok(Launcher::start()?);
     };
     let launcher = Launcher::connect(socket).map_err(|error| {
-        let message = format!("no launcher answers at `{}`: {error}", socket.display());
+        let message = format!("no launcher answers at `{}`", socket.display());
         Problem::new(ProblemKind::Preflight, message)
+            .because(&error)
+            .on_one_line()
             .fix("`systemctl start agent-launcher.socket`, or leave `--launcher` out")
     })?;
     let [ours, theirs] = [Pid::ours(), launcher.pid()].map(context::network_namespace_of);

@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::{
+    io::Errno,
+    process::{Signal, set_parent_process_death_signal},
+};
 
 use super::{Answer, Request, receive, send};
 use crate::host::{
@@ -34,10 +37,12 @@ pub fn launcher() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    // With the agent that is our parent at once, and not when we next read.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::thread::set_name(c"agent-launcher")?;
     let socket = io::stdin();
+    if let Err((what, error)) = begin() {
+        let unready = Answer::Unready { what: what.to_owned(), number: error.raw_os_error() };
+        send(&socket, &unready, &[])?;
+        return Err(error.into());
+    }
     while let Some((request, descriptors)) = receive(&socket)? {
         let answer = match request {
             Request::Spawn { in_pid_namespace } => spawn(in_pid_namespace, &descriptors),
@@ -50,6 +55,14 @@ fn run() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn begin() -> Result<(), (&'static str, Errno)> {
+    // With the agent that is our parent at once, and not when we next read.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| ("end with the agent (`prctl`, PR_SET_PDEATHSIG)", error))?;
+    rustix::thread::set_name(c"agent-launcher")
+        .map_err(|error| ("bear its name (`prctl`, PR_SET_NAME)", error))
 }
 
 fn spawn(in_pid_namespace: bool, descriptors: &[OwnedFd]) -> Answer {
