@@ -28,7 +28,9 @@ use crate::{
         Above, Other, preflight, private_directory,
         repair::{self, Leftovers},
     },
-    host::{capabilities, ended::Ended, open_files, tasks::TooFewTasks},
+    host::{
+        capabilities, ended::Ended, objects, open_files, seccomp::Launches, tasks::TooFewTasks,
+    },
     places::Places,
     sys::aside::aside,
 };
@@ -43,9 +45,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 
 /// As [`agent`], for who has no runtime.
 pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    runtime.block_on(agent(context, other, Stay::Always)).map(drop)
+    objects::runtime()?.block_on(agent(context, other, Stay::Always)).map(drop)
 }
 
 /// An agent that runs, and what was made for it.
@@ -145,7 +145,7 @@ fn missing(path: &Path) -> Vec<PathBuf> {
 /// In a process of its own, which a filter may kill. There is one thread: the runtime has no other before it is asked for one.
 fn preflight_aside(places: &Places) -> Result<(), Problem> {
     let told = aside(|mut out| {
-        if let Err(problem) = preflight(places) {
+        if let Err(problem) = preflight(places, Launches::Ours) {
             let line = serde_json::to_string(&problem).unwrap_or_default();
             out.write_all(line.as_bytes()).expect("our other half reads");
         }

@@ -10,6 +10,7 @@ use crate::{
     host::{
         launch::NotStarted,
         null_device::NoNullDevice,
+        objects::NoObject,
         open_files::TooFew,
         proc_mount::ProcMountError,
         process::ProcessError,
@@ -133,11 +134,20 @@ impl From<ProcMountError> for Problem {
     }
 }
 
+impl From<NoObject> for Problem {
+    fn from(error: NoObject) -> Self {
+        let fix = error.fix();
+        let problem = Self::caused(ProblemKind::Preflight, &error).on_one_line();
+        let fix = fix.or(problem.fix.clone()).unwrap_or_else(|| Filtered::FIX.to_owned());
+        problem.fix(fix)
+    }
+}
+
 impl From<NotStarted> for Problem {
     fn from(error: NotStarted) -> Self {
-        let fix = error.fix().map(str::to_owned);
         let problem = Self::caused(ProblemKind::Preflight, &error).on_one_line();
-        Self { fix: problem.fix.clone().or(fix), ..problem }
+        let fix = problem.fix.clone().unwrap_or_else(|| error.fix().to_owned());
+        problem.fix(fix)
     }
 }
 
@@ -167,7 +177,7 @@ impl From<NoSysfs> for Problem {
 
 impl From<Filtered> for Problem {
     fn from(error: Filtered) -> Self {
-        Self::caused(ProblemKind::Preflight, &error).fix(Filtered::FIX)
+        Self::caused(ProblemKind::Preflight, &error).fix(error.fix())
     }
 }
 

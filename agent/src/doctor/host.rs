@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use agent_api::Problem;
 use agent_terms::users;
 use rustix::io::Errno;
 
@@ -12,8 +13,10 @@ use crate::{
     host::{
         capabilities::{self, Capability},
         cgroup::{CgroupError, Hierarchy},
+        launch::{Launcher, NotStarted},
         mounts,
         null_device::{self, NoNullDevice},
+        objects,
         open_files::TooFew,
         proc_mount, room,
         seccomp::Filtered,
@@ -61,6 +64,26 @@ pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
 pub(super) fn tasks(tasks: Result<(), TooFewTasks>) -> Option<Check> {
     let too_few = tasks.err()?;
     Some(Check::missing("processes and threads", too_few.to_string(), TooFewTasks::FIX))
+}
+
+/// Told of only where one cannot be had.
+pub(super) fn objects() -> Option<Check> {
+    Some(refused("kernel objects", objects::examine().err()?.into()))
+}
+
+/// Starts one, and ends it. Told of only where it does not answer.
+pub(super) fn launcher() -> Option<Check> {
+    let ended = match Launcher::start() {
+        Ok(launcher) => launcher.end().map_err(NotStarted::from),
+        Err(error) => Err(error),
+    };
+    Some(refused("launcher", ended.err()?.into()))
+}
+
+fn refused(name: &str, problem: Problem) -> Check {
+    let fix =
+        problem.fix.clone().unwrap_or_else(|| "report this together with `uname -r`".to_owned());
+    Check::missing(name, problem.in_full(), fix)
 }
 
 /// Told of only where there is none.
@@ -132,7 +155,7 @@ fn system_calls(filtered: Option<Filtered>) -> Check {
     let name = "system calls";
     match filtered {
         None => Check::ok(name, "no filter refuses what is needed"),
-        Some(filtered) => Check::missing(name, filtered.to_string(), Filtered::FIX),
+        Some(filtered) => Check::missing(name, filtered.to_string(), filtered.fix()),
     }
 }
 

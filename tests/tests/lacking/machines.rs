@@ -156,6 +156,67 @@ pub(crate) const MACHINES: &[Lacking] = &[
         "/usr/bin/python3 -c \"$FILTER\" $EPOLL_CTL $EPERM",
         "a filter of system calls (seccomp) refuses `epoll_ctl`",
     ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKETPAIR $EAFNOSUPPORT",
+        "a filter of system calls (seccomp) refuses `socketpair`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKET:1 $EAFNOSUPPORT",
+        "a filter of system calls (seccomp) refuses `socket(AF_UNIX)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKET:16 $EAFNOSUPPORT",
+        "a filter of system calls (seccomp) refuses `socket(AF_NETLINK)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PRCTL:1 $EPERM",
+        "a filter of system calls (seccomp) refuses `prctl(PR_SET_PDEATHSIG)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PRCTL:24 $EPERM",
+        "a filter of system calls (seccomp) refuses `prctl(PR_CAPBSET_DROP)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SETRESUID $EPERM",
+        "a filter of system calls (seccomp) refuses `setresuid`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SCHED_SETATTR $EPERM",
+        "a filter of system calls (seccomp) refuses `sched_setattr`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $MEMFD_CREATE $ENOSYS",
+        "a filter of system calls (seccomp) refuses `memfd_create`",
+    ),
+    // As the kernel answers what is made in vain, so that the launcher is the first to see it.
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $PRCTL:1 $EINVAL",
+        reason: "the launcher, as it started, could not end with the agent",
+        fix: "let it pass, whatever refuses it",
+        check: "launcher",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $SOCKETPAIR $EMFILE",
+        reason: "a pair of Unix sockets cannot be had",
+        fix: "let the agent open more files",
+        check: "kernel objects",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $INOTIFY_INIT1 $EMFILE",
+        reason: "an inotify instance cannot be had",
+        fix: "sysctl fs.inotify.max_user_instances=",
+        check: "kernel objects",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $INOTIFY_ADD_WATCH $ENOSPC",
+        reason: "an inotify watch cannot be had",
+        fix: "sysctl fs.inotify.max_user_watches=",
+        check: "kernel objects",
+    },
     Lacking {
         prepare: "",
         wrapper: "sh -c 'umount -l /proc && exec \"$@\"' sh",

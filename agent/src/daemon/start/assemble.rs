@@ -90,7 +90,7 @@ pub(super) fn assemble(
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
     let watcher =
         Watcher::start(events, logs, Arc::clone(&launcher), messages).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
+            Problem::new(ProblemKind::Failed, "wait for the kernel's reports").because(&error)
         })?;
     // One that takes over goes on as the one before would have.
     let inherited = options.other == Other::Replace && state.exit_when_detached;
@@ -130,7 +130,7 @@ fn note_above(above: &mut Above, places: &Places, group: &Path) {
     above.expect(group);
     above.expect(&places.pin_dir);
     if let Err(error) = above.write() {
-        tracing::warn!(%error, "should the agent be killed, the directories above its own stay");
+        tracing::debug!(%error, "should the agent be killed, the directories above its own stay");
     }
 }
 

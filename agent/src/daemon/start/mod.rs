@@ -68,8 +68,8 @@ use super::{
 };
 use crate::{
     host::{
-        context, launch::Launcher, null_device, open_files, process::Pid, room, socket_options,
-        tasks,
+        context, launch::Launcher, null_device, objects, open_files, process::Pid, room,
+        seccomp::Launches, socket_options, tasks,
     },
     places::Places,
     sys::memory,
@@ -106,10 +106,11 @@ pub enum Other {
 /// # Errors
 ///
 /// With the first thing that keeps an agent from running here.
-pub fn preflight(places: &Places) -> Result<(), Problem> {
-    privileges::require()?;
+pub fn preflight(places: &Places, launches: Launches) -> Result<(), Problem> {
+    privileges::require(launches)?;
     open_files::allow_all()?;
     null_device::examine()?;
+    objects::examine()?;
     socket_options::examine()?;
     tasks::examine()?;
     examine_places(places)
@@ -133,7 +134,8 @@ pub fn examine_places(places: &Places) -> Result<(), Problem> {
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let places = &options.places;
-    preflight(places)?;
+    let launches = options.launcher.as_ref().map_or(Launches::Ours, |_| Launches::Others);
+    preflight(places, launches)?;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);
     let mut above = Above::read(places);
@@ -173,10 +175,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     });
     let writer = writer
         .map_err(|error| Problem::new(ProblemKind::Failed, format!("start a thread: {error}")))?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("start the runtime: {error}"))
-        })?;
+    let runtime = objects::runtime()?;
     let served = runtime.block_on(serve((listener, rebound), door, messages, has_ended, ready));
     drop(runtime);
     let written = writer

@@ -167,10 +167,12 @@ pub enum NotStarted {
 
 impl NotStarted {
     /// What to do about it, where the cause does not say so.
-    pub const fn fix(&self) -> Option<&'static str> {
+    pub const fn fix(&self) -> &'static str {
         match self {
-            Self::Unreachable(_) | Self::Unready { .. } => None,
-            Self::Ended(ended) => Some(ended.fix()),
+            Self::Unreachable(_) | Self::Unready { .. } => {
+                "let it pass, whatever refuses it: a filter of system calls (seccomp), a security module, or a limit (`ulimit -a`)"
+            }
+            Self::Ended(ended) => ended.fix(),
         }
     }
 }

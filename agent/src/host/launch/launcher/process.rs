@@ -28,7 +28,7 @@ use crate::host::{
 /// [`Launcher::connect`](super::Launcher::connect) does.
 pub fn launcher() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("launcher: {error}");
             ExitCode::FAILURE
@@ -36,12 +36,12 @@ pub fn launcher() -> ExitCode {
     }
 }
 
-fn run() -> io::Result<()> {
+fn run() -> io::Result<ExitCode> {
     let socket = io::stdin();
     if let Err((what, error)) = begin() {
         let unready = Answer::Unready { what: what.to_owned(), number: error.raw_os_error() };
-        send(&socket, &unready, &[])?;
-        return Err(error.into());
+        // Who is told says so.
+        return send(&socket, &unready, &[]).map(|()| ExitCode::FAILURE);
     }
     while let Some((request, descriptors)) = receive(&socket)? {
         let answer = match request {
@@ -54,7 +54,7 @@ fn run() -> io::Result<()> {
             sent => sent?,
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn begin() -> Result<(), (&'static str, Errno)> {
