@@ -27,6 +27,7 @@ use crate::{
     daemon::{
         Above, Other, preflight, private_directory,
         repair::{self, Leftovers},
+        unwritten,
     },
     host::{
         capabilities, ended::Ended, objects, open_files, seccomp::Launches, tasks::TooFewTasks,
@@ -82,7 +83,7 @@ impl Started {
 pub(super) async fn agent(context: &Context, other: Other, stay: Stay) -> Result<Started, Problem> {
     privileged()?;
     let places = &context.places;
-    preflight_aside(places)?;
+    preflight_aside(places).map_err(Problem::before_the_start)?;
     // Of this process, too: starting one takes some.
     open_files::allow_all()?;
     // What is there when one is killed in its start was made by it, if nothing was there before.
@@ -233,8 +234,7 @@ fn prepare(places: &Places) -> Result<File, Problem> {
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(&path);
     open.map_err(|error| {
-        let message = format!("cannot open the agent's log `{}`", path.display());
-        Problem::new(ProblemKind::Failed, message).because(&error)
+        unwritten(format!("cannot open the agent's log `{}`", path.display()), &path, &error)
     })
 }
 

@@ -196,10 +196,7 @@ fn runtime_directory(places: &Places) -> Check {
 fn cannot_write(name: &str, place: &Path, error: &io::Error) -> Check {
     let place_shown = place.display();
     let fix = match Errno::from_io_error(error) {
-        Some(Errno::ROFS) => format!(
-            "mount -o remount,rw {} (remount,bind,rw where it is a bind mount)",
-            mounts::above(place).display()
-        ),
+        Some(Errno::ROFS) => format!("make that file system writable: {}", mounts::remount(place)),
         Some(Errno::FBIG) => {
             "`ulimit -f unlimited`, or `LimitFSIZE=` in the agent's unit".to_owned()
         }
@@ -218,7 +215,7 @@ fn writable(directory: &Path) -> rustix::io::Result<()> {
 fn bpf_file_system(pin_dir: &Path) -> Check {
     let name = "BPF file system";
     if let Err(problem) = examine_pin_directory(pin_dir) {
-        return Check::missing(name, problem.message, problem.fix.unwrap_or_default());
+        return refused(name, problem);
     }
     let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
     if !datapath::is_bpf(place) {
@@ -234,7 +231,7 @@ fn bpf_file_system(pin_dir: &Path) -> Check {
 fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
     let name = "control groups";
     if let Err(problem) = examine_group(places) {
-        return Check::missing(name, problem.in_full(), problem.fix.unwrap_or_default());
+        return refused(name, problem);
     }
     let old = mounts::of_type("cgroup").unwrap_or_default();
     match (Hierarchy::find(), no_group) {

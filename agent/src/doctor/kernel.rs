@@ -141,7 +141,8 @@ impl EmptyGroup {
         let group = group.map_err(failed(beside.directory().join("agent-doctor")))?;
         // The agent's, and that of a generation: a limit of depth counts them (`cgroup.max.depth`).
         let level = group.path().join(LEVEL);
-        fs::create_dir(&level).map_err(failed(level))?;
+        fs::create_dir(&level).map_err(failed(level.clone()))?;
+        hierarchy.open(&level)?.refuse_threads()?;
         Ok(Self(group))
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const MACHINES: &[Lacking] = &[
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
         reason: "Read-only file system",
-        fix: "make that file system writable",
+        fix: "mount -o remount,rw",
         check: "runtime directory",
     },
     Lacking {
@@ -41,7 +41,7 @@ pub(crate) const MACHINES: &[Lacking] = &[
         prepare: "mount -t bpf none $PINS; mount -o remount,ro $PINS",
         wrapper: "",
         reason: "Read-only file system",
-        fix: "make that file system writable",
+        fix: "mount -o remount,rw",
         check: "BPF file system",
     },
     Lacking {
@@ -355,6 +355,27 @@ pub(crate) const MACHINES: &[Lacking] = &[
         wrapper: "",
         reason: "Resource temporarily unavailable",
         fix: "/cgroup.max.depth`",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "ABOVE=$GROUP-threads; GROUP=$ABOVE/agent; mkdir $ABOVE; echo threaded > $ABOVE/cgroup.type",
+        wrapper: "",
+        reason: "no process can join control group",
+        fix: "name another group (`--cgroup`)",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "GROUP=${GROUP%/*}/cgroup.procs",
+        wrapper: "",
+        reason: "Not a directory",
+        fix: "name another group (`--cgroup`)",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "GROUP=${GROUP%/*}/cgroup.procs/agent",
+        wrapper: "",
+        reason: "Not a directory",
+        fix: "name another group (`--cgroup`)",
         check: "control groups",
     },
     Lacking {

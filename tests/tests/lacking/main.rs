@@ -67,9 +67,9 @@ fn run(
          mountpoint -q $PINS || mount -t bpf none $PINS
          PLACES=\"--runtime-dir $DIR --pin-dir $PIN --cgroup $GROUP\"
          set +e; timeout 30 {wrapper} {agent} $PLACES {arguments}; code=$?
-         for left in $RUN/above $PINS/a* $GROUP; do test -e $left && echo left behind: $left; done
+         for left in $RUN/above $PINS/a* $GROUP; do test -d $left && echo left behind: $left; done
          ended=$({agent} $PLACES detach --port 8080 2>&1)
-         test {group} = $GROUP || rmdir ${{GROUP%/*}}; exit $code",
+         test {group} = $GROUP || rmdir ${{GROUP%/*}} 2> /dev/null; exit $code",
         run = run.path().display(),
         pins = pins.path().display(),
         agent = stage.agent.binary().display(),

@@ -13,7 +13,7 @@ use agent_api::{
 };
 use rustix::net::SocketAddrUnix;
 
-use crate::places::Places;
+use crate::{daemon::unwritten, places::Places};
 
 /// What keeps an agent from having its files in the runtime directory. Nothing is made.
 ///
@@ -48,9 +48,7 @@ pub fn examine_directory(places: &Places) -> Result<(), Problem> {
 ///
 /// When it cannot be made, or somebody else could change what is in there.
 pub fn private_directory(path: &Path) -> Result<(), Problem> {
-    let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("create `{}`", path.display())).because(&error)
-    };
+    let failed = |error: io::Error| unwritten(format!("create `{}`", path.display()), path, &error);
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     above.map_or(Ok(()), |it| private().recursive(true).create(it)).map_err(failed)?;
     match private().create(path) {

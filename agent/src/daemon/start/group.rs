@@ -34,6 +34,7 @@ pub(in crate::daemon) fn without_group(error: &CgroupError) -> Problem {
         CgroupError::Elsewhere { .. } | CgroupError::Outside { .. } => ProblemKind::Usage,
         CgroupError::NotMounted
         | CgroupError::Unseen { .. }
+        | CgroupError::Threaded { .. }
         | CgroupError::MountTable(_)
         | CgroupError::Failed { .. }
         | CgroupError::Signal { .. }

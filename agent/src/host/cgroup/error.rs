@@ -41,6 +41,16 @@ pub enum CgroupError {
         /// Where we see a part of the tree.
         mounted: PathBuf,
     },
+    /// A group for threads, which no process can join.
+    #[error(
+        "no process can join control group `{path}`: it is in a group for threads (`cgroup.type` is `{kind}`)"
+    )]
+    Threaded {
+        /// The group's directory.
+        path: PathBuf,
+        /// What the kernel calls it.
+        kind: String,
+    },
     /// A place in the file system where no control groups are.
     #[error("`{path}` is no place for a control group: version 2 is mounted at `{mounted}`")]
     Elsewhere {
@@ -91,6 +101,9 @@ impl CgroupError {
                 ));
             }
             Self::Unseen { path, mounted, .. } => return Some(how_to_see(path, mounted)),
+            Self::Threaded { .. } => {
+                return Some(format!("{ANOTHER}, which is not below that one"));
+            }
             Self::Failed { path, source, .. } => (path, source),
             Self::MountTable(_)
             | Self::Outside { .. }
@@ -100,14 +113,10 @@ impl CgroupError {
             }
         };
         match Errno::from_io_error(source) {
-            Some(Errno::ROFS) => {
-                let existing = path.ancestors().find(|it| it.exists())?;
-                Some(format!(
-                    "make that file system writable: `mount -o remount,rw {}` (`remount,bind,rw` where it is a bind mount); in a \
-                     container, give it control groups of its own that it may write",
-                    mounts::above(existing).display()
-                ))
-            }
+            Some(Errno::ROFS) => Some(format!(
+                "make that file system writable: {}; in a container, give it control groups of its own that it may write",
+                mounts::remount(path)
+            )),
             // `cgroup_check_hierarchy_limits`
             Some(Errno::AGAIN) => Some(match full(path) {
                 Some(limit) => {
@@ -120,10 +129,13 @@ impl CgroupError {
             Some(Errno::PERM | Errno::ACCESS) => {
                 Some("let root make control groups there".to_owned())
             }
+            Some(Errno::NOTDIR | Errno::EXIST | Errno::INVAL) => Some(ANOTHER.to_owned()),
             _ => None,
         }
     }
 }
+
+const ANOTHER: &str = "name another group (`--cgroup`)";
 
 /// The kernel calls groups above a namespace's own by names that lead up (`cgroup_show_path`).
 fn how_to_see(path: &Path, mounted: &Path) -> String {

@@ -77,6 +77,7 @@ impl Hierarchy {
             made = fs::create_dir_all(&group.directory);
         }
         made.map_err(|source| group.failed("create", source))?;
+        group.refuse_threads()?;
         Ok(group)
     }
 
