@@ -187,7 +187,7 @@ fn runtime_directory(places: &Places) -> Check {
         return Check::missing(name, problem.in_full(), fix);
     }
     let place = directory.ancestors().find(|place| place.exists()).unwrap_or(directory);
-    match room::examine(place) {
+    match room::examine(place, room::BESIDE) {
         Ok(()) => Check::ok(name, format!("`{}` can be written", directory.display())),
         Err(error) => cannot_write(name, place, &error),
     }

@@ -386,6 +386,27 @@ pub(crate) const MACHINES: &[Lacking] = &[
         check: "socket options",
     },
     Lacking {
+        prepare: "DIR=${GROUP%/*}/agent-test-run",
+        wrapper: "",
+        reason: "files cannot be made in",
+        fix: "--runtime-dir",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $BPF:0 $ENOMEM",
+        reason: "Cannot allocate memory",
+        fix: "more memory",
+        check: "tables",
+    },
+    Lacking {
+        prepare: "mount -t tmpfs none /sys/kernel",
+        wrapper: "",
+        reason: "",
+        fix: "umount /sys/kernel",
+        check: "kernel types (BTF)",
+    },
+    Lacking {
         prepare: "mount --bind /dev/null /sys/kernel/btf/vmlinux",
         wrapper: "",
         reason: "",

@@ -81,7 +81,10 @@ fn run(
     alone.envs(
         [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS), ("EINVAL", libc::EINVAL)].map(answered),
     );
-    alone.envs([("EMFILE", libc::EMFILE), ("ENOSPC", libc::ENOSPC)].map(answered));
+    alone.envs(
+        [("EMFILE", libc::EMFILE), ("ENOSPC", libc::ENOSPC), ("ENOMEM", libc::ENOMEM)]
+            .map(answered),
+    );
     alone.envs([("EAFNOSUPPORT", libc::EAFNOSUPPORT)].map(answered)).env("KILL", "0x80000000");
     let output = stage.namespace.output(&mut alone)?;
     let said = [output.stdout, output.stderr].concat();

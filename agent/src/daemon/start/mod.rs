@@ -194,7 +194,7 @@ fn require_room(agent: &Agent, options: &Options) -> Result<(), Problem> {
     if !agent.records.is_empty() || options.other == Other::Replace {
         return Ok(());
     }
-    room::examine(directory).map_err(|error| {
+    room::examine(directory, 0).map_err(|error| {
         let message = format!("there is no room for the state in `{}`", directory.display());
         Problem::new(ProblemKind::Failed, message).because(&error)
     })
