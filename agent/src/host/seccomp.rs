@@ -10,7 +10,9 @@ use rustix::{
     thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode},
 };
 
-use crate::sys::calls::{BPF, CAPBSET_DROP, CLONE3, LAUNCHING, SETGROUPS, USED, Vain, WAITING};
+use crate::sys::calls::{
+    BPF, CAPBSET_DROP, CLONE3, COMMANDS, KEYCTL, LAUNCHING, SETGROUPS, USED, Vain, WAITING,
+};
 
 /// Calls that are refused, by their names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,11 +65,20 @@ pub fn filtered(launches: Launches) -> Option<Filtered> {
     if is_refused(CLONE3, || false) {
         refused.push(CLONE3.name);
     }
+    // A kernel without keys has no such call.
+    if launches == Launches::Ours && is_refused(KEYCTL, || false) {
+        refused.push(KEYCTL.name);
+    }
     let of_launches = match launches {
         Launches::Ours => &LAUNCHING[..],
         Launches::Others => &[],
     };
-    let calls = WAITING.iter().chain(&USED).chain(of_launches).chain(with_capabilities(launches));
+    let calls = WAITING
+        .iter()
+        .chain(&USED)
+        .chain(&COMMANDS)
+        .chain(of_launches)
+        .chain(with_capabilities(launches));
     refused.extend(refused_of(calls));
     // One that refuses a call refuses it whatever it is made with.
     let all = refused.clone();
@@ -110,7 +121,10 @@ fn has_rights() -> bool {
 }
 
 fn is_refused(call: Vain, is_in_kernel: impl Fn() -> bool) -> bool {
-    call.answer().is_some_and(|answer| is_of_a_filter(&answer, is_in_kernel))
+    let no_family = Some(Errno::AFNOSUPPORT.raw_os_error());
+    let is_fine = |it: &io::Error| call.is_of_no_family && it.raw_os_error() == no_family;
+    let answer = call.answer().filter(|answer| !is_fine(answer));
+    answer.is_some_and(|answer| is_of_a_filter(&answer, is_in_kernel))
 }
 
 /// Whatever the kernel would not say to a call in vain. What it says where something has run out is left to who makes the call in
