@@ -68,7 +68,7 @@ pub(super) fn tasks(tasks: Result<(), TooFewTasks>) -> Option<Check> {
 
 /// Told of only where one cannot be had.
 pub(super) fn objects() -> Option<Check> {
-    Some(refused("kernel objects", objects::examine().err()?.into()))
+    Some(refused("kernel objects", &objects::examine().err()?.into()))
 }
 
 /// Starts one, and ends it. Told of only where it does not answer.
@@ -77,10 +77,10 @@ pub(super) fn launcher() -> Option<Check> {
         Ok(launcher) => launcher.end().map_err(NotStarted::from),
         Err(error) => Err(error),
     };
-    Some(refused("launcher", ended.err()?.into()))
+    Some(refused("launcher", &ended.err()?.into()))
 }
 
-fn refused(name: &str, problem: Problem) -> Check {
+fn refused(name: &str, problem: &Problem) -> Check {
     let fix =
         problem.fix.clone().unwrap_or_else(|| "report this together with `uname -r`".to_owned());
     Check::missing(name, problem.in_full(), fix)
@@ -215,7 +215,7 @@ fn writable(directory: &Path) -> rustix::io::Result<()> {
 fn bpf_file_system(pin_dir: &Path) -> Check {
     let name = "BPF file system";
     if let Err(problem) = examine_pin_directory(pin_dir) {
-        return refused(name, problem);
+        return refused(name, &problem);
     }
     let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
     if !datapath::is_bpf(place) {
@@ -231,7 +231,7 @@ fn bpf_file_system(pin_dir: &Path) -> Check {
 fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
     let name = "control groups";
     if let Err(problem) = examine_group(places) {
-        return refused(name, problem);
+        return refused(name, &problem);
     }
     let old = mounts::of_type("cgroup").unwrap_or_default();
     match (Hierarchy::find(), no_group) {

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
+use super::report::Step;
 use crate::host::process::ProcessError;
 
 /// Why a server was not started.
@@ -81,7 +82,9 @@ pub enum LaunchError {
     /// Another step, or an odd failure of the last one.
     #[error("{on} for the new generation")]
     Failed {
-        /// Which step, on what.
+        /// Which step.
+        step: Step,
+        /// The same in words, with what it was about.
         on: String,
         /// The system's answer.
         #[source]

@@ -101,9 +101,9 @@ impl Report {
             _ if filtered => LaunchError::Filtered { on: on(step, &subject), source },
             (_, io::ErrorKind::PermissionDenied) => match step.right(&subject) {
                 Some(right) => LaunchError::Forbidden { on: on(step, &subject), right, source },
-                None => LaunchError::Failed { on: on(step, &subject), source },
+                None => LaunchError::Failed { step, on: on(step, &subject), source },
             },
-            _ => LaunchError::Failed { on: on(step, &subject), source },
+            _ => LaunchError::Failed { step, on: on(step, &subject), source },
         }
     }
 }
