@@ -35,15 +35,20 @@ impl Places {
 
     /// Whatever an agent has in its runtime directory, but for logs. The state first: whoever finds one takes it for something
     /// that is attached.
-    pub(crate) fn files(&self) -> [PathBuf; 5] {
+    pub(crate) fn files(&self) -> [PathBuf; 6] {
         let state = self.state_file();
         let aside = Self::aside(&state);
-        [state, aside, self.pid_file(), self.socket(), self.lock_file()]
+        [state, aside, self.above_file(), self.pid_file(), self.socket(), self.lock_file()]
     }
 
     /// Where the next content of a file is written, before it takes the place of the old one.
     pub(crate) fn aside(path: &Path) -> PathBuf {
         path.with_extension("new")
+    }
+
+    /// Which directories above these were made for them.
+    pub(crate) fn above_file(&self) -> PathBuf {
+        self.runtime_dir.join("above.json")
     }
 
     /// Locked by the one agent that may write.

@@ -1,8 +1,10 @@
 //! Attaching disturbs nobody and knows what is there; detaching leaves nothing.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use agent_api::Attached;
@@ -171,4 +173,22 @@ fn a_control_group_is_named_from_its_mount_point_or_from_its_root() -> Result<()
     stage.agent.run(&["attach", "--port", "8080", "--cgroup", name])?.success()?;
     assert!(stage.agent.cgroup().is_dir());
     stage.detach(PORT)
+}
+
+/// Whoever interrupts an attach at that moment finds nothing of it a little later.
+#[test]
+fn an_agent_whose_asker_goes_before_anything_is_attached_ends_and_leaves_nothing() -> Result<()> {
+    let stage = Stage::new()?;
+    let agent = &stage.agent;
+    let mut command = agent.command(&["daemon", "--exit-when-detached", "--for-attach"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut daemon = stage.namespace.spawn(&mut command)?;
+    let mut asker = BufReader::new(daemon.stdout.take().context("it was asked to be piped")?);
+    let mut line = String::new();
+    asker.read_line(&mut line)?;
+    assert_eq!(line, "ready\n");
+    drop(asker);
+    wait::until("the agent to end", LIMIT, || Ok(daemon.try_wait()?))?;
+    assert!(!agent.pins().exists() && !agent.cgroup().exists() && !agent.runtime().exists());
+    Ok(())
 }

@@ -100,7 +100,7 @@ fn what_is_missing_comes_with_its_fix() -> Result<()> {
     // The last one counts.
     let output = agent.run(&["doctor", "--pin-dir", pins])?;
     assert_eq!(output.code, Some(4), "{output:?}");
-    assert!(output.stdout.contains("fix BPF file system: mount -t bpf bpf "), "{output:?}");
+    assert!(output.stdout.contains("fix BPF file system: `mount -t bpf bpf "), "{output:?}");
     assert!(!Path::new(pins).exists());
     Ok(())
 }

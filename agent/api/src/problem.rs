@@ -126,7 +126,7 @@ fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         Errno::ROFS => "make that file system writable, and try again",
         Errno::MFILE => return Some(more_files()),
         Errno::NOMEM => {
-            "let the agent have more memory (`ulimit -v`, `MemoryMax=` in its unit), and try again"
+            "let the agent have more memory (`ulimit -v`, `ulimit -d`, `MemoryMax=` in its unit), and try again"
         }
         // The kernel says so too; whoever has a filter asks there first.
         Errno::PERM | Errno::NOSYS if is_filtered() => {

@@ -9,7 +9,9 @@ use super::{
     follow::AWAY,
     output::{Answer, Look},
     persist::AGAIN,
-    published, start, status,
+    published,
+    start::{self, Stay},
+    status,
 };
 use crate::daemon::Other;
 
@@ -40,7 +42,7 @@ async fn attach(context: &Context, request: &AttachRequest) -> Result<Attached, 
         let answer = context.client.attach(request).await;
         match answer {
             Err(ClientError::NotRunning { .. }) if lost < TIMES && began.elapsed() < AWAY => {
-                match start::agent(context, Other::Respect).await {
+                match start::agent(context, Other::Respect, Stay::ForAttach).await {
                     // Somebody else has started one, which does not listen yet.
                     Err(problem) if problem.kind == ProblemKind::Locked => sleep(AGAIN).await,
                     Err(problem) => return Err(problem),

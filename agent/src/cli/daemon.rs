@@ -16,7 +16,8 @@ pub(super) const READY: &str = "ready";
 
 /// Runs the agent until it is told to end.
 pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<ExitCode, Problem> {
-    let DaemonArguments { replace, background, exit_when_detached, ref launcher } = *arguments;
+    let DaemonArguments { replace, background, exit_when_detached, for_attach, ref launcher } =
+        *arguments;
     let other = if replace { Other::Replace } else { Other::Respect };
     if background {
         start::in_background(context, other)?;
@@ -26,6 +27,7 @@ pub(super) fn run(context: &Context, arguments: &DaemonArguments) -> Result<Exit
     let options = Options {
         places: context.places.clone(),
         exit_when_detached,
+        for_attach,
         other,
         prove: doctor::prove,
         launcher,

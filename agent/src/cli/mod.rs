@@ -45,7 +45,7 @@ use self::{
     output::Console,
 };
 use crate::{
-    host::{cgroup, seccomp},
+    host::{cgroup, objects, seccomp},
     places::Places,
 };
 
@@ -91,12 +91,7 @@ impl Cli {
                 if let Some(filtered) = seccomp::filtered_of_waiting() {
                     return Err(filtered.into());
                 }
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                let runtime = runtime.map_err(|error| {
-                    let problem = Problem::new(ProblemKind::Failed, "get ready to ask an agent");
-                    problem.because(&error).before_the_start()
-                })?;
-                runtime.block_on(ask(&context, command))
+                objects::runtime()?.block_on(ask(&context, command))
             }
         }
     }

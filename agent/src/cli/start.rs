@@ -13,7 +13,7 @@ use agent_api::{Problem, ProblemKind};
 use nix::sys::wait::WaitStatus;
 use rustix::fs::OFlags;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Take},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -25,10 +25,13 @@ use super::{
 };
 use crate::{
     daemon::{
-        Other, preflight, private_directory,
+        Above, Other, preflight, private_directory,
         repair::{self, Leftovers},
+        unwritten,
     },
-    host::{capabilities, ended::Ended, open_files, tasks::TooFewTasks},
+    host::{
+        capabilities, ended::Ended, objects, open_files, seccomp::Launches, tasks::TooFewTasks,
+    },
     places::Places,
     sys::aside::aside,
 };
@@ -43,9 +46,7 @@ const LONGEST_LINE: u64 = 64 << 10;
 
 /// As [`agent`], for who has no runtime.
 pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-    runtime.block_on(agent(context, other)).map(drop)
+    objects::runtime()?.block_on(agent(context, other, Stay::Always)).map(drop)
 }
 
 /// An agent that runs, and what was made for it.
@@ -53,6 +54,17 @@ pub(super) fn in_background(context: &Context, other: Other) -> Result<(), Probl
 pub(super) struct Started {
     child: Child,
     made: Vec<PathBuf>,
+    /// By its end the agent knows that we are gone.
+    _out: BufReader<Take<ChildStdout>>,
+}
+
+/// How long an agent is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// Until the last service is detached.
+    Always,
+    /// The same, if we attach one.
+    ForAttach,
 }
 
 impl Started {
@@ -68,15 +80,16 @@ impl Started {
 }
 
 /// Starts it, and returns when it listens.
-pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Problem> {
+pub(super) async fn agent(context: &Context, other: Other, stay: Stay) -> Result<Started, Problem> {
     privileged()?;
     let places = &context.places;
-    preflight_aside(places)?;
+    preflight_aside(places).map_err(Problem::before_the_start)?;
     // Of this process, too: starting one takes some.
     open_files::allow_all()?;
     // What is there when one is killed in its start was made by it, if nothing was there before.
     let is_alone = matches!(repair::examine(places), Ok(Leftovers::Fine(_)));
-    let made = missing(&places.log_file());
+    let files = [places.above_file(), places.log_file()];
+    let made: Vec<_> = files.iter().flat_map(|file| missing(file)).collect();
     let refused = |problem: Problem| {
         take_back(&made);
         problem.before_the_start()
@@ -85,7 +98,7 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
     // Not by name: the same binary, even if another was installed over it meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .arg0("agent")
-        .args(arguments(context, other))
+        .args(arguments(context, other, stay))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -94,14 +107,15 @@ pub(super) async fn agent(context: &Context, other: Other) -> Result<Started, Pr
             refused(Problem::new(ProblemKind::Failed, "cannot start the agent").because(&error))
         })?;
     let out = child.stdout.take().expect("it was asked to be piped");
-    let line = timeout(START, first_line(out)).await;
+    let mut out = BufReader::new(out.take(LONGEST_LINE));
+    let line = timeout(START, first_line(&mut out)).await;
     match line {
         Err(_late) => {
             let cause = format!("it did not say within {} s that it listens", START.as_secs());
             Err(not_started(&context.places, &cause))
         }
         Ok(Err(error)) => Err(not_started(&context.places, &error.to_string())),
-        Ok(Ok(line)) if line == command::READY => Ok(Started { child, made }),
+        Ok(Ok(line)) if line == command::READY => Ok(Started { child, made, _out: out }),
         Ok(Ok(line)) => match serde_json::from_str(&line) {
             Ok(problem) => Err(refused(problem)),
             Err(_) => Err(match ended(&mut child).await {
@@ -132,7 +146,7 @@ fn missing(path: &Path) -> Vec<PathBuf> {
 /// In a process of its own, which a filter may kill. There is one thread: the runtime has no other before it is asked for one.
 fn preflight_aside(places: &Places) -> Result<(), Problem> {
     let told = aside(|mut out| {
-        if let Err(problem) = preflight(places) {
+        if let Err(problem) = preflight(places, Launches::Ours) {
             let line = serde_json::to_string(&problem).unwrap_or_default();
             out.write_all(line.as_bytes()).expect("our other half reads");
         }
@@ -204,9 +218,14 @@ fn privileged() -> Result<(), Problem> {
     Err(Problem::new(ProblemKind::Preflight, message).fix("run it as root, for example with sudo"))
 }
 
-/// Makes the runtime directory and opens the log in it.
+/// Makes the runtime directory, with a note of what that takes, and opens the log in it.
 fn prepare(places: &Places) -> Result<File, Problem> {
+    let mut above = Above::read(places);
+    above.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;
+    if let Err(error) = above.write() {
+        tracing::debug!(%error, "the directories above the agent's own stay");
+    }
     let path = places.log_file();
     let open = OpenOptions::new()
         .create(true)
@@ -215,13 +234,12 @@ fn prepare(places: &Places) -> Result<File, Problem> {
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(&path);
     open.map_err(|error| {
-        let message = format!("cannot open the agent's log `{}`", path.display());
-        Problem::new(ProblemKind::Failed, message).because(&error)
+        unwritten(format!("cannot open the agent's log `{}`", path.display()), &path, &error)
     })
 }
 
 /// What the agent is started with: what this command was, where it matters to an agent.
-fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
+fn arguments(context: &Context, other: Other, stay: Stay) -> Vec<std::ffi::OsString> {
     let Places { runtime_dir, pin_dir, cgroup } = &context.places;
     let GlobalOptions { verbose, log_format, .. } = &context.options;
     let mut arguments = vec![
@@ -232,6 +250,10 @@ fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
         "--pin-dir".into(),
         pin_dir.into(),
     ];
+    match stay {
+        Stay::Always => {}
+        Stay::ForAttach => arguments.push("--for-attach".into()),
+    }
     match other {
         Other::Respect => {}
         Other::Replace => arguments.push("--replace".into()),
@@ -251,9 +273,9 @@ fn arguments(context: &Context, other: Other) -> Vec<std::ffi::OsString> {
     arguments
 }
 
-async fn first_line(out: ChildStdout) -> io::Result<String> {
+async fn first_line(out: &mut BufReader<Take<ChildStdout>>) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(out.take(LONGEST_LINE)).read_line(&mut line).await?;
+    out.read_line(&mut line).await?;
     Ok(line.trim_end().to_owned())
 }
 

@@ -24,6 +24,7 @@ use super::{
     memory::Memories,
     start::presence::Presence,
     state::{
+        above::Above,
         clock,
         journal::Journal,
         state_file::{Record, StateFile},
@@ -44,6 +45,8 @@ use crate::{
 /// Everything the agent knows. Owned by its thread.
 pub(super) struct Agent {
     pub(super) places: Places,
+    /// What was made above those.
+    pub(super) above: Above,
     pub(super) network_namespace: u64,
     pub(super) boot_id: String,
     /// When this agent began: what the kernel programs before its own have missed, it cannot know.
@@ -121,7 +124,7 @@ impl Agent {
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::LaunchReported(generation) => self.look_at_launch(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
-            Message::LauncherGone => self.course.end_with(End::GivesWay(launcher_gone())),
+            Message::LauncherGone => self.course.end_with(End::Bereft(launcher_gone())),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
@@ -288,6 +291,7 @@ impl Agent {
             .chain(trouble)
             .chain(self.next_log_look)
             .chain(self.journal.next_untold())
+            .chain(self.course.next_look().filter(|_| self.records.is_empty()))
             .min()
     }
 
@@ -313,6 +317,9 @@ impl Agent {
         self.look_at_logs_where_due();
         self.journal.tell_untold();
         self.finish_effects();
+        if self.records.is_empty() {
+            self.course.look_where_due();
+        }
     }
 
     /// Answers whoever waits for the end.
@@ -320,6 +327,11 @@ impl Agent {
         let takes_log_along = self.course.ends_with_last();
         match self.course.take_end() {
             Some(End::GivesWay(why)) => Err(why),
+            Some(End::Bereft(why)) => self.leave(false).and(Err(why)),
+            Some(End::Forsaken) => {
+                tracing::info!("nobody is there any more who wanted to attach something");
+                self.leave(takes_log_along)
+            }
             // Who was refused takes back the log that it made, and nothing else.
             Some(End::InVain(reply, refusal)) => {
                 let left = self.leave(false);

@@ -39,10 +39,14 @@ mod step;
 mod watch;
 
 pub use self::{
+    problems::unwritten,
     start::{
         Lock, Options, Other, PASS_IN, examine_directory, examine_group, examine_pin_directory,
         examine_places, preflight, private_directory, run,
     },
-    state::state_file::{StateFile, StateFileError},
+    state::{
+        above::Above,
+        state_file::{StateFile, StateFileError},
+    },
     step::Step,
 };

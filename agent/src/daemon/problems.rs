@@ -1,6 +1,6 @@
 //! How the layers' errors become what the operator reads.
 
-use std::io;
+use std::{io, path::Path};
 
 use agent_api::{Problem, ProblemKind};
 
@@ -8,7 +8,10 @@ use super::StateFileError;
 use crate::{
     datapath::DatapathError,
     host::{
+        launch::NotStarted,
+        mounts,
         null_device::NoNullDevice,
+        objects::NoObject,
         open_files::TooFew,
         proc_mount::ProcMountError,
         process::ProcessError,
@@ -20,6 +23,19 @@ use crate::{
     },
 };
 
+/// Something of ours that could not be made, or written, at this place.
+pub fn unwritten(message: String, place: &Path, error: &io::Error) -> Problem {
+    let problem = Problem::new(ProblemKind::Failed, message).because(error);
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => problem.fix(writable_again(place)),
+        _ => problem,
+    }
+}
+
+fn writable_again(place: &Path) -> String {
+    format!("make that file system writable: {}", mounts::remount(place))
+}
+
 impl From<DatapathError> for Problem {
     fn from(error: DatapathError) -> Self {
         let mut problem = Self::caused(kind_of(&error), &error);
@@ -28,6 +44,11 @@ impl From<DatapathError> for Problem {
                 "detach with the agent that made the pins, or, if no service needs them, remove `{}`",
                 path.display()
             )),
+            DatapathError::Pin { path, source, .. }
+                if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+            {
+                problem.fix(writable_again(path))
+            }
             DatapathError::KernelTypes(_) | DatapathError::KernelLayout(_) => {
                 let without = || "run a kernel built with CONFIG_DEBUG_INFO_BTF=y".to_owned();
                 let fix = sys_mount::what_hides_types().or(problem.fix.take()).unwrap_or_else(without);
@@ -132,6 +153,23 @@ impl From<ProcMountError> for Problem {
     }
 }
 
+impl From<NoObject> for Problem {
+    fn from(error: NoObject) -> Self {
+        let fix = error.fix();
+        let problem = Self::caused(ProblemKind::Preflight, &error).on_one_line();
+        let fix = fix.or(problem.fix.clone()).unwrap_or_else(|| Filtered::FIX.to_owned());
+        problem.fix(fix)
+    }
+}
+
+impl From<NotStarted> for Problem {
+    fn from(error: NotStarted) -> Self {
+        let problem = Self::caused(ProblemKind::Preflight, &error).on_one_line();
+        let fix = problem.fix.clone().unwrap_or_else(|| error.fix().to_owned());
+        problem.fix(fix)
+    }
+}
+
 impl From<TooFew> for Problem {
     fn from(error: TooFew) -> Self {
         Self::caused(ProblemKind::Preflight, &error).fix(TooFew::FIX)
@@ -158,7 +196,7 @@ impl From<NoSysfs> for Problem {
 
 impl From<Filtered> for Problem {
     fn from(error: Filtered) -> Self {
-        Self::caused(ProblemKind::Preflight, &error).fix(Filtered::FIX)
+        Self::caused(ProblemKind::Preflight, &error).fix(error.fix())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use agent_api::Problem;
 use agent_terms::users;
 use rustix::io::Errno;
 
@@ -12,8 +13,10 @@ use crate::{
     host::{
         capabilities::{self, Capability},
         cgroup::{CgroupError, Hierarchy},
+        launch::{Launcher, NotStarted},
         mounts,
         null_device::{self, NoNullDevice},
+        objects,
         open_files::TooFew,
         proc_mount, room,
         seccomp::Filtered,
@@ -61,6 +64,26 @@ pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
 pub(super) fn tasks(tasks: Result<(), TooFewTasks>) -> Option<Check> {
     let too_few = tasks.err()?;
     Some(Check::missing("processes and threads", too_few.to_string(), TooFewTasks::FIX))
+}
+
+/// Told of only where one cannot be had.
+pub(super) fn objects() -> Option<Check> {
+    Some(refused("kernel objects", &objects::examine().err()?.into()))
+}
+
+/// Starts one, and ends it. Told of only where it does not answer.
+pub(super) fn launcher() -> Option<Check> {
+    let ended = match Launcher::start() {
+        Ok(launcher) => launcher.end().map_err(NotStarted::from),
+        Err(error) => Err(error),
+    };
+    Some(refused("launcher", &ended.err()?.into()))
+}
+
+fn refused(name: &str, problem: &Problem) -> Check {
+    let fix =
+        problem.fix.clone().unwrap_or_else(|| "report this together with `uname -r`".to_owned());
+    Check::missing(name, problem.in_full(), fix)
 }
 
 /// Told of only where there is none.
@@ -132,7 +155,7 @@ fn system_calls(filtered: Option<Filtered>) -> Check {
     let name = "system calls";
     match filtered {
         None => Check::ok(name, "no filter refuses what is needed"),
-        Some(filtered) => Check::missing(name, filtered.to_string(), Filtered::FIX),
+        Some(filtered) => Check::missing(name, filtered.to_string(), filtered.fix()),
     }
 }
 
@@ -164,7 +187,7 @@ fn runtime_directory(places: &Places) -> Check {
         return Check::missing(name, problem.in_full(), fix);
     }
     let place = directory.ancestors().find(|place| place.exists()).unwrap_or(directory);
-    match room::examine(place) {
+    match room::examine(place, room::BESIDE) {
         Ok(()) => Check::ok(name, format!("`{}` can be written", directory.display())),
         Err(error) => cannot_write(name, place, &error),
     }
@@ -173,10 +196,7 @@ fn runtime_directory(places: &Places) -> Check {
 fn cannot_write(name: &str, place: &Path, error: &io::Error) -> Check {
     let place_shown = place.display();
     let fix = match Errno::from_io_error(error) {
-        Some(Errno::ROFS) => format!(
-            "mount -o remount,rw {} (remount,bind,rw where it is a bind mount)",
-            mounts::above(place).display()
-        ),
+        Some(Errno::ROFS) => format!("make that file system writable: {}", mounts::remount(place)),
         Some(Errno::FBIG) => {
             "`ulimit -f unlimited`, or `LimitFSIZE=` in the agent's unit".to_owned()
         }
@@ -195,7 +215,7 @@ fn writable(directory: &Path) -> rustix::io::Result<()> {
 fn bpf_file_system(pin_dir: &Path) -> Check {
     let name = "BPF file system";
     if let Err(problem) = examine_pin_directory(pin_dir) {
-        return Check::missing(name, problem.message, problem.fix.unwrap_or_default());
+        return refused(name, &problem);
     }
     let place = pin_dir.ancestors().find(|place| place.exists()).unwrap_or(pin_dir);
     if !datapath::is_bpf(place) {
@@ -211,7 +231,7 @@ fn bpf_file_system(pin_dir: &Path) -> Check {
 fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
     let name = "control groups";
     if let Err(problem) = examine_group(places) {
-        return Check::missing(name, problem.in_full(), problem.fix.unwrap_or_default());
+        return refused(name, &problem);
     }
     let old = mounts::of_type("cgroup").unwrap_or_default();
     match (Hierarchy::find(), no_group) {
@@ -223,7 +243,11 @@ fn control_groups(places: &Places, no_group: Option<&CgroupError>) -> Check {
             let place = hierarchy.root().directory().display().to_string();
             let kind =
                 if old.is_empty() { "version 2" } else { "version 2 beside version 1 (hybrid)" };
-            Check::ok(name, format!("{kind}, at `{place}`"))
+            let unseen = hierarchy.unseen().map(|error| {
+                let fix = error.fix().unwrap_or_default();
+                format!(": no server there can be taken charge of, as {error}; {fix}")
+            });
+            Check::ok(name, format!("{kind}, at `{place}`{}", unseen.unwrap_or_default()))
         }
         (Err(error), None) => Check::unknown(name, all_causes(&error)),
     }

@@ -20,6 +20,7 @@ use crate::{
     },
     host::{
         cgroup::{Cgroup, CgroupError, Hierarchy},
+        ended::MORE_MEMORY,
         open_files::TooFew,
         sock_diag, sys_mount,
         tasks::TooFewTasks,
@@ -85,6 +86,8 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
         Without::Refused if why.ends_with(&io::Error::from(Errno::MFILE).to_string()) => {
             Check::missing(name, why, TooFew::FIX)
         }
+        // Whatever it was wanted for.
+        Without::Refused if is_want_of_memory(&why) => Check::missing(name, why, MORE_MEMORY),
         Without::Refused => {
             let fix = match feature {
                 Feature::Types => sys_mount::what_hides_types().unwrap_or_else(|| fix(about)),
@@ -102,6 +105,12 @@ fn check(feature: Feature, outcome: Outcome, fix: impl Fn(About) -> String) -> C
             Check { fix, ..Check::unknown(name, format!("done without, so that {loss}: {why}")) }
         }
     }
+}
+
+/// The kernel's words, and those of Rust.
+fn is_want_of_memory(why: &str) -> bool {
+    let words = [io::Error::from(Errno::NOMEM), io::ErrorKind::OutOfMemory.into()];
+    words.iter().any(|words| why.contains(&words.to_string()))
 }
 
 /// The kernel's words for what a filter of system calls or a security module refuses, which root alone is not told of by itself.
@@ -141,7 +150,8 @@ impl EmptyGroup {
         let group = group.map_err(failed(beside.directory().join("agent-doctor")))?;
         // The agent's, and that of a generation: a limit of depth counts them (`cgroup.max.depth`).
         let level = group.path().join(LEVEL);
-        fs::create_dir(&level).map_err(failed(level))?;
+        fs::create_dir(&level).map_err(failed(level.clone()))?;
+        hierarchy.open(&level)?.refuse_threads()?;
         Ok(Self(group))
     }
 }

@@ -6,6 +6,7 @@ use crate::{
         examine_places,
         repair::{Leftovers, examine},
     },
+    host::proc_mount,
     places::Places,
 };
 
@@ -14,6 +15,9 @@ pub(super) fn check(places: &Places) -> Check {
     let name = "services";
     if examine_places(places).is_err() {
         return Check::unknown(name, "not looked for: an agent could not use these directories");
+    }
+    if proc_mount::examine().is_err() {
+        return Check::unknown(name, "not looked for: `/proc` does not show what runs");
     }
     match examine(places) {
         Ok(Leftovers::Fine(how)) => Check::ok(name, how),

@@ -23,7 +23,12 @@ use serde::{Deserialize, Serialize};
 use self::kernel::EmptyGroup;
 use crate::{
     datapath::probe::Seclusion,
-    host::{ended::Ended, open_files, seccomp, tasks},
+    host::{
+        ended::Ended,
+        open_files,
+        seccomp::{self, Launches},
+        sys_mount, tasks,
+    },
     places::Places,
     sys::aside::aside,
 };
@@ -111,7 +116,7 @@ fn untimely_end(status: WaitStatus) -> Option<Check> {
 /// Tells what it finds as soon as it is found.
 fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>)) {
     let files = open_files::allow_all();
-    let filtered = seccomp::filtered();
+    let filtered = seccomp::filtered(Launches::Ours);
     let is_filtered = filtered.is_some();
     let permissions = host::permissions(filtered);
     let is_root =
@@ -129,9 +134,13 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
     };
     tell(judged(host::mounts(places, group.as_ref().err())));
     let group = group.as_ref().map_err(|error| host::all_causes(error));
-    tell(judged(kernel::checks(places, seclusion, group)));
+    // Where its file systems are mounted is not there, either.
+    let unseen = sys_mount::examine().err().map(|_no| "for `/sys` does not show the kernel");
+    let checks = judged(kernel::checks(places, seclusion, group));
+    tell(checks.into_iter().map(|check| check.despite(unseen)).collect());
     tell(vec![host::open_files(files), leftovers::check(places)]);
     tell(host::tasks(tasks::examine()).into_iter().collect());
+    tell(judged(host::objects().into_iter().chain(host::launcher()).collect()));
     tell(host::null_device().into_iter().chain(host::option_memory()).collect());
     tell(setting::checks(places));
 }

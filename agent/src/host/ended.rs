@@ -41,7 +41,7 @@ impl Ended {
 }
 
 /// Where memory was asked for in vain.
-const MORE_MEMORY: &str = "let the agent have more memory: `ulimit -v`, `LimitAS=` and `MemoryMax=` in its unit, `memory.max` of its control group or container";
+pub const MORE_MEMORY: &str = "let the agent have more memory: `ulimit -v` and `ulimit -d`, `LimitAS=`, `LimitDATA=` and `MemoryMax=` in its unit, `memory.max` of its control group or container";
 
 /// What happened to it, behind its name.
 impl fmt::Display for Ended {

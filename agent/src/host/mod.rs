@@ -32,6 +32,7 @@
 //! - [`socket_options`]: how much the kernel keeps with a socket
 //! - [`tasks`]: how many processes and threads may be started
 //! - [`null_device`]: whether there is a `/dev/null`
+//! - [`objects`]: what it waits with
 //! - [`room`]: whether a directory takes what has to be written
 //! - [`seccomp`]: system calls that a filter refuses
 //! - [`ended`]: why a process of ours ended that could not say so
@@ -63,6 +64,7 @@ pub mod master;
 pub mod mounts;
 pub mod names;
 pub mod null_device;
+pub mod objects;
 pub mod open_files;
 pub mod os_text;
 pub mod patience;

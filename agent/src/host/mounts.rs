@@ -66,6 +66,13 @@ pub fn above(place: &Path) -> &Path {
     place.ancestors().take_while(|above| number(above) == own).last().unwrap_or(place)
 }
 
+/// How to have the file system that a place is on, or is to be on, written to again.
+pub fn remount(place: &Path) -> String {
+    let existing = place.ancestors().find(|it| it.exists()).unwrap_or(place);
+    let mounted = above(existing).display();
+    format!("`mount -o remount,rw {mounted}` (`remount,bind,rw` where it is a bind mount)")
+}
+
 /// A line of the table, with its number, if it is of the wanted type: number, parent, device, root, point, options,
 /// any optional fields, a lone hyphen, type, source, options.
 pub(super) fn parse(line: &[u8], kind: &str) -> Option<(u64, Mount)> {

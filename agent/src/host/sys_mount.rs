@@ -33,7 +33,7 @@ pub fn examine() -> Result<(), NoSysfs> {
 /// What to do where something hides the types that the kernel would show.
 pub fn what_hides_types() -> Option<String> {
     let hides = |point: &&Path| mounts::is_mounted(point);
-    let places = ["/sys/kernel/btf", "/sys/kernel/btf/vmlinux"];
+    let places = ["/sys/kernel/btf/vmlinux", "/sys/kernel/btf", "/sys/kernel"];
     let point = places.iter().map(Path::new).find(hides)?.display();
     Some(format!("`umount {point}`: something is mounted there and hides the kernel's types"))
 }

@@ -18,7 +18,7 @@ pub struct TooFewTasks {
 
 impl TooFewTasks {
     /// What to do about it. The kernel says the same of both (EAGAIN).
-    pub const FIX: &str = "let the agent have more memory (`ulimit -v`, `MemoryMax=`) or more threads (`ulimit -u`, `pids.max`, `TasksMax=`)";
+    pub const FIX: &str = "let the agent have more memory (`ulimit -v`, `ulimit -d`, `MemoryMax=`) or more threads (`ulimit -u`, `pids.max`, `TasksMax=`)";
 }
 
 /// Starts as many threads as the agent needs, all at the same time, which end right after.

@@ -20,7 +20,7 @@ pub(crate) const MACHINES: &[Lacking] = &[
         prepare: "mount -t tmpfs -o ro none $RUN",
         wrapper: "",
         reason: "Read-only file system",
-        fix: "make that file system writable",
+        fix: "mount -o remount,rw",
         check: "runtime directory",
     },
     Lacking {
@@ -41,7 +41,7 @@ pub(crate) const MACHINES: &[Lacking] = &[
         prepare: "mount -t bpf none $PINS; mount -o remount,ro $PINS",
         wrapper: "",
         reason: "Read-only file system",
-        fix: "make that file system writable",
+        fix: "mount -o remount,rw",
         check: "BPF file system",
     },
     Lacking {
@@ -156,6 +156,67 @@ pub(crate) const MACHINES: &[Lacking] = &[
         "/usr/bin/python3 -c \"$FILTER\" $EPOLL_CTL $EPERM",
         "a filter of system calls (seccomp) refuses `epoll_ctl`",
     ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKETPAIR $EAFNOSUPPORT",
+        "a filter of system calls (seccomp) refuses `socketpair`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKET:1 $EAFNOSUPPORT",
+        "a filter of system calls (seccomp) refuses `socket(AF_UNIX)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SOCKET:16 $EAFNOSUPPORT",
+        "a filter of system calls (seccomp) refuses `socket(AF_NETLINK)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PRCTL:1 $EPERM",
+        "a filter of system calls (seccomp) refuses `prctl(PR_SET_PDEATHSIG)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $PRCTL:24 $EPERM",
+        "a filter of system calls (seccomp) refuses `prctl(PR_CAPBSET_DROP)`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SETRESUID $EPERM",
+        "a filter of system calls (seccomp) refuses `setresuid`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $SCHED_SETATTR $EPERM",
+        "a filter of system calls (seccomp) refuses `sched_setattr`",
+    ),
+    filtered(
+        "/usr/bin/python3 -c \"$FILTER\" $MEMFD_CREATE $ENOSYS",
+        "a filter of system calls (seccomp) refuses `memfd_create`",
+    ),
+    // As the kernel answers what is made in vain, so that the launcher is the first to see it.
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $PRCTL:1 $EINVAL",
+        reason: "the launcher, as it started, could not end with the agent",
+        fix: "let it pass, whatever refuses it",
+        check: "launcher",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $SOCKETPAIR $EMFILE",
+        reason: "a pair of Unix sockets cannot be had",
+        fix: "let the agent open more files",
+        check: "kernel objects",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $INOTIFY_INIT1 $EMFILE",
+        reason: "an inotify instance cannot be had",
+        fix: "sysctl fs.inotify.max_user_instances=",
+        check: "kernel objects",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $INOTIFY_ADD_WATCH $ENOSPC",
+        reason: "an inotify watch cannot be had",
+        fix: "sysctl fs.inotify.max_user_watches=",
+        check: "kernel objects",
+    },
     Lacking {
         prepare: "",
         wrapper: "sh -c 'umount -l /proc && exec \"$@\"' sh",
@@ -297,11 +358,53 @@ pub(crate) const MACHINES: &[Lacking] = &[
         check: "control groups",
     },
     Lacking {
+        prepare: "ABOVE=$GROUP-threads; GROUP=$ABOVE/agent; mkdir $ABOVE; echo threaded > $ABOVE/cgroup.type",
+        wrapper: "",
+        reason: "no process can join control group",
+        fix: "name another group (`--cgroup`)",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "GROUP=${GROUP%/*}/cgroup.procs",
+        wrapper: "",
+        reason: "Not a directory",
+        fix: "name another group (`--cgroup`)",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "GROUP=${GROUP%/*}/cgroup.procs/agent",
+        wrapper: "",
+        reason: "Not a directory",
+        fix: "name another group (`--cgroup`)",
+        check: "control groups",
+    },
+    Lacking {
         prepare: "trap 'echo 20480 > /proc/sys/net/core/optmem_max' EXIT; echo 100 > /proc/sys/net/core/optmem_max",
         wrapper: "",
         reason: "`net.core.optmem_max` is 100",
         fix: "sysctl net.core.optmem_max=20480",
         check: "socket options",
+    },
+    Lacking {
+        prepare: "DIR=${GROUP%/*}/agent-test-run",
+        wrapper: "",
+        reason: "files cannot be made in",
+        fix: "--runtime-dir",
+        check: "runtime directory",
+    },
+    Lacking {
+        prepare: "",
+        wrapper: "/usr/bin/python3 -c \"$FILTER\" $BPF:0 $ENOMEM",
+        reason: "Cannot allocate memory",
+        fix: "more memory",
+        check: "tables",
+    },
+    Lacking {
+        prepare: "mount -t tmpfs none /sys/kernel",
+        wrapper: "",
+        reason: "",
+        fix: "umount /sys/kernel",
+        check: "kernel types (BTF)",
     },
     Lacking {
         prepare: "mount --bind /dev/null /sys/kernel/btf/vmlinux",

@@ -1,5 +1,6 @@
 //! Machines on which the agent cannot run: `attach`, `daemon` and `doctor` say why, and leave nothing behind.
 
+mod deep;
 mod machines;
 mod pids;
 
@@ -15,17 +16,21 @@ use self::pids::Pids;
 
 const PORT: u16 = 8080;
 
-/// Has the kernel answer a system call with something, as containers do, and executes what follows.
+/// Has the kernel answer a system call, or one with a certain first argument (`NUMBER:ARGUMENT`), with something, as containers do,
+/// and executes what follows.
 const FILTER: &str = "import ctypes, os, struct, sys
-number, answer = (int(it, 0) for it in sys.argv[1:3])
-code = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, answer), (6, 0, 0, 0x7fff0000)]
+call, answer = sys.argv[1], int(sys.argv[2], 0)
+number, _, argument = call.partition(':')
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, int(number)), (6, 0, 0, answer), (6, 0, 0, 0x7fff0000)]
+if argument:
+    code[1:2] = [(0x15, 0, 3, int(number)), (0x20, 0, 0, 16), (0x15, 0, 1, int(argument))]
 code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *it) for it in code))
-program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(code)))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(code) // 8, ctypes.addressof(code)))
 libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
 os.execvp(sys.argv[3], sys.argv[3:])";
 
-const CALLS: [(&str, libc::c_long); 13] = [
+const CALLS: [(&str, libc::c_long); 20] = [
     ("BPF", libc::SYS_bpf),
     ("PIDFD_OPEN", libc::SYS_pidfd_open),
     ("CLONE3", libc::SYS_clone3),
@@ -39,6 +44,13 @@ const CALLS: [(&str, libc::c_long); 13] = [
     ("EPOLL_CTL", libc::SYS_epoll_ctl),
     ("UNSHARE", libc::SYS_unshare),
     ("MOUNT", libc::SYS_mount),
+    ("SOCKETPAIR", libc::SYS_socketpair),
+    ("PRCTL", libc::SYS_prctl),
+    ("SETRESUID", libc::SYS_setresuid),
+    ("SCHED_SETATTR", libc::SYS_sched_setattr),
+    ("MEMFD_CREATE", libc::SYS_memfd_create),
+    ("INOTIFY_INIT1", libc::SYS_inotify_init1),
+    ("INOTIFY_ADD_WATCH", libc::SYS_inotify_add_watch),
 ];
 
 /// Runs a command of the agent on such a machine: its exit code and what it says, and what is left of the agent when it has ended.
@@ -55,9 +67,9 @@ fn run(
          mountpoint -q $PINS || mount -t bpf none $PINS
          PLACES=\"--runtime-dir $DIR --pin-dir $PIN --cgroup $GROUP\"
          set +e; timeout 30 {wrapper} {agent} $PLACES {arguments}; code=$?
-         for left in $RUN/above $PINS/a* $GROUP; do test -e $left && echo left behind: $left; done
+         for left in $RUN/above $PINS/a* $GROUP; do test -d $left && echo left behind: $left; done
          ended=$({agent} $PLACES detach --port 8080 2>&1)
-         test {group} = $GROUP || rmdir ${{GROUP%/*}}; exit $code",
+         test {group} = $GROUP || rmdir ${{GROUP%/*}} 2> /dev/null; exit $code",
         run = run.path().display(),
         pins = pins.path().display(),
         agent = stage.agent.binary().display(),
@@ -66,10 +78,22 @@ fn run(
     let mut alone = Command::new("unshare");
     alone.args(["--mount", "bash", "-c", &script]).env("FILTER", FILTER);
     alone.envs(CALLS.map(|(name, call)| (name, call.to_string())));
-    alone.envs([("EPERM", "0x50001"), ("ENOSYS", "0x50026"), ("KILL", "0x80000000")]);
+    alone.envs(
+        [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS), ("EINVAL", libc::EINVAL)].map(answered),
+    );
+    alone.envs(
+        [("EMFILE", libc::EMFILE), ("ENOSPC", libc::ENOSPC), ("ENOMEM", libc::ENOMEM)]
+            .map(answered),
+    );
+    alone.envs([("EAFNOSUPPORT", libc::EAFNOSUPPORT)].map(answered)).env("KILL", "0x80000000");
     let output = stage.namespace.output(&mut alone)?;
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// What a filter says that has a call answered with this (`SECCOMP_RET_ERRNO`).
+fn answered((name, errno): (&'static str, i32)) -> (&'static str, String) {
+    (name, (0x50000 | errno).to_string())
 }
 
 #[test]
@@ -117,6 +141,37 @@ fn what_was_made_for_an_agent_that_was_started_in_vain_is_taken_back() -> Result
     let (code, said) = run(&stage, "", "", "attach --port 8080")?;
     ensure!(code == Some(4) && said.contains("nothing listens on port 8080"), "{code:?} {said}");
     ensure!(!said.contains("left behind"), "{said}");
+    Ok(())
+}
+
+/// The agent sees a part of the control groups only, as in a container, and the server is in another one.
+#[test]
+fn a_server_in_a_control_group_that_is_not_shown_is_told_of() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    let part = format!("{}-part", stage.agent.cgroup().display());
+    let above = stage.agent.cgroup().parent().context("a group has a parent")?.display();
+    let bound = format!("mkdir -p {part}; mount --bind {part} {above}");
+    let alone = format!(
+        "sh -c 'echo 0 > {part}/cgroup.procs; exec unshare --cgroup --mount sh -c \"umount {above}; mount -t cgroup2 none {above};
+         exec \\\"\\$@\\\"\" sh \"$@\"' sh"
+    );
+    for (prepare, wrapper, fix) in [
+        (bound.as_str(), "", "`mount -t cgroup2 cgroup2 "),
+        (&format!("mkdir -p {part}"), &alone, "`--cgroupns=host`"),
+    ] {
+        let (code, said) = run(&stage, prepare, wrapper, "attach --port 8080")?;
+        ensure!(code == Some(4) && said.lines().count() == 2, "{code:?} {said}");
+        ensure!(said.contains("is not in the part of the tree") && said.contains(fix), "{said}");
+        let (code, said) = run(&stage, prepare, wrapper, "doctor")?;
+        ensure!(
+            code == Some(0) && said.contains("no server there can be taken charge of"),
+            "{said}"
+        );
+        ensure!(said.contains(fix), "{said}");
+    }
+    std::fs::remove_dir(part)?;
     Ok(())
 }
 

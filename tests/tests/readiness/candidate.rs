@@ -171,3 +171,18 @@ async fn that_it_listens_is_enough_where_that_is_asked_for() -> Result<()> {
     assert!(stage::generations(&service)[&2].takes_new_connections);
     Ok(())
 }
+
+/// Not the server is to blame.
+#[test]
+fn one_that_the_agent_has_no_port_to_ask_from_is_refused_with_the_reason() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    stage.namespace.set("ipv4/ip_local_port_range", "40000 40000")?;
+    let _has_the_port = stage.connect(server.address())?;
+    let upgrade = tests::agent::upgrade(PORT, &["--timeout", "2s"], &server.command(2)?);
+    let upgrade = stage.agent.run(&upgrade)?;
+    assert_eq!(upgrade.code, Some(5), "{upgrade:?}");
+    assert!(upgrade.stderr.contains("no local port is free"), "{upgrade:?}");
+    assert!(upgrade.stderr.contains("sysctl net.ipv4.ip_local_port_range"), "{upgrade:?}");
+    stage.detach(PORT)
+}

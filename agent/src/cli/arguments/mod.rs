@@ -247,4 +247,7 @@ pub(super) struct DaemonArguments {
     /// End after the last service was detached; the first line of the standard output says how the start went.
     #[arg(long, hide = true, conflicts_with = "background")]
     pub(super) exit_when_detached: bool,
+    /// End, too, when who reads the standard output goes before anything is attached.
+    #[arg(long, hide = true, requires = "exit_when_detached")]
+    pub(super) for_attach: bool,
 }

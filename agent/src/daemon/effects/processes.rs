@@ -14,6 +14,7 @@ use crate::{
         agent::{Agent, RETRY},
         few::few_of,
         identify::found,
+        state::troubles::Trouble,
         step::{Step, change},
     },
     host::{
@@ -133,7 +134,8 @@ impl Agent {
         if pids.is_empty() && !all.is_empty() {
             return self.count_processes(generation);
         }
-        if !pids.is_empty() {
+        // Once, however often it is tried.
+        if !pids.is_empty() && !self.troubles.lasts(Trouble::Effect(generation.service)) {
             let message = format!(
                 "generation {} outlived its turn: killing {}",
                 generation.number,

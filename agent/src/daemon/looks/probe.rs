@@ -3,7 +3,7 @@
 //! A server may listen long before it can answer, or without ever being able to: a master whose workers die, an application that
 //! is still being read. What it accepts it takes care of, whatever the protocol.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
+use std::{collections::BTreeSet, io, net::SocketAddr, time::Instant};
 
 use agent_api::{EventKind, Problem, ProblemKind};
 use agent_rollout::{Event, Generation, Origin, Phase, PortHold};
@@ -12,7 +12,7 @@ use agent_terms::{Endpoint, GenerationId, ServiceId};
 use super::probing::{LAST_LOOK, Probing};
 use crate::{
     daemon::{
-        agent::Agent,
+        agent::{Agent, RETRY},
         memory::Memory,
         step::{Step, change},
     },
@@ -40,9 +40,20 @@ impl Agent {
         // Two endpoints can be reached by one address, as IPv4 and all addresses are.
         let to: BTreeSet<_> = endpoints.iter().flat_map(addresses).collect();
         let to: Vec<_> = to.into_iter().collect();
-        let mut probe = Probe::to(&to).map_err(|error| {
-            Problem::new(ProblemKind::Failed, "take a port to probe from").because(&error)
-        })?;
+        let mut probe = match Probe::to(&to) {
+            Ok(probe) => probe,
+            // Each of them has a connection, or had one a minute ago: one may be free soon.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                self.look_later(generation, RETRY);
+                let why = "the agent could not connect to it, for no local port is free: widen `sysctl net.ipv4.ip_local_port_range`";
+                return self
+                    .feed(generation.service, Event::NotYet(generation.number, why.to_owned()));
+            }
+            Err(error) => {
+                let problem = Problem::new(ProblemKind::Failed, "take a port to probe from");
+                return Err(problem.because(&error));
+            }
+        };
         let reached = probe.reaches();
         let beyond = |it: &&Endpoint| addresses(it).iter().all(|to| !reached.contains(to));
         if let Some(endpoint) = endpoints.iter().find(beyond) {

@@ -13,7 +13,7 @@ use std::{
 use agent_api::{Problem, ProblemKind};
 
 use super::{
-    Lock, StateFile, StateFileError,
+    Above, Lock, StateFile, StateFileError,
     launch::groups::Groups,
     start::{Made, agent_answers, read_state, without_group},
     state::state_file,
@@ -194,6 +194,7 @@ fn set_aside(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
 }
 
 fn clear(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
+    let above = Above::read(places);
     if places.pin_dir.exists() {
         refuse_other_namespace(places)?;
         datapath::clear(&places.pin_dir)?;
@@ -210,9 +211,11 @@ fn clear(places: &Places, done: &mut Vec<String>) -> Result<(), Problem> {
     }
     match fs::remove_dir(&places.runtime_dir) {
         // Logs, or the damaged file.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        removed => removed.map_err(|error| failed("remove", &places.runtime_dir, &error)),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        removed => removed.map_err(|error| failed("remove", &places.runtime_dir, &error))?,
     }
+    above.remove();
+    Ok(())
 }
 
 /// What steers another network namespace cannot be judged from here.

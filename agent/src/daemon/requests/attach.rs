@@ -11,6 +11,7 @@ use crate::{
         agent::{Agent, unchanged},
         identify::{asked::Asked, found},
         looks::observe,
+        start::without_group,
         state::{
             clock,
             state_file::{Record, Unfinished},
@@ -53,10 +54,7 @@ impl Agent {
         let first = Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, now)
             .found(listening, server.processes());
         let given = self.found(root, &first, &server.pids)?;
-        let origin_cgroup = self
-            .hierarchy
-            .of(root)
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+        let origin_cgroup = self.hierarchy.of(root).map_err(|error| without_group(&error))?;
         let record = Record {
             service: Service::attached(id, name.clone(), endpoints, first),
             context: given.passed_on().context,

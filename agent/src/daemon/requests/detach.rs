@@ -192,7 +192,7 @@ impl Agent {
     ///
     /// When something cannot be removed.
     pub(in crate::daemon) fn leave_no_trace(self, with_log: bool) -> Result<(), Problem> {
-        let Self { datapath, groups, hierarchy, places, .. } = self;
+        let Self { datapath, groups, hierarchy, places, above, .. } = self;
         change(Step::RemovePins, || Ok(datapath.remove()?))?;
         change(Step::RemoveCgroup, || {
             groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
@@ -201,7 +201,9 @@ impl Agent {
             // What fails before this is told there.
             let logs = with_log.then(|| places.logs()).into_iter().flatten();
             let files = places.files().into_iter().chain(logs).collect::<Vec<_>>();
-            remove_files(&files, [places.services_dir(), places.runtime_dir])
+            remove_files(&files, [places.services_dir(), places.runtime_dir])?;
+            above.remove();
+            Ok(())
         })
     }
 }

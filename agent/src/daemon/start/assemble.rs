@@ -30,6 +30,7 @@ use crate::{
         looks::{returns::Returns, strangers::Strangers},
         memory::Memories,
         state::{
+            above::Above,
             clock,
             journal::Journal,
             state_file::{self, Record, StateFile},
@@ -49,10 +50,18 @@ use crate::{
     places::Places,
 };
 
+/// What a start makes.
+pub(super) struct Traces<'a> {
+    /// Taken back if it fails.
+    pub(super) made: &'a mut Made,
+    /// Goes with the agent.
+    pub(super) above: Above,
+}
+
 /// Everything but the threads.
 pub(super) fn assemble(
     options: &Options,
-    made: &mut Made,
+    Traces { made, mut above }: Traces<'_>,
     presence: Presence,
     launcher: Arc<Launcher>,
     messages: mpsc::Sender<Message>,
@@ -71,6 +80,8 @@ pub(super) fn assemble(
     let steers = datapath::steers(&places.pin_dir).ok();
     let plan = plan(&places, state.as_ref(), &pinned, steers)?;
     let state = state.unwrap_or_default();
+    made.expect(&places.above_file());
+    note_above(&mut above, &places, groups.above());
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
@@ -79,13 +90,15 @@ pub(super) fn assemble(
     let (events, logs) = (datapath.take_events()?, datapath.take_logs()?);
     let watcher =
         Watcher::start(events, logs, Arc::clone(&launcher), messages).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for the kernel's reports: {error}"))
+            Problem::new(ProblemKind::Failed, "wait for the kernel's reports").because(&error)
         })?;
     // One that takes over goes on as the one before would have.
     let inherited = options.other == Other::Replace && state.exit_when_detached;
+    let course = Course::new(options.exit_when_detached || inherited);
     let records = state.services.into_iter().map(|record| (record.service.id(), record)).collect();
     let mut agent = begun(Parts {
         places,
+        above,
         network_namespace,
         boot_id,
         presence,
@@ -96,7 +109,7 @@ pub(super) fn assemble(
         records,
         watcher,
         launcher,
-        exit_when_detached: options.exit_when_detached || inherited,
+        course: if options.for_attach { course.for_attach() } else { course },
     });
     match plan {
         Plan::Adopt => agent.refresh()?,
@@ -110,6 +123,15 @@ pub(super) fn assemble(
     agent.watch_places()?;
     agent.adopt()?;
     Ok(agent)
+}
+
+/// Before they are made. A full disk is no reason not to steer.
+fn note_above(above: &mut Above, places: &Places, group: &Path) {
+    above.expect(group);
+    above.expect(&places.pin_dir);
+    if let Err(error) = above.write() {
+        tracing::debug!(%error, "should the agent be killed, the directories above its own stay");
+    }
 }
 
 fn open_datapath(
@@ -133,6 +155,7 @@ fn find_hierarchy() -> Result<Hierarchy, Problem> {
 /// What an agent is made of.
 struct Parts {
     places: Places,
+    above: Above,
     network_namespace: u64,
     boot_id: String,
     presence: Presence,
@@ -143,13 +166,14 @@ struct Parts {
     records: BTreeMap<ServiceId, Record>,
     watcher: Arc<Watcher>,
     launcher: Arc<Launcher>,
-    exit_when_detached: bool,
+    course: Course,
 }
 
 /// One that has seen nothing yet.
 fn begun(parts: Parts) -> Agent {
     let Parts {
         places,
+        above,
         network_namespace,
         boot_id,
         presence,
@@ -160,10 +184,11 @@ fn begun(parts: Parts) -> Agent {
         records,
         watcher,
         launcher,
-        exit_when_detached,
+        course,
     } = parts;
     Agent {
         places,
+        above,
         network_namespace,
         boot_id,
         began: clock::now(),
@@ -190,7 +215,7 @@ fn begun(parts: Parts) -> Agent {
         moves: HashMap::new(),
         held_ports: BTreeMap::new(),
         unattributed: HashSet::new(),
-        course: Course::new(exit_when_detached),
+        course,
     }
 }
 

@@ -13,7 +13,7 @@ use agent_api::{
 };
 use rustix::net::SocketAddrUnix;
 
-use crate::places::Places;
+use crate::{daemon::unwritten, host::room, places::Places};
 
 /// What keeps an agent from having its files in the runtime directory. Nothing is made.
 ///
@@ -39,7 +39,12 @@ pub fn examine_directory(places: &Places) -> Result<(), Problem> {
             format!("`{}` is no directory, and the agent needs one there", place.display());
         return preflight(message, "remove it, or name another one (`--runtime-dir`)");
     }
-    refuse_place_of_others(directory, place)
+    refuse_place_of_others(directory, place)?;
+    room::takes_files(place).map_err(|error| {
+        let message = format!("files cannot be made in `{}`", place.display());
+        let problem = Problem::new(ProblemKind::Preflight, message).because(&error).on_one_line();
+        problem.fix("let root write there, or name another one (`--runtime-dir`)")
+    })
 }
 
 /// Makes a directory for us alone, with those above it. One that is there stays as it is: it may be in use for something else.
@@ -88,7 +93,9 @@ impl From<DirectoryError> for Problem {
     fn from(error: DirectoryError) -> Self {
         match error {
             DirectoryError::Untrusted(problem) => problem,
-            DirectoryError::Create { .. } => Self::caused(ProblemKind::Failed, &error),
+            DirectoryError::Create { path, source } => {
+                unwritten(format!("create `{}`", path.display()), &path, &source)
+            }
         }
     }
 }

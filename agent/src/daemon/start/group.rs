@@ -33,6 +33,8 @@ pub(in crate::daemon) fn without_group(error: &CgroupError) -> Problem {
     let kind = match error {
         CgroupError::Elsewhere { .. } | CgroupError::Outside { .. } => ProblemKind::Usage,
         CgroupError::NotMounted
+        | CgroupError::Unseen { .. }
+        | CgroupError::Threaded { .. }
         | CgroupError::MountTable(_)
         | CgroupError::Failed { .. }
         | CgroupError::Signal { .. }

@@ -17,6 +17,7 @@ use rustix::{
 
 use super::{directory::private_directory, own_files};
 use crate::{
+    daemon::unwritten,
     host::{
         bounded,
         process::{Pid, Process},
@@ -82,9 +83,7 @@ impl Lock {
 
 fn try_lock(places: &Places) -> Result<Option<Lock>, Problem> {
     let path = places.lock_file();
-    let failed = |error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("lock `{}`", path.display())).because(&error)
-    };
+    let failed = |error: io::Error| unwritten(format!("lock `{}`", path.display()), &path, &error);
     loop {
         let file = own_files::open(&path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -82,6 +82,11 @@ impl Agent {
             mended.push(pid_file);
         }
         mended.extend(self.presence.mend_socket(places)?);
+        let above_file = places.above_file();
+        if !self.above.is_empty() && !exists(&above_file)? {
+            self.above.write().map_err(|error| failed("write", &above_file, &error))?;
+            mended.push(above_file);
+        }
         let state_file = places.state_file();
         if !self.records.is_empty() && !exists(&state_file)? {
             self.save()?;

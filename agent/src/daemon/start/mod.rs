@@ -52,7 +52,10 @@ use tokio::{
 };
 
 use self::lock::Proof;
-use self::{assemble::assemble, presence::Presence};
+use self::{
+    assemble::{Traces, assemble},
+    presence::Presence,
+};
 use super::{
     agent::Agent,
     control::{
@@ -60,12 +63,13 @@ use super::{
         server::{self, Door},
         socket::{self, ControlSocket},
     },
+    state::above::Above,
     step::obey_faults_in,
 };
 use crate::{
     host::{
-        context, launch::Launcher, null_device, open_files, process::Pid, room, socket_options,
-        tasks,
+        context, launch::Launcher, null_device, objects, open_files, process::Pid, room,
+        seccomp::Launches, socket_options, tasks,
     },
     places::Places,
     sys::memory,
@@ -78,6 +82,8 @@ pub struct Options {
     pub places: Places,
     /// Whether to end, leaving nothing behind, when the last service is detached: for an agent that `attach` started.
     pub exit_when_detached: bool,
+    /// Whether to end, too, when who reads the standard output goes before anything is attached.
+    pub for_attach: bool,
     /// What to do about an agent that runs already.
     pub other: Other,
     /// How to find out, before another agent has to end, whether this one works here.
@@ -100,10 +106,11 @@ pub enum Other {
 /// # Errors
 ///
 /// With the first thing that keeps an agent from running here.
-pub fn preflight(places: &Places) -> Result<(), Problem> {
-    privileges::require()?;
+pub fn preflight(places: &Places, launches: Launches) -> Result<(), Problem> {
+    privileges::require(launches)?;
     open_files::allow_all()?;
     null_device::examine()?;
+    objects::examine()?;
     socket_options::examine()?;
     tasks::examine()?;
     examine_places(places)
@@ -127,9 +134,12 @@ pub fn examine_places(places: &Places) -> Result<(), Problem> {
 /// When something that it needs is missing, or another agent runs. Nothing has changed then.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let places = &options.places;
-    preflight(places)?;
+    let launches = options.launcher.as_ref().map_or(Launches::Ours, |_| Launches::Others);
+    preflight(places, launches)?;
     let mut made = Made::default();
     made.expect(&places.runtime_dir);
+    let mut above = Above::read(places);
+    above.expect(&places.runtime_dir);
     private_directory(&places.runtime_dir)?;
     made.expect(&places.lock_file());
     obey_faults_in(&places.runtime_dir);
@@ -143,7 +153,8 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     let (messages, queue) = mpsc::channel();
     let (sockets, rebound) = socket::successors();
     let presence = Presence::new(lock, sockets);
-    let agent = assemble(options, &mut made, presence, launcher.into(), messages.clone())?;
+    let traces = Traces { made: &mut made, above };
+    let agent = assemble(options, traces, presence, launcher.into(), messages.clone())?;
     let (changes, network_namespace) = (agent.changes.subscribe(), agent.network_namespace);
     made.expect(&places.socket());
     let listener = own_files::bind(&places.socket())?;
@@ -164,10 +175,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     });
     let writer = writer
         .map_err(|error| Problem::new(ProblemKind::Failed, format!("start a thread: {error}")))?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("start the runtime: {error}"))
-        })?;
+    let runtime = objects::runtime()?;
     let served = runtime.block_on(serve((listener, rebound), door, messages, has_ended, ready));
     drop(runtime);
     let written = writer
@@ -186,7 +194,7 @@ fn require_room(agent: &Agent, options: &Options) -> Result<(), Problem> {
     if !agent.records.is_empty() || options.other == Other::Replace {
         return Ok(());
     }
-    room::examine(directory).map_err(|error| {
+    room::examine(directory, 0).map_err(|error| {
         let message = format!("there is no room for the state in `{}`", directory.display());
         Problem::new(ProblemKind::Failed, message).because(&error)
     })
@@ -194,13 +202,13 @@ fn require_room(agent: &Agent, options: &Options) -> Result<(), Problem> {
 
 fn launcher(socket: Option<&Path>) -> Result<Launcher, Problem> {
     let Some(socket) = socket else {
-        return Launcher::start().map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("start the launcher: {error}"))
-        });
+        return Ok(Launcher::start()?);
     };
     let launcher = Launcher::connect(socket).map_err(|error| {
-        let message = format!("no launcher answers at `{}`: {error}", socket.display());
+        let message = format!("no launcher answers at `{}`", socket.display());
         Problem::new(ProblemKind::Preflight, message)
+            .because(&error)
+            .on_one_line()
             .fix("`systemctl start agent-launcher.socket`, or leave `--launcher` out")
     })?;
     let [ours, theirs] = [Pid::ours(), launcher.pid()].map(context::network_namespace_of);

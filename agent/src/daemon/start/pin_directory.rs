@@ -67,10 +67,13 @@ fn is_mounted_at_start(pin_dir: &Path) -> bool {
 /// The usual place does not exist on a kernel that knows no such file system.
 fn how_to_mount(pin_dir: &Path) -> String {
     if pin_dir.starts_with(USUAL) {
-        return format!("mount -t bpf bpf {USUAL}");
+        return format!("`mount -t bpf bpf {USUAL}`");
     }
-    let place = pin_dir.parent().unwrap_or(pin_dir).display();
-    format!("mount -t bpf bpf {place}, or leave `--pin-dir` as it is by default")
+    let place = pin_dir.parent().unwrap_or(pin_dir);
+    let make =
+        if place.is_dir() { String::new() } else { format!("mkdir -p {} && ", place.display()) };
+    let place = place.display();
+    format!("`{make}mount -t bpf bpf {place}`, or leave `--pin-dir` as it is by default")
 }
 
 /// Mounts the BPF file system at its usual place where nobody has.
@@ -107,6 +110,12 @@ mod tests {
         let problem = examine_pin_directory(Path::new("/proc/self/pins")).unwrap_err();
         assert!(problem.message.ends_with("`/proc/self` is no BPF file system"), "{problem:?}");
         assert!(problem.fix.unwrap().contains("--pin-dir"));
+        let problem = examine_pin_directory(Path::new("/proc/self/no/pins")).unwrap_err();
+        let fix = problem.fix.unwrap();
+        assert!(
+            fix.starts_with("`mkdir -p /proc/self/no && mount -t bpf bpf /proc/self/no`"),
+            "{fix}"
+        );
     }
 
     #[test]

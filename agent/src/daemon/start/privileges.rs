@@ -11,20 +11,20 @@ use rustix::thread::{
 };
 
 use super::filter;
-use crate::host;
+use crate::host::{self, seccomp::Launches};
 
 /// Refuses to start without what the agent cannot do without.
 ///
 /// # Errors
 ///
 /// When it is not root of the machine, cannot see its processes, lacks a capability, or a filter refuses what it has to call.
-pub(super) fn require() -> Result<(), Problem> {
+pub(super) fn require(launches: Launches) -> Result<(), Problem> {
     if !rustix::process::geteuid().is_root() {
         let message = format!("the agent needs root with {}", host::capabilities::names());
         return Err(Problem::new(ProblemKind::Preflight, message).fix("run it with sudo"));
     }
     // Whatever else is found may be its answer.
-    if let Some(filtered) = host::seccomp::filtered() {
+    if let Some(filtered) = host::seccomp::filtered(launches) {
         return Err(filtered.into());
     }
     // It says in which user namespace we are.
@@ -56,7 +56,7 @@ pub(super) fn require() -> Result<(), Problem> {
 /// When the kernel refuses.
 pub(super) fn give_up() -> Result<(), Problem> {
     drop_capabilities().map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("give up capabilities: {error}"))
+        Problem::new(ProblemKind::Preflight, "give up capabilities").because(&error)
     })?;
     filter::apply()
 }

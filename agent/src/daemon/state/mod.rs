@@ -1,10 +1,12 @@
 //! What outlives the agent (state file, journal), and what is wrong now.
 //!
+//! - `above`: the directories above its own that were made for it
 //! - `clock`: the two clocks
 //! - `journal`: what happened, for people
 //! - `state_file`: what the agent knows besides the kernel maps
 //! - `troubles`: what is wrong around the agent now
 
+pub(super) mod above;
 pub(super) mod clock;
 pub(super) mod journal;
 pub(super) mod state_file;

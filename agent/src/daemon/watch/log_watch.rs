@@ -9,6 +9,8 @@ use std::{
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
+use crate::host::objects::unwatched;
+
 /// Readable as a descriptor when a server has written something.
 pub(in crate::daemon) struct LogWatch {
     inotify: OwnedFd,
@@ -23,7 +25,7 @@ impl LogWatch {
     pub(in crate::daemon) fn watch(&self, file: &Path) -> io::Result<()> {
         let changed = WatchFlags::MODIFY | WatchFlags::ATTRIB;
         let once = changed | WatchFlags::ONESHOT | WatchFlags::DONT_FOLLOW;
-        inotify::add_watch(&self.inotify, file, once)?;
+        inotify::add_watch(&self.inotify, file, once).map_err(unwatched)?;
         Ok(())
     }
 

@@ -9,6 +9,8 @@ use std::{
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
+use crate::host::objects::unwatched;
+
 /// Readable as a descriptor when something was removed.
 pub(in crate::daemon) struct Removals {
     inotify: OwnedFd,
@@ -35,7 +37,7 @@ impl Removals {
             | WatchFlags::DELETE_SELF
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
-        inotify::add_watch(&self.inotify, directory, removed)?;
+        inotify::add_watch(&self.inotify, directory, removed).map_err(unwatched)?;
         Ok(())
     }
 

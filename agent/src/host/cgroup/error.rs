@@ -9,7 +9,10 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{Hierarchy, ROUNDS};
-use crate::host::{mounts, process::ProcessError};
+use crate::host::{
+    mounts,
+    process::{Pid, ProcessError},
+};
 
 /// Why something about a control group could not be done.
 #[derive(Debug, Error)]
@@ -25,6 +28,28 @@ pub enum CgroupError {
     Outside {
         /// The path that leads out.
         path: PathBuf,
+    },
+    /// A process is in a group that the mount that we see does not show.
+    #[error(
+        "the control group `{path}` of process {pid} is not in the part of the tree that is mounted at `{mounted}`"
+    )]
+    Unseen {
+        /// The process.
+        pid: Pid,
+        /// Its group, as our control group namespace calls it.
+        path: PathBuf,
+        /// Where we see a part of the tree.
+        mounted: PathBuf,
+    },
+    /// A group for threads, which no process can join.
+    #[error(
+        "no process can join control group `{path}`: it is in a group for threads (`cgroup.type` is `{kind}`)"
+    )]
+    Threaded {
+        /// The group's directory.
+        path: PathBuf,
+        /// What the kernel calls it.
+        kind: String,
     },
     /// A place in the file system where no control groups are.
     #[error("`{path}` is no place for a control group: version 2 is mounted at `{mounted}`")]
@@ -75,6 +100,10 @@ impl CgroupError {
                     "name one below `{mounted}`, as `{mounted}/agent` (`--cgroup`)"
                 ));
             }
+            Self::Unseen { path, mounted, .. } => return Some(how_to_see(path, mounted)),
+            Self::Threaded { .. } => {
+                return Some(format!("{ANOTHER}, which is not below that one"));
+            }
             Self::Failed { path, source, .. } => (path, source),
             Self::MountTable(_)
             | Self::Outside { .. }
@@ -84,14 +113,10 @@ impl CgroupError {
             }
         };
         match Errno::from_io_error(source) {
-            Some(Errno::ROFS) => {
-                let existing = path.ancestors().find(|it| it.exists())?;
-                Some(format!(
-                    "make that file system writable: `mount -o remount,rw {}` (`remount,bind,rw` where it is a bind mount); in a \
-                     container, give it control groups of its own that it may write",
-                    mounts::above(existing).display()
-                ))
-            }
+            Some(Errno::ROFS) => Some(format!(
+                "make that file system writable: {}; in a container, give it control groups of its own that it may write",
+                mounts::remount(path)
+            )),
             // `cgroup_check_hierarchy_limits`
             Some(Errno::AGAIN) => Some(match full(path) {
                 Some(limit) => {
@@ -104,9 +129,23 @@ impl CgroupError {
             Some(Errno::PERM | Errno::ACCESS) => {
                 Some("let root make control groups there".to_owned())
             }
+            Some(Errno::NOTDIR | Errno::EXIST | Errno::INVAL) => Some(ANOTHER.to_owned()),
             _ => None,
         }
     }
+}
+
+const ANOTHER: &str = "name another group (`--cgroup`)";
+
+/// The kernel calls groups above a namespace's own by names that lead up (`cgroup_show_path`).
+fn how_to_see(path: &Path, mounted: &Path) -> String {
+    if path.starts_with("/..") {
+        return String::from(
+            "let the agent see the machine's control groups: start its container with `--cgroupns=host`; elsewhere put `nsenter \
+             --target 1 --cgroup` before `agent`",
+        );
+    }
+    format!("mount all of it: `mount -t cgroup2 cgroup2 {}`", mounted.display())
 }
 
 /// The limit of a group above that allows no more groups below it, or none as deep.

@@ -77,6 +77,7 @@ impl Hierarchy {
             made = fs::create_dir_all(&group.directory);
         }
         made.map_err(|source| group.failed("create", source))?;
+        group.refuse_threads()?;
         Ok(group)
     }
 
@@ -84,7 +85,7 @@ impl Hierarchy {
     ///
     /// # Errors
     ///
-    /// [`CgroupError::Outside`] if the mount does not show it.
+    /// [`CgroupError::Unseen`] if the mount does not show it.
     pub fn of(&self, pid: Pid) -> Result<Cgroup, CgroupError> {
         /// Hierarchies are a dozen, paths have 4,096 bytes at most.
         const MOST: u64 = 1 << 20;
@@ -95,10 +96,25 @@ impl Hierarchy {
             source,
         })?;
         let path = membership(&table).ok_or(CgroupError::NotMounted)?;
-        let inside = path
-            .strip_prefix(&self.mount.root)
-            .map_err(|_outside: StripPrefixError| CgroupError::Outside { path: path.into() })?;
+        let unseen =
+            || CgroupError::Unseen { pid, path: path.into(), mounted: self.mount.point.clone() };
+        let inside = path.strip_prefix(&self.mount.root);
+        let inside = inside.map_err(|_outside: StripPrefixError| unseen())?;
+        // Above the root of our control group namespace.
+        if inside.components().any(|it| it == Component::ParentDir) {
+            return Err(unseen());
+        }
         self.below_root(inside)
+    }
+
+    /// Why a server may not be taken charge of, whichever it is: the group of some process that we can name, and that is no thread of
+    /// the kernel's, is not shown.
+    pub fn unseen(&self) -> Option<CgroupError> {
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(number);
+        let runs_a_program = |pid: &Pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        let groups = pids.filter_map(Pid::new).filter(runs_a_program).map(|pid| self.of(pid));
+        groups.filter_map(Result::err).find(|error| matches!(error, CgroupError::Unseen { .. }))
     }
 
     /// The group that somebody means by this path, whether it is there or not: a directory of a mount of the hierarchy, or a

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::{io::Errno, process::Signal};
 
 use super::process::{Pid, Process, ProcessError};
 
@@ -61,7 +61,30 @@ impl Cgroup {
     pub fn id(&self) -> Result<u64, CgroupError> {
         let directory = fs::metadata(&self.directory)
             .map_err(|source| self.failed("read the number of", source))?;
+        if !directory.is_dir() {
+            return Err(self.failed("use", Errno::NOTDIR.into()));
+        }
         Ok(directory.ino())
+    }
+
+    /// Refuses a group that no process can join.
+    ///
+    /// # Kernel
+    ///
+    /// A group below one for threads is for threads too, or for nothing (`domain invalid`, `cgroup_is_valid_domain`). The root
+    /// has no such file.
+    ///
+    /// # Errors
+    ///
+    /// When it is one.
+    pub fn refuse_threads(&self) -> Result<(), CgroupError> {
+        let kind = fs::read_to_string(self.directory.join("cgroup.type")).unwrap_or_default();
+        match kind.trim() {
+            kind @ ("threaded" | "domain invalid") => {
+                Err(CgroupError::Threaded { path: self.directory.clone(), kind: kind.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All processes in the group and in those below it, that our PID namespace can name.
@@ -166,8 +189,7 @@ impl Cgroup {
             for pid in pids {
                 match other.adopt(pid) {
                     Err(CgroupError::Failed { source, .. })
-                        if source.raw_os_error()
-                            == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+                        if source.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
                     answer => {
                         answer?;
                         moved = true;
@@ -250,7 +272,6 @@ impl Cgroup {
 /// Of a group below: removed meanwhile (`ENODEV` for a file that was open), or one of threads
 /// (`EOPNOTSUPP`).
 fn is_benign(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     Errno::from_io_error(error)
         .is_some_and(|number| [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP].contains(&number))
 }

@@ -31,9 +31,9 @@ pub(super) fn join(confinement: &Confinement) -> Result<(), Failure> {
     if let Some(processors) = processors {
         set_processors(processors)?;
     }
-    let scheduled = |error: io::Error| Failure::new(Step::SetScheduling, "", error);
-    scheduling::set(wanted).map_err(scheduled)?;
-    scheduling::set_io_priority(*io_priority).map_err(scheduled)?;
+    let failed = |what| move |error: io::Error| Failure::new(Step::SetScheduling, what, error);
+    scheduling::set(wanted).map_err(failed("policy"))?;
+    scheduling::set_io_priority(*io_priority).map_err(failed("I/O priority"))?;
     keyring::new_session().map_err(|error| Failure::new(Step::NewKeyring, "", error))
 }
 

@@ -57,25 +57,35 @@ pub enum LaunchError {
         source: io::Error,
     },
     /// Who launches has not the right to give as much as the running server has.
-    #[error("{step} `{subject}` for the new generation, which takes {right}")]
+    #[error("{on} for the new generation, which takes {right}")]
     Forbidden {
-        /// Which step.
-        step: Step,
-        /// On what.
-        subject: String,
+        /// Which step, on what.
+        on: String,
         /// What that takes.
         right: String,
         /// The system's answer.
         #[source]
         source: io::Error,
     },
+    /// Who launches has the right, and is refused all the same.
+    #[error(
+        "{on} for the new generation, which a filter of system calls (seccomp) refuses the agent: let it pass, in a container by its \
+         profile, in the agent's unit by `SystemCallFilter=`"
+    )]
+    Filtered {
+        /// Which step, on what.
+        on: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Another step, or an odd failure of the last one.
-    #[error("{step} `{subject}` for the new generation")]
+    #[error("{on} for the new generation")]
     Failed {
         /// Which step.
         step: Step,
-        /// On what.
-        subject: String,
+        /// The same in words, with what it was about.
+        on: String,
         /// The system's answer.
         #[source]
         source: io::Error,

@@ -45,7 +45,7 @@ use super::{
 pub use error::LaunchError;
 pub use fitting::{Unfit, Usage, fitting, tasks_of_user, with_tasks};
 pub use handover::mechanism_of;
-pub use launcher::{LAUNCHER_ARGUMENT, Launcher, launcher};
+pub use launcher::{LAUNCHER_ARGUMENT, Launcher, NotStarted, launcher};
 pub use program::{ResolveError, places_of_program, resolve_program};
 pub use report::{Report, Step};
 pub use spawn::{Here, Spawn};

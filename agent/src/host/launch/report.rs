@@ -15,6 +15,7 @@ use std::{
 use rustix::{
     fs::{OFlags, fcntl_setfl},
     pipe::{PipeFlags, pipe_with},
+    thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode},
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +79,7 @@ impl Report {
         let Ok(failure) = serde_json::from_slice::<Failure>(failure) else {
             return LaunchError::Silent;
         };
-        let (step, subject) = (failure.step, failure.subject.clone());
+        let (step, subject, filtered) = (failure.step, failure.subject.clone(), failure.filtered);
         let source = failure.into_error();
         match (step, source.kind()) {
             (Step::Execute, io::ErrorKind::NotFound) => {
@@ -97,11 +98,12 @@ impl Report {
                     source,
                 }
             }
+            _ if filtered => LaunchError::Filtered { on: on(step, &subject), source },
             (_, io::ErrorKind::PermissionDenied) => match step.right(&subject) {
-                Some(right) => LaunchError::Forbidden { step, subject, right, source },
-                None => LaunchError::Failed { step, subject, source },
+                Some(right) => LaunchError::Forbidden { on: on(step, &subject), right, source },
+                None => LaunchError::Failed { step, on: on(step, &subject), source },
             },
-            _ => LaunchError::Failed { step, subject, source },
+            _ => LaunchError::Failed { step, on: on(step, &subject), source },
         }
     }
 }
@@ -163,21 +165,29 @@ pub enum Step {
 impl Step {
     /// What it takes of the agent, where the kernel may refuse it for that, and what to do without.
     fn right(self, subject: &str) -> Option<String> {
-        let right = match self {
+        let (_, right) = self.capability()?;
+        Some(match self {
             Self::SetLimit => {
                 let limit = subject.to_lowercase();
-                return Some(format!(
-                    "CAP_SYS_RESOURCE beyond the agent's own limit: give it that, or the server less (`--limit {limit}=…`)"
-                ));
+                format!(
+                    "{right} beyond the agent's own limit: give it that, or the server less (`--limit {limit}=…`)"
+                )
             }
-            // Below what it was once set to by who may (`oom_score_adj_min`).
-            Self::SetOomScore => "CAP_SYS_RESOURCE",
-            Self::SetPriority | Self::SetScheduling => "CAP_SYS_NICE",
-            Self::JoinGroups => "CAP_SETGID",
-            Self::ChangeUser => "CAP_SETUID",
-            Self::ChangeRoot => "CAP_SYS_CHROOT",
-            Self::EnterNamespaces => "CAP_SYS_ADMIN",
-            Self::SetCapabilities => "CAP_SETPCAP",
+            _ => format!("{right} of the agent"),
+        })
+    }
+
+    /// The one for want of which the kernel may refuse it.
+    fn capability(self) -> Option<(CapabilitySet, &'static str)> {
+        Some(match self {
+            // The score below what it was once set to by who may (`oom_score_adj_min`).
+            Self::SetLimit | Self::SetOomScore => (CapabilitySet::SYS_RESOURCE, "CAP_SYS_RESOURCE"),
+            Self::SetPriority | Self::SetScheduling => (CapabilitySet::SYS_NICE, "CAP_SYS_NICE"),
+            Self::JoinGroups => (CapabilitySet::SETGID, "CAP_SETGID"),
+            Self::ChangeUser => (CapabilitySet::SETUID, "CAP_SETUID"),
+            Self::ChangeRoot => (CapabilitySet::SYS_CHROOT, "CAP_SYS_CHROOT"),
+            Self::EnterNamespaces => (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+            Self::SetCapabilities => (CapabilitySet::SETPCAP, "CAP_SETPCAP"),
             Self::ReadSpec
             | Self::CloseDescriptors
             | Self::JoinCgroup
@@ -187,8 +197,17 @@ impl Step {
             | Self::SetPersonality
             | Self::ConnectStandardStreams
             | Self::Execute => return None,
-        };
-        Some(format!("{right} of the agent"))
+        })
+    }
+
+    /// Whether the same who was refused this may do it by all that the kernel goes by: then a filter of system calls has refused it.
+    fn is_filtered(self, error: &io::Error) -> bool {
+        let is_refusal = [io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported];
+        let may =
+            |(capability, _)| capabilities(None).is_ok_and(|it| it.effective.contains(capability));
+        is_refusal.contains(&error.kind())
+            && self.capability().is_some_and(may)
+            && secure_computing_mode() != Ok(SecureComputingMode::Disabled)
     }
 }
 
@@ -226,6 +245,14 @@ pub(super) struct Failure {
     number: Option<i32>,
     /// The error in words, for those that have no number.
     words: String,
+    /// Whether a filter of system calls has refused it, and not the kernel.
+    #[serde(default)]
+    filtered: bool,
+}
+
+/// A step with what it was about.
+fn on(step: Step, subject: &str) -> String {
+    if subject.is_empty() { step.to_string() } else { format!("{step} `{subject}`") }
 }
 
 impl Failure {
@@ -236,6 +263,7 @@ impl Failure {
             subject: subject.to_string(),
             number: error.raw_os_error(),
             words: error.to_string(),
+            filtered: step.is_filtered(&error),
         }
     }
 
@@ -261,18 +289,23 @@ mod tests {
 
     #[test]
     fn what_the_agent_has_not_the_right_to_give_is_named_with_the_right() {
-        let judged = |step, subject: &str| {
-            let failure = Failure::new(step, subject, io::Error::from_raw_os_error(1));
+        let judge = |step, subject: &str, filtered| {
+            let mut failure = Failure::new(step, subject, io::Error::from_raw_os_error(1));
+            failure.filtered = filtered;
             let told = [vec![BEGUN], serde_json::to_vec(&failure).unwrap()].concat();
             let pipe = File::open("/proc/self/stat").unwrap();
             let report = Report { pipe, told, uid: 0, task_limit: None };
             report.judge().unwrap_err().to_string()
         };
+        let judged = |step, subject: &str| judge(step, subject, false);
+        let filtered = judge(Step::ChangeUser, "5", true);
+        assert!(filtered.contains("become user `5`") && filtered.contains("seccomp"), "{filtered}");
         let limit = judged(Step::SetLimit, "Memlock");
         assert!(limit.contains("takes CAP_SYS_RESOURCE"), "{limit}");
         assert!(limit.contains("`--limit memlock=…`"), "{limit}");
         let groups = judged(Step::JoinGroups, "5");
         assert!(groups.contains("takes CAP_SETGID of the agent"), "{groups}");
         assert!(!judged(Step::JoinCgroup, "/a").contains("takes"));
+        assert!(judged(Step::SetScheduling, "").starts_with("set the scheduling for"));
     }
 }

@@ -4,7 +4,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt as _,
+        unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     path::Path,
     process::{Child, Command, Stdio},
@@ -20,6 +20,7 @@ use rustix::net::{
 
 use super::{Answer, LAUNCHER_ARGUMENT, Request, receive, send};
 use crate::host::{
+    ended::Ended,
     launch::{
         LaunchError,
         spawn::{Descriptors, Spawn},
@@ -47,8 +48,22 @@ impl Launcher {
     ///
     /// # Errors
     ///
-    /// When our own program cannot be executed once more.
-    pub fn start() -> io::Result<Self> {
+    /// When our own program cannot be executed once more, or ends before it answers.
+    pub fn start() -> Result<Self, NotStarted> {
+        let started = Self::spawned()?;
+        let answered = {
+            let socket = started.socket.lock().unwrap_or_else(PoisonError::into_inner);
+            introduced(&*socket)
+        };
+        match answered {
+            Ok(_pid) => Ok(started),
+            // It has said why, or is gone.
+            Err(NotStarted::Unreachable(error)) if is_end(&error) => Err(started.ended(error)),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn spawned() -> io::Result<Self> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let child = Command::new("/proc/self/exe")
@@ -70,16 +85,11 @@ impl Launcher {
     /// # Errors
     ///
     /// When nobody listens, or who answers is no launcher.
-    pub fn connect(path: &Path) -> io::Result<Self> {
+    pub fn connect(path: &Path) -> Result<Self, NotStarted> {
         let ours =
             socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         connect(&ours, &SocketAddrUnix::new(path)?)?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(INTRODUCTION))?;
-        let pid = match exchange(&ours, &Request::Introduce, &[])? {
-            Answer::Introduced(pid) => pid,
-            other => return Err(unexpected(&other)),
-        };
-        set_socket_timeout(&ours, Timeout::Recv, None)?;
+        let pid = introduced(&ours)?;
         let also = ours.try_clone()?;
         Ok(Self { pid, socket: Mutex::new(ours), also, child: None })
     }
@@ -116,10 +126,84 @@ impl Launcher {
         child.lock().unwrap_or_else(PoisonError::into_inner).wait().map(drop)
     }
 
+    /// What ended it, or else what was seen of its end.
+    fn ended(self, seen: io::Error) -> NotStarted {
+        let Some(child) = self.child else { return seen.into() };
+        let child = child.into_inner().unwrap_or_else(PoisonError::into_inner).wait();
+        match child {
+            Ok(status) => match status.signal() {
+                Some(signal) => NotStarted::Ended(Ended::by(signal)),
+                None => io::Error::other(format!("it ended before it answered ({status})")).into(),
+            },
+            Err(_) => seen.into(),
+        }
+    }
+
     fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         exchange(&*socket, request, descriptors)
     }
+}
+
+/// Why there is no launcher.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStarted {
+    /// It cannot be executed, or be spoken with.
+    #[error("start the launcher")]
+    Unreachable(#[from] io::Error),
+    /// It has ended by itself, and has said why.
+    #[error("the launcher, as it started, could not {what}")]
+    Unready {
+        /// What it could not do.
+        what: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// It was ended.
+    #[error("the launcher, as it started, {0}")]
+    Ended(Ended),
+}
+
+impl NotStarted {
+    /// What to do about it, where the cause does not say so.
+    pub const fn fix(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) | Self::Unready { .. } => {
+                "let it pass, whatever refuses it: a filter of system calls (seccomp), a security module, or a limit (`ulimit -a`)"
+            }
+            Self::Ended(ended) => ended.fix(),
+        }
+    }
+}
+
+impl From<rustix::io::Errno> for NotStarted {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Unreachable(error.into())
+    }
+}
+
+/// Who answers, when it can do its work.
+fn introduced(socket: impl AsFd) -> Result<Pid, NotStarted> {
+    set_socket_timeout(&socket, Timeout::Recv, Some(INTRODUCTION))?;
+    match send(&socket, &Request::Introduce, &[]) {
+        // It may have spoken before it ended.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        sent => sent?,
+    }
+    let pid = match answer(&socket)? {
+        Answer::Introduced(pid) => pid,
+        Answer::Unready { what, number } => {
+            return Err(NotStarted::Unready { what, source: io::Error::from_raw_os_error(number) });
+        }
+        other => return Err(unexpected(&other).into()),
+    };
+    set_socket_timeout(&socket, Timeout::Recv, None)?;
+    Ok(pid)
+}
+
+fn is_end(error: &io::Error) -> bool {
+    [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&error.kind())
 }
 
 fn exchange(
@@ -128,7 +212,11 @@ fn exchange(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<Answer> {
     send(&socket, request, descriptors)?;
-    let answer = receive(&socket)?;
+    answer(socket)
+}
+
+fn answer(socket: impl AsFd) -> io::Result<Answer> {
+    let answer = receive(socket)?;
     answer.map(|(answer, _none)| answer).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 

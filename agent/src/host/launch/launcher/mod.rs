@@ -28,7 +28,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use handle::Launcher;
+pub use handle::{Launcher, NotStarted};
 pub use process::launcher;
 
 use super::report::Failure;
@@ -62,6 +62,11 @@ enum Answer {
     /// Nothing if it has not ended, or is not the launcher's child.
     Reaped(Option<Ending>),
     Introduced(Pid),
+    /// It cannot do its work, and ends: what it could not do, and the number of the system's error.
+    Unready {
+        what: String,
+        number: i32,
+    },
 }
 
 /// Messages come whole (`SOCK_SEQPACKET`), and none is longer than a step, a path and an error.

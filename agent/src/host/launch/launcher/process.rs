@@ -14,6 +14,7 @@ use nix::sys::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    io::Errno,
     process::{Signal, WaitOptions, set_parent_process_death_signal, waitpid},
 };
 
@@ -33,7 +34,7 @@ use crate::host::{
 /// [`Launcher::connect`](super::Launcher::connect) does.
 pub fn launcher() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("launcher: {error}");
             ExitCode::FAILURE
@@ -41,12 +42,16 @@ pub fn launcher() -> ExitCode {
     }
 }
 
-fn run() -> io::Result<()> {
-    // With the agent that is our parent at once, and not when we next read.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::thread::set_name(c"agent-launcher")?;
+fn run() -> io::Result<ExitCode> {
     let socket = io::stdin();
-    let mut children = Children::new()?;
+    let mut children = match begin() {
+        Ok(children) => children,
+        Err((what, error)) => {
+            let unready = Answer::Unready { what: what.to_owned(), number: error.raw_os_error() };
+            // Who is told says so.
+            return send(&socket, &unready, &[]).map(|()| ExitCode::FAILURE);
+        }
+    };
     loop {
         children.take_zombies_until_asked(&socket)?;
         let Some((request, descriptors)) = receive(&socket)? else { break };
@@ -64,7 +69,16 @@ fn run() -> io::Result<()> {
             sent => sent?,
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+fn begin() -> Result<Children, (&'static str, Errno)> {
+    // With the agent that is our parent at once, and not when we next read.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| ("end with the agent (`prctl`, PR_SET_PDEATHSIG)", error))?;
+    rustix::thread::set_name(c"agent-launcher")
+        .map_err(|error| ("bear its name (`prctl`, PR_SET_NAME)", error))?;
+    Children::new().map_err(|error| ("hear of its children's end (`signalfd4`)", error))
 }
 
 fn spawn(in_pid_namespace: bool, descriptors: &[OwnedFd]) -> Answer {
@@ -102,12 +116,13 @@ struct Children {
 
 impl Children {
     /// Nobody but us has this signal blocked: whoever is spawned gets an empty mask (`std::process::Command`).
-    fn new() -> io::Result<Self> {
+    fn new() -> Result<Self, Errno> {
         let mut signals = SigSet::empty();
         signals.add(Standard::SIGCHLD);
-        signals.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self { ours: HashSet::new(), ended: SignalFd::with_flags(&signals, flags)? })
+        let ended = signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, flags));
+        let ended = ended.map_err(|error| Errno::from_raw_os_error(error as i32))?;
+        Ok(Self { ours: HashSet::new(), ended })
     }
 
     /// Waits for a request, and takes the zombies away that nobody else would.
