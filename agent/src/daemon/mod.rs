@@ -41,8 +41,8 @@ mod watch;
 pub use self::{
     problems::unwritten,
     start::{
-        Lock, Options, Other, PASS_IN, examine_directory, examine_group, examine_pin_directory,
-        examine_places, preflight, private_directory, run,
+        DirectoryError, Lock, Options, Other, PASS_IN, examine_directory, examine_group,
+        examine_pin_directory, examine_places, preflight, private_directory, run,
     },
     state::{
         above::Above,

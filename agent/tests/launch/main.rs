@@ -281,7 +281,7 @@ fn a_failed_step_is_named_and_leaves_nothing_behind(surroundings: &Surroundings)
     spec.context.limits = vec![Limit { resource: Resource::Nofile, soft: Some(2), hard: Some(1) }];
     expect_failed_step(&spec, Step::SetLimit)?;
 
-    let spec = LaunchSpec { log: "/no/such/directory/log".into(), ..good.clone() };
+    let spec = LaunchSpec { log: Some("/no/such/directory/log".into()), ..good.clone() };
     let error = failure(launch(&us(), &spec, &[]))?;
     ensure!(matches!(error, LaunchError::Log { .. }), "{error:?}");
 

@@ -54,7 +54,7 @@ impl Surroundings {
             },
             namespaces_of: None,
             cgroup: self.cgroup.directory().into(),
-            log: self.log().into(),
+            log: Some(self.log().into()),
             socket_names: Vec::new(),
         })
     }

@@ -20,9 +20,7 @@ impl Agent {
         Launch { process, report, unlogged }: Launch,
     ) -> Result<(), Problem> {
         if let Some(error) = unlogged {
-            let message =
-                format!("its output goes nowhere, because there is no room for a log: {error}");
-            self.note(generation, EventKind::Warning, message);
+            self.note_unlogged(generation, &error);
         }
         // It is a member by birth, so that its end is seen; this takes the zombie away.
         let watched = self.watcher.watch_process(generation, process);
@@ -32,6 +30,16 @@ impl Agent {
         })?;
         self.memories.of_mut(generation).launching = Some(PendingReport::new(report));
         Ok(())
+    }
+
+    pub(in crate::daemon) fn note_unlogged(
+        &mut self,
+        generation: GenerationId,
+        error: &dyn std::error::Error,
+    ) {
+        let message =
+            format!("its output goes nowhere, because there is no room for a log: {error}");
+        self.note(generation, EventKind::Warning, message);
     }
 
     /// How far a launch is. One that has failed is the candidate's end, not a failure of ours.

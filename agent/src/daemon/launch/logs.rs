@@ -19,6 +19,7 @@ use rustix::{
 
 use crate::{
     daemon::{
+        DirectoryError,
         agent::Agent,
         private_directory,
         step::{Step, change},
@@ -47,28 +48,35 @@ impl Agent {
         self.places.service_dir(service.as_str()).join(format!("{PREFIX}{number}{SUFFIX}"))
     }
 
-    /// Makes the directory for a next one, and clears away the oldest.
+    /// Makes the directory for a next one, and clears away the oldest. Says why if there is no room for it: the launch goes on without
+    /// an output, because somebody else may have filled the file system.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be made. That an old file stays is logged.
-    pub(in crate::daemon) fn prepare_log(&self, id: ServiceId) -> Result<(), Problem> {
+    /// When the directory cannot be made otherwise. That an old file stays is logged.
+    pub(in crate::daemon) fn prepare_log(
+        &self,
+        id: ServiceId,
+    ) -> Result<Result<(), DirectoryError>, Problem> {
         let service = &self.record(id).service;
         let directory = self.places.service_dir(service.name().as_str());
-        change(Step::MakeLogDirectory, || match private_directory(&directory) {
-            // The launch goes on without an output: somebody else may have filled the file system.
-            Err(error) if error.is_lack_of_room() => Ok(()),
-            made => made.map_err(|error| {
+        let made = change(Step::MakeLogDirectory, || match private_directory(&directory) {
+            Ok(()) => Ok(Ok(())),
+            Err(error) if error.is_lack_of_room() => Ok(Err(error)),
+            Err(error) => {
                 let problem = Problem::from(error);
                 let message = format!("nothing has changed: {}", problem.message);
-                Problem { message, ..problem }
-            }),
+                Err(Problem { message, ..problem })
+            }
         })?;
+        if made.is_err() {
+            return Ok(made);
+        }
         let gone = all_but_newest(logs_in(&directory), KEPT, |number| {
             service.generation(number).is_some()
         });
         if gone.is_empty() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let gone: Vec<_> =
             gone.into_iter().map(|number| self.log_path(service.name(), number)).collect();
@@ -85,7 +93,7 @@ impl Agent {
         if let Err(problem) = removed {
             tracing::warn!(%problem, "old logs stay");
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// All of a service that are there, also of generations that are gone: somebody else may have their output.

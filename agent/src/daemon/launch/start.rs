@@ -71,7 +71,7 @@ impl Agent {
             directory,
             namespaces_of,
             cgroup: text(self.cgroup_path(generation)),
-            log: text(self.log_path(record.service.name(), generation.number)),
+            log: Some(text(self.log_path(record.service.name(), generation.number))),
             socket_names: Vec::new(),
         };
         Ok((spec, warnings))

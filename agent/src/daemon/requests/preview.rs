@@ -34,7 +34,9 @@ impl Agent {
                     context.uid,
                     context.gid,
                     context.working_directory.as_os_str().display(),
-                    spec.log.as_os_str().display(),
+                    spec.log
+                        .as_ref()
+                        .map_or_else(|| "nowhere".into(), |it| it.as_os_str().to_string_lossy()),
                 ));
                 let endpoints: Vec<_> =
                     service.endpoints().iter().map(ToString::to_string).collect();

@@ -73,8 +73,11 @@ impl Agent {
         };
         self.remember(id, self.record(id).service.last_rollout().next(), request.request.as_ref());
         match candidate {
-            Candidate::Launch(spec, origin) => {
-                self.prepare_log(id)?;
+            Candidate::Launch(mut spec, origin) => {
+                if let Err(error) = self.prepare_log(id)? {
+                    self.note_unlogged(generation, &error);
+                    spec.log = None;
+                }
                 self.remember_given(generation, Given::launched_with(spec.context.clone()));
                 self.memories.of_mut(generation).to_launch = Some(*spec);
                 if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {

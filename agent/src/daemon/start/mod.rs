@@ -38,7 +38,7 @@ use std::{
     thread,
 };
 
-pub use self::directory::{examine_directory, private_directory};
+pub use self::directory::{DirectoryError, examine_directory, private_directory};
 pub use self::group::examine_group;
 pub use self::lock::Lock;
 pub use self::pin_directory::{PASS_IN, examine_pin_directory};

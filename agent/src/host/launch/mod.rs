@@ -29,7 +29,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt as _},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
@@ -72,8 +72,8 @@ pub struct LaunchSpec {
     pub namespaces_of: Option<ProcessIdentity>,
     /// The directory of the control group to run in.
     pub cgroup: OsText,
-    /// The file that standard output and error are appended to.
-    pub log: OsText,
+    /// The file that standard output and error are appended to; without one they go nowhere.
+    pub log: Option<OsText>,
     /// The names of the sockets to pass (`LISTEN_FDNAMES`), in their order.
     pub socket_names: Vec<String>,
 }
@@ -132,9 +132,7 @@ pub fn launch(
         .transpose()
         .map_err(LaunchError::NamespaceSource)?;
     let spec_file = written(spec, source.as_ref())?;
-    let log_path = PathBuf::from(spec.log.as_os_str());
-    let (log, unlogged) =
-        open_log(&log_path).map_err(|source| LaunchError::Log { path: log_path, source })?;
+    let (log, unlogged) = open_log(spec.log.as_ref())?;
     let (report, report_writer) = Report::new(&spec.context)
         .map_err(|source| LaunchError::Prepare { what: "a pipe", source })?;
     let descriptors = Descriptors {
@@ -151,30 +149,34 @@ pub fn launch(
 }
 
 /// The file for a server's output. Where there is no room for one, which may be somebody else's doing, the server starts all the same.
-fn open_log(path: &Path) -> io::Result<(File, Option<io::Error>)> {
-    let opened = OpenOptions::new()
+fn open_log(path: Option<&OsText>) -> Result<(File, Option<io::Error>), LaunchError> {
+    let opened = path.map(|path| (path, open_ours(Path::new(path.as_os_str()))));
+    let why = match opened {
+        Some((_, Ok(log))) => return Ok((log, None)),
+        Some((_, Err(error))) if lacks_room(&error) => Some(error),
+        Some((path, Err(source))) => {
+            return Err(LaunchError::Log { path: path.as_os_str().into(), source });
+        }
+        None => None,
+    };
+    let nowhere = OpenOptions::new().append(true).open("/dev/null");
+    let nowhere =
+        nowhere.map_err(|source| LaunchError::Log { path: "/dev/null".into(), source })?;
+    Ok((nowhere, why))
+}
+
+fn open_ours(path: &Path) -> io::Result<File> {
+    let log = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(LOG_MODE)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)
-        .and_then(|log| keep_ours(&log).map(|()| log));
-    match opened {
-        Err(error) if lacks_room(path, &error) => {
-            let nowhere = OpenOptions::new().append(true).open("/dev/null")?;
-            Ok((nowhere, Some(error)))
-        }
-        opened => Ok((opened?, None)),
-    }
+        .open(path)?;
+    keep_ours(&log).map(|()| log)
 }
 
-/// A directory that is missing could not be made.
-fn lacks_room(path: &Path, error: &io::Error) -> bool {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => true,
-        io::ErrorKind::NotFound => path.parent().is_some_and(|it| !it.exists()),
-        _ => false,
-    }
+fn lacks_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A server may open its own output by name (`/dev/stdout`), which only who has it open already can. The file stays ours: an owner
