@@ -33,7 +33,7 @@ pub const MAX_SERVICES: u32 = 1024;
 pub const MAX_ENDPOINTS: u32 = 4096;
 
 /// Processes of all generations of all services together.
-pub const MAX_MEMBERS: u32 = 1 << 17;
+pub const MAX_MEMBERS: u32 = 1 << 16;
 
 /// Processes of all generations of one service: whoever forks without end takes the room of no other one.
 pub const MAX_MEMBERS_OF_SERVICE: u32 = 1 << 14;

@@ -1,6 +1,7 @@
 //! Processes that outlive their turn, and numbers that belong to somebody else by now.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -183,4 +184,32 @@ fn a_child_that_became_root_is_not_ended_with_a_server_of_a_user_s() -> Result<(
     ensure!(events.contains("has become root, which its server may not end"), "{events}");
     ensure!(events.contains("belongs to generation 1 no longer"), "{events}");
     detached
+}
+
+/// A descriptor in a message that nobody has received is in no process, and its socket listens all the same.
+#[test]
+fn a_listener_that_nobody_is_seen_to_hold_is_no_less_in_the_way_of_a_detach() -> Result<()> {
+    const HIDE: &str = "import array, socket, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind((\"\", 8080))
+listener.listen()
+ours, theirs = socket.socketpair()
+held = array.array(\"i\", [listener.fileno()])
+ours.sendmsg([b\"x\"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, held)])
+listener.close()
+print(\"hidden\", flush=True)
+time.sleep(60)";
+    let server = Script::with(PORT, &["--reuse-port"])?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let mut hiding = Command::new("/usr/bin/python3");
+    hiding.args(["-c", HIDE]).stdout(Stdio::piped());
+    let mut hiding = stage.namespace.spawn(&mut hiding)?;
+    let mut said = String::new();
+    BufReader::new(hiding.stdout.take().context("its output")?).read_line(&mut said)?;
+    let refused = stage.refused(&["detach", "8080"], 7)?;
+    assert!(refused.contains("held by nobody who can be seen"), "{refused}");
+    hiding.kill()?;
+    hiding.wait()?;
+    stage.detach(PORT)
 }
