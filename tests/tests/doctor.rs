@@ -91,6 +91,32 @@ fn a_working_agent_is_seen_and_not_disturbed() -> Result<()> {
     Ok(())
 }
 
+/// Whoever calls it with the runtime directory of another agent is not to start a second one on the pins of the first.
+#[test]
+fn pins_that_an_agent_has_in_use_are_not_repaired_from_elsewhere() -> Result<()> {
+    let server = Python::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let agent = &stage.agent;
+    let elsewhere = tempfile::tempdir()?;
+    for repair in [&[][..], &["--repair"]] {
+        let mut doctor = Command::new(agent.binary());
+        doctor.arg("--runtime-dir").arg(elsewhere.path()).arg("--pin-dir").arg(agent.pins());
+        doctor
+            .arg("--cgroup")
+            .arg(agent.cgroup())
+            .args(["--config", "/dev/null", "doctor"])
+            .args(repair);
+        let refused = stage.namespace.output(&mut doctor)?;
+        let said = String::from_utf8([refused.stdout, refused.stderr].concat())?;
+        assert_ne!(refused.status.code(), Some(0), "{said}");
+        assert!(said.contains("are in use by process"), "{said}");
+        assert!(said.contains("--runtime-dir"), "{said}");
+    }
+    assert_eq!(fs::read_dir(elsewhere.path())?.count(), 0, "nothing was made");
+    assert_eq!(stage.generation(server.address())?, 1);
+    stage.detach(PORT)
+}
+
 #[test]
 fn what_is_missing_comes_with_its_fix() -> Result<()> {
     let agent = Agent::new(&Namespace::new()?)?;

@@ -14,13 +14,14 @@ use agent_api::{Problem, ProblemKind};
 
 use super::{
     Above, Lock, StateFile, StateFileError,
+    identify::found::describe,
     launch::groups::Groups,
     start::{Made, agent_answers, read_state, without_group},
     state::state_file,
 };
 use crate::{
     datapath::{self, Pinned, Place},
-    host::{cgroup::Hierarchy, context, process::Pid},
+    host::{bpf_links::holders_of_program, cgroup::Hierarchy, context, process::Pid},
     places::Places,
 };
 
@@ -57,6 +58,7 @@ pub fn examine(places: &Places) -> Result<Leftovers, Problem> {
     if agent_answers(places) {
         return Ok(Leftovers::Fine("an agent runs"));
     }
+    refuse_pins_in_use(places)?;
     let groups = groups_of(places)?;
     let place = Place::with(groups.as_ref().map(|(groups, _)| groups.above()))?;
     let pinned = datapath::examine(&places.pin_dir, place)?;
@@ -92,6 +94,22 @@ pub fn examine(places: &Places) -> Result<Leftovers, Problem> {
             }
         }
     })
+}
+
+/// Whoever has the pins open minds them, and has his state in another runtime directory, or does not answer.
+fn refuse_pins_in_use(places: &Places) -> Result<(), Problem> {
+    let Some(program) = datapath::steering_program(&places.pin_dir)? else { return Ok(()) };
+    let holders = holders_of_program(program)?;
+    let Some(holder) = holders.first() else { return Ok(()) };
+    let message = format!(
+        "the pins below `{}` are in use by process {}, and no agent answers in `{}`",
+        places.pin_dir.display(),
+        describe(*holder),
+        places.runtime_dir.display()
+    );
+    Err(Problem::new(ProblemKind::Locked, message).fix(
+        "name the runtime directory of that agent (`--runtime-dir`), or other pins (`--pin-dir`)",
+    ))
 }
 
 /// Mends. What steers goes on steering all the while.
