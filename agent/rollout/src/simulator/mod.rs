@@ -28,7 +28,7 @@ mod schedule;
 mod world;
 
 use std::{
-    collections::{BTreeSet, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     mem::{Discriminant, discriminant},
     time::Duration,
 };
@@ -36,7 +36,7 @@ use std::{
 use agent_terms::{GenerationNumber, ServiceId};
 
 use self::{agent::Agent, world::World};
-use super::{Generation, Origin, Outcome, Phase, PortHold, Service, Status, Timestamp};
+use super::{Generation, Listening, Origin, Outcome, Phase, PortHold, Service, Status, Timestamp};
 
 /// How many schedules are tried.
 const SCHEDULES: u64 = 100_000;
@@ -110,21 +110,9 @@ pub fn examples() -> Vec<Service> {
 
 /// A service of which one generation was found running.
 pub(crate) fn attached() -> Service {
-    let first = Generation {
-        release: None,
-        number: GenerationNumber(1),
-        phase: Phase::Primary,
-        origin: Origin::Found,
-        hold: PortHold::Shared,
-        since: Timestamp(0),
-        processes: Vec::new(),
-        listeners: Vec::new(),
-        former_ports: BTreeSet::new(),
-        queues_waited: Duration::ZERO,
-        flows: 0,
-        deaf: false,
-        stuck: false,
-    };
+    let first = Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, Timestamp(0));
+    let listening = Listening { hold: PortHold::Shared, listeners: Vec::new() };
+    let first = first.found(listening, Vec::new());
     Service::attached(ServiceId(1), "web".parse().expect("a name"), Vec::new(), first)
 }
 
