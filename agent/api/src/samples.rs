@@ -15,7 +15,7 @@ fn name(name: &str) -> ServiceName {
     name.parse().expect("it parses")
 }
 
-/// One of each kind: `generation`.
+/// A generation in this state.
 pub fn generation(number: u32, state: GenerationState) -> GenerationView {
     let listener = |cookie| ListenerView { bound: ([0, 0, 0, 0], 8080).into(), cookie };
     GenerationView {
@@ -39,7 +39,6 @@ pub fn generation(number: u32, state: GenerationState) -> GenerationView {
 }
 
 /// One per status and outcome.
-/// One of each kind: `rollouts`.
 pub fn rollouts() -> Vec<RolloutView> {
     let ended = |outcome| Status::Ended(outcome);
     [
@@ -96,7 +95,6 @@ fn rollout(id: u64, status: Status) -> RolloutView {
 }
 
 /// One that is steady, one that rolls out, one that is degraded.
-/// One of each kind: `services`.
 pub fn services() -> Services {
     let service = |text, address, state, generations| ServiceView {
         name: name(text),
@@ -148,7 +146,7 @@ pub fn services() -> Services {
     }
 }
 
-/// One of each kind: `attached`.
+/// What an attach answers.
 pub fn attached() -> Attached {
     Attached {
         schema: SCHEMA,
@@ -158,12 +156,12 @@ pub fn attached() -> Attached {
     }
 }
 
-/// One of each kind: `detached`.
+/// What a detach answers.
 pub fn detached() -> Detached {
     Detached { schema: SCHEMA, changed: true, service: name("web"), last: true }
 }
 
-/// One of each kind: `preview`.
+/// What a dry run answers.
 pub fn preview() -> UpgradePreview {
     UpgradePreview {
         schema: SCHEMA,
@@ -174,7 +172,7 @@ pub fn preview() -> UpgradePreview {
     }
 }
 
-/// One of each kind: `flows`.
+/// A flow of a generation, and one that is nobody's.
 pub fn flows() -> Flows {
     let flow = |generation: Option<u32>, remote: SocketAddr, idle_seconds| FlowView {
         generation: generation.map(GenerationNumber),
@@ -193,12 +191,12 @@ pub fn flows() -> Flows {
     }
 }
 
-/// One of each kind: `history`.
+/// All of them as one history.
 pub fn history() -> History {
     History { schema: SCHEMA, rollouts: rollouts() }
 }
 
-/// One of each kind: `events`.
+/// Events of services, and of the agent itself.
 pub fn events() -> Events {
     let event = |sequence, generation: Option<u32>, kind, message: &str| EventView {
         schema: SCHEMA,
@@ -220,7 +218,7 @@ pub fn events() -> Events {
     }
 }
 
-/// One of each kind: `explanation`.
+/// Where a connection would go.
 pub fn explanation() -> Explanation {
     let listener = ListenerView { bound: ([0, 0, 0, 0], 8080).into(), cookie: 4097 };
     Explanation {
@@ -235,7 +233,7 @@ pub fn explanation() -> Explanation {
     }
 }
 
-/// One of each kind: `agent`.
+/// The agent itself.
 pub fn agent() -> AgentView {
     AgentView {
         schema: SCHEMA,

@@ -124,6 +124,9 @@ impl Agent {
             Message::ProbeAnswered(generation) => self.look_at_probe(generation),
             Message::LaunchReported(generation) => self.look_at_launch(generation),
             Message::CgroupEmptied(generation) => self.note_cgroup_emptied(generation),
+            // What was attached before is minded, whoever goes.
+            Message::AskerGone if self.records.is_empty() => self.course.end_with(End::Forsaken),
+            Message::AskerGone => {}
             Message::LauncherGone => self.course.end_with(End::Bereft(launcher_gone())),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
@@ -291,7 +294,6 @@ impl Agent {
             .chain(trouble)
             .chain(self.next_log_look)
             .chain(self.journal.next_untold())
-            .chain(self.course.next_look().filter(|_| self.records.is_empty()))
             .min()
     }
 
@@ -317,9 +319,6 @@ impl Agent {
         self.look_at_logs_where_due();
         self.journal.tell_untold();
         self.finish_effects();
-        if self.records.is_empty() {
-            self.course.look_where_due();
-        }
     }
 
     /// Answers whoever waits for the end.

@@ -1,12 +1,6 @@
 //! Whether the agent goes on, and how it ends.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
-
 use agent_api::{Attached, Detached, Problem};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::message::Reply;
 
@@ -28,40 +22,13 @@ pub(super) enum End {
 /// The way of one agent.
 pub(super) struct Course {
     ends_with_last: bool,
-    /// When to look whether who started it for an attach is still there.
-    next_look: Option<Instant>,
     end: Option<End>,
 }
-
-/// How long an agent without a service may stay when its asker is gone.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
 impl Course {
     /// One that goes on, until the last service is detached if it `ends_with_last`.
     pub(super) const fn new(ends_with_last: bool) -> Self {
-        Self { ends_with_last, next_look: None, end: None }
-    }
-
-    /// The same, of one that is there for an attach: it ends if who reads its standard output goes before anything is attached.
-    pub(super) fn for_attach(self) -> Self {
-        Self { next_look: Some(Instant::now() + BETWEEN_LOOKS), ..self }
-    }
-
-    /// When to look whether anybody is there, as long as nothing is attached.
-    pub(super) const fn next_look(&self) -> Option<Instant> {
-        self.next_look
-    }
-
-    /// Looks, with nothing attached.
-    pub(super) fn look_where_due(&mut self) {
-        let now = Instant::now();
-        if self.next_look.is_none_or(|look| now < look) {
-            return;
-        }
-        self.next_look = Some(now + BETWEEN_LOOKS);
-        if is_forsaken() {
-            self.end_with(End::Forsaken);
-        }
+        Self { ends_with_last, end: None }
     }
 
     pub(super) const fn ends_with_last(&self) -> bool {
@@ -82,12 +49,4 @@ impl Course {
     pub(super) const fn take_end(&mut self) -> Option<End> {
         self.end.take()
     }
-}
-
-/// Whether nobody can read what we say any more. Who cannot be asked for is there.
-fn is_forsaken() -> bool {
-    let out = io::stdout();
-    let mut pipe = [PollFd::new(&out, PollFlags::empty())];
-    let now = Timespec::default();
-    poll(&mut pipe, Some(&now)).is_ok_and(|_| pipe[0].revents().contains(PollFlags::ERR))
 }

@@ -38,6 +38,8 @@ pub(in crate::daemon) enum Message {
     CgroupEmptied(GenerationId),
     /// Whoever starts servers for us is gone.
     LauncherGone,
+    /// Whoever started us for an attach is gone.
+    AskerGone,
     /// Something was removed from a directory that the agent lives in.
     Removed,
     /// A server has written to its output.

@@ -57,26 +57,26 @@ impl Agent {
     pub(in crate::daemon) fn prepare_log(
         &self,
         id: ServiceId,
-    ) -> Result<Result<(), DirectoryError>, Problem> {
+    ) -> Result<Option<DirectoryError>, Problem> {
         let service = &self.record(id).service;
         let directory = self.places.service_dir(service.name().as_str());
-        let made = change(Step::MakeLogDirectory, || match private_directory(&directory) {
-            Ok(()) => Ok(Ok(())),
-            Err(error) if error.is_lack_of_room() => Ok(Err(error)),
+        let full = change(Step::MakeLogDirectory, || match private_directory(&directory) {
+            Ok(()) => Ok(None),
+            Err(error) if error.is_lack_of_room() => Ok(Some(error)),
             Err(error) => {
                 let problem = Problem::from(error);
                 let message = format!("nothing has changed: {}", problem.message);
                 Err(Problem { message, ..problem })
             }
         })?;
-        if made.is_err() {
-            return Ok(made);
+        if full.is_some() {
+            return Ok(full);
         }
         let gone = all_but_newest(logs_in(&directory), KEPT, |number| {
             service.generation(number).is_some()
         });
         if gone.is_empty() {
-            return Ok(Ok(()));
+            return Ok(None);
         }
         let gone: Vec<_> =
             gone.into_iter().map(|number| self.log_path(service.name(), number)).collect();
@@ -93,7 +93,7 @@ impl Agent {
         if let Err(problem) = removed {
             tracing::warn!(%problem, "old logs stay");
         }
-        Ok(Ok(()))
+        Ok(None)
     }
 
     /// All of a service that are there, also of generations that are gone: somebody else may have their output.

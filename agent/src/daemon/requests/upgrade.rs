@@ -74,7 +74,7 @@ impl Agent {
         self.remember(id, self.record(id).service.last_rollout().next(), request.request.as_ref());
         match candidate {
             Candidate::Launch(mut spec, origin) => {
-                if let Err(error) = self.prepare_log(id)? {
+                if let Some(error) = self.prepare_log(id)? {
                     self.note_unlogged(generation, &error);
                     spec.log = None;
                 }

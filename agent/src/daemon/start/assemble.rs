@@ -109,8 +109,13 @@ pub(super) fn assemble(
         records,
         watcher,
         launcher,
-        course: if options.for_attach { course.for_attach() } else { course },
+        course,
     });
+    if options.for_attach
+        && let Err(error) = agent.watcher.watch_asker()
+    {
+        tracing::warn!(%error, "cannot tell when who started us is gone");
+    }
     match plan {
         Plan::Adopt => agent.refresh()?,
         Plan::Build { lost } => {

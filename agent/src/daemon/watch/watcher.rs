@@ -63,6 +63,7 @@ const LOGS: u64 = 1;
 const REMOVALS: u64 = 2;
 const LOG_WATCH: u64 = 3;
 const LAUNCHER: u64 = 4;
+const ASKER: u64 = 5;
 
 impl Watcher {
     /// Starts the waiting thread.
@@ -86,7 +87,7 @@ impl Watcher {
         // Its end only: what it answers is for who has asked.
         epoll::add(&epoll, &*launcher, EventData::new_u64(LAUNCHER), EventFlags::RDHUP)?;
         let watched = Mutex::new(Watched {
-            last_key: LAUNCHER,
+            last_key: ASKER,
             by_key: HashMap::new(),
             processes: HashSet::new(),
         });
@@ -96,6 +97,17 @@ impl Watcher {
             .name("watch".to_owned())
             .spawn(move || waiting.wait(events, logs))?;
         Ok(watcher)
+    }
+
+    /// Tells the agent when nobody reads our standard output any more, once.
+    ///
+    /// # Errors
+    ///
+    /// When it is nothing that could be waited for, as a file.
+    pub(in crate::daemon) fn watch_asker(&self) -> io::Result<()> {
+        // That the other end of a pipe is closed is an error, which nobody has to ask for.
+        let once = EventFlags::ONESHOT;
+        Ok(epoll::add(&self.epoll, io::stdout(), EventData::new_u64(ASKER), once)?)
     }
 
     /// Tells the agent when the process ends, and reaps it if it is ours.
@@ -236,6 +248,7 @@ impl Watcher {
                         let _: Result<_, _> = epoll::delete(&self.epoll, &*self.launcher);
                         vec![Message::LauncherGone]
                     }
+                    ASKER => vec![Message::AskerGone],
                     key => self.note(key),
                 };
                 for message in messages {
