@@ -78,6 +78,12 @@ impl Handle {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// Kills it, and does not wait for its end.
+    pub fn send_kill(&self) {
+        // It may have ended, which is as good.
+        pidfd_send_signal(&self.descriptor, rustix::process::Signal::KILL).ok();
+    }
+
     /// Kills it and waits for its end.
     ///
     /// # Errors
@@ -87,8 +93,7 @@ impl Handle {
         if self.ended_within(Duration::ZERO)? {
             return Ok(());
         }
-        // It may end in between, which is as good.
-        pidfd_send_signal(&self.descriptor, rustix::process::Signal::KILL).ok();
+        self.send_kill();
         if !self.ended_within(LIMIT)? {
             bail!("process {} did not end when killed", self.pid);
         }

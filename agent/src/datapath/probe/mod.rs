@@ -195,8 +195,8 @@ impl Rehearsal {
             }
             DatapathError::Object(object) => {
                 self.outcomes.push((Feature::Types, Outcome::Works));
-                if let Some(map) = refused_map(object) {
-                    self.outcomes.push((Feature::of_map(map), refused));
+                if let Some((feature, map)) = refused_map(object) {
+                    self.outcomes.push((feature, refused));
                     return Err(Ended(format!("not without the map {map}")));
                 }
             }
@@ -292,10 +292,20 @@ fn mount_bpf() -> Result<(), String> {
         .map_err(|error| format!("mount the BPF file system at `{MOUNT}`: {error}"))
 }
 
-fn refused_map(error: &EbpfError) -> Option<&str> {
+fn refused_map(error: &EbpfError) -> Option<(Feature, &str)> {
     match error {
-        EbpfError::MapError(MapError::CreateError { name, .. }) => Some(name),
-        EbpfError::MapError(MapError::PinError { name, .. }) => name.as_deref(),
+        // The maps come in no order: without memory it is whichever is the first one.
+        EbpfError::MapError(MapError::CreateError { name, io_error })
+            if io_error.kind() == std::io::ErrorKind::OutOfMemory =>
+        {
+            Some((Feature::TableMaps, name))
+        }
+        EbpfError::MapError(MapError::CreateError { name, .. }) => {
+            Some((Feature::of_map(name), name))
+        }
+        EbpfError::MapError(MapError::PinError { name, .. }) => {
+            name.as_deref().map(|name| (Feature::of_map(name), name))
+        }
         _ => None,
     }
 }
@@ -335,11 +345,19 @@ mod tests {
     }
 
     #[test]
+    fn a_map_without_memory_is_no_matter_of_its_kind() {
+        let io_error = std::io::Error::from_raw_os_error(12);
+        let error = MapError::CreateError { name: "TAGS".to_owned(), io_error };
+        let error = EbpfError::MapError(error);
+        assert_eq!(refused_map(&error), Some((Feature::TableMaps, "TAGS")));
+    }
+
+    #[test]
     fn a_refused_map_is_named() {
         let io_error = std::io::Error::from_raw_os_error(22);
         let error = MapError::CreateError { name: "TAGS".to_owned(), io_error };
         let error = EbpfError::MapError(error);
-        assert_eq!(refused_map(&error).map(Feature::of_map), Some(Feature::InheritedStorage));
+        assert_eq!(refused_map(&error), Some((Feature::InheritedStorage, "TAGS")));
         let text = all_causes(&DatapathError::Object(Box::new(error)));
         assert_eq!(text.matches("Invalid argument").count(), 1, "{text}");
     }
