@@ -209,8 +209,12 @@ fn a_drain_that_passes_its_deadline_says_so() -> Result<()> {
     let server = Node::new(PORT)?;
     let (stage, mut first) = Stage::attached(&server)?;
     let mut old = pin(&stage, &server, 1)?;
+    let client = old.local_addr()?;
     let upgrade = begin(&stage, &server, 2, &["--drain-timeout", "1s"])?.finish()?;
     assert_eq!(upgrade.code, Some(6), "{upgrade:?}");
+    let events = stage.agent.run(&["events"])?.success()?.stdout;
+    let told = format!("(signal 15); that cuts off {client} (established, idle for ");
+    assert!(events.contains(&told), "{events}");
     assert_eq!(outcome(&upgrade)?, Outcome::DeadlinePassed { flows_left: 1 });
     assert!(!first.lives()?);
     assert!(stage::ask(&mut old).is_err());

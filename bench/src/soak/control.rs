@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use agent_api::{GenerationState, History, RolloutView, ServiceState, ServiceView};
+use agent_api::{Events, GenerationState, History, RolloutView, ServiceState, ServiceView};
 use anyhow::{Context as _, Result, anyhow};
 use serde::de::DeserializeOwned;
 
@@ -29,6 +29,20 @@ impl Control<'_> {
         let path = format!("/v1/services/{}/history", self.port);
         let history: History = self.until("the history", |control| control.ask(&path).map(Some))?;
         Ok(history.rollouts)
+    }
+
+    /// What the agent has told of the service last, for whoever looks for the reason of a failure.
+    pub(super) fn last_events(&self) -> String {
+        let told = self.service().and_then(|service| {
+            let all: Events = self.ask("/v1/events")?;
+            let ours =
+                all.events.into_iter().filter(|it| it.service.as_ref() == Some(&service.name));
+            Ok(ours.map(|event| event.message).collect::<Vec<_>>())
+        });
+        match told {
+            Ok(told) => told[told.len().saturating_sub(MOST_EVENTS)..].join("\n"),
+            Err(error) => format!("no events: {error:#}"),
+        }
     }
 
     /// Waits until the service is as wanted. Fails at once if nobody serves any more: no event may lead to that.
@@ -95,3 +109,4 @@ impl Control<'_> {
 
 /// Far more than a drain or a restart takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+const MOST_EVENTS: usize = 12;

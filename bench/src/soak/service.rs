@@ -71,7 +71,8 @@ impl<'world> Service<'world> {
             let event = self.world.deck().draw(self.role.workers);
             // A server that was started anew by others may be one again that cannot share its port.
             if let Err(error) = self.event(event).and_then(|()| self.make_ready()) {
-                return self.world.give_up(format!("{}: {event}: {error:#}", self.name()));
+                let (name, events) = (self.name(), self.actor.control.last_events());
+                return self.world.give_up(format!("{name}: {event}: {error:#}\n{events}"));
             }
         }
     }

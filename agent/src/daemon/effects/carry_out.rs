@@ -185,7 +185,10 @@ impl Agent {
             if *generation.phase() != Phase::Primary {
                 self.end_probe(key);
             }
-            if let Some((kind, message)) = transition(number, generation.phase()) {
+            if let Some((kind, mut message)) = transition(number, generation.phase()) {
+                if let Phase::Stopping { .. } = generation.phase() {
+                    message += &self.clients_to_cut_off(key);
+                }
                 self.journal.note(name, Some(number), kind, message);
             }
         }

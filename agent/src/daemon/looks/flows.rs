@@ -20,6 +20,8 @@ use crate::{
 /// How often flows are listed on the ports that are known, before all of the machine are: one that is moved from one listener
 /// to another may be missed once.
 const TRIES: u32 = 3;
+/// How many clients are named that are cut off.
+const MOST_NAMED: usize = 8;
 
 impl Agent {
     /// The ports that flows of a service may have: those that clients know, and those that its listeners have or had.
@@ -117,6 +119,17 @@ impl Agent {
         }
     }
 
+    /// Which clients are cut off if a generation ends now, for people; empty if none are.
+    pub(in crate::daemon) fn clients_to_cut_off(&self, generation: GenerationId) -> String {
+        if self.seen_flows(generation).is_none_or(|flows| flows.open == 0) {
+            return String::new();
+        }
+        match self.flows_of(generation.service) {
+            Ok(flows) => in_words(&flows, generation.key()),
+            Err(problem) => format!("; whom that cuts off cannot be told: {problem}"),
+        }
+    }
+
     fn tell_of_missing(&mut self, generation: GenerationId, missing: u64) {
         let trouble = Trouble::Flows(generation);
         let (name, number) = (self.record(generation.service).service.name(), generation.number);
@@ -130,6 +143,26 @@ impl Agent {
              it is not told to end before the time to drain is up"
         );
         self.trouble(trouble, message);
+    }
+}
+
+fn in_words(flows: &[Connection], generation: GenerationKey) -> String {
+    let ends = |flow: &&Connection| {
+        owner(flow) == Some(generation) && flow.stage() != Stage::Orphaned && !flow.is_abandoned()
+    };
+    let flows: Vec<_> = flows.iter().filter(ends).collect();
+    let client = |flow: &&Connection| {
+        let idle = Duration::from_secs(flow.idle.unwrap_or_default().as_secs());
+        format!("{} ({}, idle for {})", flow.remote, flow.state, humantime::format_duration(idle))
+    };
+    let named: Vec<_> = flows.iter().take(MOST_NAMED).map(client).collect();
+    let others = match flows.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    match named[..] {
+        [] => String::new(),
+        _ => format!("; that cuts off {}{others}", named.join(", ")),
     }
 }
 
@@ -201,6 +234,16 @@ mod tests {
         assert_eq!((listed.open, listed.queued, listed.counted), (2, 1, 3));
         assert_eq!(listed.idle, Duration::from_secs(5));
         assert_eq!(Listed::of(&[flow(CLOSED, OURS)], OURS).counted, 0);
+    }
+
+    #[test]
+    fn who_is_cut_off_is_named_and_of_many_only_some() {
+        let other = flow(OPEN, GenerationKey { generation: 3, ..OURS });
+        let closed = Connection { inode: None, state: TcpState::FinWait1, ..flow(OPEN, OURS) };
+        assert_eq!(in_words(&[other, closed], OURS), "");
+        let text = in_words(&vec![flow(OPEN, OURS); 9], OURS);
+        assert!(text.starts_with("; that cuts off 127.0.0.1:40000 (established, idle for 5s), "));
+        assert!(text.ends_with(" and 1 more"), "{text}");
     }
 
     #[test]
