@@ -10,27 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_api::{Problem, ProblemKind};
+use agent_api::Problem;
 use agent_rollout::{Generation, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 use tokio::sync::watch;
 
 use super::{
-    control::message::{Inbox, Message, Reply, Request},
+    control::message::{Inbox, Message},
     course::{Course, End},
     effects::{held_ports::HeldPorts, moves::Moves, outstanding::Outstanding},
     launch::groups::Groups,
     looks::{returns::Returns, strangers::Strangers},
     memory::Memories,
     start::presence::Presence,
-    state::{
-        above::Above,
-        clock,
-        journal::Journal,
-        state_file::{Record, StateFile},
-        troubles::{Trouble, Troubles},
-    },
-    step::{Step, change},
+    state::{above::Above, journal::Journal, state_file::Record, troubles::Troubles},
     watch::watcher::Watcher,
 };
 use crate::{
@@ -127,54 +120,10 @@ impl Agent {
             // What was attached before is minded, whoever goes.
             Message::AskerGone if self.records.is_empty() => self.course.end_with(End::Forsaken),
             Message::AskerGone => {}
-            Message::LauncherGone => self.course.end_with(End::Bereft(launcher_gone())),
+            Message::LauncherGone => self.course.end_with(End::Bereft),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
-        }
-    }
-
-    fn answer(&mut self, request: Request) {
-        match request {
-            Request::Attach(request, server, asked, reply) => {
-                match self.attach(&request, server, asked) {
-                    // Started for this alone, and in vain.
-                    Err(refusal) if self.course.ends_with_last() && self.records.is_empty() => {
-                        self.course.end_with(End::InVain(reply, refusal));
-                    }
-                    answer => send(reply, answer),
-                }
-            }
-            Request::Detach(selector, reply) => match self.detach(&selector) {
-                Ok(answer) if answer.last && self.course.ends_with_last() => {
-                    self.course.end_with(End::WithLast(reply, answer));
-                }
-                answer => send(reply, answer),
-            },
-            Request::Upgrade(selector, request, source, asked, reply) => {
-                send(reply, self.upgrade(&selector, &request, source, asked));
-            }
-            Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
-            Request::Agent(reply) => send(reply, Ok(self.agent_view())),
-            Request::Services(reply) => send(reply, self.services_view()),
-            Request::Service(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
-            }
-            Request::Flows(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)));
-            }
-            Request::History(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.history_view(id)));
-            }
-            Request::Rollout(selector, rollout, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));
-            }
-            Request::Explain(local, remote, reply) => send(reply, self.explain(local, remote)),
-            Request::Events(reply) => {
-                let events =
-                    agent_api::Events { schema: agent_api::SCHEMA, events: self.journal.last() };
-                send(reply, Ok((events, self.journal.follow())));
-            }
         }
     }
 
@@ -196,185 +145,5 @@ impl Agent {
         self.records
             .get_mut(&id)
             .expect("ids come from `select` or from the records themselves, within one message")
-    }
-
-    /// Lets a service know what happened, writes the new state down, and then makes the world follow.
-    ///
-    /// # Errors
-    ///
-    /// Refuses a request that cannot be done or whose state cannot be written down: nothing has changed then. What has
-    /// happened is never refused; see [`Self::save_or_owe`].
-    pub(super) fn feed(
-        &mut self,
-        id: ServiceId,
-        event: agent_rollout::Event,
-    ) -> Result<(), Problem> {
-        let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
-        let before = record.service.clone();
-        let can_be_refused = event.can_be_refused();
-        let effects = record.service.apply(event, clock::now())?;
-        if record.service != before {
-            if !can_be_refused {
-                self.save_or_owe();
-            } else if let Err(problem) = self.save() {
-                self.record_mut(id).service = before;
-                return Err(unchanged(problem));
-            }
-            self.note_changes(id, &before);
-        }
-        if !before.may_take_in() && self.record(id).service.may_take_in() {
-            self.strangers.look_at(id, Instant::now());
-        }
-        self.outstanding.add(id, effects);
-        self.finish_effects_of(id);
-        self.hold_ports(id);
-        self.remember_mark_of_another(id, &before);
-        self.changes.send_modify(|count| *count += 1);
-        Ok(())
-    }
-
-    /// As [`Self::feed`], where nobody waits for the answer.
-    pub(super) fn feed_quietly(&mut self, id: ServiceId, event: agent_rollout::Event) {
-        if let Err(problem) = self.feed(id, event) {
-            tracing::error!(%problem, causes = ?problem.causes, "an event was not taken");
-        }
-    }
-
-    /// Writes the state down.
-    ///
-    /// # Errors
-    ///
-    /// When the file system refuses; the old state stays.
-    pub(super) fn save(&mut self) -> Result<(), Problem> {
-        let state = StateFile {
-            network_namespace: self.network_namespace,
-            boot_id: self.boot_id.clone(),
-            services: self.records.values().cloned().collect(),
-            exit_when_detached: self.course.ends_with_last(),
-        };
-        change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
-        self.over(Trouble::Unsaved, "the state is written down again");
-        Ok(())
-    }
-
-    /// Writes the state down, or goes on with it in memory and tries again: the world does not wait for a disk. Until then
-    /// only that is done which can be taken back, because an agent that starts meanwhile knows the old state only.
-    pub(super) fn save_or_owe(&mut self) {
-        if let Err(problem) = self.save() {
-            let message = format!(
-                "nothing is launched or ended until the state is saved: {}",
-                problem.in_full()
-            );
-            self.trouble(Trouble::Unsaved, message);
-        }
-    }
-
-    /// When something must be done although nothing happens. `None` while all is steady: then the agent sleeps.
-    fn next_wake(&self) -> Option<Instant> {
-        let now = clock::now();
-        let deadline = |record: &Record| record.service.next_deadline();
-        let deadlines =
-            self.records.values().filter_map(deadline).map(|at| Instant::now() + at.since(now));
-        let retry = (!self.outstanding.is_empty()).then(|| Instant::now() + RETRY);
-        let trouble = self.troubles.retry();
-        let looks = self.memories.times(|it| it.next_look).map(|(_, at)| at);
-        let looks = looks.chain(self.strangers.next_look());
-        let recounts = self.memories.times(|it| it.next_count).map(|(_, at)| at);
-        let asked = self.next_probe_look().into_iter().chain(self.next_backlog_look());
-        let returns = self.returns.next_look();
-        let launches = self.next_launch_look();
-        deadlines
-            .chain(looks)
-            .chain(asked)
-            .chain(returns)
-            .chain(launches)
-            .chain(recounts)
-            .chain(self.next_nudge())
-            .chain(retry)
-            .chain(trouble)
-            .chain(self.next_log_look)
-            .chain(self.journal.next_untold())
-            .min()
-    }
-
-    fn keep_time(&mut self) {
-        let now = clock::now();
-        let due = |record: &Record| {
-            record.service.next_deadline().is_some_and(|deadline| deadline <= now)
-        };
-        let due: Vec<_> =
-            self.records.iter().filter(|(_, record)| due(record)).map(|(id, _)| *id).collect();
-        for id in due {
-            self.feed_quietly(id, agent_rollout::Event::Tick);
-        }
-        self.look_at_launches_where_due();
-        self.count_again_where_due();
-        self.look_where_due();
-        self.look_for_successors_where_due();
-        self.look_for_returns_where_due();
-        self.look_at_probes_where_due();
-        self.look_at_backlogs_where_due();
-        self.nudge_where_due();
-        self.retry_where_due();
-        self.look_at_logs_where_due();
-        self.journal.tell_untold();
-        self.finish_effects();
-    }
-
-    /// Answers whoever waits for the end.
-    fn end(mut self) -> Result<(), Problem> {
-        let takes_log_along = self.course.ends_with_last();
-        match self.course.take_end() {
-            Some(End::GivesWay(why)) => Err(why),
-            Some(End::Bereft(why)) => self.leave(false).and(Err(why)),
-            Some(End::Forsaken) => {
-                tracing::info!("nobody is there any more who wanted to attach something");
-                self.leave(takes_log_along)
-            }
-            // Who was refused takes back the log that it made, and nothing else.
-            Some(End::InVain(reply, refusal)) => {
-                let left = self.leave(false);
-                send(reply, Err(refusal));
-                left
-            }
-            Some(End::WithLast(reply, answer)) => {
-                let left = self.leave(takes_log_along);
-                send(reply, left.clone().map(|()| answer));
-                left
-            }
-            None => self.leave(takes_log_along),
-        }
-    }
-
-    /// Leaves steering as it is, or, with nothing to steer, no trace.
-    fn leave(self, takes_log_along: bool) -> Result<(), Problem> {
-        if let Err(error) = self.launcher.end() {
-            tracing::warn!(%error, "cannot wait for the end of the launcher");
-        }
-        if !self.records.is_empty() {
-            tracing::info!(services = self.records.len(), "ending; steering goes on in the kernel");
-            return Ok(());
-        }
-        tracing::info!("ending; nothing is attached, so nothing stays behind");
-        self.leave_no_trace(takes_log_along)
-    }
-}
-
-fn launcher_gone() -> Problem {
-    let message = "the process that starts servers for the agent (agent-launcher) is gone";
-    Problem::new(ProblemKind::Failed, message).fix("start the agent again: it goes on where it was")
-}
-
-/// Why a request was refused before anything was done.
-pub(super) fn unchanged(problem: Problem) -> Problem {
-    Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
-}
-
-/// Whoever asked may have gone: then nobody needs the answer. The thread that passes it on goes first: where it shares a busy
-/// core with us, what we look at next would keep it waiting for a time slice, some milliseconds.
-fn send<T>(reply: Reply<T>, answer: Result<T, Problem>) {
-    match reply.send(answer) {
-        Ok(()) => std::thread::yield_now(),
-        Err(_) => tracing::debug!("the asker has gone"),
     }
 }

@@ -1,8 +1,8 @@
 //! Whether the agent goes on, and how it ends.
 
-use agent_api::{Attached, Detached, Problem};
+use agent_api::{Attached, Detached, Problem, ProblemKind};
 
-use super::control::message::Reply;
+use super::{agent::Agent, control::message::Reply, requests::answer::send};
 
 /// How an agent ends, unless it is told to stop.
 pub(super) enum End {
@@ -14,7 +14,7 @@ pub(super) enum End {
     /// It leaves everything as it is: another agent has come, because the lock was removed.
     GivesWay(Problem),
     /// Who starts servers for it is gone. What steers stays for the agent that comes next.
-    Bereft(Problem),
+    Bereft,
     /// Who started it for an attach is gone, and has not attached anything.
     Forsaken,
 }
@@ -49,4 +49,49 @@ impl Course {
     pub(super) const fn take_end(&mut self) -> Option<End> {
         self.end.take()
     }
+}
+
+impl Agent {
+    /// Answers whoever waits for the end.
+    pub(super) fn end(mut self) -> Result<(), Problem> {
+        let takes_log_along = self.course.ends_with_last();
+        match self.course.take_end() {
+            Some(End::GivesWay(why)) => Err(why),
+            Some(End::Bereft) => self.leave(false).and(Err(launcher_gone())),
+            Some(End::Forsaken) => {
+                tracing::info!("nobody is there any more who wanted to attach something");
+                self.leave(takes_log_along)
+            }
+            // Who was refused takes back the log that it made, and nothing else.
+            Some(End::InVain(reply, refusal)) => {
+                let left = self.leave(false);
+                send(reply, Err(refusal));
+                left
+            }
+            Some(End::WithLast(reply, answer)) => {
+                let left = self.leave(takes_log_along);
+                send(reply, left.clone().map(|()| answer));
+                left
+            }
+            None => self.leave(takes_log_along),
+        }
+    }
+
+    /// Leaves steering as it is, or, with nothing to steer, no trace.
+    fn leave(self, takes_log_along: bool) -> Result<(), Problem> {
+        if let Err(error) = self.launcher.end() {
+            tracing::warn!(%error, "cannot wait for the end of the launcher");
+        }
+        if !self.records.is_empty() {
+            tracing::info!(services = self.records.len(), "ending; steering goes on in the kernel");
+            return Ok(());
+        }
+        tracing::info!("ending; nothing is attached, so nothing stays behind");
+        self.leave_no_trace(takes_log_along)
+    }
+}
+
+fn launcher_gone() -> Problem {
+    let message = "the process that starts servers for the agent (agent-launcher) is gone";
+    Problem::new(ProblemKind::Failed, message).fix("start the agent again: it goes on where it was")
 }

@@ -10,6 +10,8 @@
 //! `agent::Agent` runs on a thread of its own and takes one message after the other, so that nothing it does needs a lock,
 //! and may block for as long as the kernel takes. The asynchronous side (`control`, `watch`) only waits for descriptors.
 //!
+//! - `agent`: what it knows, and its loop; `feed`: one event's way from a rollout to the world; `timetable`: what is due when; `course`:
+//!   how it ends
 //! - `control`: how people reach it
 //! - `requests`: what they ask
 //! - `identify`: which processes are a port's server
@@ -25,6 +27,7 @@ mod agent;
 mod control;
 mod course;
 mod effects;
+mod feed;
 mod few;
 mod identify;
 mod launch;
@@ -36,6 +39,7 @@ mod requests;
 mod start;
 mod state;
 mod step;
+mod timetable;
 mod watch;
 
 pub use self::{

@@ -8,7 +8,8 @@ use agent_terms::{GenerationId, GenerationNumber, ServiceId, ServiceName};
 
 use crate::{
     daemon::{
-        agent::{Agent, unchanged},
+        agent::Agent,
+        feed::unchanged,
         identify::{asked::Asked, found},
         looks::observe,
         start::without_group,

@@ -12,7 +12,8 @@ use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
     daemon::{
-        agent::{Agent, unchanged},
+        agent::Agent,
+        feed::unchanged,
         looks::{attribute::address_of, observe},
         state::{state_file::Unfinished, troubles::Trouble},
         step::{Step, change},

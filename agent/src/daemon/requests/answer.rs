@@ -1,0 +1,64 @@
+//! Which request is answered by whom.
+
+use agent_api::Problem;
+
+use crate::daemon::{
+    agent::Agent,
+    control::message::{Reply, Request},
+    course::End,
+};
+
+impl Agent {
+    pub(in crate::daemon) fn answer(&mut self, request: Request) {
+        match request {
+            Request::Attach(request, server, asked, reply) => {
+                match self.attach(&request, server, asked) {
+                    // Started for this alone, and in vain.
+                    Err(refusal) if self.course.ends_with_last() && self.records.is_empty() => {
+                        self.course.end_with(End::InVain(reply, refusal));
+                    }
+                    answer => send(reply, answer),
+                }
+            }
+            Request::Detach(selector, reply) => match self.detach(&selector) {
+                Ok(answer) if answer.last && self.course.ends_with_last() => {
+                    self.course.end_with(End::WithLast(reply, answer));
+                }
+                answer => send(reply, answer),
+            },
+            Request::Upgrade(selector, request, source, asked, reply) => {
+                send(reply, self.upgrade(&selector, &request, source, asked));
+            }
+            Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
+            Request::Agent(reply) => send(reply, Ok(self.agent_view())),
+            Request::Services(reply) => send(reply, self.services_view()),
+            Request::Service(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
+            }
+            Request::Flows(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)));
+            }
+            Request::History(selector, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.history_view(id)));
+            }
+            Request::Rollout(selector, rollout, reply) => {
+                send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));
+            }
+            Request::Explain(local, remote, reply) => send(reply, self.explain(local, remote)),
+            Request::Events(reply) => {
+                let events =
+                    agent_api::Events { schema: agent_api::SCHEMA, events: self.journal.last() };
+                send(reply, Ok((events, self.journal.follow())));
+            }
+        }
+    }
+}
+
+/// Whoever asked may have gone: then nobody needs the answer. The thread that passes it on goes first: where it shares a busy
+/// core with us, what we look at next would keep it waiting for a time slice, some milliseconds.
+pub(in crate::daemon) fn send<T>(reply: Reply<T>, answer: Result<T, Problem>) {
+    match reply.send(answer) {
+        Ok(()) => std::thread::yield_now(),
+        Err(_) => tracing::debug!("the asker has gone"),
+    }
+}
