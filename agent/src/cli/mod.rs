@@ -83,7 +83,10 @@ impl Cli {
         crate::sys::signal::survive_file_size_limit();
         let context = Context::new(self.global.clone())?;
         match &self.command {
-            Command::Daemon(arguments) => daemon::run(&context, arguments),
+            Command::Daemon(arguments) => {
+                crate::sys::memory::allocate_in_one_place();
+                daemon::run(&context, arguments)
+            }
             Command::Completions { shell } => completions::run(&context, *shell),
             Command::Manual { directory } => manual::run(directory),
             Command::Doctor(arguments) => doctor::run(&context, arguments),

@@ -13,6 +13,8 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
+use super::memory;
+
 /// What was told, and how who told it ended.
 #[derive(Debug)]
 pub(crate) struct Told {
@@ -32,7 +34,7 @@ pub(crate) fn aside(work: impl FnOnce(File)) -> io::Result<Told> {
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(reader);
-            allocate_in_one_place();
+            memory::allocate_in_one_place();
             work(File::from(std::os::fd::OwnedFd::from(writer)));
             // SAFETY: it ends this process, and runs nothing of what was registered by the one that it is a copy of.
             unsafe { libc::_exit(0) }
@@ -45,15 +47,6 @@ pub(crate) fn aside(work: impl FnOnce(File)) -> io::Result<Told> {
             read.map(|_length| Told { bytes, status })
         }
     }
-}
-
-/// The C library reserves 64 MiB of addresses for each thread that allocates, which a limit (`RLIMIT_AS`) may not allow.
-fn allocate_in_one_place() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes no pointer, and there is one thread (mallopt(3)).
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1)
-    };
 }
 
 #[cfg(test)]
