@@ -25,7 +25,7 @@ use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_map_update_elem, bpf_skc_to_t
 
 use crate::{
     iteration::{Meta, tell_reader},
-    kernel::{group_program_of, is_owned},
+    kernel::{group_program_of, is_fit_for_map, is_owned},
     maps::{ADOPTIONS, LISTENERS, TAGS},
     sharing,
 };
@@ -78,9 +78,13 @@ const CONTINUE: i32 = 0;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EINVAL: i32 = 22;
 const EDEADLK: i32 = 35;
+const EOPNOTSUPP: i32 = 95;
 
 #[inline(always)]
 fn adopt(socket: *mut c_void, adoption: &Adoption) -> i32 {
+    if adoption.slot != NO_SLOT && !is_fit_for_map(socket) {
+        return -EOPNOTSUPP;
+    }
     let mut tag = Tag { role: LISTENER, ..adoption.tag };
     // SAFETY: the socket is the iterator's own argument; its lock keeps others from its storage.
     let Some(tag) = (unsafe { TAGS.get_or_create(socket, &mut tag).as_mut() }) else {

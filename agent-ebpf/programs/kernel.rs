@@ -36,6 +36,9 @@ pub(crate) static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     program_aux: 0,
     aux_id: 0,
     lock_owned: 0,
+    sock_proto: 0,
+    sock_creator: 0,
+    sock_user_data: 0,
     signal_pids: 0,
     task_parent: 0,
     task_cred: 0,
@@ -265,6 +268,24 @@ pub(crate) fn is_owned(socket: *const c_void) -> bool {
     let owned: Option<i32> = read(socket, place_of!(lock_owned));
     owned.is_some_and(|it| it != 0)
 }
+
+/// Whether a listener can be put into a socket map without harm to what it accepts.
+///
+/// Not if it was accepted itself by one that was in a socket map, and then made a listener: by `connect()` to no address
+/// (`AF_UNSPEC`), `bind()` and `listen()`. The kernel makes each socket that is accepted from a map's listener what the listener was
+/// made as (`tcp_bpf_clone`), but remembers of it that it was made as what the map had made of the listener (`sk_clone_lock`). In a
+/// map, such a one would accept sockets that pass for members and are none: their `close()` does nothing (`sock_map_close`), whoever
+/// has them, and they are there until the machine ends.
+#[inline(always)]
+pub(crate) fn is_fit_for_map(socket: *const c_void) -> bool {
+    let is: Option<u64> = read(socket, place_of!(sock_proto));
+    let was_made_as: Option<u64> = read(socket, place_of!(sock_creator));
+    let data: Option<u64> = read(socket, place_of!(sock_user_data));
+    is == was_made_as || data.is_some_and(|it| it & IN_MAP != 0)
+}
+
+/// `SK_USER_DATA_PSOCK`: a socket map has it.
+const IN_MAP: u64 = 4;
 
 /// A value that the compiler does not take for that of another variable, however they compare.
 #[inline(always)]

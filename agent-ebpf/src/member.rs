@@ -67,6 +67,12 @@ pub struct KernelLayout {
     pub aux_id: u32,
     /// `sock.sk_lock.owned`: whether somebody has a socket to themselves.
     pub lock_owned: u32,
+    /// `sock_common.skc_prot`: what a socket is, as its kind and whoever has taken it over see it.
+    pub sock_proto: u32,
+    /// `sock.sk_prot_creator`: what it was made as.
+    pub sock_creator: u32,
+    /// `sock.sk_user_data`: what whoever has taken it over keeps with it, and in its lowest bits who that is.
+    pub sock_user_data: u32,
     /// `signal_struct.pids`: the numbers that the threads of a process share.
     pub signal_pids: u32,
     /// `task_struct.real_parent`: who forked it, or has taken its place.
@@ -98,4 +104,4 @@ pub const MAX_PID_LEVEL: u32 = 32;
 
 const _: () = assert!(size_of::<Member>() == 16);
 const _: () = assert!(size_of::<Enlistment>() == 8);
-const _: () = assert!(size_of::<KernelLayout>() == 128);
+const _: () = assert!(size_of::<KernelLayout>() == 140);

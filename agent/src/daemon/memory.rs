@@ -33,6 +33,8 @@ pub(super) struct Memory {
     pub(super) flows: Option<Flows>,
     /// How it was asked to accept.
     pub(super) probing: Option<Probing>,
+    /// Whether people were told of a listener that cannot be steered to.
+    pub(super) has_unfit_listener: bool,
     /// What waits for it while it has to prove itself.
     pub(super) backlog: Option<Backlog>,
 }

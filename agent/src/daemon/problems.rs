@@ -71,6 +71,9 @@ impl From<DatapathError> for Problem {
             DatapathError::ShareFull { .. } => problem.fix(
                 "wait until replaced generations of it are gone, or have it open fewer listeners",
             ),
+            DatapathError::WasConnection { .. } => {
+                problem.fix("have the server listen with a socket that it has made for that")
+            }
             DatapathError::NoBpfFileSystem(_)
             | DatapathError::Pin { .. }
             | DatapathError::Map { .. }
@@ -90,6 +93,7 @@ const fn kind_of(error: &DatapathError) -> ProblemKind {
         | DatapathError::KernelLayout(_)
         | DatapathError::Object(_)
         | DatapathError::Program { .. }
+        | DatapathError::WasConnection { .. }
         | DatapathError::Deadlock => ProblemKind::Preflight,
         DatapathError::Pin { .. }
         | DatapathError::Map { .. }

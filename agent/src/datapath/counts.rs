@@ -3,11 +3,7 @@
 use agent_ebpf::{flow::FlowCounts, steering::SteerCounts};
 use agent_terms::{GenerationId, ServiceId};
 
-use super::{
-    Datapath, DatapathError,
-    error::{self, Named as _},
-    programs::TRACK_FLOWS,
-};
+use super::{Datapath, DatapathError, error::Named as _, programs::TRACK_FLOWS};
 
 impl Datapath {
     /// How many flows a generation got, and how many of them ended.
@@ -16,9 +12,7 @@ impl Datapath {
     ///
     /// When the map cannot be read.
     pub fn flow_counts(&self, generation: GenerationId) -> Result<FlowCounts, DatapathError> {
-        Ok(error::found(self.flows.get(&generation.key(), 0))
-            .named("read", "FLOWS")?
-            .unwrap_or_default())
+        Ok(self.flows.get(generation.key())?.unwrap_or_default())
     }
 
     /// How many changes of sockets' states our programs have not seen, because the kernel does not run a tracing program on a

@@ -117,6 +117,14 @@ pub enum DatapathError {
         "this kernel would hang for ever: its walk of sockets has a lock that an update of a socket map takes again (mended in Linux 6.5 and 6.1.42)"
     )]
     Deadlock,
+    /// A listener that was accepted as a connection before. In a socket map it would accept sockets that nobody can close.
+    #[error(
+        "a listener of the server was a connection before (cookie {cookie}): what it accepts could never be closed if new connections were steered to it"
+    )]
+    WasConnection {
+        /// The socket.
+        cookie: u64,
+    },
     /// The iterator could not do what it was asked to.
     #[error("take over the socket with cookie {cookie}")]
     Socket {
@@ -168,29 +176,14 @@ impl DatapathError {
         matches!(self, Self::SocketMapFull { .. } | Self::ShareFull { .. } | Self::MapFull { .. })
     }
 
+    /// Whether it is about a listener that must not be steered to.
+    pub const fn is_about_unfit_socket(&self) -> bool {
+        matches!(self, Self::WasConnection { .. })
+    }
+
     /// Whether it is about a socket that was closed meanwhile.
     pub fn is_about_closed_socket(&self) -> bool {
         matches!(self, Self::Socket { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
-
-/// A missing element is an answer, not a failure.
-pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removing what is not there is done.
-pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-            Ok(())
-        }
-        other => other,
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
         self, ADOPT_FLOW, ATTACHED, COMFORTS, ENLIST, ITERATOR, LIST_PROCESSES, LIST_SOCKETS,
         MIGRATE, ON_DEMAND, WITHOUT_COMFORTS,
     },
+    table::Table,
     types,
 };
 use crate::sys;
@@ -156,11 +157,12 @@ impl Kernel {
         Ok((ebpf, btf))
     }
 
-    pub(super) fn hash<K: Pod, V: Pod>(
+    pub(super) fn table<K: Pod, V: Pod>(
         &mut self,
         map: &'static str,
-    ) -> Result<HashMap<MapData, K, V>, DatapathError> {
-        self.take(map).try_into().named("open", map)
+    ) -> Result<Table<K, V>, DatapathError> {
+        let opened = HashMap::try_from(self.take(map)).named("open", map)?;
+        Ok(Table::new(map, opened))
     }
 
     pub(super) fn array<V: Pod>(

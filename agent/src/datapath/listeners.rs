@@ -14,13 +14,9 @@ use agent_ebpf::{
 };
 use agent_terms::{Endpoint, GenerationId, LocalAddress};
 use aya::programs::ProgramError;
-use nix::libc::EDEADLK;
+use nix::libc::{EDEADLK, EOPNOTSUPP};
 
-use super::{
-    Datapath, DatapathError,
-    error::{self, Named as _},
-    programs::MIGRATE,
-};
+use super::{Datapath, DatapathError, error, programs::MIGRATE};
 
 /// A listener of a generation, found by `sock_diag`.
 #[derive(Clone, Debug)]
@@ -147,6 +143,7 @@ impl Datapath {
                 Some(DONE) => Ok(AdoptedListener { cookie, in_map: !listener.multipath }),
                 // It must not touch a listener there.
                 Some(errno) if errno == -EDEADLK => Err(DatapathError::Deadlock),
+                Some(errno) if errno == -EOPNOTSUPP => Err(DatapathError::WasConnection { cookie }),
                 Some(errno) if errno < 0 => {
                     Err(socket_error(cookie, io::Error::from_raw_os_error(-errno)))
                 }
@@ -165,16 +162,14 @@ impl Datapath {
         &mut self,
         wanted: impl IntoIterator<Item = (u64, Adoption)>,
     ) -> Result<HashMap<u64, Adoption>, DatapathError> {
-        const MAP: &str = "ADOPTIONS";
         // An agent that was killed in its walk left its wishes behind. Done now, they would put a listener into a slot that
         // belongs to another generation by now.
-        let left: Vec<u64> = self.adoptions.keys().collect::<Result<_, _>>().named("read", MAP)?;
-        for cookie in left {
-            error::gone(self.adoptions.remove(&cookie)).named("remove from", MAP)?;
+        for cookie in self.adoptions.keys()? {
+            self.adoptions.remove(cookie)?;
         }
         let mut cookies = Vec::new();
         for (cookie, adoption) in wanted {
-            self.adoptions.insert(cookie, adoption, 0).named("write", MAP)?;
+            self.adoptions.put(cookie, adoption)?;
             cookies.push(cookie);
         }
         if cookies.is_empty() {
@@ -183,9 +178,8 @@ impl Datapath {
         let walked = self.kernel.iterate().and_then(|file| walk_to(file, cookies.len()));
         let mut outcomes = HashMap::new();
         for cookie in cookies {
-            let adoption = self.adoptions.get(&cookie, 0).named("read", MAP)?;
-            self.adoptions.remove(&cookie).named("remove from", MAP)?;
-            outcomes.insert(cookie, adoption);
+            outcomes.extend(self.adoptions.get(cookie)?.map(|adoption| (cookie, adoption)));
+            self.adoptions.remove(cookie)?;
         }
         walked.map(|()| outcomes)
     }

@@ -8,13 +8,10 @@ use agent_ebpf::{
     member::{Enlistment, Member},
 };
 use agent_terms::{GenerationId, ServiceId};
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::{Array, MapData, MapError};
 
 use super::{
-    Datapath, DatapathError,
-    error::{self, Named as _},
-    kernel::Kernel,
-    lists::Lists,
+    Datapath, DatapathError, error::Named as _, kernel::Kernel, lists::Lists, table::Table,
 };
 use crate::{host::process::Pid, sys};
 
@@ -103,17 +100,14 @@ impl Datapath {
         generation: GenerationKey,
         pids: impl IntoIterator<Item = Pid>,
     ) -> Result<(), DatapathError> {
-        const MAP: &str = "ENLISTMENTS";
         // Of an agent that was killed in its walk.
-        let left: Vec<u32> =
-            self.enlistments.keys().collect::<Result<_, _>>().named("read", MAP)?;
-        for pid in left {
-            error::gone(self.enlistments.remove(&pid)).named("remove from", MAP)?;
+        for pid in self.enlistments.keys()? {
+            self.enlistments.remove(pid)?;
         }
         let mut wanted = Vec::new();
         for pid in pids {
             let pid = pid.get().cast_unsigned();
-            self.enlistments.insert(pid, Enlistment { generation }, 0).named("write", MAP)?;
+            self.enlistments.put(pid, Enlistment { generation })?;
             wanted.push(pid);
         }
         if wanted.is_empty() {
@@ -121,7 +115,7 @@ impl Datapath {
         }
         let walked = self.kernel.walk_tasks().and_then(read_to_end);
         for pid in wanted {
-            error::gone(self.enlistments.remove(&pid)).named("remove from", MAP)?;
+            self.enlistments.remove(pid)?;
         }
         walked
     }
@@ -129,7 +123,7 @@ impl Datapath {
 
 /// Who belongs to which generation. The kernel programs write it, also while we read.
 pub(super) struct MemberMap {
-    map: HashMap<MapData, u32, Member>,
+    map: Table<u32, Member>,
     /// The same map.
     whole: MapData,
     /// How many each service has, so that the programs give none more than its share. It may be a few off, because what is read and
@@ -140,7 +134,7 @@ pub(super) struct MemberMap {
 impl MemberMap {
     pub(super) fn of(kernel: &mut Kernel) -> Result<Self, DatapathError> {
         let whole = MapData::from_fd(kernel.descriptor(MEMBERS)?).named("open", MEMBERS)?;
-        Ok(Self { map: kernel.hash(MEMBERS)?, whole, counts: kernel.array(COUNTS)? })
+        Ok(Self { map: kernel.table(MEMBERS)?, whole, counts: kernel.array(COUNTS)? })
     }
 
     /// By their numbers in the machine's first PID namespace.
@@ -155,10 +149,7 @@ impl MemberMap {
     ) -> Result<(), DatapathError> {
         let mut removed = 0;
         for process in processes {
-            match self.map.remove(&process) {
-                Ok(()) => removed += 1,
-                other => error::gone(other).named("remove from", MEMBERS)?,
-            }
+            removed += u64::from(self.map.remove(process)?);
         }
         let before = self.counts.get(&service.0, 0).named("read", COUNTS)?;
         self.count(service, before.saturating_sub(removed))

@@ -12,7 +12,7 @@
 //! - `directories` is how the directories of pins are made and removed, whatever is in there.
 //! - `in_use` is which maps the attached programs go by, whatever is pinned.
 //! - `whole` says whether what is pinned is that, and not something else of its name; `behind` is how one finds out.
-//! - `tables` is what the programs go by, `primary_sets` a copy that spares them a lookup, `counts` what they have counted.
+//! - `tables` is what the programs go by, each a `table` that knows its name, `primary_sets` a copy that spares them a lookup, `counts` what they have counted.
 //! - `contents` is of whom the maps have something, `restore` writes again what somebody changed in them.
 //! - `others` finds the programs of others that steer here too.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
@@ -41,6 +41,7 @@ mod programs;
 mod restore;
 mod slots;
 mod survey;
+mod table;
 mod tables;
 mod types;
 mod whole;
@@ -60,7 +61,7 @@ use agent_ebpf::{
     socket::Adoption,
     steering::{ListenerSet, ListenerSetKey, SteerCounts, Steering},
 };
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 
 pub use self::{
     contents::Contents,
@@ -80,20 +81,20 @@ pub use self::{
     survey::{Survey, steers, steers_elsewhere},
     whole::examine,
 };
-use self::{kernel::Kernel, members::MemberMap, programs::STEER};
+use self::{kernel::Kernel, members::MemberMap, programs::STEER, table::Table};
 
 /// The pinned maps and programs of one agent.
 pub struct Datapath {
     kernel: Kernel,
-    endpoints: HashMap<MapData, EndpointKey, EndpointValue>,
-    services: HashMap<MapData, u32, Steering>,
-    listener_sets: HashMap<MapData, ListenerSetKey, ListenerSet>,
-    flows: HashMap<MapData, GenerationKey, FlowCounts>,
-    bind_rules: HashMap<MapData, GenerationKey, BindRule>,
+    endpoints: Table<EndpointKey, EndpointValue>,
+    services: Table<u32, Steering>,
+    listener_sets: Table<ListenerSetKey, ListenerSet>,
+    flows: Table<GenerationKey, FlowCounts>,
+    bind_rules: Table<GenerationKey, BindRule>,
     members: MemberMap,
-    enlistments: HashMap<MapData, u32, Enlistment>,
-    moved_binds: HashMap<MapData, u64, u32>,
-    adoptions: HashMap<MapData, u64, Adoption>,
+    enlistments: Table<u32, Enlistment>,
+    moved_binds: Table<u64, u32>,
+    adoptions: Table<u64, Adoption>,
     steered: PerCpuArray<MapData, SteerCounts>,
     /// A plain handle: socket storage is read through `sock_diag` and written by the programs.
     tags: OwnedFd,
@@ -157,15 +158,15 @@ impl Datapath {
 
     fn of(mut kernel: Kernel) -> Result<Self, DatapathError> {
         Ok(Self {
-            endpoints: kernel.hash("ENDPOINTS")?,
-            services: kernel.hash("SERVICES")?,
-            listener_sets: kernel.hash("LISTENER_SETS")?,
-            flows: kernel.hash("FLOWS")?,
-            bind_rules: kernel.hash("BIND_RULES")?,
+            endpoints: kernel.table("ENDPOINTS")?,
+            services: kernel.table("SERVICES")?,
+            listener_sets: kernel.table("LISTENER_SETS")?,
+            flows: kernel.table("FLOWS")?,
+            bind_rules: kernel.table("BIND_RULES")?,
             members: MemberMap::of(&mut kernel)?,
-            enlistments: kernel.hash("ENLISTMENTS")?,
-            moved_binds: kernel.hash("MOVED_BINDS")?,
-            adoptions: kernel.hash("ADOPTIONS")?,
+            enlistments: kernel.table("ENLISTMENTS")?,
+            moved_binds: kernel.table("MOVED_BINDS")?,
+            adoptions: kernel.table("ADOPTIONS")?,
             steered: kernel.per_cpu("STEERED")?,
             tags: kernel.descriptor("TAGS")?,
             migrate_numbers: HashSet::new(),

@@ -13,10 +13,7 @@ use agent_ebpf::{
 };
 use agent_terms::ServiceId;
 
-use super::{
-    Datapath, DatapathError,
-    error::{self, Named as _},
-};
+use super::{Datapath, DatapathError};
 
 impl Datapath {
     /// Writes a service's steering value, with the copy.
@@ -69,8 +66,7 @@ impl Datapath {
         let mut sets = [ListenerSet::default(); PRIMARY_SETS];
         for (set, endpoint) in sets.iter_mut().zip(0..) {
             let key = ListenerSetKey { service: service.0, generation, endpoint };
-            let found = error::found(self.listener_sets.get(&key, 0));
-            *set = found.named("read", "LISTENER_SETS")?.unwrap_or_default();
+            *set = self.listener_sets.get(key)?.unwrap_or_default();
         }
         Ok(sets)
     }
@@ -80,6 +76,6 @@ impl Datapath {
         service: ServiceId,
         steering: Steering,
     ) -> Result<(), DatapathError> {
-        self.services.insert(service.0, steering, 0).named("write", "SERVICES")
+        self.services.put(service.0, steering)
     }
 }

@@ -9,10 +9,7 @@ use agent_ebpf::steering::{ListenerSet, NO_GENERATION, PLAIN, Steering};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
 use super::{
-    Datapath, DatapathError, ListenerToAdopt, endpoints,
-    error::{self, Named as _},
-    listeners::serving,
-    slots,
+    Datapath, DatapathError, ListenerToAdopt, endpoints, listeners::serving, slots,
     tables::listener_set_key,
 };
 
@@ -29,8 +26,7 @@ impl Datapath {
         &self,
         services: impl IntoIterator<Item = (ServiceId, &'a [Endpoint])>,
     ) -> Result<bool, DatapathError> {
-        let present: BTreeMap<_, _> =
-            self.endpoints.iter().collect::<Result<_, _>>().named("read", "ENDPOINTS")?;
+        let present: BTreeMap<_, _> = self.endpoints.all()?;
         Ok(present == endpoints::entries(services))
     }
 
@@ -104,7 +100,9 @@ impl Datapath {
         let slots: Vec<_> = slots.map(|(slot, listener)| (*listener, slot)).collect();
         for outcome in self.place_in(generation, slots)? {
             match outcome {
-                Err(error) if !error.is_about_closed_socket() => return Err(error),
+                Err(error) if !error.is_about_closed_socket() && !error.is_about_unfit_socket() => {
+                    return Err(error);
+                }
                 Ok(_) | Err(_) => {}
             }
         }
@@ -135,11 +133,10 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn note_moved(&mut self, cookie: u64, public: u16) -> Result<(), DatapathError> {
-        const MAP: &str = "MOVED_BINDS";
-        let known = error::found(self.moved_binds.get(&cookie, 0)).named("read", MAP)?;
+        let known = self.moved_binds.get(cookie)?;
         match known == Some(u32::from(public)) {
             true => Ok(()),
-            false => self.moved_binds.insert(cookie, u32::from(public), 0).named("write", MAP),
+            false => self.moved_binds.put(cookie, u32::from(public)),
         }
     }
 }

@@ -8,12 +8,9 @@ use agent_ebpf::{
     steering::{ListenerSet, ListenerSetKey, NO_GENERATION, PLAIN, Steering},
 };
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
-use aya::maps::{HashMap, MapData, MapError};
 
 use super::{
-    AdoptedListener, Datapath, DatapathError, ListenerToAdopt, endpoints,
-    error::{self, Named as _},
-    listeners, slots,
+    AdoptedListener, Datapath, DatapathError, ListenerToAdopt, endpoints, listeners, slots,
 };
 
 impl Datapath {
@@ -27,15 +24,14 @@ impl Datapath {
         services: impl IntoIterator<Item = (ServiceId, &'a [Endpoint])>,
     ) -> Result<(), DatapathError> {
         let wanted = endpoints::entries(services);
-        let present: BTreeMap<_, _> =
-            self.endpoints.iter().collect::<Result<_, _>>().named("read", "ENDPOINTS")?;
+        let present = self.endpoints.all()?;
         for (key, value) in &wanted {
             if present.get(key) != Some(value) {
-                self.endpoints.insert(key, value, 0).named("write", "ENDPOINTS")?;
+                self.endpoints.put(*key, *value)?;
             }
         }
         for key in present.keys().filter(|key| !wanted.contains_key(key)) {
-            self.endpoints.remove(key).named("remove from", "ENDPOINTS")?;
+            self.endpoints.remove(*key)?;
         }
         Ok(())
     }
@@ -78,7 +74,7 @@ impl Datapath {
     ///
     /// When the map cannot be read.
     pub fn steering(&self, service: ServiceId) -> Result<Option<Steering>, DatapathError> {
-        error::found(self.services.get(&service.0, 0)).named("read", "SERVICES")
+        self.services.get(service.0)
     }
 
     /// Takes over a generation's listeners: tags them, shares their ports if `share`, puts each into the socket map, and
@@ -106,7 +102,7 @@ impl Datapath {
             let placed = self.place_listeners(generation, first, &serving)?;
             let count = if placed.iter().all(|it| it.in_map) { placed.len() as u32 } else { PLAIN };
             let set = ListenerSet { first, count };
-            self.listener_sets.insert(key, set, 0).named("write", "LISTENER_SETS")?;
+            self.listener_sets.put(key, set)?;
             used.insert(key, set);
             adopted.extend(placed);
         }
@@ -123,23 +119,11 @@ impl Datapath {
         &self,
         service: ServiceId,
     ) -> Result<BTreeSet<GenerationNumber>, DatapathError> {
-        let sets = self.listener_sets.keys().map(|key| key.map(|it| (it.service, it.generation)));
-        let flows = self.flows.keys().map(|key| key.map(|it| (it.service, it.generation)));
-        let rules = self.bind_rules.keys().map(|key| key.map(|it| (it.service, it.generation)));
+        let sets = self.listener_sets.keys()?.into_iter().map(generation_of);
         let members = self.members.all()?.into_iter().map(|(_, member)| member.generation);
-        let mut known: BTreeSet<_> = members
-            .filter(|it| it.service == service.0)
-            .map(|it| GenerationNumber(it.generation))
-            .collect();
-        for (map, keys) in [
-            ("LISTENER_SETS", sets.collect::<Result<Vec<_>, _>>()),
-            ("FLOWS", flows.collect()),
-            ("BIND_RULES", rules.collect()),
-        ] {
-            let of_service = keys.named("read", map)?.into_iter().filter(|key| key.0 == service.0);
-            known.extend(of_service.map(|(_, number)| GenerationNumber(number)));
-        }
-        Ok(known)
+        let known = sets.chain(members).chain(self.flows.keys()?).chain(self.bind_rules.keys()?);
+        let of_service = known.filter(|it| it.service == service.0);
+        Ok(of_service.map(|it| GenerationNumber(it.generation)).collect())
     }
 
     /// Forgets a generation: its sets, its counters, its bind rule. Its sockets keep working.
@@ -153,8 +137,8 @@ impl Datapath {
         endpoints: &[Endpoint],
     ) -> Result<(), DatapathError> {
         self.forget_sets(generation, endpoints)?;
-        error::gone(self.flows.remove(&generation.key())).named("remove from", "FLOWS")?;
-        error::gone(self.bind_rules.remove(&generation.key())).named("remove from", BIND_RULES)?;
+        self.flows.remove(generation.key())?;
+        self.bind_rules.remove(generation.key())?;
         self.dismiss_all(generation.key())
     }
 
@@ -170,8 +154,7 @@ impl Datapath {
     ) -> Result<(), DatapathError> {
         self.withdraw_primary_sets(generation.key())?;
         for endpoint in endpoints {
-            let key = listener_set_key(generation, endpoint);
-            error::gone(self.listener_sets.remove(&key)).named("remove from", "LISTENER_SETS")?;
+            self.listener_sets.remove(listener_set_key(generation, endpoint))?;
         }
         self.renew_primary_sets(generation.key())
     }
@@ -183,25 +166,21 @@ impl Datapath {
     /// When the kernel refuses; calling again continues.
     pub fn keep_only(&mut self, living: &BTreeSet<GenerationKey>) -> Result<(), DatapathError> {
         let lives = |key: &GenerationKey| living.contains(key);
-        let sets = keys(&self.listener_sets).named("read", "LISTENER_SETS")?;
-        let of_set =
-            |it: &ListenerSetKey| GenerationKey { service: it.service, generation: it.generation };
-        for key in sets.iter().filter(|key| !lives(&of_set(key))) {
-            self.withdraw_primary_sets(of_set(key))?;
-            error::gone(self.listener_sets.remove(key)).named("remove from", "LISTENER_SETS")?;
+        let sets = self.listener_sets.keys()?;
+        for key in sets.into_iter().filter(|key| !lives(&generation_of(*key))) {
+            self.withdraw_primary_sets(generation_of(key))?;
+            self.listener_sets.remove(key)?;
         }
-        for key in keys(&self.flows).named("read", "FLOWS")?.iter().filter(|key| !lives(key)) {
-            error::gone(self.flows.remove(key)).named("remove from", "FLOWS")?;
+        for key in self.flows.keys()?.into_iter().filter(|key| !lives(key)) {
+            self.flows.remove(key)?;
         }
-        for service in keys(&self.services).named("read", "SERVICES")? {
+        for service in self.services.keys()? {
             if !living.iter().any(|key| key.service == service) {
                 self.forget_service(ServiceId(service))?;
             }
         }
-        for key in
-            keys(&self.bind_rules).named("read", BIND_RULES)?.iter().filter(|key| !lives(key))
-        {
-            error::gone(self.bind_rules.remove(key)).named("remove from", BIND_RULES)?;
+        for key in self.bind_rules.keys()?.into_iter().filter(|key| !lives(key)) {
+            self.bind_rules.remove(key)?;
         }
         let members = self.members.all()?;
         let strangers: BTreeSet<_> = members.iter().map(|(_, member)| member.generation).collect();
@@ -217,7 +196,7 @@ impl Datapath {
     ///
     /// When the kernel refuses; calling again continues.
     pub fn forget_service(&mut self, service: ServiceId) -> Result<(), DatapathError> {
-        error::gone(self.services.remove(&service.0)).named("remove from", "SERVICES")?;
+        self.services.remove(service.0)?;
         self.forget_members(service)?;
         self.kernel.reset_counts(&mut self.steered, service)
     }
@@ -232,7 +211,7 @@ impl Datapath {
         generation: GenerationId,
         rule: BindRule,
     ) -> Result<(), DatapathError> {
-        self.bind_rules.insert(generation.key(), rule, 0).named("write", BIND_RULES)
+        self.bind_rules.put(generation.key(), rule)
     }
 
     /// What was said so, if anything was.
@@ -241,7 +220,7 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn bind_rule(&self, generation: GenerationId) -> Result<Option<BindRule>, DatapathError> {
-        error::found(self.bind_rules.get(&generation.key(), 0)).named("read", BIND_RULES)
+        self.bind_rules.get(generation.key())
     }
 
     /// Gives a generation counters, unless it has some: nothing is counted without.
@@ -250,16 +229,14 @@ impl Datapath {
     ///
     /// When the kernel refuses.
     pub fn count_flows_of(&mut self, generation: GenerationId) -> Result<(), DatapathError> {
-        if error::found(self.flows.get(&generation.key(), 0)).named("read", "FLOWS")?.is_none() {
-            self.flows
-                .insert(generation.key(), FlowCounts::default(), 0)
-                .named("write", "FLOWS")?;
+        if self.flows.get(generation.key())?.is_none() {
+            self.flows.put(generation.key(), FlowCounts::default())?;
         }
         Ok(())
     }
 
     pub(super) fn sets(&self) -> Result<BTreeMap<ListenerSetKey, ListenerSet>, DatapathError> {
-        self.listener_sets.iter().collect::<Result<_, _>>().named("read", "LISTENER_SETS")
+        self.listener_sets.all()
     }
 
     /// The public port that a listener asked for, if its bind was moved to another one.
@@ -268,7 +245,7 @@ impl Datapath {
     ///
     /// When the map cannot be read.
     pub fn moved_from(&self, cookie: u64) -> Result<Option<u16>, DatapathError> {
-        let port = error::found(self.moved_binds.get(&cookie, 0)).named("read", "MOVED_BINDS")?;
+        let port = self.moved_binds.get(cookie)?;
         Ok(port.and_then(|port| u16::try_from(port).ok()))
     }
 }
@@ -290,10 +267,9 @@ fn keep_to_share(
     }
 }
 
-const BIND_RULES: &str = "BIND_RULES";
-
-fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Result<Vec<K>, MapError> {
-    map.keys().collect()
+/// Whose a set is.
+const fn generation_of(set: ListenerSetKey) -> GenerationKey {
+    GenerationKey { service: set.service, generation: set.generation }
 }
 
 pub(super) const fn listener_set_key(

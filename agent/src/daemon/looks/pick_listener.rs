@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use agent_api::Problem;
+use agent_api::{EventKind, Problem};
 use agent_rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness};
 use agent_terms::{Endpoint, GenerationId};
 
@@ -13,7 +13,7 @@ use crate::{
         identify::{found, own_program::OWN_PROGRAM},
         step::{Step, change},
     },
-    datapath::ListenerToAdopt,
+    datapath::{DatapathError, ListenerToAdopt},
     host::{
         holders,
         sock_diag::{self, Listener},
@@ -64,13 +64,18 @@ impl Agent {
         let endpoints = service.endpoints().to_vec();
         let adopted = change(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
-                Err(error) if error.is_about_closed_socket() => Ok(false),
-                adopted => Ok(adopted.map(|_| true)?),
+                Err(error) if error.is_about_closed_socket() || error.is_about_unfit_socket() => {
+                    Ok(Err(error))
+                }
+                adopted => Ok(Ok(adopted?)),
             }
         })?;
-        if !adopted {
-            // It closes and opens them as fast as they are looked at: what is there then shows in the next look.
-            self.look_later(generation, LISTENER_LOOK);
+        if let Err(error) = adopted {
+            match error.is_about_unfit_socket() {
+                true => self.tell_of_unfit_listener(generation, &error),
+                // It closes and opens them as fast as they are looked at: what is there then shows in the next look.
+                false => self.look_later(generation, LISTENER_LOOK),
+            }
             return Ok(());
         }
         let listening = Listening { hold, listeners: records };
@@ -79,6 +84,15 @@ impl Agent {
         match found::uncovered(&endpoints, &to_adopt) {
             None => self.feed(generation.service, Event::Listens(generation.number)),
             Some(_) => Ok(()),
+        }
+    }
+
+    /// Once: it may make such listeners without end.
+    fn tell_of_unfit_listener(&mut self, generation: GenerationId, error: &DatapathError) {
+        if !std::mem::replace(&mut self.memories.of_mut(generation).has_unfit_listener, true) {
+            let message =
+                format!("generation {} gets none of its new listeners: {error}", generation.number);
+            self.note(generation, EventKind::Warning, message);
         }
     }
 
@@ -114,7 +128,11 @@ impl Agent {
         }
         let adopted = change(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
-                Err(error) if error.is_lack_of_room() || error.is_about_closed_socket() => {
+                Err(error)
+                    if error.is_lack_of_room()
+                        || error.is_about_closed_socket()
+                        || error.is_about_unfit_socket() =>
+                {
                     Ok(Err(error))
                 }
                 adopted => Ok(Ok(adopted?)),
@@ -153,8 +171,10 @@ impl Agent {
                 .find(|(cookie, _)| *cookie == listener.cookie.0)
                 .map_or(listener.port, |(_, port)| *port)
         };
-        let is_public =
-            |it: &&Listener| endpoints.iter().any(|endpoint| endpoint.port == port_of(it));
+        // Of the connections that steering leads to one on an interface, those by all others would be answered by nobody.
+        let is_public = |it: &&Listener| {
+            it.interface == 0 && endpoints.iter().any(|endpoint| endpoint.port == port_of(it))
+        };
         let serving: Vec<_> = listeners.iter().filter(is_public).cloned().collect();
         let to_adopt = found::to_adopt(&serving, port_of);
         let hold = found::hold(&serving, port_of);
@@ -197,8 +217,11 @@ fn obstacle(missing: &Endpoint, listeners: &[Listener]) -> String {
     if listeners.is_empty() {
         return "it does not listen".to_owned();
     }
-    let places: Vec<_> =
-        listeners.iter().map(|it| format!("{}:{}", found::address_of(it), it.port)).collect();
+    let place = |it: &Listener| {
+        let only = if it.interface == 0 { "" } else { " of one network interface" };
+        format!("{}:{}{only}", found::address_of(it), it.port)
+    };
+    let places: Vec<_> = listeners.iter().map(place).collect();
     format!(
         "it listens on {}, not on {missing}: let it listen there as well, or, if the service is to be served there no longer, \
          detach it and attach the rest (`--address`)",
