@@ -29,6 +29,7 @@ use super::{
         journal::Journal,
         state_file::{Record, StateFile},
         troubles::{Trouble, Troubles},
+        whereabouts::Whereabouts,
     },
     step::{Step, change},
     watch::watcher::Watcher,
@@ -251,6 +252,7 @@ impl Agent {
             boot_id: self.boot_id.clone(),
             services: self.records.values().cloned().collect(),
             exit_when_detached: self.course.ends_with_last(),
+            whereabouts: Some(Whereabouts::new(&self.places, self.groups.above())),
         };
         change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
         self.over(Trouble::Unsaved, "the state is written down again");
