@@ -84,6 +84,10 @@ pub(super) fn assemble(
     made.expect(&places.above_file());
     note_above(&mut above, &places, groups.above());
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
+    // Who has something attached goes on with it.
+    if state.services.is_empty() {
+        groups.require_room(&hierarchy).map_err(|error| without_group(&error))?;
+    }
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
     let mut datapath = open_datapath(&plan, &places.pin_dir, &attach_to, place)?;
