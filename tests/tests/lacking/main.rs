@@ -1,6 +1,7 @@
 //! Machines on which the agent cannot run: `attach`, `daemon` and `doctor` say why, and leave nothing behind.
 
 mod deep;
+mod filters;
 mod later;
 mod machines;
 mod pids;
