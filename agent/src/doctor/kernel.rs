@@ -168,12 +168,12 @@ fn below_agents(places: &Places, hierarchy: &Hierarchy) -> Result<usize, CgroupE
 /// What groups are called in an empty one: what keeps the agent's, and two generations.
 const BELOW: [&str; 3] = ["keeper", "old", "new"];
 
-/// Removes an empty group, with the empty ones in it.
+/// Removes an empty group, with the empty ones in it, whatever another build called them.
 fn remove_group(path: &Path) -> io::Result<()> {
-    for name in BELOW {
-        match fs::remove_dir(path.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir(entry.path())?;
         }
     }
     fs::remove_dir(path)
