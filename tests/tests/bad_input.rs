@@ -455,3 +455,16 @@ fn pins_where_none_can_be_are_refused_before_anything_is_made() -> Result<()> {
     }
     Ok(())
 }
+
+/// Units and scripts take a variable back so.
+#[test]
+fn an_empty_variable_says_nothing() -> Result<()> {
+    let stage = Stage::new()?;
+    for variable in ["AGENT_CGROUP", "AGENT_PIN_DIR", "AGENT_CONFIG", "AGENT_OUTPUT"] {
+        let mut command = Command::new(stage.agent.binary());
+        command.arg("--runtime-dir").arg(stage.agent.runtime()).arg("status").env(variable, "");
+        let output = stage.namespace.output(&mut command)?;
+        ensure!(output.status.code() == Some(3), "{variable}: {output:?}");
+    }
+    Ok(())
+}

@@ -63,6 +63,45 @@ fn attach_starts_an_agent_that_goes_on() -> Result<()> {
     stage.detach(PORT)
 }
 
+/// What steers would steer on after a detach, and nobody would know of it.
+#[test]
+fn none_goes_on_with_other_pins_or_groups_than_those_that_are_there() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let refused = |option: &str, place: &std::path::Path, words: &[&str]| {
+        let other = format!("{}-other", place.display());
+        let output = stage.agent.run(&[words, &[option, &other]].concat())?;
+        let fix = format!("give `{option} {}`", place.display());
+        let told = [&*output.stdout, &*output.stderr].concat();
+        anyhow::ensure!(output.code == Some(4) && told.contains(&fix), "{words:?}: {output:?}");
+        anyhow::ensure!(!std::path::Path::new(&other).exists(), "{other} was made");
+        Ok(())
+    };
+    let (pins, group) = (stage.agent.pins(), stage.agent.cgroup());
+    for (option, place) in [("--pin-dir", pins), ("--cgroup", group)] {
+        let runs = stage.agent.daemon().context("it runs")?.pid();
+        refused(option, place, &["daemon", "--replace"])?;
+        assert_eq!(stage.agent.daemon().map(|it| it.pid()), Some(runs), "it was left alone");
+        stage.agent.kill_daemon()?;
+        for words in
+            [&["attach", "--port", "8080"][..], &["daemon"], &["doctor"], &["doctor", "--repair"]]
+        {
+            refused(option, place, words)?;
+        }
+        assert_eq!(stage.agent.attach(PORT)?.success()?.json()?["changed"], false);
+    }
+    // One that was written by an earlier agent does not say where.
+    stage.agent.kill_daemon()?;
+    let path = stage.agent.runtime().join("state.json");
+    let mut state = serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path)?)?;
+    state.as_object_mut().context("a state")?.remove("whereabouts").context("it says where")?;
+    std::fs::write(&path, state.to_string())?;
+    assert_eq!(stage.agent.attach(PORT)?.success()?.json()?["changed"], false);
+    stage.agent.detach(PORT)?.success()?;
+    assert!(!pins.exists() && !group.exists(), "something is left");
+    Ok(())
+}
+
 #[tokio::test]
 async fn during_a_drain() -> Result<()> {
     let server = Node::new(PORT)?;

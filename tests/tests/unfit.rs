@@ -40,7 +40,8 @@ fn a_listener_that_was_a_connection_is_not_steered_to() -> Result<()> {
     let _first = stage.start(&server, 1)?;
     stage.agent.attach(PORT)?.success()?;
     stage.connect(server.address())?.write_all(b"now")?;
-    let warning = "gets none of its new listeners: a listener of the server was a connection before";
+    let warning =
+        "gets none of its new listeners: a listener of the server was a connection before";
     wait::until("the warning", LIMIT, || {
         let events = stage.agent.run(&["events"])?.success()?.stdout;
         Ok(events.contains(warning).then_some(()))

@@ -4,7 +4,8 @@
 //! shown in `--help`, and comes after the command line and the variables, all of it by the parser's own rules.
 
 use std::{
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     fs::Metadata,
     io,
     os::{fd::AsFd, unix::fs::MetadataExt as _},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use agent_api::{Problem, ProblemKind};
-use clap::{Arg, CommandFactory, FromArgMatches};
+use clap::{Arg, CommandFactory, FromArgMatches, builder::Resettable};
 use rustix::{
     fs::{FileType, Mode, OFlags, fstat, makedev, open},
     io::Errno,
@@ -48,14 +49,23 @@ impl From<clap::Error> for Refused {
 pub(super) fn parse(arguments: &[OsString]) -> Result<Cli, Refused> {
     // Where the file is can be typed anywhere, so a first pass looks only for that. All else is complained about later,
     // when the defaults are known.
-    let first = Cli::command().ignore_errors(true).try_get_matches_from(arguments)?;
+    let first = command().ignore_errors(true).try_get_matches_from(arguments)?;
     let named = first.try_get_one::<PathBuf>("config").ok().flatten();
     let table = read(named.map(PathBuf::as_path)).map_err(Refused::Configuration)?;
     completed(arguments, table)
 }
 
+/// What is understood, but for variables that are empty: units and scripts take them back so.
+fn command() -> clap::Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    Cli::command().mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        Some(_) | None => arg,
+    })
+}
+
 fn completed(arguments: &[OsString], table: Option<Table>) -> Result<Cli, Refused> {
-    let mut command = Cli::command();
+    let mut command = command();
     if let Some(table) = table {
         command = with_defaults(command, table).map_err(Refused::Configuration)?;
     }

@@ -8,7 +8,7 @@ use agent_terms::ServiceId;
 
 use super::{
     agent::Agent,
-    state::{clock, state_file::StateFile, troubles::Trouble},
+    state::{clock, state_file::StateFile, troubles::Trouble, whereabouts::Whereabouts},
     step::{Step, change},
 };
 
@@ -62,6 +62,7 @@ impl Agent {
             boot_id: self.boot_id.clone(),
             services: self.records.values().cloned().collect(),
             exit_when_detached: self.course.ends_with_last(),
+            whereabouts: Some(Whereabouts::new(&self.places, self.groups.above())),
         };
         change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
         self.over(Trouble::Unsaved, "the state is written down again");

@@ -22,7 +22,7 @@ use crate::{
         seccomp::Filtered,
         socket_options::{self, OptionMemory},
         sys_mount::{self, NoSysfs},
-        tasks::TooFewTasks,
+        tasks::{self, TooFewTasks},
     },
     places::Places,
 };
@@ -60,14 +60,19 @@ pub(super) fn open_files(files: Result<Option<u64>, TooFew>) -> Check {
     }
 }
 
+/// What is told of only where there is too little of it: processes, objects of the kernel, and the null device.
+pub(super) fn objects_and_limits() -> Vec<Check> {
+    tasks(tasks::examine()).into_iter().chain(objects()).chain(null_device()).collect()
+}
+
 /// Told of only where there are too few.
-pub(super) fn tasks(tasks: Result<(), TooFewTasks>) -> Option<Check> {
+fn tasks(tasks: Result<(), TooFewTasks>) -> Option<Check> {
     let too_few = tasks.err()?;
     Some(Check::missing("processes and threads", too_few.to_string(), TooFewTasks::FIX))
 }
 
 /// Told of only where one cannot be had.
-pub(super) fn objects() -> Option<Check> {
+fn objects() -> Option<Check> {
     Some(refused("kernel objects", &objects::examine().err()?.into()))
 }
 
@@ -87,7 +92,7 @@ fn refused(name: &str, problem: &Problem) -> Check {
 }
 
 /// Told of only where there is none.
-pub(super) fn null_device() -> Option<Check> {
+fn null_device() -> Option<Check> {
     let error = null_device::examine().err()?;
     Some(Check::missing("null device", error.to_string(), NoNullDevice::FIX))
 }

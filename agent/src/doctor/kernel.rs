@@ -148,23 +148,35 @@ impl EmptyGroup {
             |path: PathBuf| |source| CgroupError::Failed { operation: "create", path, source };
         let group = Trial::make(beside.directory(), remove_group);
         let group = group.map_err(failed(beside.directory().join("agent-doctor")))?;
-        // The agent's, and that of a generation: a limit of depth counts them (`cgroup.max.depth`).
-        let level = group.path().join(LEVEL);
-        fs::create_dir(&level).map_err(failed(level.clone()))?;
-        hierarchy.open(&level)?.refuse_threads()?;
+        // The agent's, and those below it: limits count how many there are, and how deep (`cgroup.max.descendants`, `cgroup.max.depth`).
+        for name in &BELOW[..below_agents(places, &hierarchy)?] {
+            let below = group.path().join(name);
+            fs::create_dir(&below).map_err(failed(below.clone()))?;
+            hierarchy.open(&below)?.refuse_threads()?;
+        }
         Ok(Self(group))
     }
 }
 
-/// What a group is called in an empty one.
-const LEVEL: &str = "level";
+/// How many groups are still to be made below the agent's. Where that is there, so is what an agent made at once, and the empty one counts
+/// for a generation.
+fn below_agents(places: &Places, hierarchy: &Hierarchy) -> Result<usize, CgroupError> {
+    let is_there = agents_group(places, hierarchy)?.directory().exists();
+    Ok(if is_there { 1 } else { BELOW.len() })
+}
 
-/// Removes an empty group, with the empty one in it.
+/// What groups are called in an empty one: what keeps the agent's, and two generations.
+const BELOW: [&str; 3] = ["keeper", "old", "new"];
+
+/// Removes an empty group, with the empty ones in it, whatever another build called them.
 fn remove_group(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path.join(LEVEL)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => fs::remove_dir(path),
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir(entry.path())?;
+        }
     }
+    fs::remove_dir(path)
 }
 
 /// A place for pins beside the agent's own. On another file system nothing is made.
@@ -181,9 +193,12 @@ fn remove_pins(pins: &Path) -> io::Result<()> {
     datapath::clear(pins).map_err(io::Error::other)
 }
 
+fn agents_group(places: &Places, hierarchy: &Hierarchy) -> Result<Cgroup, CgroupError> {
+    hierarchy.named(places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP)))
+}
+
 fn beside_group(places: &Places, hierarchy: &Hierarchy) -> Result<Cgroup, CgroupError> {
-    let agents = places.cgroup.as_deref().unwrap_or_else(|| Path::new(Places::CGROUP));
-    let agents = hierarchy.named(agents)?;
+    let agents = agents_group(places, hierarchy)?;
     let mut above = agents.directory().ancestors().skip(1);
     Ok(above.find_map(|above| hierarchy.open(above).ok()).unwrap_or_else(|| hierarchy.root()))
 }

@@ -25,12 +25,12 @@ use crate::{
     datapath::probe::Seclusion,
     host::{
         ended::Ended,
-        open_files,
+        open_files, proc_mount,
         seccomp::{self, Launches},
-        sys_mount, tasks,
+        sys_mount,
     },
     places::Places,
-    sys::aside::aside,
+    sys::aside::{Told, aside},
 };
 
 /// One thing that was looked at.
@@ -65,15 +65,17 @@ pub enum Verdict {
 pub fn checks(places: &Places) -> Vec<Check> {
     let mut looked = look_aside(places, Seclusion::Wanted);
     // Of the calls that filters kill for, the agent itself makes no namespaces.
-    if let Ok((_, WaitStatus::Signaled(_, Signal::SIGSYS, _))) = looked {
+    let status =
+        |looked: &io::Result<(Vec<Check>, Told)>| looked.as_ref().ok().map(|it| it.1.status);
+    if let Some(WaitStatus::Signaled(_, Signal::SIGSYS, _)) = status(&looked) {
         let again = look_aside(places, Seclusion::Deadly);
-        if let Ok((_, WaitStatus::Exited(_, 0))) = again {
+        if let Some(WaitStatus::Exited(_, 0)) = status(&again) {
             looked = again;
         }
     }
     kernel::remove_left_behind(places);
     match looked {
-        Ok((checks, status)) => checks.into_iter().chain(untimely_end(status)).collect(),
+        Ok((checks, told)) => checks.into_iter().chain(untimely_end(&told)).collect(),
         Err(error) => {
             tracing::debug!(%error, "looking in this process");
             let mut all = Vec::new();
@@ -83,7 +85,7 @@ pub fn checks(places: &Places) -> Vec<Check> {
     }
 }
 
-fn look_aside(places: &Places, seclusion: Seclusion) -> io::Result<(Vec<Check>, WaitStatus)> {
+fn look_aside(places: &Places, seclusion: Seclusion) -> io::Result<(Vec<Check>, Told)> {
     let told = aside(|mut out| {
         look(places, seclusion, |checks| {
             for check in checks {
@@ -94,16 +96,17 @@ fn look_aside(places: &Places, seclusion: Seclusion) -> io::Result<(Vec<Check>, 
         });
     })?;
     let lines = told.bytes.split(|byte| *byte == b'\n');
-    Ok((lines.filter_map(|line| serde_json::from_slice(line).ok()).collect(), told.status))
+    Ok((lines.filter_map(|line| serde_json::from_slice(line).ok()).collect(), told))
 }
 
 /// What is to be said of one that did not come to its end.
-fn untimely_end(status: WaitStatus) -> Option<Check> {
+fn untimely_end(told: &Told) -> Option<Check> {
     let name = kernel::REHEARSAL;
-    match status {
+    match told.status {
         WaitStatus::Signaled(_, signal, _) => {
             let ended = Ended::by(signal as i32);
-            Some(Check::missing(name, format!("what tried the rest {ended}"), ended.fix()))
+            let why = told.gave_up.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            Some(Check::missing(name, format!("what tried the rest {ended}{why}"), ended.fix()))
         }
         WaitStatus::Exited(_, 0) => None,
         other => {
@@ -139,9 +142,13 @@ fn look(places: &Places, seclusion: Seclusion, mut tell: impl FnMut(Vec<Check>))
     let checks = judged(kernel::checks(places, seclusion, group));
     tell(checks.into_iter().map(|check| check.despite(unseen)).collect());
     tell(vec![host::open_files(files), leftovers::check(places)]);
-    tell(host::tasks(tasks::examine()).into_iter().collect());
-    tell(judged(host::objects().into_iter().chain(host::launcher()).collect()));
-    tell(host::null_device().into_iter().chain(host::option_memory()).collect());
+    let mut objects = host::objects_and_limits();
+    // It needs them all, and is executed by a name of `/proc`.
+    if objects.is_empty() && proc_mount::examine().is_ok() {
+        objects.extend(host::launcher());
+    }
+    tell(judged(objects));
+    tell(host::option_memory().into_iter().collect());
     tell(setting::checks(places));
 }
 

@@ -3,15 +3,23 @@
 //!
 //! A filter answers before the kernel does. So each call is made in a way that the kernel answers with a number of its own.
 
-use std::{fmt, fs, io, path::Path};
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use rustix::{
     io::Errno,
     thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode},
 };
 
-use crate::sys::calls::{
-    BPF, CAPBSET_DROP, CLONE3, COMMANDS, KEYCTL, LAUNCHING, SETGROUPS, USED, Vain, WAITING,
+use crate::sys::{
+    aside::aside,
+    calls::{
+        BPF, BY_NAME, CAPBSET_DROP, CLONE3, COMMANDS, KEYCTL, LASTING, LAUNCHING, SETGROUPS, USED,
+        Vain, WAITING,
+    },
 };
 
 /// Calls that are refused, by their names.
@@ -51,7 +59,7 @@ pub enum Launches {
     Others,
 }
 
-/// All that are refused; nothing of who lacks rights, to whom the kernel may say the same.
+/// All that are refused; nothing of who lacks rights, to whom the kernel may say the same. The caller has one thread.
 pub fn filtered(launches: Launches) -> Option<Filtered> {
     // One that refuses this, too, is one.
     if secure_computing_mode() == Ok(SecureComputingMode::Disabled) || !has_rights() {
@@ -76,10 +84,14 @@ pub fn filtered(launches: Launches) -> Option<Filtered> {
     let calls = WAITING
         .iter()
         .chain(&USED)
+        .chain(&BY_NAME)
         .chain(&COMMANDS)
         .chain(of_launches)
         .chain(with_capabilities(launches));
     refused.extend(refused_of(calls));
+    if launches == Launches::Ours {
+        refused.extend(refused_elsewhere(&LASTING));
+    }
     // One that refuses a call refuses it whatever it is made with.
     let all = refused.clone();
     let is_told = |name: &str| name.split_once('(').is_some_and(|(call, _)| all.contains(&call));
@@ -98,6 +110,20 @@ pub fn filtered_of_waiting() -> Option<Filtered> {
 
 fn refused_of<'a>(calls: impl IntoIterator<Item = &'a Vain>) -> impl Iterator<Item = &'static str> {
     calls.into_iter().filter(|call| is_refused(**call, has_types)).map(|call| call.name)
+}
+
+/// Those that a copy of this process is refused. Where there can be none, that is told of by itself.
+fn refused_elsewhere(calls: &'static [Vain]) -> Vec<&'static str> {
+    let told = aside(|mut out| {
+        for name in refused_of(calls) {
+            // Our other half reads; whoever is refused even this is told of by another call.
+            let _: io::Result<()> = writeln!(out, "{name}");
+        }
+    });
+    let bytes = told.map(|told| told.bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let is_told = |call: &&Vain| text.lines().any(|line| line == call.name);
+    calls.iter().filter(is_told).map(|call| call.name).collect()
 }
 
 /// Calls that the kernel looks at only for who has a capability.

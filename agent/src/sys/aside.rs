@@ -4,13 +4,16 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _, Write as _},
 };
 
 use nix::{
     libc,
-    sys::wait::{WaitStatus, waitpid},
-    unistd::{ForkResult, fork},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, dup2_stderr, fork},
 };
 
 use super::memory;
@@ -20,6 +23,8 @@ use super::memory;
 pub(crate) struct Told {
     pub(crate) bytes: Vec<u8>,
     pub(crate) status: WaitStatus,
+    /// What it said of memory that it asked for in vain, when it gave up for that.
+    pub(crate) gave_up: Option<String>,
 }
 
 /// Runs this in a copy of our process, which needs neither a file to be executed from nor a thread, and returns when that has ended.
@@ -30,10 +35,14 @@ pub(crate) struct Told {
 /// When there can be no such process; nothing was run then.
 pub(crate) fn aside(work: impl FnOnce(File)) -> io::Result<Told> {
     let (reader, writer) = io::pipe()?;
+    // Where there is none, it says what it has to say by itself.
+    let errors = memfd_create("errors", MFdFlags::MFD_CLOEXEC).map(File::from).ok();
     // SAFETY: there is no other thread that could hold a lock at this moment, and that the copy would miss.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(reader);
+            // The same holds where it cannot take its place.
+            let _: Option<Result<(), _>> = errors.as_ref().map(dup2_stderr);
             memory::allocate_in_one_place();
             work(File::from(std::os::fd::OwnedFd::from(writer)));
             // SAFETY: it ends this process, and runs nothing of what was registered by the one that it is a copy of.
@@ -44,9 +53,24 @@ pub(crate) fn aside(work: impl FnOnce(File)) -> io::Result<Told> {
             let mut bytes = Vec::new();
             let read = File::from(std::os::fd::OwnedFd::from(reader)).read_to_end(&mut bytes);
             let status = waitpid(child, None)?;
-            read.map(|_length| Told { bytes, status })
+            let said = errors.map(said_to).unwrap_or_default();
+            let mut lines = said.lines();
+            let gave_up = lines.find(|line| line.starts_with("memory allocation of"));
+            let gave_up = gave_up.map(ToOwned::to_owned);
+            if gave_up.is_none() {
+                io::stderr().write_all(said.as_bytes()).ok();
+            }
+            read.map(|_length| Told { bytes, status, gave_up })
         }
     }
+}
+
+/// All that was written to a file that both halves share.
+fn said_to(mut errors: File) -> String {
+    let mut said = Vec::new();
+    // Of what cannot be read nothing is told.
+    let _: io::Result<usize> = errors.rewind().and_then(|()| errors.read_to_end(&mut said));
+    String::from_utf8_lossy(&said).into_owned()
 }
 
 #[cfg(test)]

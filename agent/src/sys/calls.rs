@@ -36,8 +36,8 @@ const fn command(name: &'static str, number: c_long) -> Vain {
     vain(name, libc::SYS_bpf, [number, 0, u32::MAX as c_long, 0])
 }
 
-/// Commands of `bpf` without which nothing is steered (`enum bpf_cmd`).
-pub(crate) const COMMANDS: [Vain; 15] = [
+/// Commands of `bpf` without which nothing is steered, or not for long (`enum bpf_cmd`).
+pub(crate) const COMMANDS: [Vain; 21] = [
     command("bpf(BPF_MAP_CREATE)", 0),
     command("bpf(BPF_MAP_LOOKUP_ELEM)", 1),
     command("bpf(BPF_MAP_UPDATE_ELEM)", 2),
@@ -46,12 +46,18 @@ pub(crate) const COMMANDS: [Vain; 15] = [
     command("bpf(BPF_PROG_LOAD)", 5),
     command("bpf(BPF_OBJ_PIN)", 6),
     command("bpf(BPF_OBJ_GET)", 7),
+    command("bpf(BPF_PROG_TEST_RUN)", 10),
     command("bpf(BPF_PROG_GET_NEXT_ID)", 11),
     command("bpf(BPF_PROG_GET_FD_BY_ID)", 13),
+    command("bpf(BPF_MAP_GET_FD_BY_ID)", 14),
     command("bpf(BPF_OBJ_GET_INFO_BY_FD)", 15),
     command("bpf(BPF_PROG_QUERY)", 16),
     command("bpf(BPF_RAW_TRACEPOINT_OPEN)", 17),
+    command("bpf(BPF_BTF_LOAD)", 18),
+    command("bpf(BPF_MAP_FREEZE)", 22),
+    command("bpf(BPF_MAP_LOOKUP_BATCH)", 24),
     command("bpf(BPF_LINK_CREATE)", 28),
+    command("bpf(BPF_LINK_UPDATE)", 29),
     command("bpf(BPF_ITER_CREATE)", 33),
 ];
 
@@ -59,7 +65,7 @@ pub(crate) const COMMANDS: [Vain; 15] = [
 pub(crate) const CLONE3: Vain = vain("clone3", libc::SYS_clone3, [0, 0, 0, 0]);
 
 /// Calls that whoever waits for something makes, the command line too. The kernel answers EBADF or EINVAL to each.
-pub(crate) const WAITING: [Vain; 6] = [
+pub(crate) const WAITING: [Vain; 7] = [
     vain("epoll_create1", libc::SYS_epoll_create1, [NONE, 0, 0, 0]),
     vain("epoll_ctl", libc::SYS_epoll_ctl, [NONE, 0, NONE, 0]),
     // Of the C library, and of the other architecture.
@@ -70,11 +76,12 @@ pub(crate) const WAITING: [Vain; 6] = [
     vain("eventfd2", libc::SYS_eventfd2, [0, NONE, 0, 0]),
     vain("socketpair", libc::SYS_socketpair, [NONE, NONE, NONE, 0]),
     vain("fcntl", libc::SYS_fcntl, [NONE, 0, 0, 0]),
+    vain("writev", libc::SYS_writev, [NONE, 0, 0, 0]),
 ];
 
 /// Calls that the agent makes on its way to the first service, and as it serves. The kernel answers EBADF, EFAULT or EINVAL to each.
 /// What a filter may tell apart by an argument is there once for each that is used.
-pub(crate) const USED: [Vain; 53] = [
+pub(crate) const USED: [Vain; 56] = [
     vain("capget", libc::SYS_capget, [0, 0, 0, 0]),
     vain("chdir", libc::SYS_chdir, [0, 0, 0, 0]),
     // A thread that shares nothing with the others.
@@ -121,6 +128,10 @@ pub(crate) const USED: [Vain; 53] = [
     vain("pread64", libc::SYS_pread64, [NONE, 0, 0, 0]),
     vain("shutdown", libc::SYS_shutdown, [NONE, 0, 0, 0]),
     vain("getsockname", libc::SYS_getsockname, [NONE, 0, 0, 0]),
+    vain("getpeername", libc::SYS_getpeername, [NONE, 0, 0, 0]),
+    vain("lseek", libc::SYS_lseek, [NONE, 0, 0, 0]),
+    // It takes nothing that could be wrong, and does nothing.
+    vain("getpid", libc::SYS_getpid, [0, 0, 0, 0]),
     vain("pidfd_send_signal", libc::SYS_pidfd_send_signal, [NONE, 0, 0, NONE]),
     vain("fstat", libc::SYS_fstat, [NONE, 0, 0, 0]),
     vain("newfstatat", libc::SYS_newfstatat, [NONE, 0, 0, 0]),
@@ -152,6 +163,26 @@ pub(crate) const USED: [Vain; 53] = [
     vain("renameat2", libc::SYS_renameat2, [NONE, 0, NONE, 0]),
 ];
 
+/// Calls by which files and directories are changed by their names, which are at no address. Of the C library, and of the other
+/// architecture, which has the newer ones alone.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const BY_NAME: [Vain; 7] = [
+    vain("chmod", libc::SYS_chmod, [0, 0, 0, 0]),
+    vain("dup2", libc::SYS_dup2, [NONE, NONE, 0, 0]),
+    vain("mkdir", libc::SYS_mkdir, [0, 0, 0, 0]),
+    vain("readlink", libc::SYS_readlink, [0, 0, 0, 0]),
+    vain("rename", libc::SYS_rename, [0, 0, 0, 0]),
+    vain("rmdir", libc::SYS_rmdir, [0, 0, 0, 0]),
+    vain("unlink", libc::SYS_unlink, [0, 0, 0, 0]),
+];
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) const BY_NAME: [Vain; 4] = [
+    vain("fchmodat", libc::SYS_fchmodat, [NONE, 0, 0, 0]),
+    vain("mkdirat", libc::SYS_mkdirat, [NONE, 0, 0, 0]),
+    vain("readlinkat", libc::SYS_readlinkat, [NONE, 0, 0, 0]),
+    vain("renameat", libc::SYS_renameat, [NONE, 0, NONE, 0]),
+];
+
 /// Takes a capability that is none; without CAP_SETPCAP the kernel refuses any (`cap_prctl_drop`).
 pub(crate) const CAPBSET_DROP: Vain =
     vain("prctl(PR_CAPBSET_DROP)", libc::SYS_prctl, [libc::PR_CAPBSET_DROP as c_long, NONE, 0, 0]);
@@ -165,7 +196,7 @@ pub(crate) const KEYCTL: Vain =
     vain("keyctl", libc::SYS_keyctl, [KEYCTL_JOIN_SESSION_KEYRING, 1, 0, 0]);
 
 /// Calls by which servers are started, of a launcher that is the agent's own.
-pub(crate) const LAUNCHING: [Vain; 15] = [
+pub(crate) const LAUNCHING: [Vain; 16] = [
     vain(
         "prctl(PR_SET_PDEATHSIG)",
         libc::SYS_prctl,
@@ -185,9 +216,15 @@ pub(crate) const LAUNCHING: [Vain; 15] = [
     vain("ioprio_set", libc::SYS_ioprio_set, [NONE, 0, 0, 0]),
     // It is only asked for.
     vain("personality", libc::SYS_personality, [u32::MAX as c_long, 0, 0, 0]),
+    // No set of signals has no size.
+    vain("signalfd4", libc::SYS_signalfd4, [NONE, 0, 0, 0]),
     vain("wait4", libc::SYS_wait4, [NONE, 0, NONE, 0]),
     vain("waitid", libc::SYS_waitid, [NONE, 0, 0, 0]),
 ];
+
+/// Calls that do what they are for whatever they are made with. They are for a process that ends right after.
+pub(crate) const LASTING: [Vain; 2] =
+    [vain("setsid", libc::SYS_setsid, [0, 0, 0, 0]), vain("umask", libc::SYS_umask, [0, 0, 0, 0])];
 
 impl Vain {
     const fn or_no_family(self) -> Self {
@@ -212,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_kernel_answers_what_no_filter_does() {
-        let all = USED.into_iter().chain(WAITING).chain(LAUNCHING).chain(COMMANDS);
+        let all = USED.into_iter().chain(BY_NAME).chain(WAITING).chain(LAUNCHING).chain(COMMANDS);
         for call in all.chain([BPF, CLONE3, CAPBSET_DROP, SETGROUPS, KEYCTL]) {
             let answer = call.answer().and_then(|it| it.raw_os_error());
             let ours = [libc::EBADF, libc::EFAULT, libc::EINVAL, libc::E2BIG];

@@ -20,6 +20,10 @@ pub(crate) fn io_priority(pid: i32) -> io::Result<i32> {
 
 /// Sets our own (`ioprio_set(2)`).
 pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
+    // For a class that takes a right, the kernel asks for that whatever it was before (`ioprio_check_cap`).
+    if io_priority(0)? == priority {
+        return Ok(());
+    }
     // SAFETY: it takes numbers only.
     let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, 0, priority) };
     Errno::result(answer).map(drop).map_err(io::Error::from)
@@ -55,6 +59,9 @@ pub(crate) fn of(pid: i32) -> io::Result<Scheduling> {
 /// Sets our own.
 pub(crate) fn set(scheduling: &Scheduling) -> io::Result<()> {
     let scheduling = Scheduling { size: SIZE, ..*scheduling };
+    if of(0)? == scheduling {
+        return Ok(());
+    }
     // SAFETY: the kernel reads as many bytes as the value says that it has, and those it has.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const scheduling, 0) };
     Errno::result(answer).map(drop).map_err(io::Error::from)

@@ -344,6 +344,20 @@ pub(crate) const MACHINES: &[Lacking] = &[
         check: "control groups",
     },
     Lacking {
+        prepare: "ABOVE=$GROUP-few; GROUP=$ABOVE/agent; mkdir $ABOVE; echo 2 > $ABOVE/cgroup.max.descendants",
+        wrapper: "",
+        reason: "Resource temporarily unavailable",
+        fix: "/cgroup.max.descendants`",
+        check: "control groups",
+    },
+    Lacking {
+        prepare: "ABOVE=$GROUP-few; GROUP=$ABOVE/agent; mkdir $ABOVE; echo 3 > $ABOVE/cgroup.max.descendants",
+        wrapper: "",
+        reason: "Resource temporarily unavailable",
+        fix: "/cgroup.max.descendants`",
+        check: "control groups",
+    },
+    Lacking {
         prepare: "ABOVE=$GROUP-flat; GROUP=$ABOVE/agent; mkdir $ABOVE; echo 0 > $ABOVE/cgroup.max.depth",
         wrapper: "",
         reason: "Resource temporarily unavailable",

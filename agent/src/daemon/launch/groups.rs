@@ -108,6 +108,19 @@ impl Groups {
         own.filter_map(|entry| hierarchy.open(&entry.path()).ok()).collect()
     }
 
+    /// Makes as many as an upgrade takes, and removes them: a limit of the groups above may allow fewer (`cgroup.max.descendants`).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses one.
+    pub(in crate::daemon) fn require_room(&self, hierarchy: &Hierarchy) -> Result<(), CgroupError> {
+        let paths = [1, 2].map(|number| self.above.join(format!("{number}@{}", self.inode)));
+        let made = paths.map(|path| hierarchy.create(&path));
+        // Whether or not one is missing, all go.
+        let removed = made.iter().flatten().map(Cgroup::remove).fold(Ok(()), Result::and);
+        made.into_iter().try_for_each(|it| it.map(drop)).and(removed)
+    }
+
     /// Removes those that are empty, and the group above if it is nobody else's. Returns those where processes live.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     daemon::{
         agent::Agent,
+        start::without_group,
         step::{Step, change},
     },
     host::{
@@ -181,15 +182,15 @@ impl Agent {
         self.groups.of_generation(&service, generation.number)
     }
 
-    /// Refuses to launch where processes live already: they are another agent's, which has the same control groups.
-    pub(in crate::daemon) fn refuse_used_group(
-        &self,
-        generation: GenerationId,
-    ) -> Result<(), Problem> {
+    /// Refuses to launch where no group can be, or where processes live already: they are another agent's, which has the same control
+    /// groups.
+    pub(in crate::daemon) fn require_group(&self, generation: GenerationId) -> Result<(), Problem> {
         let path = self.cgroup_path(generation);
         let used = self.hierarchy.open(&path).is_ok_and(|it| it.is_populated().unwrap_or(false));
         if !used {
-            return Ok(());
+            // It is made again when all else is known to be well.
+            let made = self.hierarchy.create(&path).and_then(|group| group.remove());
+            return made.map_err(|error| without_group(&error));
         }
         let message = format!(
             "the control group `{}` holds processes that are not of this service",

@@ -33,10 +33,11 @@ use crate::{
         StateFile,
         identify::{found, who},
         launch::given::Given,
-        launch::groups,
+        launch::groups::{self, Groups},
         state::{
             clock,
             state_file::{self, Record},
+            whereabouts::Whereabouts,
         },
     },
     datapath::{Datapath, Survey},
@@ -68,6 +69,7 @@ pub(super) fn state(places: &Places) -> Result<StateFile, Problem> {
     for (id, endpoints) in &world.survey.endpoints {
         services.extend(world.record(places, *id, endpoints)?);
     }
+    let group = Groups::above_in(places, &world.hierarchy);
     Ok(StateFile {
         network_namespace: context::network_namespace_of(Pid::ours())
             .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?,
@@ -75,6 +77,7 @@ pub(super) fn state(places: &Places) -> Result<StateFile, Problem> {
         services,
         // As `attach` starts it.
         exit_when_detached: true,
+        whereabouts: group.ok().map(|group| Whereabouts::new(places, group.directory())),
     })
 }
 

@@ -217,7 +217,7 @@ impl Agent {
         command: Command,
         warnings: &mut Vec<String>,
     ) -> Result<Candidate, Problem> {
-        self.refuse_used_group(generation)?;
+        self.require_group(generation)?;
         warnings.extend(self.survives_in(generation.service, command.namespaces)?);
         let command = self.with_program(generation.service, command)?;
         let (spec, more) = self.launch_spec(generation, &command)?;

@@ -35,6 +35,7 @@ use crate::{
             journal::Journal,
             state_file::{self, Record, StateFile},
             troubles::Troubles,
+            whereabouts::Whereabouts,
         },
         step::{Step, change},
         watch::watcher::Watcher,
@@ -83,6 +84,10 @@ pub(super) fn assemble(
     made.expect(&places.above_file());
     note_above(&mut above, &places, groups.above());
     let cgroup = create_cgroup(&hierarchy, &mut groups, made)?;
+    // Who has something attached goes on with it.
+    if state.services.is_empty() {
+        groups.require_room(&hierarchy).map_err(|error| without_group(&error))?;
+    }
     made.expect_pins(&places.pin_dir);
     let (attach_to, place) = (open(&cgroup)?, Place::with(Some(cgroup.directory()))?);
     let mut datapath = open_datapath(&plan, &places.pin_dir, &attach_to, place)?;
@@ -279,12 +284,45 @@ pub(in crate::daemon) fn read_state(
         );
         return Ok(None);
     }
-    if state.network_namespace != network_namespace && !state.services.is_empty() {
+    refuse_to_leave(places, &state, network_namespace)?;
+    Ok(Some(state))
+}
+
+/// What keeps an agent from taking over from one that runs: asked for before that one has to end.
+///
+/// # Errors
+///
+/// When it would leave behind what steers.
+pub(super) fn examine_state(places: &Places) -> Result<(), Problem> {
+    let network_namespace = context::network_namespace_of(Pid::ours())
+        .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+    // What cannot be read, the one that runs may write anew as it ends.
+    let Ok(Some(state)) = StateFile::read(&places.state_file()) else { return Ok(()) };
+    match state.boot_id == state_file::boot_id()? {
+        true => refuse_to_leave(places, &state, network_namespace),
+        false => Ok(()),
+    }
+}
+
+/// What a state speaks of steers on where it is, and nobody would mind it.
+fn refuse_to_leave(
+    places: &Places,
+    state: &StateFile,
+    network_namespace: u64,
+) -> Result<(), Problem> {
+    if state.services.is_empty() {
+        return Ok(());
+    }
+    if state.network_namespace != network_namespace {
         return Err(Problem::new(
             ProblemKind::Preflight,
             format!("`{}` is of an agent in another network namespace", places.state_file().display()),
         )
         .fix("start the agent in that namespace, or give this one its own --runtime-dir, --pin-dir and --cgroup"));
     }
-    Ok(Some(state))
+    let Some(known) = &state.whereabouts else { return Ok(()) };
+    // Where there is no hierarchy, that is told when groups are made.
+    let Ok(hierarchy) = Hierarchy::find() else { return Ok(()) };
+    let group = Groups::above_in(places, &hierarchy).map_err(|error| without_group(&error))?;
+    known.refuse_others(&Whereabouts::new(places, group.directory()), &places.state_file())
 }

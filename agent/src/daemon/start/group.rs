@@ -28,7 +28,7 @@ pub fn examine_group(places: &Places) -> Result<(), Problem> {
     }
 }
 
-/// An agent has nowhere to launch servers.
+/// An agent has nowhere to launch servers, or one of them.
 pub(in crate::daemon) fn without_group(error: &CgroupError) -> Problem {
     let kind = match error {
         CgroupError::Elsewhere { .. } | CgroupError::Outside { .. } => ProblemKind::Usage,

@@ -53,7 +53,7 @@ use tokio::{
 
 use self::lock::Proof;
 use self::{
-    assemble::{Traces, assemble},
+    assemble::{Traces, assemble, examine_state},
     presence::Presence,
 };
 use super::{
@@ -145,7 +145,10 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), Problem> {
     obey_faults_in(&places.runtime_dir);
     let lock = match options.other {
         Other::Respect => Lock::take(places),
-        Other::Replace => Lock::take_over(places, options.prove),
+        Other::Replace => {
+            examine_state(places)?;
+            Lock::take_over(places, options.prove)
+        }
     }?;
     // Before there is a second thread.
     let launcher = launcher(options.launcher.as_deref())?;

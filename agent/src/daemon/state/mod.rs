@@ -5,9 +5,11 @@
 //! - `journal`: what happened, for people
 //! - `state_file`: what the agent knows besides the kernel maps
 //! - `troubles`: what is wrong around the agent now
+//! - `whereabouts`: where an agent has its pins and control groups, as the state says
 
 pub(super) mod above;
 pub(super) mod clock;
 pub(super) mod journal;
 pub(super) mod state_file;
 pub(super) mod troubles;
+pub(super) mod whereabouts;

@@ -148,7 +148,8 @@ fn how_to_see(path: &Path, mounted: &Path) -> String {
     format!("mount all of it: `mount -t cgroup2 cgroup2 {}`", mounted.display())
 }
 
-/// The limit of a group above that allows no more groups below it, or none as deep.
+/// The limit of a group above that allows no more groups below it, or none as deep: the one with the least room, for what filled it may
+/// have been removed since.
 fn full(path: &Path) -> Option<PathBuf> {
     let number = |text: &str| text.trim().parse::<usize>().ok();
     let below = |group: &Path| {
@@ -156,12 +157,13 @@ fn full(path: &Path) -> Option<PathBuf> {
         number(stat.lines().find_map(|line| line.strip_prefix("nr_descendants "))?)
     };
     let groups = path.ancestors().zip(0_usize..).skip(1);
-    let mut limits = groups.flat_map(|(group, depth)| {
+    let limits = groups.flat_map(|(group, depth)| {
         [("cgroup.max.descendants", below(group)), ("cgroup.max.depth", Some(depth - 1))]
             .map(|(name, used)| (group.join(name), used))
     });
-    limits.find_map(|(limit, used)| {
+    let room = limits.filter_map(|(limit, used)| {
         let most = number(&fs::read_to_string(&limit).ok()?)?;
-        (used? >= most).then_some(limit)
-    })
+        Some((most.saturating_sub(used?), limit))
+    });
+    room.min_by_key(|(left, _)| *left).map(|(_, limit)| limit)
 }

@@ -128,10 +128,14 @@ fn join_cgroup(directory: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Step::JoinCgroup, directory.display(), error))
 }
 
+/// What is as it should be stays untouched: it may be that nobody can change it.
 fn set_scheduling(context: &Context) -> Result<(), Failure> {
     let score = context.oom_score_adj.to_string();
-    fs::write("/proc/self/oom_score_adj", &score)
-        .map_err(|error| Failure::new(Step::SetOomScore, score, error))?;
+    let now = fs::read_to_string(OOM_SCORE).unwrap_or_default();
+    if now.trim() != score {
+        fs::write(OOM_SCORE, &score)
+            .map_err(|error| Failure::new(Step::SetOomScore, score, error))?;
+    }
     rustix::process::setpriority_process(None, context.nice)
         .map_err(|error| Failure::new(Step::SetPriority, context.nice, error))
 }
@@ -180,7 +184,9 @@ fn join_groups(context: &Context) -> Result<(), Failure> {
         return Ok(());
     }
     let groups: Vec<Gid> = context.groups.iter().copied().map(Gid::from_raw).collect();
-    nix::unistd::setgroups(&groups).map_err(failed)?;
+    if nix::unistd::getgroups().map_err(failed)? != groups {
+        nix::unistd::setgroups(&groups).map_err(failed)?;
+    }
     let gid = Gid::from_raw(context.gid);
     nix::unistd::setresgid(gid, gid, gid).map_err(failed)
 }
@@ -215,6 +221,8 @@ fn execute(spec: &LaunchSpec) -> Failure {
     let error = command.exec();
     Failure::new(Step::Execute, program.display(), error)
 }
+
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// `SD_LISTEN_FDS_START`: the number of the first passed socket.
 pub(super) const FIRST_PASSED: RawFd = 3;

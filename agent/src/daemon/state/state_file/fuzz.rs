@@ -8,7 +8,7 @@ use agent_rollout::{
 };
 use serde_json::{Value, json};
 
-use super::{Mark, Record, StateFile};
+use super::{Mark, Record, StateFile, Whereabouts};
 use crate::{
     daemon::launch::given::Given,
     fuzzing::{Verdict, fuzz, json::mutated_documents, mutate::Bytes},
@@ -16,6 +16,7 @@ use crate::{
         context::Context,
         process::{Pid, Process},
     },
+    places::Places,
 };
 
 const WORDS: [&str; 13] = [
@@ -94,11 +95,18 @@ fn with_the_rest(mut state: Value) -> Value {
 
 fn states() -> Vec<Value> {
     let services = simulator::examples();
+    let above = Path::new("/sys/fs/cgroup/agent");
+    let places = Places {
+        runtime_dir: "/run/agent".into(),
+        pin_dir: "/sys/fs/bpf/agent".into(),
+        cgroup: None,
+    };
     let states = services.into_iter().map(|service| StateFile {
         network_namespace: 4_026_531_840,
         boot_id: "93a5ea2e-7d3c-4bf0-b7c4-d4b1e8a7a1c1".to_owned(),
         services: vec![record(service)],
         exit_when_detached: true,
+        whereabouts: Some(Whereabouts::new(&places, above)),
     });
     let states = states.map(|it| serde_json::from_slice(&it.text().unwrap()).unwrap());
     states.map(with_the_rest).collect()

@@ -20,6 +20,7 @@ use crate::{
     daemon::{
         launch::{given::Given, kept_name::KeptName},
         looks::starter_of::StarterOf,
+        state::whereabouts::Whereabouts,
     },
     host::{bounded, context::Context, os_text::OsText},
 };
@@ -42,6 +43,9 @@ pub struct StateFile {
     /// Whether its agent was to end with the last `detach`; one that replaces it does too.
     #[serde(default)]
     pub exit_when_detached: bool,
+    /// Where all this is steered from. An earlier agent did not write it down.
+    #[serde(default)]
+    pub whereabouts: Option<Whereabouts>,
 }
 
 /// One service and what it takes to launch its next generation.

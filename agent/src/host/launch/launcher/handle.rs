@@ -191,7 +191,12 @@ fn introduced(socket: impl AsFd) -> Result<Pid, NotStarted> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         sent => sent?,
     }
-    let pid = match answer(&socket)? {
+    let answered = match answer(&socket) {
+        // One that has spoken and ended, and had not read what we sent: that is told before what it said (`unix_release_sock`).
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => answer(&socket),
+        answered => answered,
+    };
+    let pid = match answered? {
         Answer::Introduced(pid) => pid,
         Answer::Unready { what, number } => {
             return Err(NotStarted::Unready { what, source: io::Error::from_raw_os_error(number) });
