@@ -1,5 +1,7 @@
 //! What people are told is so.
 
+use std::time::Duration;
+
 use agent_api::ServiceState;
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
@@ -80,7 +82,7 @@ fn a_server_that_accepts_nothing_is_not_steady() -> Result<()> {
     stage.until("somebody to notice", PORT, |it| {
         let waits = it.waiting.as_ref();
         it.state == ServiceState::Degraded
-            && waits.is_some_and(|it| it.connections == 2 && it.longest_seconds >= 3.0)
+            && waits.is_some_and(|it| it.connections == 2 && it.longest >= Duration::from_secs(3))
     })?;
     let status = stage.agent.run(&["status", "--exit-code"])?;
     assert_eq!(status.code, Some(11), "{status:?}");

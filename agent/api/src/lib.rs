@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+mod event;
 mod exit;
 mod problem;
 mod request;
@@ -32,6 +33,7 @@ mod serving;
 pub mod trust;
 mod view;
 
+pub use event::{EventKind, EventView, Events};
 pub use exit::ExitCode;
 pub use problem::{Problem, ProblemKind};
 pub use request::{
@@ -41,9 +43,9 @@ pub use rollout::RolloutView;
 pub use selected::Selected;
 pub use serving::{Serving, Stranger};
 pub use view::{
-    AgentView, Attached, Begun, Detached, EventKind, EventView, Events, Explanation, FlowView,
-    Flows, GenerationState, GenerationView, History, ListenerView, Offer, ServiceState,
-    ServiceView, Services, Unchanged, UpgradeAnswer, UpgradePreview, Waiting,
+    AgentView, Attached, Begun, Detached, Explanation, FlowView, Flows, GenerationState,
+    GenerationView, History, ListenerView, Offer, ServiceState, ServiceView, Services, Unchanged,
+    UpgradeAnswer, UpgradePreview, Waiting,
 };
 
 /// Version of these types; part of every answer. Fields are only ever added within one version.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use agent_rollout::{DrainPlan, Readiness};
-use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, span};
+use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, Span};
 use serde::{Deserialize, Serialize};
 
 /// Take charge of a port.
@@ -36,10 +36,10 @@ pub struct UpgradeRequest {
     #[serde(default)]
     pub ready: Readiness,
     /// How long it may take until then.
-    #[serde(default = "default_ready_timeout", with = "span")]
+    #[serde(default = "default_ready_timeout", with = "Span")]
     pub ready_timeout: Duration,
     /// How long after the switch it has to prove itself.
-    #[serde(default = "default_settle", with = "span")]
+    #[serde(default = "default_settle", with = "Span")]
     pub settle: Duration,
     /// How the replaced generation leaves.
     #[serde(default)]

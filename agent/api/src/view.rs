@@ -1,9 +1,9 @@
 //! What the agent answers.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use agent_rollout::PortHold;
-use agent_terms::{Endpoint, GenerationNumber, Release, ServiceName};
+use agent_terms::{Endpoint, GenerationNumber, OptionalSpan, Release, ServiceName, Span};
 use serde::{Deserialize, Serialize};
 
 use super::{RolloutView, Serving, Stranger};
@@ -89,7 +89,8 @@ pub struct Waiting {
     /// How many.
     pub connections: u64,
     /// For how long the first of them has.
-    pub longest_seconds: f64,
+    #[serde(with = "Span")]
+    pub longest: Duration,
 }
 
 /// How a service is.
@@ -135,10 +136,12 @@ pub struct GenerationView {
     pub open_flows: u64,
     /// Of those that ended, how many were reset.
     pub reset_flows: u64,
-    /// Seconds since it was launched or found.
-    pub age_seconds: f64,
-    /// Seconds until its state is ended by force.
-    pub deadline_seconds: Option<f64>,
+    /// How long ago it was launched or found.
+    #[serde(with = "Span")]
+    pub age: Duration,
+    /// How long until its state is ended by force.
+    #[serde(with = "OptionalSpan")]
+    pub deadline_in: Option<Duration>,
     /// Where its standard output and error go, if the agent launched it.
     pub log: Option<PathBuf>,
 }
@@ -302,8 +305,9 @@ pub struct FlowView {
     pub state: String,
     /// Whether the server has accepted it.
     pub accepted: bool,
-    /// Seconds without data in either direction.
-    pub idle_seconds: Option<f64>,
+    /// For how long no data went in either direction.
+    #[serde(with = "OptionalSpan")]
+    pub idle: Option<Duration>,
 }
 
 /// The rollouts of a service.
@@ -337,67 +341,4 @@ pub struct Offer {
     pub generation: GenerationNumber,
     /// Its live listeners for the endpoint.
     pub listeners: Vec<ListenerView>,
-}
-
-/// The last events.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Events {
-    /// Version of these types.
-    pub schema: u32,
-    /// Oldest first.
-    pub events: Vec<EventView>,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EventView {
-    /// Version of these types.
-    pub schema: u32,
-    /// Counts up while the agent runs.
-    pub sequence: u64,
-    /// Milliseconds since 1970.
-    pub unix_ms: u64,
-    /// The service; `None` where it is about the agent itself.
-    #[serde(default)]
-    pub service: Option<ServiceName>,
-    /// The generation, where it is about one.
-    pub generation: Option<GenerationNumber>,
-    /// What kind.
-    pub kind: EventKind,
-    /// For people.
-    pub message: String,
-}
-
-/// What kind of event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// A port was taken charge of.
-    Attached,
-    /// A port was handed back.
-    Detached,
-    /// A generation was launched or named.
-    Launched,
-    /// New connections go to another generation.
-    Switched,
-    /// A new generation has proved itself.
-    Settled,
-    /// A replaced generation's kernel queues are empty, or their time is up.
-    Cleared,
-    /// A replaced generation has drained, and is kept to fall back to.
-    Kept,
-    /// Addresses were taken up that the primary serves too, or given up that it does not.
-    EndpointsChanged,
-    /// Connections moved to another listener, because theirs closed before accepting them.
-    Moved,
-    /// A generation was told to end.
-    Signalled,
-    /// A generation is gone.
-    Gone,
-    /// A rollout has ended.
-    Ended,
-    /// Something needs attention.
-    Warning,
-    /// What needed attention is over.
-    Recovered,
 }

@@ -40,14 +40,14 @@ impl Answer for Flows {
             ("ACCEPTED", Side::Left),
             ("IDLE", Side::Left),
         ]);
-        for FlowView { generation, remote, local, state, accepted, idle_seconds } in &self.flows {
+        for FlowView { generation, remote, local, state, accepted, idle } in &self.flows {
             let cells = [
                 generation.map_or_else(|| "-".to_owned(), |number| number.to_string()),
                 remote.to_string(),
                 local.to_string(),
                 state.clone(),
                 if *accepted { "yes" } else { "no" }.to_owned(),
-                idle_seconds.map_or_else(|| "-".to_owned(), words::span),
+                idle.map_or_else(|| "-".to_owned(), words::span),
             ];
             table.row(cells, None);
         }

@@ -227,7 +227,7 @@ pub(super) fn summary(view: &RolloutView) -> String {
             format!("{service} is being {done}: generation {to} {yet}{why}")
         }
         Status::Settling => {
-            let left = view.settling_seconds.map(words::span);
+            let left = view.settles_in.map(words::span);
             let left = left.map(|left| format!(" for {left} more")).unwrap_or_default();
             let back = match view.can_go_back {
                 true => format!("; generation {from} is there to go back to"),
@@ -241,12 +241,12 @@ pub(super) fn summary(view: &RolloutView) -> String {
             "{service} {done}: generation {to} takes all new connections, generation {from} drains"
         ),
         Status::Ended(Outcome::Completed) => {
-            let took = view.ended_after_seconds.map(words::span);
+            let took = view.ended_after.map(words::span);
             let took = took.map(|took| format!(" after {took}")).unwrap_or_default();
-            let left = match view.standby_seconds {
-                Some(seconds) => format!(
+            let left = match view.standby_for {
+                Some(span) => format!(
                     "has drained{took}, and is kept to fall back to for {}",
-                    words::span(seconds)
+                    words::span(span)
                 ),
                 None => format!("finished and is gone{took}"),
             };

@@ -99,10 +99,10 @@ impl Agent {
         let mut too_long: Vec<_> =
             self.not_accepted(key)?.into_iter().filter_map(|flow| flow.idle).collect();
         too_long.retain(|idle| *idle >= TOO_LONG);
-        Ok(too_long.iter().max().map(|longest| Waiting {
-            connections: too_long.len() as u64,
-            longest_seconds: longest.as_secs_f64(),
-        }))
+        Ok(too_long
+            .iter()
+            .max()
+            .map(|longest| Waiting { connections: too_long.len() as u64, longest: *longest }))
     }
 }
 

@@ -144,9 +144,8 @@ impl Agent {
             new_connections: counts.opened,
             open_flows: counts.open(),
             reset_flows: counts.reset,
-            age_seconds: now.since(generation.since()).as_secs_f64(),
-            deadline_seconds: deadline(generation.phase())
-                .map(|deadline| deadline.since(now).as_secs_f64()),
+            age: now.since(generation.since()),
+            deadline_in: deadline(generation.phase()).map(|deadline| deadline.since(now)),
             log,
         })
     }
@@ -196,8 +195,8 @@ impl Agent {
         }
         Ok(RolloutView {
             status: Status::MakingReady,
-            switched_after_seconds: None,
-            ended_after_seconds: None,
+            switched_after: None,
+            ended_after: None,
             obstacle: self.troubles.of(Trouble::Effect(id)).map(str::to_owned),
             ..view
         })
@@ -228,11 +227,9 @@ impl Agent {
             to: rollout.to,
             release: rollout.release.clone(),
             status: rollout.status.clone(),
-            began_unix_ms: clock::unix_ms_of(rollout.began),
-            switched_after_seconds: rollout
-                .switched
-                .map(|at| at.since(rollout.began).as_secs_f64()),
-            ended_after_seconds: rollout.ended.map(|at| at.since(rollout.began).as_secs_f64()),
+            began: clock::wall_at(rollout.began),
+            switched_after: rollout.switched.map(|at| at.since(rollout.began)),
+            ended_after: rollout.ended.map(|at| at.since(rollout.began)),
             listens: matches!(
                 service.generation(rollout.to).map(|it| it.phase()),
                 Some(Phase::Starting { listens: true, .. })
@@ -242,21 +239,16 @@ impl Agent {
                 Some(_) | None => None,
             },
             can_go_back: service.generation(rollout.from).is_some_and(Generation::can_take_over),
-            settling_seconds: rollout
+            settles_in: rollout
                 .settled
                 .filter(|_| rollout.status == Status::Settling)
-                .map(|it| it.since(now).as_secs_f64()),
+                .map(|it| it.since(now)),
             flows_left,
-            idle_seconds: self
-                .seen_flows(replaced)
-                .filter(|it| it.open > 0)
-                .map(|it| it.idle.as_secs_f64()),
-            deadline_seconds: waiting
-                .and_then(|it| deadline(it.phase()))
-                .map(|it| it.since(now).as_secs_f64()),
+            idle: self.seen_flows(replaced).filter(|it| it.open > 0).map(|it| it.idle),
+            deadline_in: waiting.and_then(|it| deadline(it.phase())).map(|it| it.since(now)),
             waited: rollout.waited,
-            standby_seconds: match service.generation(rollout.from).map(|it| it.phase()) {
-                Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
+            standby_for: match service.generation(rollout.from).map(|it| it.phase()) {
+                Some(Phase::Standby { until, .. }) => Some(until.since(now)),
                 Some(_) | None => None,
             },
             serving: None,
@@ -296,7 +288,7 @@ impl Agent {
                 local: flow.local,
                 state: flow.state.to_string(),
                 accepted: flow.stage() != Stage::Queued,
-                idle_seconds: flow.idle.map(|idle| idle.as_secs_f64()),
+                idle: flow.idle,
             })
             .collect();
         flows.sort_by_key(|flow| (flow.generation, flow.remote));
