@@ -36,7 +36,20 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(in crate::daemon) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        Ok(sock_diag::connections(&self.ports_of(id), Some(self.datapath.tags()))?)
+        self.flows_of_all(&[id])
+    }
+
+    /// The same of several services, by one look.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(in crate::daemon) fn flows_of_all(
+        &self,
+        ids: &[ServiceId],
+    ) -> Result<Vec<Connection>, Problem> {
+        let ports: Vec<_> = ids.iter().flat_map(|id| self.ports_of(*id)).collect();
+        Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
     }
 
     /// The same without those of others on a port that is a generation's own.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use agent_api::{
     self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
-    Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services,
+    Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services, Waiting,
 };
 use agent_rollout::{
     Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status,
@@ -24,7 +24,7 @@ use crate::{
         holders,
         patience::{self, Whose},
         process,
-        sock_diag::Stage,
+        sock_diag::{Listener, Stage},
     },
 };
 
@@ -45,13 +45,34 @@ impl Agent {
     }
 
     pub(in crate::daemon) fn services_view(&self) -> Result<Services, Problem> {
-        let mut services: Vec<_> =
-            self.records.keys().map(|id| self.service_view(*id)).collect::<Result<_, _>>()?;
+        let ids: Vec<_> = self.records.keys().copied().collect();
+        let mut services = self.views_of(&ids)?;
         services.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Services { schema: agent_api::SCHEMA, services })
     }
 
     pub(in crate::daemon) fn service_view(&self, id: ServiceId) -> Result<ServiceView, Problem> {
+        let mut views = self.views_of(&[id])?;
+        Ok(views.remove(0))
+    }
+
+    /// By one look at the sockets, however many services there are.
+    fn views_of(&self, ids: &[ServiceId]) -> Result<Vec<ServiceView>, Problem> {
+        let all = self.listeners_of_all(ids)?;
+        let mut waiting = self.waiting(ids, &all)?;
+        let view = |id: &ServiceId| {
+            let open = self.are_of(*id, &all);
+            self.service_view_by(*id, open, waiting.remove(id))
+        };
+        ids.iter().map(view).collect()
+    }
+
+    fn service_view_by(
+        &self,
+        id: ServiceId,
+        open: Vec<Listener>,
+        waiting: Option<Waiting>,
+    ) -> Result<ServiceView, Problem> {
         let service = &self.record(id).service;
         let counts = self.datapath.steer_counts(id)?;
         let generations = service.generations().iter();
@@ -59,15 +80,15 @@ impl Agent {
             generations.map(|it| self.generation_view(id, it)).collect::<Result<_, _>>()?;
         let under_way: Vec<_> =
             service.rollouts().iter().filter(|rollout| !rollout.is_ended()).collect();
-        let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
+        let live: HashSet<_> = open.iter().map(|it| it.cookie.0).collect();
         let listens =
             |it: &Generation| it.listeners().iter().any(|listener| live.contains(&listener.cookie));
         let mut troubles = self.troubles.told(id);
         for number in service.outliving(clock::now()) {
             troubles.push(self.outlives(GenerationId { service: id, number })?);
         }
-        let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
-        let beside = self.beside(id)?;
+        let serving = self.serving_by(id, &open)?;
+        let beside = self.beside_by(id, open)?;
         // Where steering alone leads to the primary, they get all that it leaves.
         let is_open =
             |primary: &Generation| primary.hold() == PortHold::Moved && !beside.is_empty();
