@@ -183,6 +183,7 @@ pub fn preview() -> UpgradePreview {
 /// A flow of a generation, and one that is nobody's.
 pub fn flows() -> Flows {
     let flow = |generation: Option<u32>, remote: SocketAddr, idle| FlowView {
+        service: name("web"),
         generation: generation.map(GenerationNumber),
         remote,
         local: ([192, 0, 2, 1], 8080).into(),

@@ -283,18 +283,20 @@ pub struct UpgradePreview {
     pub warnings: Vec<String>,
 }
 
-/// The flows of a service.
+/// The flows of a service, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flows {
     /// Version of these types.
     pub schema: u32,
-    /// Oldest generation first.
+    /// By service, the oldest generation first.
     pub flows: Vec<FlowView>,
 }
 
 /// One flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowView {
+    /// The service whose port it came to.
+    pub service: ServiceName,
     /// Who has it; `None` for one that is not ours.
     pub generation: Option<GenerationNumber>,
     /// The client.
@@ -310,7 +312,7 @@ pub struct FlowView {
     pub idle: Option<Duration>,
 }
 
-/// The rollouts of a service.
+/// The rollouts of a service, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Version of these types.

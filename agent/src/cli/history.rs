@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_api::{ExitCode, History, Problem, RolloutView, SCHEMA, Selected};
+use agent_api::{ExitCode, History, Problem, RolloutView};
 use agent_rollout::{Kind, Outcome, Status};
 use agent_terms::Moment;
 
@@ -19,18 +19,7 @@ pub(super) async fn run(
     context: &Context,
     arguments: &HistoryArguments,
 ) -> Result<ExitCode, Problem> {
-    let history = match arguments.service.selected() {
-        Some(service) => context.client.history(&service).await?,
-        None => {
-            let mut all = History { schema: SCHEMA, rollouts: Vec::new() };
-            for service in context.client.services().await?.services {
-                let of_one = context.client.history(&Selected::Name(service.name)).await?;
-                all.rollouts.extend(of_one.rollouts);
-            }
-            all.rollouts.sort_by_key(|rollout| rollout.began);
-            all
-        }
-    };
+    let history = context.client.history(arguments.service.selected().as_ref()).await?;
     context.console.answer(&history)?;
     Ok(ExitCode::Done)
 }

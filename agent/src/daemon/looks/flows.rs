@@ -10,7 +10,7 @@ use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
 use agent_rollout::Flows;
 use agent_terms::{GenerationId, ServiceId};
 
-use crate::daemon::looks::observe::{owner, ports};
+use crate::daemon::looks::observe::ports;
 use crate::{
     daemon::{agent::Agent, state::troubles::Trouble},
     datapath::Datapath,
@@ -50,21 +50,6 @@ impl Agent {
     ) -> Result<Vec<Connection>, Problem> {
         let ports: Vec<_> = ids.iter().flat_map(|id| self.ports_of(*id)).collect();
         Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
-    }
-
-    /// The same without those of others on a port that is a generation's own.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be listed.
-    pub(in crate::daemon) fn flows_to_show(
-        &self,
-        id: ServiceId,
-    ) -> Result<Vec<Connection>, Problem> {
-        let public = ports(self.record(id).service.endpoints());
-        let mut flows = self.flows_of(id)?;
-        flows.retain(|flow| owner(flow).is_some() || public.contains(&flow.local.port()));
-        Ok(flows)
     }
 
     /// All connections of this network namespace that have a tag of ours.

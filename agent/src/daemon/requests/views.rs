@@ -17,14 +17,14 @@ use crate::{
         few::few_of,
         identify::found,
         launch::logs,
-        looks::observe::{self, owner},
+        looks::observe::owner,
         state::{clock, troubles::Trouble},
     },
     host::{
         holders,
         patience::{self, Whose},
         process,
-        sock_diag::{Listener, Stage},
+        sock_diag::{Connection, Listener, Stage},
     },
 };
 
@@ -201,10 +201,16 @@ impl Agent {
         Ok(RolloutView { serving, ..view })
     }
 
-    pub(in crate::daemon) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
-        let rollouts = self.record(id).service.rollouts().iter();
-        let rollouts = rollouts.map(|it| self.view_of_rollout(id, it)).collect::<Result<_, _>>()?;
-        Ok(History { schema: agent_api::SCHEMA, rollouts })
+    /// The rollouts of these services, as they began.
+    pub(in crate::daemon) fn history_view(&self, ids: &[ServiceId]) -> Result<History, Problem> {
+        let of = |id: ServiceId| {
+            let rollouts = self.record(id).service.rollouts().iter();
+            rollouts.map(move |it| (id, it))
+        };
+        let mut all: Vec<_> = ids.iter().copied().flat_map(of).collect();
+        all.sort_by_key(|(_, rollout)| rollout.began);
+        let views = all.into_iter().map(|(id, it)| self.view_of_rollout(id, it));
+        Ok(History { schema: agent_api::SCHEMA, rollouts: views.collect::<Result<_, _>>()? })
     }
 
     /// As [`Self::view_of_decided`]; of the last one only if the kernel has taken what was decided.
@@ -294,26 +300,42 @@ impl Agent {
         patience::with(Whose::Output(id.0), read).unwrap_or_else(|error| vec![error.to_string()])
     }
 
-    pub(in crate::daemon) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
-        let public = observe::ports(self.record(id).service.endpoints());
-        let mut flows: Vec<_> = self
-            .flows_to_show(id)?
-            .iter()
-            // On a generation's own port others may have connections too.
-            .filter(|flow| owner(flow).is_some() || public.contains(&flow.local.port()))
-            .map(|flow| FlowView {
-                generation: owner(flow)
-                    .filter(|key| key.service == id.0)
-                    .map(|key| GenerationNumber(key.generation)),
-                remote: flow.remote,
-                local: flow.local,
-                state: flow.state.to_string(),
-                accepted: flow.stage() != Stage::Queued,
-                idle: flow.idle,
-            })
-            .collect();
-        flows.sort_by_key(|flow| (flow.generation, flow.remote));
+    /// The flows of these services, by one look.
+    pub(in crate::daemon) fn flows_view(&self, ids: &[ServiceId]) -> Result<Flows, Problem> {
+        let all = self.flows_of_all(ids)?;
+        let mut flows = Vec::new();
+        for id in ids {
+            let service = &self.record(*id).service;
+            let of_it = |flow: &&Connection| self.is_shown(*id, flow);
+            let mut shown: Vec<_> = all
+                .iter()
+                .filter(of_it)
+                .map(|flow| FlowView {
+                    service: service.name().clone(),
+                    generation: owner(flow)
+                        .filter(|key| key.service == id.0)
+                        .map(|key| GenerationNumber(key.generation)),
+                    remote: flow.remote,
+                    local: flow.local,
+                    state: flow.state.to_string(),
+                    accepted: flow.stage() != Stage::Queued,
+                    idle: flow.idle,
+                })
+                .collect();
+            shown.sort_by_key(|flow| (flow.generation, flow.remote));
+            flows.extend(shown);
+        }
         Ok(Flows { schema: agent_api::SCHEMA, flows })
+    }
+
+    /// Whether a connection is of a service, or nobody's on one of its ports. On a generation's own port others may have
+    /// connections too.
+    fn is_shown(&self, id: ServiceId, flow: &Connection) -> bool {
+        let endpoints = self.record(id).service.endpoints();
+        match owner(flow) {
+            Some(owner) => owner.service == id.0,
+            None => endpoints.iter().any(|it| it.contains(flow.local)),
+        }
     }
 }
 
