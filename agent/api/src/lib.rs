@@ -1,6 +1,7 @@
 //! What goes over the control socket: HTTP/JSON, the same types on both ends.
 //!
-//! [`Operation`] is what can be asked for, and where.
+//! [`Operation`] is what can be asked for, and where. `docs/api` has an OpenAPI document of it, and the JSON schema of each type, both
+//! made from these types by `cargo xtask api`.
 //!
 //! Times are text: spans as people write them (`2s 500ms`), moments by RFC 3339, in UTC. A stream is one of server-sent events.
 //!
@@ -17,6 +18,8 @@ mod request;
 mod rollout;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod selected;
 mod serving;
 pub mod trust;

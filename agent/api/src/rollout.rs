@@ -13,6 +13,7 @@ use super::Serving;
 
 /// One rollout, and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RolloutView {
     /// Version of these types.
     pub schema: u32,

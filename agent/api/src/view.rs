@@ -10,6 +10,7 @@ use super::{RolloutView, Serving, Stranger};
 
 /// The agent itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentView {
     /// Version of these types.
     pub schema: u32,
@@ -29,6 +30,7 @@ pub struct AgentView {
 
 /// All services.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Services {
     /// Version of these types.
     pub schema: u32,
@@ -38,6 +40,7 @@ pub struct Services {
 
 /// One service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceView {
     /// Its name.
     pub name: ServiceName,
@@ -85,6 +88,7 @@ pub struct ServiceView {
 
 /// Connections that wait to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Waiting {
     /// How many.
     pub connections: u64,
@@ -95,6 +99,7 @@ pub struct Waiting {
 
 /// How a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
     /// One generation serves.
@@ -108,6 +113,7 @@ pub enum ServiceState {
 
 /// One generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GenerationView {
     /// Its number.
     pub number: GenerationNumber,
@@ -148,6 +154,7 @@ pub struct GenerationView {
 
 /// Where in its life a generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GenerationState {
     /// Being made ready.
@@ -189,6 +196,7 @@ impl GenerationState {
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListenerView {
     /// What it is bound to.
     pub bound: SocketAddr,
@@ -198,6 +206,7 @@ pub struct ListenerView {
 
 /// Answer to `attach`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attached {
     /// Version of these types.
     pub schema: u32,
@@ -211,6 +220,7 @@ pub struct Attached {
 
 /// Answer to `detach`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Detached {
     /// Version of these types.
     pub schema: u32,
@@ -224,6 +234,7 @@ pub struct Detached {
 
 /// Answer to `upgrade`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UpgradeAnswer {
     /// It has begun.
@@ -236,6 +247,7 @@ pub enum UpgradeAnswer {
 
 /// That the release that was asked for serves already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Unchanged {
     /// Version of these types.
     pub schema: u32,
@@ -251,6 +263,7 @@ pub struct Unchanged {
 
 /// An upgrade that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Begun {
     /// Whether this request has begun it; otherwise another one did that asked for the same release.
     #[serde(default = "begins")]
@@ -269,6 +282,7 @@ const fn begins() -> bool {
 
 /// Exactly what an upgrade would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpgradePreview {
     /// Version of these types.
     pub schema: u32,
@@ -285,6 +299,7 @@ pub struct UpgradePreview {
 
 /// The flows of a service, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Flows {
     /// Version of these types.
     pub schema: u32,
@@ -294,6 +309,7 @@ pub struct Flows {
 
 /// One flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FlowView {
     /// The service whose port it came to.
     pub service: ServiceName,
@@ -314,6 +330,7 @@ pub struct FlowView {
 
 /// The rollouts of a service, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
     /// Version of these types.
     pub schema: u32,
@@ -323,6 +340,7 @@ pub struct History {
 
 /// What the kernel would do with a connection, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// Version of these types.
     pub schema: u32,
@@ -338,6 +356,7 @@ pub struct Explanation {
 
 /// One generation that would be offered a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Offer {
     /// The generation.
     pub generation: GenerationNumber,

@@ -67,6 +67,7 @@ pub struct Plan {
 
 /// What shows that a new generation works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Readiness {
     /// It listens on every endpoint. A server may do so long before it can answer, or without ever being able to.
@@ -78,6 +79,7 @@ pub enum Readiness {
 
 /// How a replaced generation leaves. What is not said is as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainPlan {
     /// When it is signalled.
@@ -121,6 +123,7 @@ impl Default for DrainPlan {
 
 /// When a replaced generation is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "policy")]
 pub enum DrainPolicy {
     /// When it has no flow left, or all that remain have been idle for this long: for servers that die at a signal.

@@ -9,6 +9,8 @@ mod loss;
 mod moment;
 mod process;
 mod release;
+#[cfg(feature = "schema")]
+mod schema;
 mod signal;
 mod span;
 pub mod users;

@@ -1,13 +1,19 @@
-//! Who speaks another version of the API is told so.
+//! The control socket is what its documents say, and who speaks another version of it is told so.
 
+mod schema;
+
+use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use agent_api::SCHEMA;
-use anyhow::{Context as _, Result};
+use agent_api::{Operation, SCHEMA};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use tests::servers::{Node, Script, Server as _};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
+const PORT: u16 = 8080;
+const DOCUMENT: &str = include_str!("../../../docs/api/openapi.json");
 
 /// Asks as any program may: from the agent's network namespace, since it answers nobody else.
 const ASK: &str = "
@@ -50,6 +56,153 @@ fn ask(stage: &Stage, method: &str, path: &str, body: &str) -> Result<(u16, Stri
         .split_once('\n')
         .with_context(|| format!("{method} {path}: {}", String::from_utf8_lossy(&output.stderr)))?;
     Ok((status.parse()?, body.to_owned()))
+}
+
+/// Who asks and compares what comes with the document.
+struct Asker<'a> {
+    stage: &'a Stage,
+    document: Value,
+    asked: Vec<Operation>,
+}
+
+impl<'a> Asker<'a> {
+    fn new(stage: &'a Stage) -> Result<Self> {
+        Ok(Self { stage, document: serde_json::from_str(DOCUMENT)?, asked: Vec::new() })
+    }
+
+    /// The body of an answer, which has this status, and is what the document says for that.
+    fn ask(
+        &mut self,
+        operation: Operation,
+        (service, query): (&str, &str),
+        body: &Value,
+        expected: u16,
+    ) -> Result<Value> {
+        let method = operation.method();
+        let filled = operation.path().replace("{service}", service).replace("{id}", "1");
+        let path = format!("{filled}{query}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = ask(self.stage, method.as_str(), &path, &body)?;
+        ensure!(status == expected, "{method} {path}: {status} {answer}");
+        let described = &self.document["paths"][operation.path()][method.as_str().to_lowercase()];
+        let content = &described["responses"][status.to_string()]["content"];
+        let is_stream = answer.starts_with("data:");
+        let schema = match is_stream {
+            true => &content["text/event-stream"]["schema"]["contentSchema"],
+            false => &content["application/json"]["schema"],
+        };
+        ensure!(schema.is_object(), "{method} {path}: {status} is not described");
+        let values = match is_stream {
+            true => answer.lines().filter_map(|line| line.strip_prefix("data:")).collect(),
+            false => vec![answer.as_str()],
+        };
+        let mut last = Value::Null;
+        for value in values {
+            last = serde_json::from_str(value)?;
+            let checked = schema::check(&self.document, schema, &last);
+            checked.with_context(|| format!("{method} {path}: {last:#}"))?;
+        }
+        if status == 200 {
+            self.asked.push(operation);
+        }
+        Ok(last)
+    }
+}
+
+const NOTHING: Value = Value::Null;
+
+#[test]
+fn each_operation_answers_as_the_document_says() -> Result<()> {
+    let server = Node::new(PORT)?;
+    let stage = Stage::new()?;
+    let _first = stage.start(&server, 1)?;
+    stage.agent.start_daemon()?;
+    let mut asker = Asker::new(&stage)?;
+    let (all, web) = (("", ""), ("web", ""));
+    asker.ask(Operation::Agent, all, &NOTHING, 200)?;
+    let attach = json!({"ports": [PORT], "name": "web"});
+    assert_eq!(asker.ask(Operation::Attach, all, &attach, 200)?["changed"], true);
+    let _flow = stage.connect(server.address())?;
+    let argv = server.command(2)?;
+    let program = json!({"program": which(&argv[0])?, "arguments": argv});
+    let upgrade = json!({"new": {"launch": program}, "settle": "0s", "drain": {"keep_old": "1h"}});
+    let mut preview = upgrade.clone();
+    preview["dry_run"] = true.into();
+    let previewed = asker.ask(Operation::Upgrade, web, &preview, 200)?;
+    assert!(previewed["would_do"].is_object(), "{previewed}");
+    let begun = asker.ask(Operation::Upgrade, web, &upgrade, 200)?;
+    assert!(begun["begun"].is_object(), "{begun}");
+    let mut unexpected = upgrade.clone();
+    unexpected["if_generation"] = 77.into();
+    asker.ask(Operation::Upgrade, web, &unexpected, 409)?;
+    asker.ask(Operation::Services, all, &NOTHING, 200)?;
+    wait::until("the switch", LIMIT, || {
+        let rollout = asker.ask(Operation::Rollout, web, &NOTHING, 200)?;
+        Ok(rollout["switched_after"].is_string().then_some(()))
+    })?;
+    asker.ask(Operation::Service, ("8080", ""), &NOTHING, 200)?;
+    asker.ask(Operation::Undo, web, &json!({"drain": {"timeout": "0s"}}), 200)?;
+    let ended = asker.ask(Operation::Progress, web, &NOTHING, 200)?;
+    assert_eq!(ended["status"]["status"], "ended", "{ended}");
+    for operation in [Operation::AllFlows, Operation::Flows] {
+        let flows = asker.ask(operation, web, &NOTHING, 200)?;
+        assert_eq!(flows["flows"][0]["service"], "web", "{flows}");
+    }
+    for operation in [Operation::AllHistory, Operation::History] {
+        let history = asker.ask(operation, web, &NOTHING, 200)?;
+        assert_eq!(history["rollouts"].as_array().map(Vec::len), Some(2), "{history}");
+    }
+    let query = "?local=127.0.0.1:8080&remote=127.0.0.1:5";
+    let explained = asker.ask(Operation::Explain, ("", query), &NOTHING, 200)?;
+    assert_eq!(explained["offers"][0]["generation"], 1, "{explained}");
+    asker.ask(Operation::Events, all, &NOTHING, 200)?;
+
+    asker.ask(Operation::Service, ("mail", ""), &NOTHING, 404)?;
+    asker.ask(Operation::Explain, ("", "?local=8080"), &NOTHING, 400).unwrap_err();
+    let odd = json!({"ports": [PORT], "later": 1});
+    let refused = asker.ask(Operation::Attach, all, &odd, 400)?;
+    assert!(refused["fix"].as_str().is_some_and(|it| it.contains("--replace")), "{refused}");
+    stage.until_steady(PORT)?;
+    asker.ask(Operation::Detach, web, &NOTHING, 200)?;
+    let left: Vec<_> = Operation::ALL.iter().filter(|it| !asker.asked.contains(it)).collect();
+    assert!(left.is_empty(), "nobody has asked for {left:?}");
+    Ok(())
+}
+
+fn which(program: &str) -> Result<String> {
+    let path = std::env::var("PATH")?;
+    let candidates = path.split(':').map(|folder| format!("{folder}/{program}"));
+    let mut there = [program.to_owned()].into_iter().chain(candidates);
+    let found = there.find(|it| it.starts_with('/') && fs::exists(it).unwrap_or(false));
+    found.with_context(|| format!("find `{program}`"))
+}
+
+/// As the command line shows a rollout, so it is in the API, with what was said on the way.
+#[test]
+fn an_upgrade_as_json_has_all_that_was_told() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    let document: Value = serde_json::from_str(DOCUMENT)?;
+    let schema = json!({"$ref": "#/components/schemas/Begun"});
+    let argv = server.command(2)?;
+    let options = ["--json", "--release", "v2", "--limit", "core=0"];
+    let words = tests::agent::upgrade(PORT, &options, &argv);
+    for changed in [true, false] {
+        let output = stage.agent.run(&words)?.success()?;
+        let said = output.json()?;
+        assert_eq!(said["changed"], changed, "{said}");
+        if !changed {
+            // It serves already: nothing else is to be told.
+            assert_eq!(said["release"], "v2", "{said}");
+            continue;
+        }
+        schema::check(&document, &schema, &said)?;
+        let warnings = said["warnings"].as_array().context("warnings")?;
+        for line in output.stderr.lines().filter_map(|line| line.strip_prefix("warning: ")) {
+            assert!(warnings.iter().any(|it| it == line), "`{line}` is not in {said}");
+        }
+    }
+    Ok(())
 }
 
 #[test]
