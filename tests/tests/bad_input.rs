@@ -49,7 +49,7 @@ fn without_age(status: &mut Value) {
     for service in status["services"].as_array_mut().into_iter().flatten() {
         service["setback"] = Value::Null;
         for generation in service["generations"].as_array_mut().into_iter().flatten() {
-            generation["age_seconds"] = Value::Null;
+            generation["age"] = Value::Null;
         }
     }
 }

@@ -1,11 +1,15 @@
 //! What people are told is so.
 
-use agent_api::ServiceState;
-use anyhow::Result;
+use std::time::Duration;
+
+use agent_api::{Explanation, GenerationState, ServiceState};
+use agent_ebpf::steering::{ListenerSet, Steering};
+use anyhow::{Context as _, Result, anyhow};
+use aya::maps::{HashMap, Map, MapData};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::servers::{Inline, Python, Script, Server as _};
-use tests::stage::{LIMIT, Stage};
+use tests::stage::{self, LIMIT, Stage};
 use tests::wait;
 
 const PORT: u16 = 8080;
@@ -80,7 +84,7 @@ fn a_server_that_accepts_nothing_is_not_steady() -> Result<()> {
     stage.until("somebody to notice", PORT, |it| {
         let waits = it.waiting.as_ref();
         it.state == ServiceState::Degraded
-            && waits.is_some_and(|it| it.connections == 2 && it.longest_seconds >= 3.0)
+            && waits.is_some_and(|it| it.connections == 2 && it.longest >= Duration::from_secs(3))
     })?;
     let status = stage.agent.run(&["status", "--exit-code"])?;
     assert_eq!(status.code, Some(11), "{status:?}");
@@ -88,6 +92,39 @@ fn a_server_that_accepts_nothing_is_not_steady() -> Result<()> {
     kill(first, Signal::SIGCONT)?;
     stage.until("all to be well", PORT, |it| it.state == ServiceState::Steady)?;
     drop(clients);
+    Ok(())
+}
+
+/// What was decided is in the agent's memory; what happens is in the kernel's.
+#[test]
+fn where_a_connection_goes_is_asked_of_the_kernels_map() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    stage.switch(&server, 2, &["--settle", "0s", "--keep-old", "1h"])?;
+    stage.until("the drain", PORT, |it| {
+        stage::generations(it).get(&1).is_some_and(|it| it.state == GenerationState::Standby)
+    })?;
+    let explained = || -> Result<[u32; 2]> {
+        let words = ["explain", "127.0.0.1:8080", "--from", "127.0.0.1:5", "--json"];
+        let Explanation { offers, .. } =
+            serde_json::from_value(stage.agent.run(&words)?.success()?.json()?)?;
+        assert!(offers.iter().all(|offer| !offer.listeners.is_empty()), "{offers:?}");
+        let order: Vec<_> = offers.iter().map(|offer| offer.generation.0).collect();
+        order.try_into().map_err(|order| anyhow!("{order:?}"))
+    };
+    assert_eq!(explained()?, [2, 1]);
+    let pin = MapData::from_pin(stage.agent.maps().join("SERVICES"))?;
+    let mut services: HashMap<_, u32, Steering> = Map::HashMap(pin).try_into()?;
+    let (service, steering) = services.iter().next().context("there is one")??;
+    let mut standbys = steering.standbys;
+    standbys[0] = steering.primary;
+    let primary_sets = [ListenerSet::default(); _];
+    let other = Steering { primary: steering.standbys[0], standbys, primary_sets, ..steering };
+    services.insert(service, other, 0)?;
+    assert_eq!(stage.generation(server.address())?, 1);
+    assert_eq!(explained()?, [1, 2]);
+    services.insert(service, steering, 0)?;
+    assert_eq!(explained()?, [2, 1]);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
 mod build;
 mod check;
@@ -57,6 +58,7 @@ fn run(command: Command) -> Result<()> {
             }
             check::run(root)
         }
+        Command::Api => api::run(root),
         Command::Test { only } => test::run(root, only.as_deref()),
         Command::Install { prefix, destdir } => install::run(root, &prefix, destdir.as_deref()),
         Command::Demo => demo::run(root),
@@ -83,7 +85,7 @@ fn build(root: &Path, release: bool, target: Option<Target>) -> Result<()> {
     Ok(())
 }
 
-/// Sets up, builds, checks, tests, shows, measures, compares, soaks, fuzzes and installs the upgrade agent, and tries it on
+/// Sets up, builds, checks, documents, tests, shows, measures, compares, soaks, fuzzes and installs the upgrade agent, and tries it on
 /// other kernels.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -115,6 +117,8 @@ enum Command {
         #[arg(long)]
         fix: bool,
     },
+    /// Write the documents of the API anew, from its types, into `docs/api`
+    Api,
     /// Build, check, and run all tests; the integration tests need root
     Test {
         /// Run only the tests with this in their name

@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ExitCode;
 
-/// A failure, as the API answers it and the command line prints it.
+/// A failure, as the API answers it and the command line prints it. The only type that stays as it is from one version of the API
+/// to the next: it says that there are two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// What kind, which decides the exit code.
     pub kind: ProblemKind,
@@ -24,6 +26,7 @@ pub struct Problem {
 
 /// What kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
     /// The request makes no sense.
@@ -41,6 +44,11 @@ pub enum ProblemKind {
     Failed,
     /// The agent is about to end, and has not looked at what it was asked for: another one may.
     Ending,
+    /// Who asks speaks another version of the API.
+    Version,
+    /// One that a later agent knows.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Problem {
@@ -160,10 +168,10 @@ impl ProblemKind {
         match self {
             Self::Usage => ExitCode::Usage,
             Self::NotFound => ExitCode::NotFound,
-            Self::Preflight => ExitCode::Preflight,
+            Self::Preflight | Self::Version => ExitCode::Preflight,
             Self::NotReady => ExitCode::NotReady,
             Self::Locked => ExitCode::Locked,
-            Self::Failed | Self::Ending => ExitCode::Failed,
+            Self::Failed | Self::Ending | Self::Unknown => ExitCode::Failed,
         }
     }
 
@@ -175,11 +183,13 @@ impl ProblemKind {
             Self::Preflight => 412,
             Self::NotReady => 424,
             Self::Locked => 409,
-            Self::Failed => 500,
+            Self::Failed | Self::Unknown => 500,
+            Self::Version => 501,
             Self::Ending => 503,
         }
     }
 }
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (kind, fix) = match refusal {
@@ -193,5 +203,17 @@ impl From<Refusal> for Problem {
             ),
         };
         Self::new(kind, refusal.to_string()).fix(fix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_a_later_agent_can_be_read() {
+        let later = r#"{"kind": "quota", "message": "no", "causes": [], "fix": null, "more": 7}"#;
+        let problem: Problem = serde_json::from_str(later).unwrap();
+        assert_eq!((problem.kind, problem.message.as_str()), (ProblemKind::Unknown, "no"));
     }
 }

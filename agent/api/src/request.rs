@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use agent_rollout::{DrainPlan, Readiness};
-use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, span};
+use agent_terms::{GenerationNumber, Limit, Loss, Release, ServiceName, Span};
 use serde::{Deserialize, Serialize};
 
 /// Take charge of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AttachRequest {
     /// The ports; one update will switch all of them.
@@ -25,6 +26,7 @@ pub struct AttachRequest {
 
 /// Bring a new generation in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeRequest {
     /// What it is.
@@ -36,10 +38,10 @@ pub struct UpgradeRequest {
     #[serde(default)]
     pub ready: Readiness,
     /// How long it may take until then.
-    #[serde(default = "default_ready_timeout", with = "span")]
+    #[serde(default = "default_ready_timeout", with = "Span")]
     pub ready_timeout: Duration,
     /// How long after the switch it has to prove itself.
-    #[serde(default = "default_settle", with = "span")]
+    #[serde(default = "default_settle", with = "Span")]
     pub settle: Duration,
     /// How the replaced generation leaves.
     #[serde(default)]
@@ -68,11 +70,13 @@ const fn default_settle() -> Duration {
 
 /// What the asker calls a request: whatever differs from all other requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct RequestId(pub String);
 
 /// Where a new generation comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NewGeneration {
     /// The agent launches it.
@@ -85,6 +89,7 @@ pub enum NewGeneration {
 
 /// What to launch. What is not given is as it is for the generation that is replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// Absolute path: the caller knows where it was called from. Without one, what the running generation was started with is
@@ -128,6 +133,7 @@ pub struct Command {
 
 /// Whose mount, PID, UTS, IPC and user namespaces a launched generation gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NamespacesOf {
     /// Those of the generation that it replaces.
@@ -139,6 +145,7 @@ pub enum NamespacesOf {
 
 /// Put the previous generation back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UndoRequest {
     /// How the generation that is taken back leaves.

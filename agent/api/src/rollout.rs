@@ -1,15 +1,19 @@
 //! One rollout, as it is shown.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use agent_rollout::{Kind, Outcome, RolloutId, Status};
-use agent_terms::{GenerationNumber, Release, ServiceName};
+use agent_terms::{GenerationNumber, Moment, OptionalSpan, Release, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use super::Serving;
 
 /// One rollout, and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RolloutView {
     /// Version of these types.
     pub schema: u32,
@@ -28,12 +32,15 @@ pub struct RolloutView {
     pub release: Option<Release>,
     /// Where it stands; `ended` carries the outcome.
     pub status: Status,
-    /// Milliseconds since 1970 at which it began.
-    pub began_unix_ms: u64,
-    /// Seconds from its begin to the switch.
-    pub switched_after_seconds: Option<f64>,
-    /// Seconds from its begin to its end.
-    pub ended_after_seconds: Option<f64>,
+    /// When it began, by the clock of the machine.
+    #[serde(with = "Moment")]
+    pub began: SystemTime,
+    /// From its begin to the switch.
+    #[serde(with = "OptionalSpan")]
+    pub switched_after: Option<Duration>,
+    /// From its begin to its end.
+    #[serde(with = "OptionalSpan")]
+    pub ended_after: Option<Duration>,
     /// Whether the new generation, which is not ready yet, listens.
     #[serde(default)]
     pub listens: bool,
@@ -46,21 +53,23 @@ pub struct RolloutView {
     /// Whether the replaced generation could take new connections again.
     #[serde(default)]
     pub can_go_back: bool,
-    /// Seconds that the new generation has left to prove itself.
-    #[serde(default)]
-    pub settling_seconds: Option<f64>,
+    /// What the new generation has left to prove itself.
+    #[serde(default, with = "OptionalSpan")]
+    pub settles_in: Option<Duration>,
     /// Open flows of the replaced generation.
     pub flows_left: Option<u64>,
-    /// How long all of them have been idle at least, in seconds.
-    pub idle_seconds: Option<f64>,
-    /// Seconds until the drain is ended by force.
-    pub deadline_seconds: Option<f64>,
+    /// How long all of them have been idle at least.
+    #[serde(with = "OptionalSpan")]
+    pub idle: Option<Duration>,
+    /// How long until the drain is ended by force.
+    #[serde(with = "OptionalSpan")]
+    pub deadline_in: Option<Duration>,
     /// Queued and half-open connections that were waited for: the most that were seen at once.
     #[serde(default)]
     pub waited: u64,
-    /// Seconds for which the replaced generation, which has drained, is kept to fall back to.
-    #[serde(default)]
-    pub standby_seconds: Option<f64>,
+    /// For how long the replaced generation, which has drained, is kept to fall back to.
+    #[serde(default, with = "OptionalSpan")]
+    pub standby_for: Option<Duration>,
     /// Who serves, where one rollout was asked for and it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving: Option<Serving>,

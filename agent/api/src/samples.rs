@@ -1,6 +1,9 @@
 //! Fixed values for the tests.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use agent_rollout::{Kind, Outcome, PortHold, RolloutId, Status};
 use agent_terms::{Endpoint, GenerationNumber, LocalAddress, ServiceName};
@@ -13,6 +16,10 @@ use crate::{
 
 fn name(name: &str) -> ServiceName {
     name.parse().expect("it parses")
+}
+
+fn moment(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + milliseconds)
 }
 
 /// A generation in this state.
@@ -32,8 +39,8 @@ pub fn generation(number: u32, state: GenerationState) -> GenerationView {
         new_connections: 120_000,
         open_flows: 37,
         reset_flows: 2,
-        age_seconds: 12_345.0,
-        deadline_seconds: None,
+        age: Duration::from_secs(12_345),
+        deadline_in: None,
         log: (number > 1).then(|| format!("/run/agent/services/web/{number}.log").into()),
     }
 }
@@ -74,20 +81,21 @@ fn rollout(id: u64, status: Status) -> RolloutView {
         from: GenerationNumber(1),
         to: GenerationNumber(2),
         release: (id == 4).then(|| "v2".parse().expect("it parses")),
-        began_unix_ms: 1_700_000_000_000,
-        switched_after_seconds: (settling || draining || is_over && !failed).then_some(0.75),
-        ended_after_seconds: is_over.then_some(95.0),
+        began: moment(0),
+        switched_after: (settling || draining || is_over && !failed)
+            .then_some(Duration::from_millis(750)),
+        ended_after: is_over.then_some(Duration::from_secs(95)),
         listens: status == Status::MakingReady,
         log: None,
         obstacle: None,
         can_go_back: settling,
-        settling_seconds: settling.then_some(2.0),
+        settles_in: settling.then_some(Duration::from_secs(2)),
         flows_left: draining.then_some(37),
-        idle_seconds: draining.then_some(4.0),
-        deadline_seconds: draining.then_some(3590.0),
+        idle: draining.then_some(Duration::from_secs(4)),
+        deadline_in: draining.then_some(Duration::from_secs(3_590)),
         waited: if draining { 12 } else { 0 },
         // The last one: the others let the old generation go.
-        standby_seconds: (id == 11).then_some(600.0),
+        standby_for: (id == 11).then_some(Duration::from_mins(10)),
         serving: None,
         output: if failed { vec!["cannot open config".into()] } else { Vec::new() },
         status,
@@ -118,13 +126,13 @@ pub fn services() -> Services {
     let any = LocalAddress::Ipv4(Ipv4Addr::UNSPECIFIED);
     let steady = vec![generation(1, GenerationState::Primary)];
     let mut draining = generation(1, GenerationState::Draining);
-    draining.deadline_seconds = Some(3590.0);
+    draining.deadline_in = Some(Duration::from_secs(3_590));
     draining.hold = PortHold::Plain;
     draining.note = Some("has a Multipath TCP listener, which nobody can steer to".into());
     let mut next = generation(2, GenerationState::Primary);
     next.hold = PortHold::Moved;
     next.pids.truncate(1);
-    next.age_seconds = 42.0;
+    next.age = Duration::from_secs(42);
     let mut rolling =
         service("web", LocalAddress::DualStack, ServiceState::RollingOut, vec![draining, next]);
     rolling.rollouts = vec![rollout(2, Status::Draining)];
@@ -174,18 +182,19 @@ pub fn preview() -> UpgradePreview {
 
 /// A flow of a generation, and one that is nobody's.
 pub fn flows() -> Flows {
-    let flow = |generation: Option<u32>, remote: SocketAddr, idle_seconds| FlowView {
+    let flow = |generation: Option<u32>, remote: SocketAddr, idle| FlowView {
+        service: name("web"),
         generation: generation.map(GenerationNumber),
         remote,
         local: ([192, 0, 2, 1], 8080).into(),
         state: "ESTAB".into(),
         accepted: generation.is_some(),
-        idle_seconds,
+        idle,
     };
     Flows {
         schema: SCHEMA,
         flows: vec![
-            flow(Some(1), ([203, 0, 113, 7], 50_000).into(), Some(4.0)),
+            flow(Some(1), ([203, 0, 113, 7], 50_000).into(), Some(Duration::from_secs(4))),
             flow(None, "[2001:db8::7]:50000".parse().expect("it parses"), None),
         ],
     }
@@ -201,7 +210,7 @@ pub fn events() -> Events {
     let event = |sequence, generation: Option<u32>, kind, message: &str| EventView {
         schema: SCHEMA,
         sequence,
-        unix_ms: 1_700_000_000_000 + sequence,
+        at: moment(sequence),
         service: (sequence < 4).then(|| name("web")),
         generation: generation.map(GenerationNumber),
         kind,

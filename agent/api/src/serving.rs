@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who gets a service's new connections, as the listeners show it, whoever should.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "by")]
 pub enum Serving {
     /// A generation that listens.
@@ -23,6 +24,7 @@ pub enum Serving {
 
 /// A process that is not the service's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stranger {
     /// Its number.
     pub pid: i32,

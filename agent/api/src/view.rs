@@ -1,15 +1,16 @@
 //! What the agent answers.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use agent_rollout::PortHold;
-use agent_terms::{Endpoint, GenerationNumber, Release, ServiceName};
+use agent_terms::{Endpoint, GenerationNumber, OptionalSpan, Release, ServiceName, Span};
 use serde::{Deserialize, Serialize};
 
 use super::{RolloutView, Serving, Stranger};
 
 /// The agent itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AgentView {
     /// Version of these types.
     pub schema: u32,
@@ -29,6 +30,7 @@ pub struct AgentView {
 
 /// All services.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Services {
     /// Version of these types.
     pub schema: u32,
@@ -38,6 +40,7 @@ pub struct Services {
 
 /// One service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServiceView {
     /// Its name.
     pub name: ServiceName,
@@ -85,15 +88,18 @@ pub struct ServiceView {
 
 /// Connections that wait to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Waiting {
     /// How many.
     pub connections: u64,
     /// For how long the first of them has.
-    pub longest_seconds: f64,
+    #[serde(with = "Span")]
+    pub longest: Duration,
 }
 
 /// How a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
     /// One generation serves.
@@ -107,6 +113,7 @@ pub enum ServiceState {
 
 /// One generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GenerationView {
     /// Its number.
     pub number: GenerationNumber,
@@ -135,16 +142,19 @@ pub struct GenerationView {
     pub open_flows: u64,
     /// Of those that ended, how many were reset.
     pub reset_flows: u64,
-    /// Seconds since it was launched or found.
-    pub age_seconds: f64,
-    /// Seconds until its state is ended by force.
-    pub deadline_seconds: Option<f64>,
+    /// How long ago it was launched or found.
+    #[serde(with = "Span")]
+    pub age: Duration,
+    /// How long until its state is ended by force.
+    #[serde(with = "OptionalSpan")]
+    pub deadline_in: Option<Duration>,
     /// Where its standard output and error go, if the agent launched it.
     pub log: Option<PathBuf>,
 }
 
 /// Where in its life a generation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GenerationState {
     /// Being made ready.
@@ -186,6 +196,7 @@ impl GenerationState {
 
 /// One listener.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListenerView {
     /// What it is bound to.
     pub bound: SocketAddr,
@@ -195,6 +206,7 @@ pub struct ListenerView {
 
 /// Answer to `attach`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Attached {
     /// Version of these types.
     pub schema: u32,
@@ -208,6 +220,7 @@ pub struct Attached {
 
 /// Answer to `detach`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Detached {
     /// Version of these types.
     pub schema: u32,
@@ -221,6 +234,7 @@ pub struct Detached {
 
 /// Answer to `upgrade`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UpgradeAnswer {
     /// It has begun.
@@ -233,6 +247,7 @@ pub enum UpgradeAnswer {
 
 /// That the release that was asked for serves already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Unchanged {
     /// Version of these types.
     pub schema: u32,
@@ -248,6 +263,7 @@ pub struct Unchanged {
 
 /// An upgrade that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Begun {
     /// Whether this request has begun it; otherwise another one did that asked for the same release.
     #[serde(default = "begins")]
@@ -266,6 +282,7 @@ const fn begins() -> bool {
 
 /// Exactly what an upgrade would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpgradePreview {
     /// Version of these types.
     pub schema: u32,
@@ -280,18 +297,22 @@ pub struct UpgradePreview {
     pub warnings: Vec<String>,
 }
 
-/// The flows of a service.
+/// The flows of a service, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Flows {
     /// Version of these types.
     pub schema: u32,
-    /// Oldest generation first.
+    /// By service, the oldest generation first.
     pub flows: Vec<FlowView>,
 }
 
 /// One flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FlowView {
+    /// The service whose port it came to.
+    pub service: ServiceName,
     /// Who has it; `None` for one that is not ours.
     pub generation: Option<GenerationNumber>,
     /// The client.
@@ -302,12 +323,14 @@ pub struct FlowView {
     pub state: String,
     /// Whether the server has accepted it.
     pub accepted: bool,
-    /// Seconds without data in either direction.
-    pub idle_seconds: Option<f64>,
+    /// For how long no data went in either direction.
+    #[serde(with = "OptionalSpan")]
+    pub idle: Option<Duration>,
 }
 
-/// The rollouts of a service.
+/// The rollouts of a service, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
     /// Version of these types.
     pub schema: u32,
@@ -317,6 +340,7 @@ pub struct History {
 
 /// What the kernel would do with a connection, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// Version of these types.
     pub schema: u32,
@@ -332,72 +356,10 @@ pub struct Explanation {
 
 /// One generation that would be offered a connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Offer {
     /// The generation.
     pub generation: GenerationNumber,
     /// Its live listeners for the endpoint.
     pub listeners: Vec<ListenerView>,
-}
-
-/// The last events.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Events {
-    /// Version of these types.
-    pub schema: u32,
-    /// Oldest first.
-    pub events: Vec<EventView>,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EventView {
-    /// Version of these types.
-    pub schema: u32,
-    /// Counts up while the agent runs.
-    pub sequence: u64,
-    /// Milliseconds since 1970.
-    pub unix_ms: u64,
-    /// The service; `None` where it is about the agent itself.
-    #[serde(default)]
-    pub service: Option<ServiceName>,
-    /// The generation, where it is about one.
-    pub generation: Option<GenerationNumber>,
-    /// What kind.
-    pub kind: EventKind,
-    /// For people.
-    pub message: String,
-}
-
-/// What kind of event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// A port was taken charge of.
-    Attached,
-    /// A port was handed back.
-    Detached,
-    /// A generation was launched or named.
-    Launched,
-    /// New connections go to another generation.
-    Switched,
-    /// A new generation has proved itself.
-    Settled,
-    /// A replaced generation's kernel queues are empty, or their time is up.
-    Cleared,
-    /// A replaced generation has drained, and is kept to fall back to.
-    Kept,
-    /// Addresses were taken up that the primary serves too, or given up that it does not.
-    EndpointsChanged,
-    /// Connections moved to another listener, because theirs closed before accepting them.
-    Moved,
-    /// A generation was told to end.
-    Signalled,
-    /// A generation is gone.
-    Gone,
-    /// A rollout has ended.
-    Ended,
-    /// Something needs attention.
-    Warning,
-    /// What needed attention is over.
-    Recovered,
 }

@@ -66,6 +66,7 @@ pub enum Origin {
 
 /// How a generation's listeners hold the public port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PortHold {
     /// Bound to it, together with other generations, in one reuseport group.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent_terms::{Release, Signal, span};
+use agent_terms::{OptionalSpan, Release, Signal, Span};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the machine started, sleep included: setting the clock moves no deadline.
@@ -56,10 +56,10 @@ pub struct Plan {
     /// What shows that the new generation works.
     pub ready: Readiness,
     /// How long it may take until then.
-    #[serde(with = "span")]
+    #[serde(with = "Span")]
     pub ready_timeout: Duration,
     /// How long after the switch it has to prove itself, with the replaced one there to go back to.
-    #[serde(with = "span")]
+    #[serde(with = "Span")]
     pub settle: Duration,
     /// How the replaced generation drains.
     pub drain: DrainPlan,
@@ -67,6 +67,7 @@ pub struct Plan {
 
 /// What shows that a new generation works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Readiness {
     /// It listens on every endpoint. A server may do so long before it can answer, or without ever being able to.
@@ -78,6 +79,7 @@ pub enum Readiness {
 
 /// How a replaced generation leaves. What is not said is as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainPlan {
     /// When it is signalled.
@@ -85,16 +87,16 @@ pub struct DrainPlan {
     /// With what.
     pub signal: Signal,
     /// How long its accept queue and its half-open requests are waited for.
-    #[serde(with = "span")]
+    #[serde(with = "Span")]
     pub queue_timeout: Duration,
     /// How long its flows are waited for.
-    #[serde(with = "span")]
+    #[serde(with = "Span")]
     pub timeout: Duration,
     /// How long it may take to end after the signal, before it is killed.
-    #[serde(with = "span")]
+    #[serde(with = "Span")]
     pub stop_timeout: Duration,
     /// How long after the switch it is kept to fall back to, even if it has drained.
-    #[serde(with = "span")]
+    #[serde(with = "Span")]
     pub keep_old: Duration,
 }
 
@@ -121,12 +123,13 @@ impl Default for DrainPlan {
 
 /// When a replaced generation is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "policy")]
 pub enum DrainPolicy {
     /// When it has no flow left, or all that remain have been idle for this long: for servers that die at a signal.
     Patient {
         /// `None`: idle flows are waited for like any other.
-        #[serde(default, with = "span::option")]
+        #[serde(default, with = "OptionalSpan")]
         idle: Option<Duration>,
     },
     /// As soon as its queues are empty: for servers that finish their flows by themselves.

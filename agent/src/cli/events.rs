@@ -1,6 +1,7 @@
 //! `agent events`.
 
 use agent_api::{EventKind, EventView, Events, ExitCode, Problem};
+use agent_terms::Moment;
 
 use super::{
     Context,
@@ -42,12 +43,12 @@ impl Answer for Events {
 impl Answer for EventView {
     /// One line with fixed places: what is still to come cannot make a column wider.
     fn text(&self, look: Look) -> String {
-        let Self { schema: _, sequence: _, unix_ms, service, generation, kind, message } = self;
+        let Self { schema: _, sequence: _, at, service, generation, kind, message } = self;
         let generation = generation.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let service = service.as_ref().map_or("-", |service| service.as_str());
         let line = format!(
             "{}  {service:<12}  {generation:>3}  {:<9}  {}",
-            words::moment(*unix_ms),
+            Moment::written(*at),
             word(*kind),
             words::line(message),
         );

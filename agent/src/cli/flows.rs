@@ -1,6 +1,6 @@
 //! `agent flows`.
 
-use agent_api::{ExitCode, FlowView, Flows, Problem, SCHEMA, Selected};
+use agent_api::{ExitCode, FlowView, Flows, Problem};
 
 use super::{
     Context,
@@ -15,17 +15,7 @@ pub(super) async fn run(
     context: &Context,
     arguments: &FlowsArguments,
 ) -> Result<ExitCode, Problem> {
-    let flows = match arguments.service.selected() {
-        Some(service) => context.client.flows(&service).await?,
-        None => {
-            let mut all = Flows { schema: SCHEMA, flows: Vec::new() };
-            for service in context.client.services().await?.services {
-                let of_one = context.client.flows(&Selected::Name(service.name)).await?;
-                all.flows.extend(of_one.flows);
-            }
-            all
-        }
-    };
+    let flows = context.client.flows(arguments.service.selected().as_ref()).await?;
     context.console.answer(&flows)?;
     Ok(ExitCode::Done)
 }
@@ -33,6 +23,7 @@ pub(super) async fn run(
 impl Answer for Flows {
     fn text(&self, look: Look) -> String {
         let mut table = Table::new(&[
+            ("SERVICE", Side::Left),
             ("GEN", Side::Right),
             ("REMOTE", Side::Left),
             ("LOCAL", Side::Left),
@@ -40,14 +31,15 @@ impl Answer for Flows {
             ("ACCEPTED", Side::Left),
             ("IDLE", Side::Left),
         ]);
-        for FlowView { generation, remote, local, state, accepted, idle_seconds } in &self.flows {
+        for FlowView { service, generation, remote, local, state, accepted, idle } in &self.flows {
             let cells = [
+                service.to_string(),
                 generation.map_or_else(|| "-".to_owned(), |number| number.to_string()),
                 remote.to_string(),
                 local.to_string(),
                 state.clone(),
                 if *accepted { "yes" } else { "no" }.to_owned(),
-                idle_seconds.map_or_else(|| "-".to_owned(), words::span),
+                idle.map_or_else(|| "-".to_owned(), words::span),
             ];
             table.row(cells, None);
         }

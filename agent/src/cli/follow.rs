@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agent_api::{
-    ExitCode, Problem, RolloutView, Serving,
+    Begun, ExitCode, Problem, RolloutView, Serving,
     client::{Client, ClientError},
 };
 use agent_rollout::{Kind, Outcome, Status, UNDONE};
@@ -26,17 +26,20 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Follows a rollout that has begun, shows how it goes and what became of it.
 pub(super) async fn to_the_end(
     context: &Context,
-    begun: RolloutView,
+    begun: Begun,
     until: Wait,
 ) -> Result<ExitCode, Problem> {
+    let Begun { changed, rollout, warnings } = begun;
     let mut progress = Progress::on(&context.console);
     let followed = tokio::select! {
-        reached = watch(&context.client, begun, until, &mut progress) => Some(reached),
+        reached = watch(&context.client, rollout, until, &mut progress) => Some(reached),
         _ = tokio::signal::ctrl_c() => None,
     };
     drop(progress);
     match followed {
-        Some(reached) => conclude(&context.console, &reached?),
+        Some(reached) => {
+            conclude(&context.console, &Begun { changed, rollout: reached?, warnings })
+        }
         None => {
             context.console.note("the rollout goes on; `agent status` shows it");
             Ok(ExitCode::Interrupted)
@@ -119,10 +122,11 @@ fn has_reached(view: &RolloutView, until: Wait) -> bool {
 }
 
 /// Shows what became of it, and says how to end.
-fn conclude(console: &Console, view: &RolloutView) -> Result<ExitCode, Problem> {
+fn conclude(console: &Console, answer: &Begun) -> Result<ExitCode, Problem> {
+    let view = &answer.rollout;
     let code = exit_code(view);
     if code == ExitCode::Done || !console.is_for_people() {
-        console.answer(view)?;
+        console.answer(answer)?;
     }
     if let Some(Outcome::OldDied { flows: 0 }) = view.outcome() {
         console.warn(&format!("generation {} died before it was told to end", view.from));
@@ -227,7 +231,7 @@ pub(super) fn summary(view: &RolloutView) -> String {
             format!("{service} is being {done}: generation {to} {yet}{why}")
         }
         Status::Settling => {
-            let left = view.settling_seconds.map(words::span);
+            let left = view.settles_in.map(words::span);
             let left = left.map(|left| format!(" for {left} more")).unwrap_or_default();
             let back = match view.can_go_back {
                 true => format!("; generation {from} is there to go back to"),
@@ -241,12 +245,12 @@ pub(super) fn summary(view: &RolloutView) -> String {
             "{service} {done}: generation {to} takes all new connections, generation {from} drains"
         ),
         Status::Ended(Outcome::Completed) => {
-            let took = view.ended_after_seconds.map(words::span);
+            let took = view.ended_after.map(words::span);
             let took = took.map(|took| format!(" after {took}")).unwrap_or_default();
-            let left = match view.standby_seconds {
-                Some(seconds) => format!(
+            let left = match view.standby_for {
+                Some(span) => format!(
                     "has drained{took}, and is kept to fall back to for {}",
-                    words::span(seconds)
+                    words::span(span)
                 ),
                 None => format!("finished and is gone{took}"),
             };
@@ -303,9 +307,9 @@ fn who(view: &RolloutView, expected: GenerationNumber) -> String {
     }
 }
 
-impl Answer for RolloutView {
+impl Answer for Begun {
     fn text(&self, _look: Look) -> String {
-        format!("{}\n", summary(self))
+        format!("{}\n", summary(&self.rollout))
     }
 }
 

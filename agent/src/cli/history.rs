@@ -1,7 +1,10 @@
 //! `agent history`.
 
-use agent_api::{ExitCode, History, Problem, RolloutView, SCHEMA, Selected};
+use std::time::Duration;
+
+use agent_api::{ExitCode, History, Problem, RolloutView};
 use agent_rollout::{Kind, Outcome, Status};
+use agent_terms::Moment;
 
 use super::{
     Context,
@@ -16,18 +19,7 @@ pub(super) async fn run(
     context: &Context,
     arguments: &HistoryArguments,
 ) -> Result<ExitCode, Problem> {
-    let history = match arguments.service.selected() {
-        Some(service) => context.client.history(&service).await?,
-        None => {
-            let mut all = History { schema: SCHEMA, rollouts: Vec::new() };
-            for service in context.client.services().await?.services {
-                let of_one = context.client.history(&Selected::Name(service.name)).await?;
-                all.rollouts.extend(of_one.rollouts);
-            }
-            all.rollouts.sort_by_key(|rollout| rollout.began_unix_ms);
-            all
-        }
-    };
+    let history = context.client.history(arguments.service.selected().as_ref()).await?;
     context.console.answer(&history)?;
     Ok(ExitCode::Done)
 }
@@ -47,8 +39,8 @@ impl Answer for History {
             ("RELEASE", Side::Left),
             ("OUTCOME", Side::Left),
         ]);
-        let after = |seconds: Option<f64>| {
-            seconds.map_or_else(|| "-".to_owned(), |seconds| format!("+{}", words::span(seconds)))
+        let after = |span: Option<Duration>| {
+            span.map_or_else(|| "-".to_owned(), |span| format!("+{}", words::span(span)))
         };
         for rollout in &self.rollouts {
             let cells = [
@@ -57,10 +49,10 @@ impl Answer for History {
                 kind(rollout).to_owned(),
                 rollout.from.to_string(),
                 rollout.to.to_string(),
-                words::moment(rollout.began_unix_ms),
-                after(rollout.switched_after_seconds),
+                Moment::written(rollout.began),
+                after(rollout.switched_after),
                 rollout.waited.to_string(),
-                after(rollout.ended_after_seconds),
+                after(rollout.ended_after),
                 rollout.release.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
                 outcome(rollout),
             ];

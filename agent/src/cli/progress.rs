@@ -65,14 +65,14 @@ impl Drop for Progress {
 /// With all that moves.
 fn moving(view: &RolloutView) -> String {
     let mut text = standing(view);
-    if let Some(left) = view.settling_seconds {
+    if let Some(left) = view.settles_in {
         text.push_str(&format!(" for {}", words::span(left)));
     }
     if view.status == Status::Draining {
-        if let Some(idle) = view.idle_seconds {
+        if let Some(idle) = view.idle {
             text.push_str(&format!(", idle {}", words::span(idle)));
         }
-        if let Some(deadline) = view.deadline_seconds {
+        if let Some(deadline) = view.deadline_in {
             text.push_str(&format!(", ends by force in {}", words::span(deadline)));
         }
     }
@@ -135,8 +135,8 @@ mod tests {
     fn a_line_is_told_once_however_often_its_times_change() {
         let mut draining = samples::rollouts().remove(2);
         let before = standing(&draining);
-        draining.idle_seconds = Some(99.0);
-        draining.deadline_seconds = Some(1.0);
+        draining.idle = Some(Duration::from_secs(99));
+        draining.deadline_in = Some(Duration::from_secs(1));
         assert_eq!(standing(&draining), before);
     }
 }

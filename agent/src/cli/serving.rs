@@ -65,9 +65,8 @@ pub(super) fn beside(service: &ServiceView) -> Option<String> {
 
 /// That connections wait for nobody, if they do.
 pub(super) fn waiting(service: &ServiceView) -> Option<String> {
-    let Waiting { connections, longest_seconds } = service.waiting?;
-    let (verb, longest) =
-        (if connections == 1 { "waits" } else { "wait" }, words::span(longest_seconds));
+    let Waiting { connections, longest } = service.waiting?;
+    let (verb, longest) = (if connections == 1 { "waits" } else { "wait" }, words::span(longest));
     let count = words::count(connections, "connection", "connections");
     Some(format!(
         "{count} {verb} to be accepted, for up to {longest}: the server accepts nothing, or too little"

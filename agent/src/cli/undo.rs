@@ -1,6 +1,6 @@
 //! `agent undo`.
 
-use agent_api::{Begun, ExitCode, Problem, UndoRequest};
+use agent_api::{ExitCode, Problem, UndoRequest};
 use agent_rollout::Kind;
 use agent_terms::GenerationNumber;
 
@@ -16,11 +16,11 @@ pub(super) async fn run(context: &Context, arguments: &UndoArguments) -> Result<
         request: Some(persist::new_id()?),
     };
     let service = service.selected();
-    let Begun { changed: _, rollout: begun, warnings } =
+    let begun =
         persist::ask(&context.console, async || context.client.undo(&service, &request).await)
             .await?;
-    context.console.warn_of(&warnings);
-    if begun.kind == Kind::Upgrade {
+    context.console.warn_of(&begun.warnings);
+    if begun.rollout.kind == Kind::Upgrade {
         // A candidate was taken back: its upgrade has failed, but what was asked for here is done.
         context.console.answer(&begun)?;
         return Ok(ExitCode::Done);

@@ -63,10 +63,10 @@ pub(super) async fn run(
                 ));
             }
             if arguments.dry_run {
-                context.console.answer(&begun.rollout)?;
+                context.console.answer(begun.as_ref())?;
                 return Ok(ExitCode::Done);
             }
-            follow::to_the_end(context, begun.rollout, arguments.wait).await
+            follow::to_the_end(context, *begun, arguments.wait).await
         }
     }
 }

@@ -14,6 +14,7 @@
 //! - `whole` says whether what is pinned is that, and not something else of its name; `behind` is how one finds out.
 //! - `tables` is what the programs go by, each a `table` that knows its name, `primary_sets` a copy that spares them a lookup, `counts` what they have counted.
 //! - `contents` is of whom the maps have something, `restore` writes again what somebody changed in them.
+//! - `way` is where a connection would go by the maps as they are.
 //! - `others` finds the programs of others that steer here too.
 //! - `endpoints` and `slots` are pure: what the maps should hold.
 
@@ -44,6 +45,7 @@ mod survey;
 mod table;
 mod tables;
 mod types;
+mod way;
 mod whole;
 
 use std::{
@@ -79,6 +81,7 @@ pub use self::{
     place::Place,
     programs::{ATTACHED, COMFORTS},
     survey::{Survey, steers, steers_elsewhere},
+    way::{Reach, Try, Way},
     whole::examine,
 };
 use self::{kernel::Kernel, members::MemberMap, programs::STEER, table::Table};

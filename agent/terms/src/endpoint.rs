@@ -12,6 +12,7 @@ use super::GenerationNumber;
 
 /// One TCP port on one local address, numbered within its service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Its number in the kernel maps; starts at 0.
     pub number: u32,
@@ -26,6 +27,7 @@ pub struct Endpoint {
 
 /// The local address of a listener, and with it the packets that the kernel can give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(into = "String", try_from = "String")]
 pub enum LocalAddress {
     /// An IPv4 address, or any of them (`0.0.0.0`).

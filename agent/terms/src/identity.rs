@@ -12,6 +12,7 @@ pub struct ServiceId(pub u32);
 
 /// Counts the incarnations of a service's server: 1, 2, 3…
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct GenerationNumber(pub u32);
 
@@ -47,6 +48,7 @@ impl GenerationId {
 
 /// What people call a service: letters, digits, `-`, `_` and `.`, at most 64, not only digits (those are ports).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName(String);
 

@@ -6,16 +6,21 @@ mod endpoint;
 mod identity;
 mod limit;
 mod loss;
+mod moment;
 mod process;
 mod release;
+#[cfg(feature = "schema")]
+mod schema;
 mod signal;
-pub mod span;
+mod span;
 pub mod users;
 
 pub use endpoint::{Endpoint, LocalAddress};
 pub use identity::{GenerationId, GenerationNumber, ServiceId, ServiceName, ServiceNameError};
 pub use limit::{Limit, LimitError, Resource};
 pub use loss::{Loss, LossError};
+pub use moment::Moment;
 pub use process::{Pid, ProcessIdentity, StartTime};
 pub use release::{Release, ReleaseError};
 pub use signal::{NoSignal, Signal};
+pub use span::{OptionalSpan, Span};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How much of something a process may use; no number means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Limit {
     /// Of what.
     pub resource: Resource,
@@ -46,6 +47,7 @@ pub struct LimitError {
 
 /// What a limit is about; named as in `RLIMIT_NOFILE` and its like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names are those of getrlimit(2)")]
 pub enum Resource {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Something that a successor would not be confined by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// Filters of system calls: a process can only be given them by itself.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What people call a version: an opaque text, compared as it is. 1 to 128 bytes, nothing that a terminal would act on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Release(String);
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A signal that the kernel knows, by its number; also a real-time one, as servers use them for their own commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "i32", into = "i32")]
 pub struct Signal(i32);
 

@@ -1,31 +1,37 @@
-//! A time span on the wire, as people write it: `"2s 500ms"`. For `#[serde(with = "…")]`.
+//! A time span on the wire, as people write it: `"2s 500ms"`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
-/// Writes a span exactly.
-///
-/// # Errors
-///
-/// Those of the serializer.
-pub fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&humantime::format_duration(*span))
-}
+/// How a [`Duration`] is written. For `#[serde(with = "Span")]`.
+#[derive(Debug)]
+pub enum Span {}
 
-/// Reads one.
-///
-/// # Errors
-///
-/// When it is none.
-pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    match Written::deserialize(from)? {
-        Written::Text(text) => humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format!("`{text}` is no time span such as `2s 500ms`: {error}"))
-        }),
-        Written::Parts { secs, nanos } if nanos < NANOSECONDS => Ok(Duration::new(secs, nanos)),
-        Written::Parts { nanos, .. } => {
-            Err(D::Error::custom(format!("a second has fewer than {nanos} nanoseconds")))
+impl Span {
+    /// Writes a span exactly.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*span))
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        match Written::deserialize(from)? {
+            Written::Text(text) => humantime::parse_duration(&text).map_err(|error| {
+                D::Error::custom(format!("`{text}` is no time span such as `2s 500ms`: {error}"))
+            }),
+            Written::Parts { secs, nanos } if nanos < NANOSECONDS => Ok(Duration::new(secs, nanos)),
+            Written::Parts { nanos, .. } => {
+                Err(D::Error::custom(format!("a second has fewer than {nanos} nanoseconds")))
+            }
         }
     }
 }
@@ -44,9 +50,10 @@ enum Written {
 }
 
 /// The same for one that may not be there.
-pub mod option {
-    use super::{Deserialize, Deserializer, Duration, Serializer};
+#[derive(Debug)]
+pub enum OptionalSpan {}
 
+impl OptionalSpan {
     /// Writes it, or null.
     ///
     /// # Errors
@@ -54,7 +61,7 @@ pub mod option {
     /// Those of the serializer.
     pub fn serialize<S: Serializer>(span: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
         match span {
-            Some(span) => super::serialize(span, to),
+            Some(span) => Span::serialize(span, to),
             None => to.serialize_none(),
         }
     }
@@ -66,8 +73,8 @@ pub mod option {
     /// When it is none.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
         #[derive(Deserialize)]
-        struct Span(#[serde(with = "super")] Duration);
-        Ok(Option::<Span>::deserialize(from)?.map(|Span(span)| span))
+        struct There(#[serde(with = "Span")] Duration);
+        Ok(Option::<There>::deserialize(from)?.map(|There(span)| span))
     }
 }
 
@@ -77,9 +84,9 @@ mod tests {
 
     #[derive(Debug, PartialEq, serde::Serialize, Deserialize)]
     struct Spans {
-        #[serde(with = "super")]
+        #[serde(with = "Span")]
         one: Duration,
-        #[serde(default, with = "super::option")]
+        #[serde(default, with = "OptionalSpan")]
         other: Option<Duration>,
     }
 

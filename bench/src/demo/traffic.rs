@@ -97,9 +97,9 @@ impl Traffic {
 
 impl Seen {
     /// The instant of a time that the agent told.
-    pub(super) fn instant(&self, unix: Duration) -> Option<Instant> {
+    pub(super) fn instant(&self, at: SystemTime) -> Option<Instant> {
         let (instant, time) = self.epoch;
-        let since = (SystemTime::UNIX_EPOCH + unix).duration_since(time).ok()?;
+        let since = at.duration_since(time).ok()?;
         Some(instant + since)
     }
 

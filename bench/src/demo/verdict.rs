@@ -96,9 +96,9 @@ impl Told {
             screen.text(&format!(
                 "  {:<16}{:<18}{:<26}{:<18}{}",
                 format!("{kind} {} → {}", rollout.from, rollout.to),
-                rollout.switched_after_seconds.map_or_else(dash, told),
+                rollout.switched_after.map_or_else(dash, told),
                 near.map_or_else(dash, |near| milliseconds(near.as_secs_f64())),
-                rollout.ended_after_seconds.map_or_else(dash, told),
+                rollout.ended_after.map_or_else(dash, told),
                 outcome(rollout),
             ));
         }
@@ -135,9 +135,8 @@ impl Told {
     }
 
     fn switch(&self, rollout: &RolloutView) -> Option<Switch> {
-        let began = Duration::from_millis(rollout.began_unix_ms);
-        let after = Duration::try_from_secs_f64(rollout.switched_after_seconds?).ok()?;
-        Some(Switch { at: self.seen.instant(began + after)?, to: rollout.to.0 })
+        let at = rollout.began.checked_add(rollout.switched_after?)?;
+        Some(Switch { at: self.seen.instant(at)?, to: rollout.to.0 })
     }
 }
 
@@ -179,7 +178,8 @@ fn outcome(rollout: &RolloutView) -> &'static str {
 }
 
 /// A time of the agent, which counts in whole milliseconds.
-fn told(seconds: f64) -> String {
+fn told(span: Duration) -> String {
+    let seconds = span.as_secs_f64();
     match seconds * 1e3 {
         none if none < 0.5 => "< 1 ms".to_owned(),
         few if few < 1e3 => format!("{few:.0} ms"),

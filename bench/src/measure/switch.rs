@@ -68,7 +68,7 @@ fn release(reader: Running) -> Result<()> {
 fn expect(rollout: &RolloutView, serving: u32) -> Result<()> {
     let to = rollout.to.0;
     ensure!(to == serving, "generation {to} serves and not {serving}");
-    rollout.switched_after_seconds.context("the answer came before the switch").map(drop)
+    rollout.switched_after.context("the answer came before the switch").map(drop)
 }
 
 const TIMES: usize = 200;

@@ -58,13 +58,12 @@ impl Meant {
     }
 
     fn switches_of(&self, rollout: &RolloutView) -> Vec<Switch> {
-        let Some(at) = rollout.switched_after_seconds.and_then(|it| self.instant(rollout, it))
-        else {
+        let Some(at) = rollout.switched_after.and_then(|it| self.instant(rollout, it)) else {
             return Vec::new();
         };
         let restart = self.restarts.get(&rollout.to.0);
         let there = Switch { from: at, sure: at + SLACK, to: rollout.to.0 };
-        let ended = rollout.ended_after_seconds.and_then(|it| self.instant(rollout, it));
+        let ended = rollout.ended_after.and_then(|it| self.instant(rollout, it));
         match (rollout.kind, rollout.outcome(), ended) {
             // The kernel falls back at the very death, which the agent notes later. An undo is a rollout of its own.
             (Kind::Upgrade, Some(Outcome::RolledBack { reason }), Some(ended))
@@ -83,10 +82,9 @@ impl Meant {
         }
     }
 
-    fn instant(&self, rollout: &RolloutView, after: f64) -> Option<Instant> {
+    fn instant(&self, rollout: &RolloutView, after: Duration) -> Option<Instant> {
         let (instant, time) = self.epoch;
-        let began = SystemTime::UNIX_EPOCH + Duration::from_millis(rollout.began_unix_ms);
-        let at = began + Duration::try_from_secs_f64(after).ok()?;
+        let at = rollout.began.checked_add(after)?;
         match at.duration_since(time) {
             Ok(since) => Some(instant + since),
             Err(before) => instant.checked_sub(before.duration()),

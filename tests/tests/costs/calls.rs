@@ -28,6 +28,7 @@ signal.pause()
 ";
 const FIRST_PORT: u16 = 10_000;
 const MANY_PORTS: u16 = 200;
+const SERVICES: u16 = 8;
 /// An even number: the newest generation takes new connections again afterwards.
 const SWITCHES: u32 = 4;
 /// More than are listed at any time.
@@ -239,4 +240,40 @@ fn an_idle_agent_does_nothing_at_all() -> Result<()> {
     stage.agent.status()?;
     assert_ne!(between(&after.0, &calls.counts()?), none);
     Ok(())
+}
+
+/// The kernel walks its table of listeners for each look, and whoever wants something of the agent waits meanwhile.
+#[test]
+fn a_status_looks_at_the_sockets_once_however_many_services_there_are() -> Result<()> {
+    let stage = Stage::new()?;
+    let last = FIRST_PORT + SERVICES - 1;
+    let mut servers = Vec::new();
+    for port in FIRST_PORT..=last {
+        let mut server = Command::new("python3");
+        servers.push(stage.agent.start(server.args(["-c", LISTENERS, &port.to_string(), "1"]))?);
+    }
+    wait::until("all listeners", LIMIT, || {
+        Ok((stage.listeners()?.len() == usize::from(SERVICES)).then_some(()))
+    })?;
+    stage.agent.attach(FIRST_PORT)?.success()?;
+    let calls = Calls::of(stage.agent.daemon().context("the agent runs")?.pid())?;
+    let looks = || -> Result<u64> {
+        let send = usize::try_from(libc::SYS_sendto)?;
+        let before = calls.counts()?[send];
+        stage.agent.status()?;
+        Ok(calls.counts()?[send] - before)
+    };
+    let with_one = looks()?;
+    for port in FIRST_PORT + 1..=last {
+        stage.agent.attach(port)?.success()?;
+    }
+    // What follows an attach looks, too, and is over some time.
+    let mut with_many = 0;
+    let same = wait::until("as many looks as with one service", LIMIT, || {
+        with_many = looks()?;
+        Ok((with_many == with_one).then_some(()))
+    });
+    servers.into_iter().try_for_each(|it| it.kill())?;
+    assert!(with_one > 0, "it looks by another call now");
+    same.with_context(|| format!("{with_many} requests to the kernel, not {with_one}"))
 }

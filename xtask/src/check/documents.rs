@@ -54,7 +54,7 @@ const INDEXES: [(&str, &str); 3] = [
 fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     // The other one in there is the text around the tables of a document.
     let mut found = vec![root.join("bench/README.md")];
-    for folder in ["", "docs", "docs/decisions", "examples", "tests"] {
+    for folder in ["", "docs", "docs/api", "docs/decisions", "examples", "tests"] {
         for entry in list(&root.join(folder))? {
             if entry.extension().is_some_and(|extension| extension == "md") {
                 found.push(entry);

@@ -19,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     AttachRequest, Attached, Begun, Detached, EventView, Events, Explanation, Flows, History,
     RolloutView, Selected, ServiceView, Services, UndoRequest, UpgradeAnswer, UpgradeRequest,
+    operation::at,
 };
 
 /// Talks with the agent that has this control socket.
@@ -39,7 +40,7 @@ impl Client {
     ///
     /// When there is no answer, or the agent says no.
     pub async fn services(&self) -> Result<Services, ClientError> {
-        self.get("/v1/services").await
+        self.get("/services").await
     }
 
     /// One of them.
@@ -48,7 +49,7 @@ impl Client {
     ///
     /// When there is no answer, or the agent says no.
     pub async fn service(&self, service: &Selected) -> Result<ServiceView, ClientError> {
-        self.get(&format!("/v1/services/{service}")).await
+        self.get(&format!("/services/{service}")).await
     }
 
     /// Takes charge of a port.
@@ -57,7 +58,7 @@ impl Client {
     ///
     /// When there is no answer, or the agent says no.
     pub async fn attach(&self, request: &AttachRequest) -> Result<Attached, ClientError> {
-        self.post("/v1/services", request).await
+        self.post("/services", request).await
     }
 
     /// Gives a service back to the kernel.
@@ -66,8 +67,8 @@ impl Client {
     ///
     /// When there is no answer, or the agent says no.
     pub async fn detach(&self, service: &Selected) -> Result<Detached, ClientError> {
-        let path = format!("/v1/services/{service}");
-        transport::value(&self.socket, Method::DELETE, &path, None::<&()>).await
+        let path = format!("/services/{service}");
+        transport::value(&self.socket, Method::DELETE, &at(&path), None::<&()>).await
     }
 
     /// Begins an upgrade, or says what it would do.
@@ -80,7 +81,7 @@ impl Client {
         service: &Selected,
         request: &UpgradeRequest,
     ) -> Result<UpgradeAnswer, ClientError> {
-        self.post(&format!("/v1/services/{service}/upgrade"), request).await
+        self.post(&format!("/services/{service}/upgrade"), request).await
     }
 
     /// Begins to go back to the generation before.
@@ -93,25 +94,25 @@ impl Client {
         service: &Selected,
         request: &UndoRequest,
     ) -> Result<Begun, ClientError> {
-        self.post(&format!("/v1/services/{service}/undo"), request).await
+        self.post(&format!("/services/{service}/undo"), request).await
     }
 
-    /// Its connections.
+    /// The connections of a service, or of all.
     ///
     /// # Errors
     ///
     /// When there is no answer, or the agent says no.
-    pub async fn flows(&self, service: &Selected) -> Result<Flows, ClientError> {
-        self.get(&format!("/v1/services/{service}/flows")).await
+    pub async fn flows(&self, service: Option<&Selected>) -> Result<Flows, ClientError> {
+        self.get(&of_one_or_all(service, "flows")).await
     }
 
-    /// Its rollouts.
+    /// The rollouts of a service, or of all.
     ///
     /// # Errors
     ///
     /// When there is no answer, or the agent says no.
-    pub async fn history(&self, service: &Selected) -> Result<History, ClientError> {
-        self.get(&format!("/v1/services/{service}/history")).await
+    pub async fn history(&self, service: Option<&Selected>) -> Result<History, ClientError> {
+        self.get(&of_one_or_all(service, "history")).await
     }
 
     /// Where the kernel would steer a connection from `remote` to `local`.
@@ -126,7 +127,7 @@ impl Client {
     ) -> Result<Explanation, ClientError> {
         let remote = remote.map(|remote| format!("&remote={}", encoded(remote)));
         let query = format!("local={}{}", encoded(local), remote.unwrap_or_default());
-        self.get(&format!("/v1/explain?{query}")).await
+        self.get(&format!("/explain?{query}")).await
     }
 
     /// The last events.
@@ -135,7 +136,7 @@ impl Client {
     ///
     /// When there is no answer, or the agent says no.
     pub async fn events(&self) -> Result<Events, ClientError> {
-        self.get("/v1/events").await
+        self.get("/events").await
     }
 
     /// The last events, and each from now on.
@@ -144,7 +145,7 @@ impl Client {
     ///
     /// When there is no answer, or the agent says no.
     pub async fn follow_events(&self) -> Result<Stream<EventView>, ClientError> {
-        transport::stream(&self.socket, "/v1/events?follow=true").await
+        transport::stream(&self.socket, &at("/events?follow=true")).await
     }
 
     /// How a rollout goes, until it has ended.
@@ -157,12 +158,12 @@ impl Client {
         service: &ServiceName,
         rollout: RolloutId,
     ) -> Result<Stream<RolloutView>, ClientError> {
-        let path = format!("/v1/services/{service}/rollouts/{rollout}/progress");
-        transport::stream(&self.socket, &path).await
+        let path = format!("/services/{service}/rollouts/{rollout}/progress");
+        transport::stream(&self.socket, &at(&path)).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        transport::value(&self.socket, Method::GET, path, None::<&()>).await
+        transport::value(&self.socket, Method::GET, &at(path), None::<&()>).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -170,7 +171,14 @@ impl Client {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T, ClientError> {
-        transport::value(&self.socket, Method::POST, path, Some(body)).await
+        transport::value(&self.socket, Method::POST, &at(path), Some(body)).await
+    }
+}
+
+fn of_one_or_all(service: Option<&Selected>, what: &str) -> String {
+    match service {
+        Some(service) => format!("/services/{service}/{what}"),
+        None => format!("/{what}"),
     }
 }
 

@@ -127,7 +127,7 @@ impl LoadAnswer {
             Verdict::Overloaded => "no success: the load generator was overloaded",
             Verdict::Unanswered => "no success: nothing was answered",
         };
-        format!("{judged}, {after} {}\n", words::span(self.seconds))
+        format!("{judged}, {after} {}\n", words::span(Duration::from_secs_f64(self.seconds)))
     }
 }
 
@@ -187,7 +187,7 @@ pub(super) fn moment(now: &Summary, since: Duration, answers: u64) -> String {
     };
     format!(
         "{} · {answers} answers in the last second · {} · p99 {} ms{late}",
-        words::span(since.as_secs_f64().round()),
+        words::span(Duration::from_secs(since.as_secs_f64().round() as u64)),
         words::count(now.failures(), "failure", "failures"),
         milliseconds(slowest),
     )

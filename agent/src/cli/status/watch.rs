@@ -91,12 +91,12 @@ fn redrawn(text: &str) -> String {
 fn without_times(mut services: Services) -> Services {
     for service in &mut services.services {
         for generation in &mut service.generations {
-            generation.age_seconds = 0.0;
-            generation.deadline_seconds = None;
+            generation.age = Duration::ZERO;
+            generation.deadline_in = None;
         }
         for rollout in &mut service.rollouts {
-            rollout.idle_seconds = None;
-            rollout.deadline_seconds = None;
+            rollout.idle = None;
+            rollout.deadline_in = None;
         }
     }
     services
@@ -112,8 +112,8 @@ mod tests {
         let before = samples::services();
         let mut after = before.clone();
         for generation in after.services.iter_mut().flat_map(|service| &mut service.generations) {
-            generation.age_seconds += 1.0;
-            generation.deadline_seconds = generation.deadline_seconds.map(|left| left - 1.0);
+            generation.age += EACH;
+            generation.deadline_in = generation.deadline_in.map(|left| left - EACH);
         }
         assert_eq!(without_times(before.clone()), without_times(after.clone()));
         after.services[0].generations[0].open_flows += 1;

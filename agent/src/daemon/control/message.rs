@@ -57,8 +57,10 @@ pub(in crate::daemon) enum Request {
     Agent(Reply<agent_api::AgentView>),
     Services(Reply<agent_api::Services>),
     Service(String, Reply<agent_api::ServiceView>),
-    Flows(String, Reply<agent_api::Flows>),
-    History(String, Reply<agent_api::History>),
+    /// Of one service, or of all.
+    Flows(Option<String>, Reply<agent_api::Flows>),
+    /// Of one service, or of all.
+    History(Option<String>, Reply<agent_api::History>),
     Rollout(String, RolloutId, Reply<agent_api::RolloutView>),
     Explain(SocketAddr, Option<SocketAddr>, Reply<agent_api::Explanation>),
     Events(Reply<(agent_api::Events, broadcast::Receiver<agent_api::EventView>)>),

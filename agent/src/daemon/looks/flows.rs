@@ -38,22 +38,20 @@ impl Agent {
     ///
     /// When they cannot be listed.
     pub(in crate::daemon) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
-        Ok(sock_diag::connections(&self.ports_of(id), Some(self.datapath.tags()))?)
+        self.flows_of_all(&[id])
     }
 
-    /// The same without those of others on a port that is a generation's own.
+    /// The same of several services, by one look.
     ///
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn flows_to_show(
+    pub(in crate::daemon) fn flows_of_all(
         &self,
-        id: ServiceId,
+        ids: &[ServiceId],
     ) -> Result<Vec<Connection>, Problem> {
-        let public = ports(self.record(id).service.endpoints());
-        let mut flows = self.flows_of(id)?;
-        flows.retain(|flow| owner(flow).is_some() || public.contains(&flow.local.port()));
-        Ok(flows)
+        let ports: Vec<_> = ids.iter().flat_map(|id| self.ports_of(*id)).collect();
+        Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
     }
 
     /// All connections of this network namespace that have a tag of ours.

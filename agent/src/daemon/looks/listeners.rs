@@ -20,14 +20,34 @@ impl Agent {
         Ok(sock_diag::listeners_at(&self.listened_ports(id))?)
     }
 
+    /// The same of several services, each of which finds its own by [`Self::are_of`]: one look at the sockets, whose table the
+    /// kernel walks as a whole for each.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub(in crate::daemon) fn listeners_of_all(
+        &self,
+        ids: &[ServiceId],
+    ) -> Result<Vec<Listener>, Problem> {
+        let ports: Vec<_> = ids.iter().flat_map(|id| self.listened_ports(*id)).collect();
+        Ok(sock_diag::listeners_at(&ports)?)
+    }
+
+    /// Those of these listeners that are on a service's ports.
+    pub(in crate::daemon) fn are_of(&self, id: ServiceId, all: &[Listener]) -> Vec<Listener> {
+        let ports: HashSet<_> = self.listened_ports(id).into_iter().collect();
+        all.iter().filter(|it| ports.contains(&it.port)).cloned().collect()
+    }
+
     /// The cookies of all listeners on the ports of all services.
     ///
     /// # Errors
     ///
     /// When they cannot be listed.
     pub(in crate::daemon) fn live_listeners(&self) -> Result<HashSet<u64>, Problem> {
-        let all: Vec<_> = self.records.keys().flat_map(|id| self.listened_ports(*id)).collect();
-        Ok(sock_diag::listeners_at(&all)?.into_iter().map(|it| it.cookie.0).collect())
+        let all: Vec<_> = self.records.keys().copied().collect();
+        Ok(self.listeners_of_all(&all)?.into_iter().map(|it| it.cookie.0).collect())
     }
 
     fn listened_ports(&self, id: ServiceId) -> Vec<u16> {

@@ -1,16 +1,19 @@
 //! Finds out who serves: what was decided may have been overtaken by a death, or by somebody else's server.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use agent_api::{Problem, Serving, Stranger, Waiting};
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    daemon::{agent::Agent, identify::found},
+    daemon::{agent::Agent, identify::found, looks::observe::owner},
     host::{
         holders, kin, process,
-        sock_diag::{Listener, SocketInode},
+        sock_diag::{Listener, SocketInode, Stage},
     },
 };
 
@@ -21,7 +24,19 @@ impl Agent {
     ///
     /// When the listeners or who holds them cannot be listed.
     pub(in crate::daemon) fn serving(&self, id: ServiceId) -> Result<Serving, Problem> {
-        let all = self.listeners_of(id)?;
+        self.serving_by(id, &self.listeners_of(id)?)
+    }
+
+    /// The same, by the listeners on its ports.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::serving`].
+    pub(in crate::daemon) fn serving_by(
+        &self,
+        id: ServiceId,
+        all: &[Listener],
+    ) -> Result<Serving, Problem> {
         let service = &self.record(id).service;
         let listens = |it: &&Generation| {
             it.listeners().iter().any(|known| all.iter().any(|open| open.cookie.0 == known.cookie))
@@ -55,7 +70,20 @@ impl Agent {
     ///
     /// When the listeners or who holds them cannot be listed.
     pub(in crate::daemon) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, Problem> {
-        let listeners = self.strange_listeners(id)?;
+        self.beside_by(id, self.listeners_of(id)?)
+    }
+
+    /// The same, by the listeners on its ports.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::beside`].
+    pub(in crate::daemon) fn beside_by(
+        &self,
+        id: ServiceId,
+        all: Vec<Listener>,
+    ) -> Result<Vec<Stranger>, Problem> {
+        let listeners = self.strange_of(id, all)?;
         let inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
         if inodes.is_empty() { Ok(Vec::new()) } else { self.strangers(id, &inodes) }
     }
@@ -83,26 +111,41 @@ impl Agent {
         kin::user_of(pid).ok().filter(|user| *user != usual)
     }
 
-    /// Connections that the primary has not accepted for longer than a server may take for that.
+    /// Connections that primaries of these services have not accepted for longer than a server may take for that, by the
+    /// listeners on their ports.
     ///
     /// # Errors
     ///
     /// When the sockets cannot be listed.
-    pub(in crate::daemon) fn waiting(&self, id: ServiceId) -> Result<Option<Waiting>, Problem> {
-        let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
-        let key = GenerationId { service: id, number: primary.number() };
-        let is_of_it =
-            |it: &Listener| primary.listeners().iter().any(|at| at.cookie == it.cookie.0);
-        if !self.listeners_of(id)?.iter().any(|it| it.accept_queue > 0 && is_of_it(it)) {
-            return Ok(None);
+    pub(in crate::daemon) fn waiting(
+        &self,
+        ids: &[ServiceId],
+        all: &[Listener],
+    ) -> Result<HashMap<ServiceId, Waiting>, Problem> {
+        let queued: HashSet<_> =
+            all.iter().filter(|it| it.accept_queue > 0).map(|it| it.cookie.0).collect();
+        let primaries =
+            ids.iter().filter_map(|id| Some((*id, self.record(*id).service.primary()?)));
+        let slow: Vec<_> = primaries
+            .filter(|(_, it)| it.listeners().iter().any(|at| queued.contains(&at.cookie)))
+            .map(|(id, primary)| GenerationId { service: id, number: primary.number() })
+            .collect();
+        if slow.is_empty() {
+            return Ok(HashMap::new());
         }
-        let mut too_long: Vec<_> =
-            self.not_accepted(key)?.into_iter().filter_map(|flow| flow.idle).collect();
-        too_long.retain(|idle| *idle >= TOO_LONG);
-        Ok(too_long.iter().max().map(|longest| Waiting {
-            connections: too_long.len() as u64,
-            longest_seconds: longest.as_secs_f64(),
-        }))
+        let flows = self.flows_of_all(&slow.iter().map(|it| it.service).collect::<Vec<_>>())?;
+        let mut waiting: HashMap<ServiceId, Waiting> = HashMap::new();
+        for flow in flows.iter().filter(|it| it.stage() == Stage::Queued) {
+            let owner = owner(flow).and_then(|it| slow.iter().find(|key| key.key() == it));
+            let (Some(key), Some(idle)) = (owner, flow.idle) else { continue };
+            if idle >= TOO_LONG {
+                let none = Waiting { connections: 0, longest: Duration::ZERO };
+                let so_far = waiting.entry(key.service).or_insert(none);
+                so_far.connections += 1;
+                so_far.longest = so_far.longest.max(idle);
+            }
+        }
+        Ok(waiting)
     }
 }
 

@@ -112,9 +112,17 @@ impl Agent {
         &self,
         id: ServiceId,
     ) -> Result<Vec<Listener>, Problem> {
+        self.strange_of(id, self.listeners_of(id)?)
+    }
+
+    /// Those of a service's listeners that are no generation's.
+    pub(in crate::daemon) fn strange_of(
+        &self,
+        id: ServiceId,
+        mut listeners: Vec<Listener>,
+    ) -> Result<Vec<Listener>, Problem> {
         let service = &self.record(id).service;
         let known = service.known_listeners();
-        let mut listeners = self.listeners_of(id)?;
         listeners.retain(|it| {
             service.endpoints().iter().any(|endpoint| endpoint.port == it.port)
                 && !known.contains(&it.cookie.0)

@@ -36,10 +36,10 @@ impl Agent {
                 send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
             }
             Request::Flows(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)));
+                send(reply, self.one_or_all(selector).and_then(|ids| self.flows_view(&ids)));
             }
             Request::History(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.history_view(id)));
+                send(reply, self.one_or_all(selector).and_then(|ids| self.history_view(&ids)));
             }
             Request::Rollout(selector, rollout, reply) => {
                 send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));

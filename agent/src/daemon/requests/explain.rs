@@ -2,18 +2,23 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use agent_api::{Explanation, Offer, Problem};
-use agent_rollout::{Generation, PortHold};
-use agent_terms::{Endpoint, ServiceId};
+use agent_api::{Explanation, Offer, Problem, ProblemKind};
+use agent_rollout::{Generation, ListenerRecord};
+use agent_terms::ServiceId;
 
 use super::views::{listener_view, state_of};
 use crate::{
-    daemon::{agent::Agent, looks::observe::owner},
+    daemon::{
+        agent::Agent,
+        looks::observe::{self, owner},
+    },
+    datapath::{Reach, Try, Way},
     host::sock_diag,
 };
 
 impl Agent {
-    /// What the kernel would do with a connection to `local`, step by step as `steer` does it.
+    /// What the kernel would do with a connection to `local`, step by step as `steer` does it: by what is in its maps, whatever
+    /// was decided. Which generation of it has live listeners the sockets say.
     pub(in crate::daemon) fn explain(
         &self,
         local: SocketAddr,
@@ -23,7 +28,8 @@ impl Agent {
         if let Some(remote) = remote {
             steps.extend(self.explain_flow(local, remote)?);
         }
-        let Some((id, endpoint)) = self.endpoint_of(local) else {
+        let ours = self.datapath.way(local, remote.map(|it| it.ip()))?;
+        let Some(Way { service: id, endpoint, tries }) = ours else {
             steps.push(format!(
                 "{local} is no endpoint of this agent: the kernel's own lookup decides"
             ));
@@ -35,22 +41,40 @@ impl Agent {
                 steps,
             });
         };
-        let service = &self.record(id).service;
-        steps.push(format!("{local} is endpoint {endpoint} of service `{}`", service.name()));
+        let Some(service) = self.records.get(&id).map(|record| &record.service) else {
+            return Err(unknown(local, id));
+        };
+        let name = service.name();
+        let endpoint = service.endpoints().iter().find(|it| it.number == endpoint);
+        steps.push(match endpoint {
+            Some(endpoint) => format!("{local} is endpoint {endpoint} of service `{name}`"),
+            None => format!("{local} is an endpoint of service `{name}` that it does not know"),
+        });
         let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
-        let targets = service.targets().into_iter();
-        let order =
-            targets.flat_map(|targets| std::iter::once(targets.primary).chain(targets.standbys));
+        // One on a port of its own serves whichever it was moved from.
+        let ports = observe::ports(service.endpoints());
+        let is_there = |it: &&ListenerRecord| {
+            let port = it.public.unwrap_or(it.bound.port());
+            live.contains(&it.cookie) && (port == local.port() || !ports.contains(&port))
+        };
         let mut offers = Vec::new();
-        for number in order {
-            let Some(generation) = service.generation(number) else { continue };
-            let listeners: Vec<_> = generation
-                .listeners()
-                .iter()
-                .filter(|it| live.contains(&it.cookie))
-                .map(listener_view)
-                .collect();
-            steps.push(explain_offer(generation, listeners.len(), offers.is_empty()));
+        for Try { generation: number, reach } in tries {
+            let generation = service.generation(number);
+            let listeners = generation.map(Generation::listeners).unwrap_or_default();
+            let listeners: Vec<_> = match reach {
+                Reach::Nothing => Vec::new(),
+                Reach::Plain | Reach::Places(_) => {
+                    listeners.iter().filter(is_there).map(listener_view).collect()
+                }
+            };
+            let phase = generation.map_or("which is gone", |it| state_of(it.phase()).name());
+            let role = if offers.is_empty() {
+                "steering means"
+            } else {
+                "if that has no listener left, it falls back to"
+            };
+            let how = how(reach, listeners.len());
+            steps.push(format!("{role} generation {number} ({phase}), {how}"));
             offers.push(Offer { generation: number, listeners });
         }
         if offers.iter().all(|offer| offer.listeners.is_empty()) {
@@ -59,7 +83,7 @@ impl Agent {
         Ok(Explanation {
             schema: agent_api::SCHEMA,
             local,
-            service: Some(service.name().clone()),
+            service: Some(name.clone()),
             offers,
             steps,
         })
@@ -82,37 +106,25 @@ impl Agent {
             })
             .collect())
     }
-
-    /// As the kernel: the exact address first, then any.
-    fn endpoint_of(&self, local: SocketAddr) -> Option<(ServiceId, &Endpoint)> {
-        let endpoints = || {
-            self.records
-                .iter()
-                .flat_map(|(id, record)| record.service.endpoints().iter().map(move |it| (*id, it)))
-        };
-        let is_any = |endpoint: &Endpoint| {
-            endpoint.address.keys(endpoint.port).iter().all(|key| *key == key.any())
-        };
-        let exact = endpoints().find(|(_, endpoint)| endpoint.contains(local) && !is_any(endpoint));
-        exact.or_else(|| endpoints().find(|(_, endpoint)| endpoint.contains(local)))
-    }
 }
 
-fn explain_offer(generation: &Generation, listeners: usize, first: bool) -> String {
-    let role =
-        if first { "steering means" } else { "if that has no listener left, it falls back to" };
-    let how = match (generation.hold(), listeners) {
-        (_, 0) => "which has no live listener".to_owned(),
-        (PortHold::Plain, _) => {
+/// The kernel steers what this agent knows nothing of.
+fn unknown(local: SocketAddr, id: ServiceId) -> Problem {
+    let message = format!(
+        "the kernel steers connections to {local} for service number {}, which this agent does not have",
+        id.0
+    );
+    let fix = "restart the agent, which puts right what its maps have (`agent daemon --replace`)";
+    Problem::new(ProblemKind::Failed, message).fix(fix)
+}
+
+/// How a generation is reached that has so many live listeners.
+fn how(reach: Reach, listeners: usize) -> String {
+    match (reach, listeners) {
+        (Reach::Nothing, _) | (_, 0) => "which has no live listener".to_owned(),
+        (Reach::Plain, _) => {
             "which is reached by the kernel's own lookup (Multipath TCP)".to_owned()
         }
-        (PortHold::Shared | PortHold::Moved | PortHold::Unbound, count) => {
-            format!("which has {count} live listener(s)")
-        }
-    };
-    format!(
-        "{role} generation {} ({}), {how}",
-        generation.number(),
-        state_of(generation.phase()).name()
-    )
+        (Reach::Places(_), count) => format!("which has {count} live listener(s)"),
+    }
 }

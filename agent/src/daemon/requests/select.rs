@@ -27,6 +27,21 @@ impl Agent {
         }
     }
 
+    /// That one, or all where none is meant, by their names.
+    pub(in crate::daemon) fn one_or_all(
+        &self,
+        selector: Option<String>,
+    ) -> Result<Vec<ServiceId>, Problem> {
+        match selector {
+            Some(selector) => Ok(vec![self.select(&selector)?]),
+            None => {
+                let mut all: Vec<_> = self.records.keys().copied().collect();
+                all.sort_by_key(|id| self.record(*id).service.name().clone());
+                Ok(all)
+            }
+        }
+    }
+
     fn not_found(&self, selector: &str, port: Option<u16>) -> Problem {
         let message = match port {
             Some(port) => format!("no service is attached to port {port}"),

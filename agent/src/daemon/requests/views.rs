@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use agent_api::{
     self, AgentView, FlowView, Flows, GenerationState, GenerationView, History, ListenerView,
-    Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services,
+    Problem, ProblemKind, RolloutView, ServiceState, ServiceView, Services, Waiting,
 };
 use agent_rollout::{
     Generation, Kind, Origin, Outcome, Phase, PortHold, Rollout, RolloutId, Status,
@@ -17,14 +17,14 @@ use crate::{
         few::few_of,
         identify::found,
         launch::logs,
-        looks::observe::{self, owner},
+        looks::observe::owner,
         state::{clock, troubles::Trouble},
     },
     host::{
         holders,
         patience::{self, Whose},
         process,
-        sock_diag::Stage,
+        sock_diag::{Connection, Listener, Stage},
     },
 };
 
@@ -45,13 +45,34 @@ impl Agent {
     }
 
     pub(in crate::daemon) fn services_view(&self) -> Result<Services, Problem> {
-        let mut services: Vec<_> =
-            self.records.keys().map(|id| self.service_view(*id)).collect::<Result<_, _>>()?;
+        let ids: Vec<_> = self.records.keys().copied().collect();
+        let mut services = self.views_of(&ids)?;
         services.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(Services { schema: agent_api::SCHEMA, services })
     }
 
     pub(in crate::daemon) fn service_view(&self, id: ServiceId) -> Result<ServiceView, Problem> {
+        let mut views = self.views_of(&[id])?;
+        Ok(views.remove(0))
+    }
+
+    /// By one look at the sockets, however many services there are.
+    fn views_of(&self, ids: &[ServiceId]) -> Result<Vec<ServiceView>, Problem> {
+        let all = self.listeners_of_all(ids)?;
+        let mut waiting = self.waiting(ids, &all)?;
+        let view = |id: &ServiceId| {
+            let open = self.are_of(*id, &all);
+            self.service_view_by(*id, open, waiting.remove(id))
+        };
+        ids.iter().map(view).collect()
+    }
+
+    fn service_view_by(
+        &self,
+        id: ServiceId,
+        open: Vec<Listener>,
+        waiting: Option<Waiting>,
+    ) -> Result<ServiceView, Problem> {
         let service = &self.record(id).service;
         let counts = self.datapath.steer_counts(id)?;
         let generations = service.generations().iter();
@@ -59,15 +80,15 @@ impl Agent {
             generations.map(|it| self.generation_view(id, it)).collect::<Result<_, _>>()?;
         let under_way: Vec<_> =
             service.rollouts().iter().filter(|rollout| !rollout.is_ended()).collect();
-        let live: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
+        let live: HashSet<_> = open.iter().map(|it| it.cookie.0).collect();
         let listens =
             |it: &Generation| it.listeners().iter().any(|listener| live.contains(&listener.cookie));
         let mut troubles = self.troubles.told(id);
         for number in service.outliving(clock::now()) {
             troubles.push(self.outlives(GenerationId { service: id, number })?);
         }
-        let (serving, waiting) = (self.serving(id)?, self.waiting(id)?);
-        let beside = self.beside(id)?;
+        let serving = self.serving_by(id, &open)?;
+        let beside = self.beside_by(id, open)?;
         // Where steering alone leads to the primary, they get all that it leaves.
         let is_open =
             |primary: &Generation| primary.hold() == PortHold::Moved && !beside.is_empty();
@@ -144,9 +165,8 @@ impl Agent {
             new_connections: counts.opened,
             open_flows: counts.open(),
             reset_flows: counts.reset,
-            age_seconds: now.since(generation.since()).as_secs_f64(),
-            deadline_seconds: deadline(generation.phase())
-                .map(|deadline| deadline.since(now).as_secs_f64()),
+            age: now.since(generation.since()),
+            deadline_in: deadline(generation.phase()).map(|deadline| deadline.since(now)),
             log,
         })
     }
@@ -181,10 +201,16 @@ impl Agent {
         Ok(RolloutView { serving, ..view })
     }
 
-    pub(in crate::daemon) fn history_view(&self, id: ServiceId) -> Result<History, Problem> {
-        let rollouts = self.record(id).service.rollouts().iter();
-        let rollouts = rollouts.map(|it| self.view_of_rollout(id, it)).collect::<Result<_, _>>()?;
-        Ok(History { schema: agent_api::SCHEMA, rollouts })
+    /// The rollouts of these services, as they began.
+    pub(in crate::daemon) fn history_view(&self, ids: &[ServiceId]) -> Result<History, Problem> {
+        let of = |id: ServiceId| {
+            let rollouts = self.record(id).service.rollouts().iter();
+            rollouts.map(move |it| (id, it))
+        };
+        let mut all: Vec<_> = ids.iter().copied().flat_map(of).collect();
+        all.sort_by_key(|(_, rollout)| rollout.began);
+        let views = all.into_iter().map(|(id, it)| self.view_of_rollout(id, it));
+        Ok(History { schema: agent_api::SCHEMA, rollouts: views.collect::<Result<_, _>>()? })
     }
 
     /// As [`Self::view_of_decided`]; of the last one only if the kernel has taken what was decided.
@@ -196,8 +222,8 @@ impl Agent {
         }
         Ok(RolloutView {
             status: Status::MakingReady,
-            switched_after_seconds: None,
-            ended_after_seconds: None,
+            switched_after: None,
+            ended_after: None,
             obstacle: self.troubles.of(Trouble::Effect(id)).map(str::to_owned),
             ..view
         })
@@ -228,11 +254,9 @@ impl Agent {
             to: rollout.to,
             release: rollout.release.clone(),
             status: rollout.status.clone(),
-            began_unix_ms: clock::unix_ms_of(rollout.began),
-            switched_after_seconds: rollout
-                .switched
-                .map(|at| at.since(rollout.began).as_secs_f64()),
-            ended_after_seconds: rollout.ended.map(|at| at.since(rollout.began).as_secs_f64()),
+            began: clock::wall_at(rollout.began),
+            switched_after: rollout.switched.map(|at| at.since(rollout.began)),
+            ended_after: rollout.ended.map(|at| at.since(rollout.began)),
             listens: matches!(
                 service.generation(rollout.to).map(|it| it.phase()),
                 Some(Phase::Starting { listens: true, .. })
@@ -242,21 +266,16 @@ impl Agent {
                 Some(_) | None => None,
             },
             can_go_back: service.generation(rollout.from).is_some_and(Generation::can_take_over),
-            settling_seconds: rollout
+            settles_in: rollout
                 .settled
                 .filter(|_| rollout.status == Status::Settling)
-                .map(|it| it.since(now).as_secs_f64()),
+                .map(|it| it.since(now)),
             flows_left,
-            idle_seconds: self
-                .seen_flows(replaced)
-                .filter(|it| it.open > 0)
-                .map(|it| it.idle.as_secs_f64()),
-            deadline_seconds: waiting
-                .and_then(|it| deadline(it.phase()))
-                .map(|it| it.since(now).as_secs_f64()),
+            idle: self.seen_flows(replaced).filter(|it| it.open > 0).map(|it| it.idle),
+            deadline_in: waiting.and_then(|it| deadline(it.phase())).map(|it| it.since(now)),
             waited: rollout.waited,
-            standby_seconds: match service.generation(rollout.from).map(|it| it.phase()) {
-                Some(Phase::Standby { until, .. }) => Some(until.since(now).as_secs_f64()),
+            standby_for: match service.generation(rollout.from).map(|it| it.phase()) {
+                Some(Phase::Standby { until, .. }) => Some(until.since(now)),
                 Some(_) | None => None,
             },
             serving: None,
@@ -281,26 +300,42 @@ impl Agent {
         patience::with(Whose::Output(id.0), read).unwrap_or_else(|error| vec![error.to_string()])
     }
 
-    pub(in crate::daemon) fn flows_view(&self, id: ServiceId) -> Result<Flows, Problem> {
-        let public = observe::ports(self.record(id).service.endpoints());
-        let mut flows: Vec<_> = self
-            .flows_to_show(id)?
-            .iter()
-            // On a generation's own port others may have connections too.
-            .filter(|flow| owner(flow).is_some() || public.contains(&flow.local.port()))
-            .map(|flow| FlowView {
-                generation: owner(flow)
-                    .filter(|key| key.service == id.0)
-                    .map(|key| GenerationNumber(key.generation)),
-                remote: flow.remote,
-                local: flow.local,
-                state: flow.state.to_string(),
-                accepted: flow.stage() != Stage::Queued,
-                idle_seconds: flow.idle.map(|idle| idle.as_secs_f64()),
-            })
-            .collect();
-        flows.sort_by_key(|flow| (flow.generation, flow.remote));
+    /// The flows of these services, by one look.
+    pub(in crate::daemon) fn flows_view(&self, ids: &[ServiceId]) -> Result<Flows, Problem> {
+        let all = self.flows_of_all(ids)?;
+        let mut flows = Vec::new();
+        for id in ids {
+            let service = &self.record(*id).service;
+            let of_it = |flow: &&Connection| self.is_shown(*id, flow);
+            let mut shown: Vec<_> = all
+                .iter()
+                .filter(of_it)
+                .map(|flow| FlowView {
+                    service: service.name().clone(),
+                    generation: owner(flow)
+                        .filter(|key| key.service == id.0)
+                        .map(|key| GenerationNumber(key.generation)),
+                    remote: flow.remote,
+                    local: flow.local,
+                    state: flow.state.to_string(),
+                    accepted: flow.stage() != Stage::Queued,
+                    idle: flow.idle,
+                })
+                .collect();
+            shown.sort_by_key(|flow| (flow.generation, flow.remote));
+            flows.extend(shown);
+        }
         Ok(Flows { schema: agent_api::SCHEMA, flows })
+    }
+
+    /// Whether a connection is of a service, or nobody's on one of its ports. On a generation's own port others may have
+    /// connections too.
+    fn is_shown(&self, id: ServiceId, flow: &Connection) -> bool {
+        let endpoints = self.record(id).service.endpoints();
+        match owner(flow) {
+            Some(owner) => owner.service == id.0,
+            None => endpoints.iter().any(|it| it.contains(flow.local)),
+        }
     }
 }
 

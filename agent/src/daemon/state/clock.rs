@@ -1,6 +1,6 @@
 //! The two clocks: one for deadlines, one for people.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use agent_rollout::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
@@ -13,20 +13,19 @@ pub(in crate::daemon) fn now() -> Timestamp {
     Timestamp::default().after(since_boot)
 }
 
-/// Now, for people: milliseconds since 1970, by a clock that may be set at any moment. Nothing may be decided by it.
+/// Now, for people, by a clock that may be set at any moment. Nothing may be decided by it.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where wall-clock time is taken, to be shown"
 )]
-pub(in crate::daemon) fn unix_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+pub(in crate::daemon) fn wall() -> SystemTime {
+    SystemTime::now()
 }
 
 /// When a moment was, for people.
-pub(in crate::daemon) fn unix_ms_of(moment: Timestamp) -> u64 {
-    let ago = now().since(moment);
-    unix_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX))
+pub(in crate::daemon) fn wall_at(moment: Timestamp) -> SystemTime {
+    let now_by_wall = wall();
+    now_by_wall.checked_sub(now().since(moment)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]

@@ -159,9 +159,9 @@ impl Ground {
     fn undo_twice(&self, control: &mut Control) -> Result<[Duration; 2]> {
         self.check()?;
         let (first, rollout) = control.undo()?;
-        rollout.switched_after_seconds.context("the answer came before the switch")?;
+        rollout.switched_after.context("the answer came before the switch")?;
         let (second, rollout) = control.undo()?;
-        rollout.switched_after_seconds.context("the answer came before the switch")?;
+        rollout.switched_after.context("the answer came before the switch")?;
         rest(control, rollout.from.0)?;
         Ok([first, second])
     }

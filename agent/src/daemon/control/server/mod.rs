@@ -6,7 +6,7 @@ mod fuzz;
 
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc::Sender, time::Duration};
 
-use agent_api::{EventView, Problem, ProblemKind, RolloutView};
+use agent_api::{EventView, Operation, Problem, ProblemKind, RolloutView};
 use agent_rollout::RolloutId;
 use axum::{
     Json, Router,
@@ -20,7 +20,7 @@ use axum::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::{get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 use futures_util::{Stream, StreamExt as _, stream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -58,26 +58,49 @@ pub(in crate::daemon) async fn serve(
 }
 
 fn routes(door: Door) -> Router {
-    Router::new()
-        .route("/v1/agent", get(agent))
-        .route("/v1/services", get(services).post(attach))
-        .route("/v1/services/{selector}", get(service).delete(detach))
-        .route("/v1/services/{selector}/upgrade", post(upgrade))
-        .route("/v1/services/{selector}/undo", post(undo))
-        .route("/v1/services/{selector}/flows", get(flows))
-        .route("/v1/services/{selector}/history", get(history))
-        .route("/v1/services/{selector}/rollouts/{id}", get(rollout))
-        .route("/v1/services/{selector}/rollouts/{id}/progress", get(progress))
-        .route("/v1/explain", get(explain))
-        .route("/v1/events", get(events))
-        .fallback(async || {
-            Failure(Problem::new(ProblemKind::NotFound, "there is no such resource"))
+    let router = Operation::ALL.into_iter().fold(Router::new(), |router, operation| {
+        router.route(&operation.path(), handler(operation))
+    });
+    router
+        .fallback(async |request: HttpRequest| {
+            let nothing = agent_api::nothing_at(request.uri().path(), env!("CARGO_PKG_VERSION"));
+            hear_out(request).await;
+            Failure(nothing)
         })
         .method_not_allowed_fallback(async || {
             Failure(Problem::new(ProblemKind::Usage, "that method does nothing here"))
         })
         .layer(middleware::from_fn_with_state(door.clone(), check_peer))
         .with_state(door)
+}
+
+/// Takes what comes of a body that nobody looks at: who still sends it when the connection closes does not read the answer.
+async fn hear_out(request: HttpRequest) {
+    const MOST: usize = 1 << 20;
+    let heard = axum::body::to_bytes(request.into_body(), MOST);
+    // Who sends more, or is slower, has what it wanted.
+    let _: Result<_, _> = tokio::time::timeout(PATIENCE, heard).await;
+}
+
+/// Who answers it. There is no other way to a route, so that the API is what `Operation` says it is.
+fn handler(operation: Operation) -> MethodRouter<Door> {
+    match operation {
+        Operation::Agent => get(agent),
+        Operation::Services => get(services),
+        Operation::Attach => post(attach),
+        Operation::Service => get(service),
+        Operation::Detach => delete(detach),
+        Operation::Upgrade => post(upgrade),
+        Operation::Undo => post(undo),
+        Operation::AllFlows => get(all_flows),
+        Operation::Flows => get(flows),
+        Operation::AllHistory => get(all_history),
+        Operation::History => get(history),
+        Operation::Rollout => get(rollout),
+        Operation::Progress => get(progress),
+        Operation::Explain => get(explain),
+        Operation::Events => get(events),
+    }
 }
 
 impl Peer {
@@ -135,7 +158,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         const MOST: usize = 1000;
         let refuse = |message: String| {
             let message = message.chars().take(MOST).collect::<String>();
-            Failure(Problem::new(ProblemKind::Usage, message))
+            let problem = Problem::new(ProblemKind::Usage, message);
+            // A newer command may ask for what came later.
+            let is_newer = ["unknown field", "unknown variant"];
+            Failure(match is_newer.iter().any(|it| problem.message.contains(it)) {
+                true => problem.fix(concat!(
+                    "the agent that runs is version ",
+                    env!("CARGO_PKG_VERSION"),
+                    ": if the command is newer, put its agent in place with `agent daemon --background --replace`"
+                )),
+                false => problem,
+            })
         };
         let parsed = tokio::time::timeout(PATIENCE, Json::from_request(request, state)).await;
         let parsed: Result<Json<T>, JsonRejection> = parsed.map_err(|_elapsed| {
@@ -222,15 +255,23 @@ async fn undo(
     door.ask(|reply| Request::Undo(selector, body, reply)).await.map(Json)
 }
 
+async fn all_flows(State(door): State<Door>) -> Answer<agent_api::Flows> {
+    door.ask(|reply| Request::Flows(None, reply)).await.map(Json)
+}
+
 async fn flows(State(door): State<Door>, Path(selector): Path<String>) -> Answer<agent_api::Flows> {
-    door.ask(|reply| Request::Flows(selector, reply)).await.map(Json)
+    door.ask(|reply| Request::Flows(Some(selector), reply)).await.map(Json)
+}
+
+async fn all_history(State(door): State<Door>) -> Answer<agent_api::History> {
+    door.ask(|reply| Request::History(None, reply)).await.map(Json)
 }
 
 async fn history(
     State(door): State<Door>,
     Path(selector): Path<String>,
 ) -> Answer<agent_api::History> {
-    door.ask(|reply| Request::History(selector, reply)).await.map(Json)
+    door.ask(|reply| Request::History(Some(selector), reply)).await.map(Json)
 }
 
 async fn rollout(

@@ -81,7 +81,7 @@ impl Journal {
         let event = EventView {
             schema: agent_api::SCHEMA,
             sequence,
-            unix_ms: clock::unix_ms(),
+            at: clock::wall(),
             service,
             generation,
             kind,
