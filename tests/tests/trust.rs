@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tests::namespace::Namespace;
-use tests::servers::Script;
+use tests::servers::{Commanded, Script};
 use tests::stage::{LIMIT, Stage};
 use tests::wait;
 
@@ -155,4 +155,21 @@ fn connections_that_say_nothing_keep_nobody_from_asking() -> Result<()> {
     ensure!(open < MANY, "{open} descriptors are open");
     drop(silent);
     stage.detach(PORT)
+}
+
+/// All that is remembered is written at each step of each service, and has an end.
+#[test]
+fn no_service_has_so_much_remembered_that_others_find_no_room() -> Result<()> {
+    const TALKATIVE: &str = "import os, sys
+said = dict(os.environ)
+said.update((f\"V{number}\", \"\\x01\" * 990) for number in range(900))
+os.execve(sys.executable, [sys.executable, *sys.argv[1:]], said)";
+    let neighbour = Script::new(8081)?;
+    let (stage, _beside) = Stage::attached(&neighbour)?;
+    let server = ["/usr/bin/python3", "-c", TALKATIVE, "{}/server.py", "8080", "1"];
+    let _talkative = stage.start(&Commanded::new(PORT, &server)?, 1)?;
+    let refused = stage.refused(&["attach", "--port", "8080"], 4)?;
+    ensure!(refused.contains("what has to be remembered of `python3-8080` takes"), "{refused}");
+    ensure!(stage.agent.state_length()? < 100_000, "it is remembered nevertheless");
+    stage.switch(&neighbour, 2, &["--settle", "0s"])
 }

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Bytes of an environment that is remembered.
+/// Bytes that an environment that is remembered takes as it is written down.
 const MOST_REMEMBERED: usize = 256 << 10;
 
 impl Agent {
@@ -119,12 +119,12 @@ impl Agent {
     /// Remembers what a generation was given, for its successor, instead of those that are gone. What is of a size that no
     /// server has is not: it would be written down at every step.
     pub(in crate::daemon) fn remember_given(&mut self, generation: GenerationId, given: Given) {
-        let bytes =
-            |(name, value): &(OsText, OsText)| name.as_bytes().len() + value.as_bytes().len();
+        let written = |text: &OsText| serde_json::to_vec(text).map_or(usize::MAX, |it| it.len());
+        let bytes = |(name, value): &(OsText, OsText)| written(name).saturating_add(written(value));
         let record = self.record_mut(generation.service);
         let lives = |number: u32| record.service.generation(GenerationNumber(number)).is_some();
         record.given.retain(|number, _| lives(*number));
-        if given.environment().iter().map(bytes).sum::<usize>() <= MOST_REMEMBERED {
+        if given.environment().iter().map(bytes).fold(0, usize::saturating_add) <= MOST_REMEMBERED {
             record.given.insert(generation.number.0, given);
         }
     }

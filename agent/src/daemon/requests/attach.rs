@@ -69,7 +69,7 @@ impl Agent {
         };
         self.records.insert(id, record);
         self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
-        if let Err(problem) = self.save() {
+        if let Err(problem) = self.keep_to_state_share(id).and_then(|()| self.save()) {
             self.records.remove(&id);
             self.let_go_of_ports(id);
             return Err(unchanged(problem));

@@ -80,8 +80,12 @@ impl Agent {
                 }
                 self.remember_given(generation, Given::launched_with(spec.context.clone()));
                 self.memories.of_mut(generation).to_launch = Some(*spec);
-                if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
+                let begun = self
+                    .keep_to_state_share(id)
+                    .and_then(|()| self.feed(id, Event::Upgrade(plan, origin)));
+                if let Err(refusal) = begun {
                     self.memories.forget(generation);
+                    self.record_mut(id).given.remove(&generation.number.0);
                     return Err(refusal);
                 }
             }

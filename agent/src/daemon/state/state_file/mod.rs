@@ -29,7 +29,7 @@ use crate::{
 const VERSION: u32 = 1;
 
 /// Larger than any state we write: 1,024 services of 64 remembered rollouts.
-const MAX_BYTES: u64 = 64 << 20;
+pub(super) const MAX_BYTES: u64 = 64 << 20;
 
 /// Content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
