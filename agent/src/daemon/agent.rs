@@ -30,8 +30,9 @@ use super::{
         state_file::{Record, StateFile},
         troubles::{Trouble, Troubles},
     },
-    step::{Step, change},
+    step::{Step, take},
     watch::watcher::Watcher,
+    world_error::WorldError,
 };
 use crate::{
     datapath::Datapath,
@@ -208,7 +209,7 @@ impl Agent {
         &mut self,
         id: ServiceId,
         event: agent_rollout::Event,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
         let can_be_refused = event.can_be_refused();
@@ -216,9 +217,9 @@ impl Agent {
         if record.service != before {
             if !can_be_refused {
                 self.save_or_owe();
-            } else if let Err(problem) = self.save() {
+            } else if let Err(error) = self.save() {
                 self.record_mut(id).service = before;
-                return Err(unchanged(problem));
+                return Err(WorldError::Unsaved(Box::new(error)));
             }
             self.note_changes(id, &before);
         }
@@ -235,7 +236,8 @@ impl Agent {
 
     /// As [`Self::feed`], where nobody waits for the answer.
     pub(super) fn feed_quietly(&mut self, id: ServiceId, event: agent_rollout::Event) {
-        if let Err(problem) = self.feed(id, event) {
+        if let Err(error) = self.feed(id, event) {
+            let problem = Problem::from(error);
             tracing::error!(%problem, causes = ?problem.causes, "an event was not taken");
         }
     }
@@ -245,14 +247,14 @@ impl Agent {
     /// # Errors
     ///
     /// When the file system refuses; the old state stays.
-    pub(super) fn save(&mut self) -> Result<(), Problem> {
+    pub(super) fn save(&mut self) -> Result<(), WorldError> {
         let state = StateFile {
             network_namespace: self.network_namespace,
             boot_id: self.boot_id.clone(),
             services: self.records.values().cloned().collect(),
             exit_when_detached: self.course.ends_with_last(),
         };
-        change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
+        take(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
         self.over(Trouble::Unsaved, "the state is written down again");
         Ok(())
     }

@@ -19,6 +19,7 @@
 //! - `step`: the doors through which every change of the world goes, where tests let it fail
 //! - `state`: what is written down, and what is wrong now
 //! - `watch`: what is waited for
+//! - `world_error`: why the world could not be looked at or changed
 //! - `start`, `repair`: how an agent begins, and what is mended while none runs
 
 mod agent;
@@ -37,6 +38,7 @@ mod start;
 mod state;
 mod step;
 mod watch;
+mod world_error;
 
 pub use self::{
     problems::unwritten,

@@ -4,7 +4,7 @@ use std::{io, path::Path};
 
 use agent_api::{Problem, ProblemKind};
 
-use super::StateFileError;
+use super::{StateFileError, agent::unchanged, world_error::WorldError};
 use crate::{
     datapath::DatapathError,
     host::{
@@ -34,6 +34,30 @@ pub fn unwritten(message: String, place: &Path, error: &io::Error) -> Problem {
 
 fn writable_again(place: &Path) -> String {
     format!("make that file system writable: {}", mounts::remount(place))
+}
+
+impl From<WorldError> for Problem {
+    fn from(error: WorldError) -> Self {
+        match error {
+            WorldError::Datapath(error) => error.into(),
+            WorldError::Sockets(error) => error.into(),
+            WorldError::Process(error) => error.into(),
+            WorldError::State(error) => error.into(),
+            WorldError::Refused(refusal) => refusal.into(),
+            WorldError::Unsaved(error) => unchanged((*error).into()),
+            WorldError::WaitForProcess { .. } | WorldError::WaitForGroup(_) => {
+                Self::caused(ProblemKind::Failed, &error).on_one_line()
+            }
+            error => Self::caused(ProblemKind::Failed, &error),
+        }
+    }
+}
+
+impl WorldError {
+    /// On one line, with all causes.
+    pub(in crate::daemon) fn in_full(self) -> String {
+        Problem::from(self).in_full()
+    }
 }
 
 impl From<DatapathError> for Problem {

@@ -15,7 +15,8 @@ use crate::{
         few::few_of,
         identify::found,
         state::troubles::Trouble,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         cgroup::Cgroup,
@@ -32,7 +33,10 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn pids_of(&self, generation: GenerationId) -> Result<Vec<Pid>, Problem> {
+    pub(in crate::daemon) fn pids_of(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<Pid>, WorldError> {
         let mut pids: BTreeSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
         if let Some(cgroup) = self.cgroup_of(generation)? {
             pids.extend(members(&cgroup)?);
@@ -54,7 +58,7 @@ impl Agent {
         generation: GenerationId,
         pids: &[Pid],
         open: impl Fn(Pid) -> Result<T, ProcessError>,
-    ) -> Result<Vec<T>, Problem> {
+    ) -> Result<Vec<T>, WorldError> {
         let mut opened = Vec::new();
         for pid in pids {
             match open(*pid) {
@@ -77,13 +81,13 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         signal: Signal,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let all = self.pids_of(generation)?;
         let pids = self.without_privileged(generation, all)?;
         let roots = self.held(generation, &holders::roots(&pids)?, Process::open)?;
         let told = &mut self.memories.of_mut(generation).told;
         let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
-        let refused: Vec<_> = change(Step::Signal, || {
+        let refused: Vec<_> = take(Step::Signal, || {
             let sent = masters
                 .iter()
                 .map(|process| send(process.handle(), sys::signal::to_rustix(signal)));
@@ -112,7 +116,7 @@ impl Agent {
     pub(in crate::daemon) fn tell_next_roots(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let Some(known) = self.generation(generation).filter(|it| it.is_told()) else {
             return Ok(());
         };
@@ -128,7 +132,7 @@ impl Agent {
     }
 
     /// Every process, and people are told which ones had to be.
-    pub(in crate::daemon) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn kill(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let all = self.pids_of(generation)?;
         let pids = self.without_privileged(generation, all.clone())?;
         if pids.is_empty() && !all.is_empty() {
@@ -146,9 +150,9 @@ impl Agent {
         // Of some nobody has known yet: one control group is killed as a whole, a family is not.
         self.memories.of_mut(generation).next_count = Some(Instant::now() + RETRY);
         let cgroup = self.cgroup_of(generation)?;
-        change(Step::Kill, || {
+        take(Step::Kill, || {
             if let Some(cgroup) = cgroup.filter(|_| pids.len() == all.len()) {
-                cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+                cgroup.kill().map_err(WorldError::from)?;
             }
             for some in pids.chunks(MOST_HELD) {
                 let held = self.held(generation, some, Handle::open)?;
@@ -188,7 +192,7 @@ impl Agent {
     pub(in crate::daemon) fn warn_of_strays(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let service = self.record_if_any(generation.service).map(|record| &record.service);
         let Some(known) = service.and_then(|it| it.generation(generation.number)) else {
             return Ok(());
@@ -286,12 +290,12 @@ fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bo
 }
 
 /// The kernel leaves those out that are dead and not reaped yet (`css_task_iter_advance`).
-fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, Problem> {
-    cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, WorldError> {
+    cgroup.pids().map_err(WorldError::from)
 }
 
 /// A process that has ended meanwhile needs no signal.
-fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), Problem> {
+fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), WorldError> {
     if process.pid().get() == 1 {
         tracing::warn!(
             ?signal,
@@ -312,7 +316,7 @@ fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), Problem
     }
 }
 
-fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
+fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, WorldError> {
     let inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.inode).collect();
     if inodes.is_empty() {
         return Ok(Vec::new());

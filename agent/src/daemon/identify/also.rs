@@ -12,10 +12,11 @@ use crate::{
         few::{MOST, few, few_of},
         looks::observe,
         state::state_file::Record,
+        world_error::WorldError,
     },
     host::{
         holders,
-        process::Pid,
+        process::{Pid, ProcessError},
         process_table::ProcessTable,
         sock_diag::{self, Listener},
         supervisor::{Kind, Supervisor},
@@ -58,14 +59,18 @@ impl Agent {
     /// # Errors
     ///
     /// When the processes cannot be listed.
-    pub(in crate::daemon) fn has_process(&self, id: ServiceId, pid: i32) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn has_process(
+        &self,
+        id: ServiceId,
+        pid: i32,
+    ) -> Result<bool, WorldError> {
         Ok(self.pids_of_service(id)?.iter().any(|it| it.get() == pid))
     }
 
     pub(in crate::daemon) fn pids_of_service(
         &self,
         id: ServiceId,
-    ) -> Result<HashSet<Pid>, Problem> {
+    ) -> Result<HashSet<Pid>, WorldError> {
         let mut pids = HashSet::new();
         for generation in self.record(id).service.generations() {
             pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
@@ -246,7 +251,7 @@ fn by_server<K: Ord>(
 fn served_beside(
     pids: &[Pid],
     wanted: impl Fn(&Listener) -> bool,
-) -> Result<BTreeMap<u16, Pid>, Problem> {
+) -> Result<BTreeMap<u16, Pid>, WorldError> {
     let mut listeners = sock_diag::listeners()?;
     listeners.retain(wanted);
     let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
@@ -268,7 +273,7 @@ fn served_beside(
 
 /// The first of these processes that is a supervisor. One that another of them has forked, and that has executed nothing since, is
 /// a part of that.
-fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, Problem> {
+fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, ProcessError> {
     let table = ProcessTable::read_these(pids)?;
     let execution = |pid: Pid| table.row(pid)?.execution;
     let is_forked = |pid: &Pid| {
@@ -280,7 +285,7 @@ fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, Proble
 }
 
 /// The first of these processes whose supervisor would start it again.
-fn restarting(pids: &[Pid]) -> Result<Option<(Pid, Supervisor)>, Problem> {
+fn restarting(pids: &[Pid]) -> Result<Option<(Pid, Supervisor)>, ProcessError> {
     for pid in holders::roots(pids)? {
         // One that has just ended has none.
         let supervisor = Supervisor::of(pid).ok().flatten();

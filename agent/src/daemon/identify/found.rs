@@ -5,6 +5,7 @@ use agent_rollout::{ListenerRecord, PortHold};
 use agent_terms::{Endpoint, LocalAddress, ServiceName};
 
 use crate::{
+    daemon::world_error::WorldError,
     datapath::ListenerToAdopt,
     host::{
         holders, kin,
@@ -25,9 +26,9 @@ pub(in crate::daemon) struct Found {
 
 impl Found {
     /// The process that was there first: its user, directory and environment are what the next generation gets.
-    pub(in crate::daemon) fn root(&self) -> Result<Pid, Problem> {
+    pub(in crate::daemon) fn root(&self) -> Result<Pid, WorldError> {
         let first = holders::roots(&self.pids)?.first().or(self.pids.first()).copied();
-        first.ok_or_else(|| Problem::new(ProblemKind::Failed, "the server has no process"))
+        first.ok_or(WorldError::NoProcess)
     }
 
     /// Its processes, as they are written down.

@@ -9,7 +9,7 @@ use agent_api::{EventKind, Problem, ProblemKind};
 use agent_terms::ServiceId;
 
 use crate::{
-    daemon::{agent::Agent, effects::queued::group_of},
+    daemon::{agent::Agent, effects::queued::group_of, world_error::WorldError},
     datapath::{Group, WithProgram},
     host::sock_diag::{self, Listener},
 };
@@ -64,7 +64,7 @@ impl Agent {
     pub(in crate::daemon) fn groups_without_program(
         &mut self,
         id: ServiceId,
-    ) -> Result<BTreeSet<Group>, Problem> {
+    ) -> Result<BTreeSet<Group>, WorldError> {
         let own = self.groups_with_own_program(id)?;
         if !own.is_empty() && self.moves_of(id)?.note_own_program() {
             let name = self.record(id).service.name().clone();
@@ -76,7 +76,7 @@ impl Agent {
         Ok(&self.groups_of(id)? - &own)
     }
 
-    fn groups_with_own_program(&mut self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
+    fn groups_with_own_program(&mut self, id: ServiceId) -> Result<BTreeSet<Group>, WorldError> {
         self.groups_with_program(id, |it| it.own)
     }
 
@@ -88,7 +88,7 @@ impl Agent {
     pub(in crate::daemon) fn guarded_groups(
         &mut self,
         id: ServiceId,
-    ) -> Result<BTreeSet<Group>, Problem> {
+    ) -> Result<BTreeSet<Group>, WorldError> {
         self.groups_with_program(id, |it| it.ours)
     }
 
@@ -96,7 +96,7 @@ impl Agent {
         &mut self,
         id: ServiceId,
         whose: impl FnOnce(WithProgram) -> Vec<u64>,
-    ) -> Result<BTreeSet<Group>, Problem> {
+    ) -> Result<BTreeSet<Group>, WorldError> {
         let groups = self.groups_of(id)?;
         let mut listeners = sock_diag::tagged_listeners(self.datapath.tags())?;
         listeners.retain(|it| groups.contains(&group_of(it)));

@@ -6,7 +6,7 @@ use agent_api::{Command, Problem, ProblemKind};
 use agent_terms::{GenerationId, Loss};
 
 use crate::{
-    daemon::agent::Agent,
+    daemon::{agent::Agent, world_error::WorldError},
     host::{
         cgroup::Cgroup,
         confinement::{Confinement, losses},
@@ -124,7 +124,7 @@ impl Agent {
     pub(in crate::daemon) fn group_to_resemble(
         &self,
         next: GenerationId,
-    ) -> Result<Option<Cgroup>, Problem> {
+    ) -> Result<Option<Cgroup>, WorldError> {
         let record = self.record(next.service);
         let origin = || self.hierarchy.open(record.origin_cgroup.as_ref()).ok();
         let Some(primary) = record.service.primary() else { return Ok(origin()) };

@@ -17,7 +17,7 @@ use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::given::{Given, Inherited, path_of};
 use crate::{
-    daemon::agent::Agent,
+    daemon::{agent::Agent, world_error::WorldError},
     host::{
         context::{Context, Namespace},
         holders,
@@ -81,7 +81,7 @@ impl Agent {
         root: Pid,
         generation: &Generation,
         pids: &[Pid],
-    ) -> Result<Given, Problem> {
+    ) -> Result<Given, WorldError> {
         let context = Context::of(root, self.launcher.pid())?;
         let may_have_been_root = may_have_been_root(root, &context, generation, pids)?;
         Given::found(context, root, may_have_been_root)
@@ -105,7 +105,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         starter: Pid,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let table = ProcessTable::read_these(&[starter])?;
         if table.row(starter).is_some_and(|row| row.real_user == ROOT) {
             let record = self.record(generation.service);
@@ -137,7 +137,7 @@ impl Agent {
     pub(in crate::daemon) fn remember_found(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let pids = self.pids_of(generation)?;
         let Some(known) = self.generation(generation) else { return Ok(()) };
         // One that has just ended has given all that it had.
@@ -162,7 +162,7 @@ fn may_have_been_root(
     context: &Context,
     generation: &Generation,
     pids: &[Pid],
-) -> Result<bool, Problem> {
+) -> Result<bool, WorldError> {
     if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
         return Ok(false);
     }

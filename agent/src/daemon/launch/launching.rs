@@ -51,7 +51,7 @@ impl Agent {
         let launched = launched.map_err(|error| Problem::caused(ProblemKind::NotReady, &error));
         // Only now: before, its cgroup may have been empty yet.
         let watched = launched.and_then(|()| match self.cgroup_of(generation)? {
-            Some(cgroup) => self.watch_cgroup(generation, &cgroup),
+            Some(cgroup) => Ok(self.watch_cgroup(generation, &cgroup)?),
             None => Ok(()),
         });
         if let Err(problem) = watched {

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     daemon::{
         agent::Agent,
-        step::{Step, change},
+        step::{Step, change, take},
+        world_error::WorldError,
     },
     host::{
         cgroup::{Cgroup, CgroupError},
@@ -108,11 +109,9 @@ impl Agent {
         self.keep_names_from(generation)?;
         let launcher = Arc::clone(&self.launcher);
         let launch = self.born_into(generation, |_| {
-            change(Step::Launch, || {
-                launch::launch(&*launcher, &spec, &[])
-                    .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
-            })
+            take(Step::Launch, || Ok(launch::launch(&*launcher, &spec, &[])))
         })?;
+        let launch = launch.map_err(|error| Problem::caused(ProblemKind::NotReady, &error))?;
         self.await_launch(generation, launch)?;
         self.look_at_logs();
         Ok(())
@@ -123,7 +122,7 @@ impl Agent {
         &self,
         generation: GenerationId,
         launched_as: u32,
-    ) -> Result<BindRule, Problem> {
+    ) -> Result<BindRule, WorldError> {
         let service = &self.record(generation.service).service;
         let others = service
             .generations()
@@ -148,28 +147,22 @@ impl Agent {
         &self,
         generation: GenerationId,
         cgroup: &Cgroup,
-    ) -> Result<(), Problem> {
-        let watch = cgroup
-            .watch_populated()
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        self.watcher.watch_cgroup(generation, watch).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for a cgroup: {error}"))
-        })
+    ) -> Result<(), WorldError> {
+        let watch = cgroup.watch_populated()?;
+        self.watcher.watch_cgroup(generation, watch).map_err(WorldError::WaitForGroup)
     }
 
     /// The cgroup of a launched generation; `None` for one that was found running.
     pub(in crate::daemon) fn cgroup_of(
         &self,
         generation: GenerationId,
-    ) -> Result<Option<Cgroup>, Problem> {
+    ) -> Result<Option<Cgroup>, WorldError> {
         let service = self.record_if_any(generation.service).map(|record| &record.service);
         let known = service.and_then(|service| service.generation(generation.number));
         match known.map(|it| it.origin()) {
-            Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => self
-                .hierarchy
-                .open(cgroup)
-                .map(Some)
-                .map_err(|error| Problem::caused(ProblemKind::Failed, &error)),
+            Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => {
+                self.hierarchy.open(cgroup).map(Some).map_err(WorldError::from)
+            }
             Some(Origin::Launched { .. } | Origin::Found) | None => Ok(None),
         }
     }

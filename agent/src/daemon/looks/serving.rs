@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use agent_api::{Problem, Serving, Stranger, Waiting};
+use agent_api::{Serving, Stranger, Waiting};
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    daemon::{agent::Agent, identify::found},
+    daemon::{agent::Agent, identify::found, world_error::WorldError},
     host::{
         holders, kin, process,
         sock_diag::{Listener, SocketInode},
@@ -20,7 +20,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the listeners or who holds them cannot be listed.
-    pub(in crate::daemon) fn serving(&self, id: ServiceId) -> Result<Serving, Problem> {
+    pub(in crate::daemon) fn serving(&self, id: ServiceId) -> Result<Serving, WorldError> {
         let all = self.listeners_of(id)?;
         let service = &self.record(id).service;
         let listens = |it: &&Generation| {
@@ -54,7 +54,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the listeners or who holds them cannot be listed.
-    pub(in crate::daemon) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, Problem> {
+    pub(in crate::daemon) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, WorldError> {
         let listeners = self.strange_listeners(id)?;
         let inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
         if inodes.is_empty() { Ok(Vec::new()) } else { self.strangers(id, &inodes) }
@@ -65,7 +65,7 @@ impl Agent {
         &self,
         id: ServiceId,
         inodes: &HashSet<SocketInode>,
-    ) -> Result<Vec<Stranger>, Problem> {
+    ) -> Result<Vec<Stranger>, WorldError> {
         let holders = holders::holders(inodes)?.found;
         let pids: Vec<_> = holders.into_iter().map(|holder| holder.pid).collect();
         let described = |pid: process::Pid| Stranger {
@@ -88,7 +88,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the sockets cannot be listed.
-    pub(in crate::daemon) fn waiting(&self, id: ServiceId) -> Result<Option<Waiting>, Problem> {
+    pub(in crate::daemon) fn waiting(&self, id: ServiceId) -> Result<Option<Waiting>, WorldError> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
         let key = GenerationId { service: id, number: primary.number() };
         let is_of_it =

@@ -16,7 +16,8 @@ use crate::{
             clock,
             state_file::{Record, Unfinished},
         },
-        step::{Step, change},
+        step::{Step, change, take},
+        world_error::WorldError,
     },
     host::{process, sock_diag::Listener},
 };
@@ -71,7 +72,7 @@ impl Agent {
         if let Err(problem) = self.save() {
             self.records.remove(&id);
             self.let_go_of_ports(id);
-            return Err(unchanged(problem));
+            return Err(unchanged(problem.into()));
         }
         if let Err(problem) = self.take_charge(id, &server) {
             self.withdraw(id);
@@ -179,9 +180,9 @@ impl Agent {
         Ok(())
     }
 
-    pub(in crate::daemon) fn set_endpoints(&mut self) -> Result<(), Problem> {
+    pub(in crate::daemon) fn set_endpoints(&mut self) -> Result<(), WorldError> {
         let services = self.records.iter().map(|(id, record)| (*id, record.service.endpoints()));
-        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
+        take(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
     }
 
     /// Takes back an attach that failed half-way.

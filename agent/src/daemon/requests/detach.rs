@@ -118,7 +118,7 @@ impl Agent {
         let before = self.record_mut(id).unfinished.replace(Unfinished::Detach);
         if let Err(problem) = self.save() {
             self.record_mut(id).unfinished = before;
-            return Err(unchanged(problem));
+            return Err(unchanged(problem.into()));
         }
         self.give_all_names_back(id)?;
         self.leave_queues(id)?;

@@ -82,7 +82,7 @@ impl Agent {
                 self.memories.of_mut(generation).to_launch = Some(*spec);
                 if let Err(refusal) = self.feed(id, Event::Upgrade(plan, origin)) {
                     self.memories.forget(generation);
-                    return Err(refusal);
+                    return Err(refusal.into());
                 }
             }
             Candidate::Found(server) => {
