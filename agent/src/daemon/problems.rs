@@ -4,7 +4,9 @@ use std::{io, path::Path};
 
 use agent_api::{Problem, ProblemKind};
 
-use super::{StateFileError, agent::unchanged, world_error::WorldError};
+use super::{
+    StateFileError, agent::unchanged, identify::error::IdentifyError, world_error::WorldError,
+};
 use crate::{
     datapath::DatapathError,
     host::{
@@ -51,6 +53,25 @@ impl From<WorldError> for Problem {
             error => Self::caused(ProblemKind::Failed, &error),
         }
     }
+}
+
+impl From<IdentifyError> for Problem {
+    fn from(error: IdentifyError) -> Self {
+        match error {
+            IdentifyError::World(error) => error.into(),
+            error => told(error.kind(), &error, error.fix()),
+        }
+    }
+}
+
+/// With its own fix, or that of what caused it.
+fn told(
+    kind: ProblemKind,
+    error: &(dyn std::error::Error + 'static),
+    fix: Option<String>,
+) -> Problem {
+    let problem = Problem::caused(kind, error);
+    Problem { fix: fix.or(problem.fix), ..problem }
 }
 
 impl WorldError {

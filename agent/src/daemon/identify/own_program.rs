@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_terms::ServiceId;
 
+use super::error::IdentifyError;
 use crate::{
     daemon::{agent::Agent, effects::queued::group_of, world_error::WorldError},
     datapath::{Group, WithProgram},
@@ -26,13 +27,12 @@ impl Agent {
     pub(in crate::daemon) fn refuse_own_program(
         &mut self,
         listeners: &[Listener],
-    ) -> Result<(), Problem> {
+    ) -> Result<(), IdentifyError> {
         let cookies: Vec<u64> = listeners.iter().map(|it| it.cookie.0).collect();
         if self.datapath.with_program(&cookies)?.own.is_empty() {
             return Ok(());
         }
-        Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM)
-            .fix("have the server leave that to the kernel, and attach again"))
+        Err(IdentifyError::OwnProgram)
     }
 
     /// Refuses an upgrade of a server that has done so since it was attached: the next generation would join its group. What
@@ -41,7 +41,10 @@ impl Agent {
     /// # Errors
     ///
     /// When it has.
-    pub(in crate::daemon) fn refuse_late_program(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn refuse_late_program(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<(), IdentifyError> {
         match self.groups_with_own_program(id) {
             Ok(groups) if groups.is_empty() => return Ok(()),
             Ok(_) => {}
@@ -50,9 +53,7 @@ impl Agent {
                 return Ok(());
             }
         }
-        Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM).fix(
-            "have the server leave that to the kernel, and start it anew; or detach it, which leaves its program where it is",
-        ))
+        Err(IdentifyError::LateProgram)
     }
 
     /// Those groups of a service in which `migrate` may be: not where the server has a program now. People are told of that

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use agent_api::{EventKind, Serving, Stranger};
+use agent_api::{EventKind, Problem, Serving, Stranger};
 use agent_rollout::{Event, Listening, Service, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 
@@ -193,7 +193,7 @@ impl Agent {
             Ok(server) => server,
             Err(doubt) => {
                 tracing::debug!(
-                    doubt = doubt.in_full(),
+                    doubt = Problem::from(doubt).in_full(),
                     "nobody is taken for a server started anew"
                 );
                 return Ok(None);

@@ -9,7 +9,7 @@ use agent_terms::{GenerationId, GenerationNumber, ServiceId, ServiceName};
 use crate::{
     daemon::{
         agent::{Agent, unchanged},
-        identify::{asked::Asked, found},
+        identify::{asked::Asked, error::IdentifyError, found},
         looks::observe,
         start::without_group,
         state::{
@@ -34,7 +34,7 @@ impl Agent {
     pub(in crate::daemon) fn attach(
         &mut self,
         request: &AttachRequest,
-        server: Result<found::Found, Problem>,
+        server: Result<found::Found, IdentifyError>,
         asked: Asked,
     ) -> Result<Attached, Problem> {
         if let Some(attached) = self.already_attached(request)? {
@@ -212,7 +212,8 @@ impl Agent {
                 )),
             };
         }
-        found::name_of(root, request.ports.first().copied().unwrap_or_default())
+        let port = request.ports.first().copied().unwrap_or_default();
+        Ok(found::name_of(root, port)?)
     }
 
     fn free_id(&self) -> Result<ServiceId, Problem> {
