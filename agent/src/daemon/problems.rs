@@ -5,7 +5,8 @@ use std::{io, path::Path};
 use agent_api::{Problem, ProblemKind};
 
 use super::{
-    StateFileError, agent::unchanged, identify::error::IdentifyError, world_error::WorldError,
+    StateFileError, agent::unchanged, identify::error::IdentifyError, launch::error::NotLaunched,
+    world_error::WorldError,
 };
 use crate::{
     datapath::DatapathError,
@@ -47,7 +48,9 @@ impl From<WorldError> for Problem {
             WorldError::State(error) => error.into(),
             WorldError::Refused(refusal) => refusal.into(),
             WorldError::Unsaved(error) => unchanged((*error).into()),
-            WorldError::WaitForProcess { .. } | WorldError::WaitForGroup(_) => {
+            WorldError::WaitForProcess { .. }
+            | WorldError::WaitForLaunch(_)
+            | WorldError::WaitForGroup(_) => {
                 Self::caused(ProblemKind::Failed, &error).on_one_line()
             }
             error => Self::caused(ProblemKind::Failed, &error),
@@ -59,6 +62,19 @@ impl From<IdentifyError> for Problem {
     fn from(error: IdentifyError) -> Self {
         match error {
             IdentifyError::World(error) => error.into(),
+            error => told(error.kind(), &error, error.fix()),
+        }
+    }
+}
+
+impl From<NotLaunched> for Problem {
+    fn from(error: NotLaunched) -> Self {
+        match error {
+            NotLaunched::World(error) => error.into(),
+            NotLaunched::LogDirectory(error) => unchanged(error.into()),
+            NotLaunched::LookUpUser { .. }
+            | NotLaunched::LookUpGroup { .. }
+            | NotLaunched::NoAnswer { .. } => told(error.kind(), &error, error.fix()).on_one_line(),
             error => told(error.kind(), &error, error.fix()),
         }
     }

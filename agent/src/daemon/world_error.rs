@@ -50,6 +50,9 @@ pub(in crate::daemon) enum WorldError {
         #[source]
         source: io::Error,
     },
+    /// The same of one that is being launched.
+    #[error("wait for the launched process")]
+    WaitForLaunch(#[source] io::Error),
     /// The end of a control group's last process could not be waited for.
     #[error("wait for a cgroup")]
     WaitForGroup(#[source] io::Error),
@@ -77,6 +80,9 @@ pub(in crate::daemon) enum WorldError {
     /// A server closes its listeners without pause.
     #[error("connections move from listener to listener as fast as they are listed")]
     MovedTooFast,
+    /// The output of generations stays.
+    #[error("remove logs")]
+    Logs(#[source] io::Error),
     /// A test wants it.
     #[cfg(debug_assertions)]
     #[error("{0}: a test has it fail")]

@@ -1,6 +1,6 @@
 //! Executes what the rollout decided, in order.
 
-use agent_api::EventKind;
+use agent_api::{EventKind, Problem};
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 use agent_rollout::{Effect, Origin, Phase, Service, Status, Stop, Targets};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
@@ -89,8 +89,9 @@ impl Agent {
 
     /// A launch that fails is the candidate's end, not a failure of ours.
     fn launch(&mut self, generation: GenerationId) {
-        if let Err(problem) = self.launch_candidate(generation) {
-            let failed = agent_rollout::Event::Failed(generation.number, problem.in_full());
+        if let Err(error) = self.launch_candidate(generation) {
+            let why = Problem::from(error).in_full();
+            let failed = agent_rollout::Event::Failed(generation.number, why);
             self.feed_quietly(generation.service, failed);
         }
     }

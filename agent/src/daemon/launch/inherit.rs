@@ -11,11 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_api::{Command, Problem, ProblemKind};
+use agent_api::Command;
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
-use super::given::{Given, Inherited, path_of};
+use super::{
+    error::NotLaunched,
+    given::{Given, Inherited, path_of},
+};
 use crate::{
     daemon::{agent::Agent, world_error::WorldError},
     host::{
@@ -42,7 +45,7 @@ impl Agent {
         &self,
         id: ServiceId,
         command: &Command,
-    ) -> Result<Inherited, Problem> {
+    ) -> Result<Inherited, NotLaunched> {
         let record = self.record(id);
         let Some(primary) = record.service.primary() else {
             return Ok(Inherited::remembered(&record.context));
@@ -59,7 +62,8 @@ impl Agent {
             None => self.found(root, primary, &pids)?,
         };
         if given.may_have_been_root() && command.user.is_none() {
-            return Err(ask_for_user(given.uid()));
+            // Who is started as root is for the operator to say.
+            return Err(NotLaunched::MayBeRoot { uid: given.uid() });
         }
         let mut inherited = given.passed_on();
         let root = Process::open(root)?.identity();
@@ -180,17 +184,6 @@ fn may_have_been_root(
     let holders = holders::holders(&inodes)?;
     let pids: HashSet<Pid> = pids.iter().copied().collect();
     Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
-}
-
-/// Who is started as root is for the operator to say.
-fn ask_for_user(uid: u32) -> Problem {
-    let message = format!(
-        "the running server may have been started as root, or as user {uid}, and nobody can prove either"
-    );
-    Problem::new(ProblemKind::Preflight, message).fix(format!(
-        "say `--user root` if the new generation has to be root to listen and gives that up itself (as haproxy and lighttpd do), \
-         `--user {uid}` if not"
-    ))
 }
 
 /// Lets the successor start as another user than one who is not root, and takes nothing over that the old one can give to itself: with

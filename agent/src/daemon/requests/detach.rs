@@ -15,7 +15,7 @@ use crate::{
         agent::{Agent, unchanged},
         looks::{attribute::address_of, observe},
         state::{state_file::Unfinished, troubles::Trouble},
-        step::{Step, change},
+        step::{Step, change, take},
     },
     datapath::Group,
     host::{
@@ -147,7 +147,7 @@ impl Agent {
         self.moot(Trouble::Output(id));
         self.moves.remove(&id);
         self.outstanding.forget(id);
-        let removed = change(Step::RemoveLogs, || self.remove_logs(&record.service));
+        let removed = take(Step::RemoveLogs, || self.remove_logs(&record.service));
         if let Err(problem) = removed {
             // They are in nobody's way, and the service is gone already.
             tracing::warn!(%problem, "cannot remove the logs of generations that are gone");
