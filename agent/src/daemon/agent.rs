@@ -141,34 +141,37 @@ impl Agent {
                 match self.attach(&request, server, asked) {
                     // Started for this alone, and in vain.
                     Err(refusal) if self.course.ends_with_last() && self.records.is_empty() => {
-                        self.course.end_with(End::InVain(reply, refusal));
+                        self.course.end_with(End::InVain(reply, refusal.into()));
                     }
-                    answer => send(reply, answer),
+                    answer => send(reply, answer.map_err(Problem::from)),
                 }
             }
             Request::Detach(selector, reply) => match self.detach(&selector) {
                 Ok(answer) if answer.last && self.course.ends_with_last() => {
                     self.course.end_with(End::WithLast(reply, answer));
                 }
-                answer => send(reply, answer),
+                answer => send(reply, answer.map_err(Problem::from)),
             },
             Request::Upgrade(selector, request, source, asked, reply) => {
-                send(reply, self.upgrade(&selector, &request, source, asked));
+                let answer = self.upgrade(&selector, &request, source, asked);
+                send(reply, answer.map_err(Problem::from));
             }
-            Request::Undo(selector, request, reply) => send(reply, self.undo(&selector, &request)),
+            Request::Undo(selector, request, reply) => {
+                send(reply, self.undo(&selector, &request).map_err(Problem::from));
+            }
             Request::Agent(reply) => send(reply, Ok(self.agent_view())),
             Request::Services(reply) => send(reply, self.services_view()),
             Request::Service(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.service_view(id)));
+                send(reply, self.of_service(&selector, |id| self.service_view(id)));
             }
             Request::Flows(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.flows_view(id)));
+                send(reply, self.of_service(&selector, |id| self.flows_view(id)));
             }
             Request::History(selector, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.history_view(id)));
+                send(reply, self.of_service(&selector, |id| self.history_view(id)));
             }
             Request::Rollout(selector, rollout, reply) => {
-                send(reply, self.select(&selector).and_then(|id| self.rollout_view(id, rollout)));
+                send(reply, self.of_service(&selector, |id| self.rollout_view(id, rollout)));
             }
             Request::Explain(local, remote, reply) => send(reply, self.explain(local, remote)),
             Request::Events(reply) => {
@@ -177,6 +180,15 @@ impl Agent {
                 send(reply, Ok((events, self.journal.follow())));
             }
         }
+    }
+
+    /// What is asked for of the service that is meant.
+    fn of_service<T>(
+        &self,
+        selector: &str,
+        view: impl FnOnce(ServiceId) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        view(self.select(selector)?)
     }
 
     pub(super) fn record(&self, id: ServiceId) -> &Record {
@@ -358,18 +370,13 @@ impl Agent {
             return Ok(());
         }
         tracing::info!("ending; nothing is attached, so nothing stays behind");
-        self.leave_no_trace(takes_log_along)
+        Ok(self.leave_no_trace(takes_log_along)?)
     }
 }
 
 fn launcher_gone() -> Problem {
     let message = "the process that starts servers for the agent (agent-launcher) is gone";
     Problem::new(ProblemKind::Failed, message).fix("start the agent again: it goes on where it was")
-}
-
-/// Why a request was refused before anything was done.
-pub(super) fn unchanged(problem: Problem) -> Problem {
-    Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
 }
 
 /// Whoever asked may have gone: then nobody needs the answer. The thread that passes it on goes first: where it shares a busy

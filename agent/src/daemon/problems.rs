@@ -5,8 +5,8 @@ use std::{io, path::Path};
 use agent_api::{Problem, ProblemKind};
 
 use super::{
-    StateFileError, agent::unchanged, identify::error::IdentifyError, launch::error::NotLaunched,
-    world_error::WorldError,
+    StateFileError, identify::error::IdentifyError, launch::error::NotLaunched,
+    requests::error::RequestError, start::without_group, world_error::WorldError,
 };
 use crate::{
     datapath::DatapathError,
@@ -50,6 +50,7 @@ impl From<WorldError> for Problem {
             WorldError::Unsaved(error) => unchanged((*error).into()),
             WorldError::WaitForProcess { .. }
             | WorldError::WaitForLaunch(_)
+            | WorldError::Remove { .. }
             | WorldError::WaitForGroup(_) => {
                 Self::caused(ProblemKind::Failed, &error).on_one_line()
             }
@@ -78,6 +79,34 @@ impl From<NotLaunched> for Problem {
             error => told(error.kind(), &error, error.fix()),
         }
     }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::World(error) => error.into(),
+            RequestError::HalfDone(error) => {
+                let problem = Self::from(error);
+                let again = || RequestError::DETACH_AGAIN.to_owned();
+                Self { fix: Some(problem.fix.unwrap_or_else(again)), ..problem }
+            }
+            RequestError::Server(error) => error.into(),
+            RequestError::Launch(error) => error.into(),
+            RequestError::Group(error) => without_group(&error),
+            RequestError::Answer(problem) => problem,
+            RequestError::Unswitched { ref trouble, .. } => {
+                let mut problem = told(error.kind(), &error, error.fix());
+                problem.causes.extend(trouble.clone());
+                problem
+            }
+            error => told(error.kind(), &error, error.fix()),
+        }
+    }
+}
+
+/// Why a request was refused before anything was done.
+fn unchanged(problem: Problem) -> Problem {
+    Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
 }
 
 /// With its own fix, or that of what caused it.

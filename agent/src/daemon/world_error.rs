@@ -1,6 +1,6 @@
 //! Why the world could not be looked at or changed: what the layers below say, and what only the agent can say.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use agent_rollout::Refusal;
 
@@ -83,6 +83,15 @@ pub(in crate::daemon) enum WorldError {
     /// The output of generations stays.
     #[error("remove logs")]
     Logs(#[source] io::Error),
+    /// A file of the agent's stays.
+    #[error("remove `{}`", path.display())]
+    Remove {
+        /// Which, or which directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A test wants it.
     #[cfg(debug_assertions)]
     #[error("{0}: a test has it fail")]

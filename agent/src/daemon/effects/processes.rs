@@ -5,9 +5,9 @@ use std::{
     time::Instant,
 };
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_rollout::{Phase, Stop};
-use agent_terms::{Endpoint, GenerationId, ServiceId, Signal};
+use agent_terms::{GenerationId, Signal};
 
 use crate::{
     daemon::{
@@ -212,55 +212,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's. Where
-    /// nobody of the service serves, it does so already.
-    ///
-    /// # Errors
-    ///
-    /// When there is one, or the listeners cannot be listed.
-    pub(in crate::daemon) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
-        let service = &self.record(id).service;
-        if !service.is_served() {
-            return Ok(());
-        }
-        let known = service.known_listeners();
-        let (own, mut others): (Vec<_>, Vec<_>) =
-            self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
-        others.retain(|it| competes(it, &own, service.endpoints()));
-        let mut pids = HashSet::new();
-        for generation in service.generations() {
-            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
-        }
-        let inodes = others.iter().map(|it| it.inode).collect();
-        let holders = holders::holders(&inodes)?.found;
-        let hidden =
-            inodes.len() - holders.iter().flat_map(|it| &it.inodes).collect::<HashSet<_>>().len();
-        let strays: Vec<_> =
-            holders.into_iter().map(|it| it.pid).filter(|pid| !pids.contains(pid)).collect();
-        if strays.is_empty() && hidden == 0 {
-            return Ok(());
-        }
-        let mut described: Vec<_> = (!strays.is_empty())
-            .then(|| {
-                few_of(&strays, ", ", |pid| {
-                    format!("process {}", found::describe_with_parent(*pid))
-                })
-            })
-            .into_iter()
-            .collect();
-        // Its descriptor may be in a message that nobody has received.
-        described.extend(
-            (hidden > 0)
-                .then(|| format!("{hidden} of them held by nobody who can be seen (`ss -ltnp`)")),
-        );
-        let message = format!(
-            "others listen on the port too, and without steering the kernel would give them connections: {}",
-            described.join(", ")
-        );
-        Err(Problem::new(ProblemKind::Locked, message)
-            .fix("end them first, and whoever starts them again"))
-    }
-
     /// Tells people something about a generation.
     pub(in crate::daemon) fn note(
         &mut self,
@@ -277,17 +228,6 @@ impl Agent {
 
 /// So many processes are held at once: each takes a descriptor.
 const MOST_HELD: usize = 256;
-
-/// Whether the kernel's own lookup would find a listener for clients of these endpoints, beside those that serve them.
-fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bool {
-    let address = found::address_of(listener);
-    endpoints.iter().filter(|endpoint| endpoint.port == listener.port).any(|endpoint| {
-        let own = own.iter().filter(|it| it.port == endpoint.port);
-        // One that is bound to an interface goes before others there.
-        let own: Vec<_> = own.filter(|_| listener.interface == 0).map(found::address_of).collect();
-        address.competes(&own, endpoint.address)
-    })
-}
 
 /// The kernel leaves those out that are dead and not reaped yet (`css_task_iter_advance`).
 fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, WorldError> {
