@@ -128,7 +128,7 @@ impl Agent {
             // What was attached before is minded, whoever goes.
             Message::AskerGone if self.records.is_empty() => self.course.end_with(End::Forsaken),
             Message::AskerGone => {}
-            Message::LauncherGone => self.course.end_with(End::Bereft(launcher_gone())),
+            Message::LauncherGone => self.course.end_with(End::Bereft),
             Message::Removed => self.mend(),
             Message::LogWritten => self.note_log_written(),
             Message::Stop => {}
@@ -340,7 +340,7 @@ impl Agent {
         let takes_log_along = self.course.ends_with_last();
         match self.course.take_end() {
             Some(End::GivesWay(why)) => Err(why),
-            Some(End::Bereft(why)) => self.leave(false).and(Err(why)),
+            Some(End::Bereft) => self.leave(false).and(Err(launcher_gone())),
             Some(End::Forsaken) => {
                 tracing::info!("nobody is there any more who wanted to attach something");
                 self.leave(takes_log_along)

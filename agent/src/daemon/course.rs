@@ -14,7 +14,7 @@ pub(super) enum End {
     /// It leaves everything as it is: another agent has come, because the lock was removed.
     GivesWay(Problem),
     /// Who starts servers for it is gone. What steers stays for the agent that comes next.
-    Bereft(Problem),
+    Bereft,
     /// Who started it for an attach is gone, and has not attached anything.
     Forsaken,
 }

@@ -77,6 +77,16 @@ pub(in crate::daemon) enum IdentifyError {
         /// Its number.
         pid: i32,
     },
+    /// Nobody knows whether the process that was named listens.
+    #[error(
+        "process {pid} is not seen to have a TCP listener, nor is a child of it, and {refused} of them do not let the agent look"
+    )]
+    NotSeenToListen {
+        /// Its number.
+        pid: i32,
+        /// How many.
+        refused: usize,
+    },
     /// The process that was named does not listen there.
     #[error(
         "process {pid} does not hold a listener on port {}, nor is it the master of one server that does",
@@ -247,6 +257,7 @@ impl IdentifyError {
             | Self::NamedElsewhere { .. }
             | Self::NoProcess { .. }
             | Self::NoServer { .. }
+            | Self::NotSeenToListen { .. }
             | Self::HoldsNothing { .. }
             | Self::NobodyHolds { .. }
             | Self::JustEnded

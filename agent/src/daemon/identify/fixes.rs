@@ -38,6 +38,7 @@ impl IdentifyError {
             Self::NoServer { .. } => {
                 "start the new version first, and name its process (`ss -ltnp` lists who listens)"
             }
+            Self::NotSeenToListen { .. } => "run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
             Self::NobodyHolds { refused: refused @ 1.., .. } => {
                 return Some(format!(
                     "{refused} processes may not be looked at: run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"

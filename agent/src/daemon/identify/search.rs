@@ -95,9 +95,11 @@ impl Search {
         if theirs != self.network_namespace {
             return Err(IdentifyError::NamedElsewhere { pid });
         }
-        let theirs = who::on_ports_of(sock_diag::listeners()?, process)?;
-        if theirs.is_empty() {
-            return Err(IdentifyError::NoServer { pid });
+        let (theirs, refused) = who::on_ports_of(sock_diag::listeners()?, process)?;
+        match (theirs.is_empty(), refused) {
+            (true, 0) => return Err(IdentifyError::NoServer { pid }),
+            (true, _) => return Err(IdentifyError::NotSeenToListen { pid, refused }),
+            (false, _) => {}
         }
         who::server_of(theirs, Some(pid), self.asked)
     }

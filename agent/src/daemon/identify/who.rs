@@ -10,7 +10,8 @@ use super::{
 };
 use crate::host::{
     accepting::accepts,
-    holders, kin, master,
+    holders::{self, Holders},
+    kin, master,
     process::{Pid, Process, ProcessError},
     process_table::ProcessTable,
     servers::{self, Facts, Obstacle, Server},
@@ -72,7 +73,8 @@ pub(in crate::daemon) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Iden
     Ok(servers.into_iter().flat_map(|server| server.pids).collect())
 }
 
-/// Those listeners that are on a port which a process, or a descendant of it, listens on.
+/// Those listeners that are on a port which a process, or a descendant of it, listens on; and how many of these processes do not let
+/// us look.
 ///
 /// # Errors
 ///
@@ -80,14 +82,14 @@ pub(in crate::daemon) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Iden
 pub(in crate::daemon) fn on_ports_of(
     listeners: Vec<Listener>,
     pid: Pid,
-) -> Result<Vec<Listener>, ProcessError> {
+) -> Result<(Vec<Listener>, usize), ProcessError> {
     let inodes = listeners.iter().map(|listener| listener.inode).collect();
-    let holders =
-        holders::holders_among(ProcessTable::read()?.with_descendants(&[pid]), &inodes)?.found;
-    let held: HashSet<_> = holders.into_iter().flat_map(|holder| holder.inodes).collect();
+    let family = ProcessTable::read()?.with_descendants(&[pid]);
+    let Holders { found, refused } = holders::holders_among(family, &inodes)?;
+    let held: HashSet<_> = found.into_iter().flat_map(|holder| holder.inodes).collect();
     let ports: HashSet<_> =
         listeners.iter().filter(|it| held.contains(&it.inode)).map(|it| it.port).collect();
-    Ok(listeners.into_iter().filter(|it| ports.contains(&it.port)).collect())
+    Ok((listeners.into_iter().filter(|it| ports.contains(&it.port)).collect(), refused))
 }
 
 /// All processes that hold the listeners, split into servers.
