@@ -109,7 +109,10 @@ impl Agent {
         let strangers = match self.beside(id) {
             Ok(strangers) => strangers,
             Err(problem) => {
-                return tracing::warn!(%problem, "cannot tell who else listens on a port");
+                return tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell who else listens on a port"
+                );
             }
         };
         if let Some(first) = strangers.first() {

@@ -166,7 +166,12 @@ impl Agent {
     pub(in crate::daemon) fn warn_of_orphans(&mut self, generation: GenerationId, ending: Ending) {
         let left = match self.pids_of(generation) {
             Ok(left) => left,
-            Err(problem) => return tracing::warn!(%problem, "cannot list a generation's processes"),
+            Err(problem) => {
+                return tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot list a generation's processes"
+                );
+            }
         };
         let serves = self
             .record_if_any(generation.service)

@@ -164,7 +164,10 @@ impl Agent {
             false => Ok(()),
         });
         if let Err(problem) = handed_on {
-            tracing::warn!(%problem, "cannot tell whether moved connections wait to be accepted");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot tell whether moved connections wait to be accepted"
+            );
         }
     }
 

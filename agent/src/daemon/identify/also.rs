@@ -187,7 +187,10 @@ fn other_ports(server: &Found) -> Vec<String> {
     let beside = match served_beside(&server.pids, |listener| !attached.contains(&listener.port)) {
         Ok(beside) => beside,
         Err(problem) => {
-            tracing::warn!(%problem, "cannot find out what else the server serves");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot find out what else the server serves"
+            );
             return Vec::new();
         }
     };

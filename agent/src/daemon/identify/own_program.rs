@@ -49,7 +49,10 @@ impl Agent {
             Ok(groups) if groups.is_empty() => return Ok(()),
             Ok(_) => {}
             Err(problem) => {
-                tracing::warn!(%problem, "cannot tell whether the server has a program of its own");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell whether the server has a program of its own"
+                );
                 return Ok(());
             }
         }

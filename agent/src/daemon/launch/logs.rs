@@ -84,7 +84,7 @@ impl Agent {
             patience::with(Whose::Output(id.0), remove_all).map_err(WorldError::Logs)
         });
         if let Err(problem) = removed {
-            tracing::warn!(%problem, "old logs stay");
+            tracing::warn!(problem = problem.in_full(), "old logs stay");
         }
         Ok(None)
     }

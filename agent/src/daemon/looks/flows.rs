@@ -125,7 +125,7 @@ impl Agent {
         }
         match self.flows_of(generation.service) {
             Ok(flows) => in_words(&flows, generation.key()),
-            Err(problem) => format!("; whom that cuts off cannot be told: {problem}"),
+            Err(problem) => format!("; whom that cuts off cannot be told: {}", problem.in_full()),
         }
     }
 

@@ -130,7 +130,10 @@ impl Agent {
     /// No process of the generation is left.
     pub(in crate::daemon) fn note_exit(&mut self, generation: GenerationId) {
         if let Err(problem) = self.warn_of_strays(generation) {
-            tracing::warn!(%problem, "cannot tell who holds the listeners of a generation that ended");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot tell who holds the listeners of a generation that ended"
+            );
         }
         if self.records.contains_key(&generation.service) {
             self.feed_quietly(generation.service, Event::Exited(generation.number));

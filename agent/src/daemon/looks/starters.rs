@@ -42,7 +42,12 @@ impl Agent {
             Ok(Ok(found)) => found,
             // One that has just ended is found gone by others.
             Ok(Err(error)) => return tracing::debug!(%error, "cannot tell who started a server"),
-            Err(problem) => return tracing::debug!(%problem, "cannot tell who started a server"),
+            Err(problem) => {
+                return tracing::debug!(
+                    problem = problem.in_full(),
+                    "cannot tell who started a server"
+                );
+            }
         };
         let record = self.record_mut(generation.service);
         record.starters.retain(|it| found.iter().all(|new| new.pid() != it.starter.pid()));
@@ -105,7 +110,10 @@ impl Agent {
         let now = Instant::now();
         for id in self.returns.take_due(now) {
             if let Err(problem) = self.take_in_what_came_back(id) {
-                tracing::warn!(%problem, "cannot tell whether somebody starts a server again");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell whether somebody starts a server again"
+                );
             }
             if self.record_if_any(id).is_none_or(|it| it.starters.is_empty()) {
                 self.returns.forget(id);

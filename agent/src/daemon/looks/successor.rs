@@ -47,12 +47,18 @@ impl Agent {
                     self.strangers.look_again(id, due);
                 }
                 if let Err(problem) = self.warn_of_usurpers(id) {
-                    tracing::warn!(%problem, "cannot tell who serves in place of a service");
+                    tracing::warn!(
+                        problem = problem.in_full(),
+                        "cannot tell who serves in place of a service"
+                    );
                 }
             } else if self.records.get(&id).is_some_and(|it| it.service.is_served())
                 && let Err(problem) = self.warn_of_rivals(id)
             {
-                tracing::warn!(%problem, "cannot tell who else listens on a service's ports");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell who else listens on a service's ports"
+                );
             }
         }
     }
@@ -225,7 +231,9 @@ impl Agent {
             }
             // It has just ended.
             Ok(None) => {}
-            Err(problem) => tracing::warn!(%problem, "cannot tell what program serves"),
+            Err(problem) => {
+                tracing::warn!(problem = problem.in_full(), "cannot tell what program serves");
+            }
         }
     }
 

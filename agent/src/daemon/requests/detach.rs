@@ -159,7 +159,10 @@ impl Agent {
         let removed = take(Step::RemoveLogs, || self.remove_logs(&record.service));
         if let Err(problem) = removed {
             // They are in nobody's way, and the service is gone already.
-            tracing::warn!(%problem, "cannot remove the logs of generations that are gone");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot remove the logs of generations that are gone"
+            );
         }
         self.save_or_owe();
         Ok(())
