@@ -87,7 +87,7 @@ impl Agent {
             return Ok(());
         }
         tracing::info!("ending; nothing is attached, so nothing stays behind");
-        self.leave_no_trace(takes_log_along)
+        Ok(self.leave_no_trace(takes_log_along)?)
     }
 }
 

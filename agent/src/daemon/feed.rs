@@ -9,7 +9,8 @@ use agent_terms::ServiceId;
 use super::{
     agent::Agent,
     state::{clock, state_file::StateFile, troubles::Trouble, whereabouts::Whereabouts},
-    step::{Step, change},
+    step::{Step, take},
+    world_error::WorldError,
 };
 
 impl Agent {
@@ -19,7 +20,7 @@ impl Agent {
     ///
     /// Refuses a request that cannot be done or whose state cannot be written down: nothing has changed then. What has
     /// happened is never refused; see [`Self::save_or_owe`].
-    pub(super) fn feed(&mut self, id: ServiceId, event: Event) -> Result<(), Problem> {
+    pub(super) fn feed(&mut self, id: ServiceId, event: Event) -> Result<(), WorldError> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         let before = record.service.clone();
         let can_be_refused = event.can_be_refused();
@@ -27,9 +28,9 @@ impl Agent {
         if record.service != before {
             if !can_be_refused {
                 self.save_or_owe();
-            } else if let Err(problem) = self.save() {
+            } else if let Err(error) = self.save() {
                 self.record_mut(id).service = before;
-                return Err(unchanged(problem));
+                return Err(WorldError::Unsaved(Box::new(error)));
             }
             self.note_changes(id, &before);
         }
@@ -46,7 +47,8 @@ impl Agent {
 
     /// As [`Self::feed`], where nobody waits for the answer.
     pub(super) fn feed_quietly(&mut self, id: ServiceId, event: Event) {
-        if let Err(problem) = self.feed(id, event) {
+        if let Err(error) = self.feed(id, event) {
+            let problem = Problem::from(error);
             tracing::error!(%problem, causes = ?problem.causes, "an event was not taken");
         }
     }
@@ -56,7 +58,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the file system refuses; the old state stays.
-    pub(super) fn save(&mut self) -> Result<(), Problem> {
+    pub(super) fn save(&mut self) -> Result<(), WorldError> {
         let state = StateFile {
             network_namespace: self.network_namespace,
             boot_id: self.boot_id.clone(),
@@ -64,7 +66,7 @@ impl Agent {
             exit_when_detached: self.course.ends_with_last(),
             whereabouts: Some(Whereabouts::new(&self.places, self.groups.above())),
         };
-        change(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
+        take(Step::WriteState, || Ok(state.write(&self.places.state_file())?))?;
         self.over(Trouble::Unsaved, "the state is written down again");
         Ok(())
     }
@@ -72,7 +74,8 @@ impl Agent {
     /// Writes the state down, or goes on with it in memory and tries again: the world does not wait for a disk. Until then
     /// only that is done which can be taken back, because an agent that starts meanwhile knows the old state only.
     pub(super) fn save_or_owe(&mut self) {
-        if let Err(problem) = self.save() {
+        if let Err(error) = self.save() {
+            let problem = Problem::from(error);
             let message = format!(
                 "nothing is launched or ended until the state is saved: {}",
                 problem.in_full()
@@ -80,9 +83,4 @@ impl Agent {
             self.trouble(Trouble::Unsaved, message);
         }
     }
-}
-
-/// Why a request was refused before anything was done.
-pub(super) fn unchanged(problem: Problem) -> Problem {
-    Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
 }

@@ -21,6 +21,7 @@
 //! - `step`: the doors through which every change of the world goes, where tests let it fail
 //! - `state`: what is written down, and what is wrong now
 //! - `watch`: what is waited for
+//! - `world_error`: why the world could not be looked at or changed
 //! - `start`, `repair`: how an agent begins, and what is mended while none runs
 
 mod agent;
@@ -41,6 +42,7 @@ mod state;
 mod step;
 mod timetable;
 mod watch;
+mod world_error;
 
 pub use self::{
     problems::unwritten,

@@ -4,7 +4,10 @@ use std::{io, path::Path};
 
 use agent_api::{Problem, ProblemKind};
 
-use super::StateFileError;
+use super::{
+    StateFileError, identify::error::IdentifyError, launch::error::NotLaunched,
+    requests::error::RequestError, start::without_group, world_error::WorldError,
+};
 use crate::{
     datapath::DatapathError,
     host::{
@@ -34,6 +37,94 @@ pub fn unwritten(message: String, place: &Path, error: &io::Error) -> Problem {
 
 fn writable_again(place: &Path) -> String {
     format!("make that file system writable: {}", mounts::remount(place))
+}
+
+impl From<WorldError> for Problem {
+    fn from(error: WorldError) -> Self {
+        match error {
+            WorldError::Datapath(error) => error.into(),
+            WorldError::Sockets(error) => error.into(),
+            WorldError::Process(error) => error.into(),
+            WorldError::State(error) => error.into(),
+            WorldError::Refused(refusal) => refusal.into(),
+            WorldError::Unsaved(error) => unchanged((*error).into()),
+            WorldError::WaitForProcess { .. }
+            | WorldError::WaitForLaunch(_)
+            | WorldError::Remove { .. }
+            | WorldError::WaitForGroup(_) => {
+                Self::caused(ProblemKind::Failed, &error).on_one_line()
+            }
+            error => Self::caused(ProblemKind::Failed, &error),
+        }
+    }
+}
+
+impl From<IdentifyError> for Problem {
+    fn from(error: IdentifyError) -> Self {
+        match error {
+            IdentifyError::World(error) => error.into(),
+            error => told(error.kind(), &error, error.fix()),
+        }
+    }
+}
+
+impl From<NotLaunched> for Problem {
+    fn from(error: NotLaunched) -> Self {
+        match error {
+            NotLaunched::World(error) => error.into(),
+            NotLaunched::LogDirectory(error) => unchanged(error.into()),
+            NotLaunched::Group(error) => without_group(&error),
+            NotLaunched::LookUpUser { .. }
+            | NotLaunched::LookUpGroup { .. }
+            | NotLaunched::NoAnswer { .. } => told(error.kind(), &error, error.fix()).on_one_line(),
+            error => told(error.kind(), &error, error.fix()),
+        }
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::World(error) => error.into(),
+            RequestError::HalfDone(error) => {
+                let problem = Self::from(error);
+                let again = || RequestError::DETACH_AGAIN.to_owned();
+                Self { fix: Some(problem.fix.unwrap_or_else(again)), ..problem }
+            }
+            RequestError::Server(error) => error.into(),
+            RequestError::Launch(error) => error.into(),
+            RequestError::Group(error) => without_group(&error),
+            RequestError::Answer(problem) => problem,
+            RequestError::Unswitched { ref trouble, .. } => {
+                let mut problem = told(error.kind(), &error, error.fix());
+                problem.causes.extend(trouble.clone());
+                problem
+            }
+            error => told(error.kind(), &error, error.fix()),
+        }
+    }
+}
+
+/// Why a request was refused before anything was done.
+fn unchanged(problem: Problem) -> Problem {
+    Problem { message: format!("nothing has changed: {}", problem.message), ..problem }
+}
+
+/// With its own fix, or that of what caused it.
+fn told(
+    kind: ProblemKind,
+    error: &(dyn std::error::Error + 'static),
+    fix: Option<String>,
+) -> Problem {
+    let problem = Problem::caused(kind, error);
+    Problem { fix: fix.or(problem.fix), ..problem }
+}
+
+impl WorldError {
+    /// On one line, with all causes.
+    pub(in crate::daemon) fn in_full(self) -> String {
+        Problem::from(self).in_full()
+    }
 }
 
 impl From<DatapathError> for Problem {

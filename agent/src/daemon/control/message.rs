@@ -12,7 +12,7 @@ use agent_terms::GenerationId;
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    daemon::identify::{asked::Asked, found::Found, search::Source},
+    daemon::identify::{asked::Asked, error::IdentifyError, found::Found, search::Source},
     datapath,
     host::process::Ending,
 };
@@ -50,7 +50,12 @@ pub(in crate::daemon) enum Message {
 
 /// What can be asked for. Services are selected by name or port.
 pub(in crate::daemon) enum Request {
-    Attach(agent_api::AttachRequest, Result<Found, Problem>, Asked, Reply<agent_api::Attached>),
+    Attach(
+        agent_api::AttachRequest,
+        Result<Found, IdentifyError>,
+        Asked,
+        Reply<agent_api::Attached>,
+    ),
     Detach(String, Reply<agent_api::Detached>),
     Upgrade(String, Box<agent_api::UpgradeRequest>, Source, Asked, Reply<agent_api::UpgradeAnswer>),
     Undo(String, agent_api::UndoRequest, Reply<agent_api::Begun>),

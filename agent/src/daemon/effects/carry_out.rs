@@ -1,6 +1,6 @@
 //! Executes what the rollout decided, in order.
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::{EventKind, Problem};
 use agent_ebpf::steering::{MAX_STANDBYS, Steering};
 use agent_rollout::{Effect, Origin, Phase, Service, Status, Stop, Targets};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
@@ -8,7 +8,8 @@ use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 use crate::daemon::{
     agent::Agent,
     state::troubles::Trouble,
-    step::{Step, change},
+    step::{Step, take},
+    world_error::WorldError,
 };
 
 impl Agent {
@@ -54,7 +55,7 @@ impl Agent {
         &mut self,
         id: ServiceId,
         effect: &Effect,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let of = |number: GenerationNumber| GenerationId { service: id, number };
         match effect {
             Effect::Launch(number) => {
@@ -65,7 +66,7 @@ impl Agent {
                 let (probe_generation, probe_port) = self.probe_of(id).unwrap_or_default();
                 let probe_port = u32::from(probe_port);
                 let steering = Steering { probe_generation, probe_port, ..steering(targets) };
-                change(Step::Steer, || Ok(self.datapath.steer(id, &steering)?))
+                take(Step::Steer, || Ok(self.datapath.steer(id, &steering)?))
             }
             // One that fails is looked at again, and keeps no other effect waiting.
             Effect::Probe(number) => {
@@ -88,13 +89,14 @@ impl Agent {
 
     /// A launch that fails is the candidate's end, not a failure of ours.
     fn launch(&mut self, generation: GenerationId) {
-        if let Err(problem) = self.launch_candidate(generation) {
-            let failed = agent_rollout::Event::Failed(generation.number, problem.in_full());
+        if let Err(error) = self.launch_candidate(generation) {
+            let why = Problem::from(error).in_full();
+            let failed = agent_rollout::Event::Failed(generation.number, why);
             self.feed_quietly(generation.service, failed);
         }
     }
 
-    fn forget(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn forget(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         self.give_names_back(generation)?;
         self.await_return(generation.service);
         self.end_probe(generation);
@@ -102,14 +104,12 @@ impl Agent {
         let former = self.former_groups.get(&generation).cloned();
         let path = former.unwrap_or_else(|| self.cgroup_path(generation));
         if let Ok(cgroup) = self.hierarchy.open(&path) {
-            change(Step::RemoveCgroup, || {
-                cgroup.remove().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-            })?;
+            take(Step::RemoveCgroup, || cgroup.remove().map_err(WorldError::from))?;
         }
         self.former_groups.remove(&generation);
         // The maps last: after a crash on the way they still tell that something is to be forgotten.
         let endpoints = self.record(generation.service).service.endpoints().to_vec();
-        change(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
+        take(Step::ForgetGeneration, || Ok(self.datapath.forget(generation, &endpoints)?))
     }
 
     /// Of one that is no more.

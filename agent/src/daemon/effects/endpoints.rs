@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use agent_api::{EventKind, Problem};
+use agent_api::EventKind;
 use agent_ebpf::endpoint::EndpointKey;
 use agent_rollout::{Event, Phase};
 use agent_terms::{Endpoint, GenerationId, LocalAddress, ServiceId};
@@ -15,7 +15,8 @@ use crate::{
         agent::Agent,
         identify::found,
         state::state_file::Record,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     datapath::ListenerToAdopt,
     host::sock_diag::{self, Listener},
@@ -30,7 +31,7 @@ impl Agent {
     pub(in crate::daemon) fn look_for_endpoints(
         &mut self,
         primary: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let known = self.generation(primary);
         if known.is_none_or(|known| *known.phase() != Phase::Primary) {
             return Ok(());
@@ -90,13 +91,13 @@ impl Agent {
         primary: GenerationId,
         listeners: &[ListenerToAdopt],
         beyond: &[Endpoint],
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         if beyond.is_empty() {
             return Ok(());
         }
         let id = primary.service;
         let all = [self.record(id).service.endpoints(), beyond].concat();
-        change(Step::TakeOverListeners, || {
+        take(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(primary, &all, listeners)?)
         })?;
         self.replace_endpoints(id, all)?;
@@ -106,7 +107,7 @@ impl Agent {
     }
 
     /// Steering leads to one that does not serve them: they are the kernel's again, as before they were taken up.
-    fn give_up_endpoints(&mut self, primary: GenerationId) -> Result<(), Problem> {
+    fn give_up_endpoints(&mut self, primary: GenerationId) -> Result<(), WorldError> {
         let id = primary.service;
         let endpoints = self.record(id).service.endpoints().to_vec();
         let (kept, given_up): (Vec<_>, Vec<_>) =
@@ -119,20 +120,20 @@ impl Agent {
         // The next endpoint may get one of these numbers.
         for generation in generations {
             let key = GenerationId { service: id, number: generation.number() };
-            change(Step::ForgetGeneration, || Ok(self.datapath.forget_sets(key, &given_up)?))?;
+            take(Step::ForgetGeneration, || Ok(self.datapath.forget_sets(key, &given_up)?))?;
         }
         self.tell_of_endpoints(primary, "does not serve, and leaves to the kernel,", &given_up);
         Ok(())
     }
 
     /// In the kernel maps first: an agent that ends before it is written down leaves endpoints that the next one does not know.
-    fn replace_endpoints(&mut self, id: ServiceId, new: Vec<Endpoint>) -> Result<(), Problem> {
+    fn replace_endpoints(&mut self, id: ServiceId, new: Vec<Endpoint>) -> Result<(), WorldError> {
         let of = |(other, record): (&ServiceId, &Record)| match *other == id {
             true => (*other, new.clone()),
             false => (*other, record.service.endpoints().to_vec()),
         };
         let all: Vec<_> = self.records.iter().map(of).collect();
-        change(Step::SetEndpoints, || {
+        take(Step::SetEndpoints, || {
             Ok(self.datapath.set_endpoints(all.iter().map(|(id, of)| (*id, &of[..])))?)
         })?;
         self.feed(id, Event::EndpointsChanged(new))

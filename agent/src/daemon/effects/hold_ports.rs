@@ -9,13 +9,12 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use agent_api::{Problem, ProblemKind};
 use agent_rollout::{Generation, Origin, Phase, PortHold};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, LocalAddress, ServiceId};
 
 use super::held_ports::{HeldPorts, Holding};
 use crate::{
-    daemon::{agent::Agent, state::troubles::Trouble},
+    daemon::{agent::Agent, state::troubles::Trouble, world_error::WorldError},
     datapath::Group,
 };
 
@@ -62,7 +61,7 @@ impl Agent {
         &mut self,
         id: ServiceId,
         uid: u32,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let Some(held) = self.held_ports.get_mut(&id) else { return Ok(()) };
         let mut offered = BTreeMap::new();
         for group in held.groups().map(|group| Group { uid, ..group }) {
@@ -88,7 +87,7 @@ impl Agent {
         &mut self,
         id: ServiceId,
         endpoints: &[Endpoint],
-    ) -> Result<BTreeMap<Group, OwnedFd>, Problem> {
+    ) -> Result<BTreeMap<Group, OwnedFd>, WorldError> {
         let uid = self.sharer(id)?;
         let mut before =
             self.held_ports.remove(&id).map(HeldPorts::into_sockets).unwrap_or_default();
@@ -110,7 +109,10 @@ impl Agent {
         let strangers = match self.beside(id) {
             Ok(strangers) => strangers,
             Err(problem) => {
-                return tracing::warn!(%problem, "cannot tell who else listens on a port");
+                return tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell who else listens on a port"
+                );
             }
         };
         if let Some(first) = strangers.first() {
@@ -123,7 +125,7 @@ impl Agent {
     }
 
     /// The user who may have the port: that of the next generation while it starts.
-    fn sharer(&self, id: ServiceId) -> Result<u32, Problem> {
+    fn sharer(&self, id: ServiceId) -> Result<u32, WorldError> {
         let candidate = self.record(id).service.candidate();
         let rule = match candidate.map(|it| GenerationId { service: id, number: it.number() }) {
             Some(candidate) => self.datapath.bind_rule(candidate)?,
@@ -132,15 +134,13 @@ impl Agent {
         rule.map_or_else(|| self.uid_of_primary(id), |rule| Ok(rule.owner))
     }
 
-    fn uid_of_primary(&self, id: ServiceId) -> Result<u32, Problem> {
+    fn uid_of_primary(&self, id: ServiceId) -> Result<u32, WorldError> {
         let listeners = self.record(id).service.primary().map(|it| it.listeners());
         let open = self.listeners_of(id)?;
         let is_its =
             |cookie: u64| listeners.unwrap_or_default().iter().any(|it| it.cookie == cookie);
         let listener = open.iter().find(|it| is_its(it.cookie.0));
-        listener
-            .map(|it| it.uid)
-            .ok_or_else(|| Problem::new(ProblemKind::Failed, "its listener is not there any more"))
+        listener.map(|it| it.uid).ok_or(WorldError::NoListener)
     }
 }
 

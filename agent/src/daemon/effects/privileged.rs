@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_rollout::{Event, Origin};
 use agent_terms::GenerationId;
 
@@ -13,7 +13,8 @@ use crate::{
     daemon::{
         agent::Agent,
         identify::found,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         cgroup::Cgroup,
@@ -38,7 +39,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         pids: Vec<Pid>,
-    ) -> Result<Vec<Pid>, Problem> {
+    ) -> Result<Vec<Pid>, WorldError> {
         const ROOT: u32 = 0;
         if self.is_of_root(generation) {
             return Ok(pids);
@@ -67,13 +68,13 @@ impl Agent {
         Ok(own)
     }
 
-    fn hold_listeners(&self, generation: GenerationId, pids: &[Pid]) -> Result<bool, Problem> {
+    fn hold_listeners(&self, generation: GenerationId, pids: &[Pid]) -> Result<bool, WorldError> {
         let listeners = self.listeners_of(generation.service)?;
         let inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
         Ok(!holders::holders_among(pids.iter().copied(), &inodes)?.found.is_empty())
     }
 
-    fn let_go(&mut self, generation: GenerationId, pids: &[Pid]) -> Result<(), Problem> {
+    fn let_go(&mut self, generation: GenerationId, pids: &[Pid]) -> Result<(), WorldError> {
         for pid in pids {
             let message = format!(
                 "process {} has become root, which its server may not end: it is left alone, and belongs to generation {} no longer",
@@ -82,7 +83,7 @@ impl Agent {
             );
             self.note(generation, EventKind::Warning, message);
         }
-        change(Step::FollowProcesses, || Ok(self.datapath.dismiss(pids.iter().copied())?))?;
+        take(Step::FollowProcesses, || Ok(self.datapath.dismiss(pids.iter().copied())?))?;
         if let Some(cgroup) = self.cgroup_of(generation)? {
             self.move_home(&cgroup, self.record(generation.service).origin_cgroup.as_ref())?;
         }
@@ -104,10 +105,8 @@ impl Agent {
         &self,
         cgroup: &Cgroup,
         origin: &Path,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
-        change(Step::ReturnProcesses, || {
-            cgroup.move_all_to(&home).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-        })
+        take(Step::ReturnProcesses, || cgroup.move_all_to(&home).map_err(WorldError::from))
     }
 }

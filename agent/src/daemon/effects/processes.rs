@@ -5,9 +5,9 @@ use std::{
     time::Instant,
 };
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_rollout::{Phase, Stop};
-use agent_terms::{Endpoint, GenerationId, ServiceId, Signal};
+use agent_terms::{GenerationId, Signal};
 
 use crate::{
     daemon::{
@@ -15,7 +15,8 @@ use crate::{
         few::few_of,
         identify::found,
         state::troubles::Trouble,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         cgroup::Cgroup,
@@ -32,7 +33,10 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn pids_of(&self, generation: GenerationId) -> Result<Vec<Pid>, Problem> {
+    pub(in crate::daemon) fn pids_of(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<Pid>, WorldError> {
         let mut pids: BTreeSet<Pid> = self.datapath.members(generation)?.into_iter().collect();
         if let Some(cgroup) = self.cgroup_of(generation)? {
             pids.extend(members(&cgroup)?);
@@ -54,7 +58,7 @@ impl Agent {
         generation: GenerationId,
         pids: &[Pid],
         open: impl Fn(Pid) -> Result<T, ProcessError>,
-    ) -> Result<Vec<T>, Problem> {
+    ) -> Result<Vec<T>, WorldError> {
         let mut opened = Vec::new();
         for pid in pids {
             match open(*pid) {
@@ -77,13 +81,13 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         signal: Signal,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let all = self.pids_of(generation)?;
         let pids = self.without_privileged(generation, all)?;
         let roots = self.held(generation, &holders::roots(&pids)?, Process::open)?;
         let told = &mut self.memories.of_mut(generation).told;
         let masters: Vec<_> = roots.iter().filter(|it| !told.contains(&it.identity())).collect();
-        let refused: Vec<_> = change(Step::Signal, || {
+        let refused: Vec<_> = take(Step::Signal, || {
             let sent = masters
                 .iter()
                 .map(|process| send(process.handle(), sys::signal::to_rustix(signal)));
@@ -112,7 +116,7 @@ impl Agent {
     pub(in crate::daemon) fn tell_next_roots(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let Some(known) = self.generation(generation).filter(|it| it.is_told()) else {
             return Ok(());
         };
@@ -128,7 +132,7 @@ impl Agent {
     }
 
     /// Every process, and people are told which ones had to be.
-    pub(in crate::daemon) fn kill(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn kill(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let all = self.pids_of(generation)?;
         let pids = self.without_privileged(generation, all.clone())?;
         if pids.is_empty() && !all.is_empty() {
@@ -146,9 +150,9 @@ impl Agent {
         // Of some nobody has known yet: one control group is killed as a whole, a family is not.
         self.memories.of_mut(generation).next_count = Some(Instant::now() + RETRY);
         let cgroup = self.cgroup_of(generation)?;
-        change(Step::Kill, || {
+        take(Step::Kill, || {
             if let Some(cgroup) = cgroup.filter(|_| pids.len() == all.len()) {
-                cgroup.kill().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
+                cgroup.kill().map_err(WorldError::from)?;
             }
             for some in pids.chunks(MOST_HELD) {
                 let held = self.held(generation, some, Handle::open)?;
@@ -162,7 +166,12 @@ impl Agent {
     pub(in crate::daemon) fn warn_of_orphans(&mut self, generation: GenerationId, ending: Ending) {
         let left = match self.pids_of(generation) {
             Ok(left) => left,
-            Err(problem) => return tracing::warn!(%problem, "cannot list a generation's processes"),
+            Err(problem) => {
+                return tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot list a generation's processes"
+                );
+            }
         };
         let serves = self
             .record_if_any(generation.service)
@@ -188,7 +197,7 @@ impl Agent {
     pub(in crate::daemon) fn warn_of_strays(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let service = self.record_if_any(generation.service).map(|record| &record.service);
         let Some(known) = service.and_then(|it| it.generation(generation.number)) else {
             return Ok(());
@@ -208,55 +217,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's. Where
-    /// nobody of the service serves, it does so already.
-    ///
-    /// # Errors
-    ///
-    /// When there is one, or the listeners cannot be listed.
-    pub(in crate::daemon) fn refuse_strays(&self, id: ServiceId) -> Result<(), Problem> {
-        let service = &self.record(id).service;
-        if !service.is_served() {
-            return Ok(());
-        }
-        let known = service.known_listeners();
-        let (own, mut others): (Vec<_>, Vec<_>) =
-            self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
-        others.retain(|it| competes(it, &own, service.endpoints()));
-        let mut pids = HashSet::new();
-        for generation in service.generations() {
-            pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
-        }
-        let inodes = others.iter().map(|it| it.inode).collect();
-        let holders = holders::holders(&inodes)?.found;
-        let hidden =
-            inodes.len() - holders.iter().flat_map(|it| &it.inodes).collect::<HashSet<_>>().len();
-        let strays: Vec<_> =
-            holders.into_iter().map(|it| it.pid).filter(|pid| !pids.contains(pid)).collect();
-        if strays.is_empty() && hidden == 0 {
-            return Ok(());
-        }
-        let mut described: Vec<_> = (!strays.is_empty())
-            .then(|| {
-                few_of(&strays, ", ", |pid| {
-                    format!("process {}", found::describe_with_parent(*pid))
-                })
-            })
-            .into_iter()
-            .collect();
-        // Its descriptor may be in a message that nobody has received.
-        described.extend(
-            (hidden > 0)
-                .then(|| format!("{hidden} of them held by nobody who can be seen (`ss -ltnp`)")),
-        );
-        let message = format!(
-            "others listen on the port too, and without steering the kernel would give them connections: {}",
-            described.join(", ")
-        );
-        Err(Problem::new(ProblemKind::Locked, message)
-            .fix("end them first, and whoever starts them again"))
-    }
-
     /// Tells people something about a generation.
     pub(in crate::daemon) fn note(
         &mut self,
@@ -274,24 +234,13 @@ impl Agent {
 /// So many processes are held at once: each takes a descriptor.
 const MOST_HELD: usize = 256;
 
-/// Whether the kernel's own lookup would find a listener for clients of these endpoints, beside those that serve them.
-fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bool {
-    let address = found::address_of(listener);
-    endpoints.iter().filter(|endpoint| endpoint.port == listener.port).any(|endpoint| {
-        let own = own.iter().filter(|it| it.port == endpoint.port);
-        // One that is bound to an interface goes before others there.
-        let own: Vec<_> = own.filter(|_| listener.interface == 0).map(found::address_of).collect();
-        address.competes(&own, endpoint.address)
-    })
-}
-
 /// The kernel leaves those out that are dead and not reaped yet (`css_task_iter_advance`).
-fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, Problem> {
-    cgroup.pids().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+fn members(cgroup: &Cgroup) -> Result<Vec<Pid>, WorldError> {
+    cgroup.pids().map_err(WorldError::from)
 }
 
 /// A process that has ended meanwhile needs no signal.
-fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), Problem> {
+fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), WorldError> {
     if process.pid().get() == 1 {
         tracing::warn!(
             ?signal,
@@ -312,7 +261,7 @@ fn send(process: &Handle, signal: rustix::process::Signal) -> Result<(), Problem
     }
 }
 
-fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
+fn holders_of(listeners: &[Listener]) -> Result<Vec<Pid>, WorldError> {
     let inodes: HashSet<SocketInode> = listeners.iter().map(|it| it.inode).collect();
     if inodes.is_empty() {
         return Ok(Vec::new());

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_ebpf::flow::GenerationKey;
 use agent_rollout::{Generation, PortHold};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
@@ -19,7 +19,8 @@ use crate::{
     daemon::{
         agent::{Agent, RETRY},
         looks::{attribute::address_of, observe::owner},
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     datapath::Group,
     host::{
@@ -43,7 +44,7 @@ impl Agent {
         self.guard(id, groups);
     }
 
-    fn guard(&mut self, id: ServiceId, groups: Result<BTreeSet<Group>, Problem>) {
+    fn guard(&mut self, id: ServiceId, groups: Result<BTreeSet<Group>, WorldError>) {
         if let Err(problem) = groups.and_then(|groups| self.try_to_guard(id, &groups)) {
             let name = self.record(id).service.name().clone();
             let why = format!(
@@ -54,16 +55,16 @@ impl Agent {
         }
     }
 
-    fn try_to_guard(&mut self, id: ServiceId, groups: &BTreeSet<Group>) -> Result<(), Problem> {
+    fn try_to_guard(&mut self, id: ServiceId, groups: &BTreeSet<Group>) -> Result<(), WorldError> {
         self.moves_of(id)?;
         for group in groups {
-            change(Step::GuardQueue, || Ok(self.datapath.attach_migrate(group)?))?;
+            take(Step::GuardQueue, || Ok(self.datapath.attach_migrate(group)?))?;
         }
         Ok(())
     }
 
     /// Known from the first look on: moves before this agent are told of by nobody.
-    pub(in crate::daemon) fn moves_of(&mut self, id: ServiceId) -> Result<&mut Moves, Problem> {
+    pub(in crate::daemon) fn moves_of(&mut self, id: ServiceId) -> Result<&mut Moves, WorldError> {
         Ok(match self.moves.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(entry) => {
@@ -75,16 +76,19 @@ impl Agent {
 
     /// Takes the program away again, while steering still keeps new connections from the socket that does it. Where there is none,
     /// since an attach did not come so far, nothing may keep them from it.
-    pub(in crate::daemon) fn leave_queues(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn leave_queues(&mut self, id: ServiceId) -> Result<(), WorldError> {
         for group in self.guarded_groups(id)? {
-            change(Step::LeaveQueue, || Ok(group.detach_migrate()?))?;
+            take(Step::LeaveQueue, || Ok(group.detach_migrate()?))?;
         }
         Ok(())
     }
 
     /// A listener that is alone on its port, or cannot share it, has nobody to move a connection to. One without a tag is not
     /// taken over yet, or was released already, and does not share its port.
-    pub(in crate::daemon) fn groups_of(&self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
+    pub(in crate::daemon) fn groups_of(
+        &self,
+        id: ServiceId,
+    ) -> Result<BTreeSet<Group>, WorldError> {
         let shares = |it: &&Generation| it.hold() == PortHold::Shared;
         let service = &self.record(id).service;
         let cookies: HashSet<_> = service
@@ -128,7 +132,7 @@ impl Agent {
         }
     }
 
-    fn nudge(&mut self, id: ServiceId, taker: GenerationNumber) -> Result<(), Problem> {
+    fn nudge(&mut self, id: ServiceId, taker: GenerationNumber) -> Result<(), WorldError> {
         let moved = self.datapath.steer_counts(id)?.moved;
         let moves = self.moves.entry(id).or_default();
         let before = *moves;
@@ -155,17 +159,20 @@ impl Agent {
         let Some(primary) = self.record(id).service.primary() else { return };
         let taker = GenerationId { service: id, number: primary.number() };
         let moved = self.datapath.steer_counts(id).map(|counts| counts.moved > 0);
-        let handed_on = moved.map_err(Problem::from).and_then(|any_moved| match any_moved {
+        let handed_on = moved.map_err(WorldError::from).and_then(|any_moved| match any_moved {
             true => self.hand_on(taker),
             false => Ok(()),
         });
         if let Err(problem) = handed_on {
-            tracing::warn!(%problem, "cannot tell whether moved connections wait to be accepted");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot tell whether moved connections wait to be accepted"
+            );
         }
     }
 
     /// Has a generation accept the connections that were moved to it, and counts them as its own.
-    fn hand_on(&mut self, taker: GenerationId) -> Result<(), Problem> {
+    fn hand_on(&mut self, taker: GenerationId) -> Result<(), WorldError> {
         let service = &self.record(taker.service).service;
         // Steering leads these to the generation that the moved connections went to.
         let bound: HashSet<_> = service
@@ -173,11 +180,8 @@ impl Agent {
             .map(|it| it.listeners().iter().map(|listener| listener.bound).collect())
             .unwrap_or_default();
         let woken = bound.into_iter().try_for_each(|address| {
-            change(Step::WakeListener, || {
-                wake(address).map_err(|error| {
-                    let message = format!("wake the listener on {address}");
-                    Problem::new(ProblemKind::Failed, message).because(&error)
-                })
+            take(Step::WakeListener, || {
+                wake(address).map_err(|source| WorldError::Wake { address, source })
             })
         });
         self.count_moved(taker)?;
@@ -213,7 +217,7 @@ impl Agent {
     pub(in crate::daemon) fn flows_where_they_are(
         &mut self,
         id: ServiceId,
-    ) -> Result<Vec<Connection>, Problem> {
+    ) -> Result<Vec<Connection>, WorldError> {
         const TRIES: usize = 64;
         for _try in 0..TRIES {
             let moved = self.datapath.steer_counts(id)?.moved;
@@ -229,13 +233,12 @@ impl Agent {
                 return Ok(flows);
             }
         }
-        let message = "connections move from listener to listener as fast as they are listed";
-        Err(Problem::new(ProblemKind::Failed, message))
+        Err(WorldError::MovedTooFast)
     }
 
     /// A moved connection carries the tag of the listener that did not accept it: the drain of that one would wait for it,
     /// and its end would count it as lost.
-    fn count_moved(&mut self, taker: GenerationId) -> Result<(), Problem> {
+    fn count_moved(&mut self, taker: GenerationId) -> Result<(), WorldError> {
         let live = self.listeners_of(taker.service)?;
         let live: HashSet<_> = live.iter().map(|it| it.cookie.0).collect();
         let service = &self.record(taker.service).service;
@@ -255,13 +258,13 @@ impl Agent {
         if left.is_empty() {
             return Ok(());
         }
-        change(Step::MoveFlows, || {
+        take(Step::MoveFlows, || {
             Ok(self.datapath.move_flows(taker, left.iter().map(address_of))?)
         })
     }
 
     /// Which of these flows a process of the generation that they are tagged with has accepted.
-    fn held_by_owners(&self, flows: &[Connection]) -> Result<HashSet<SocketInode>, Problem> {
+    fn held_by_owners(&self, flows: &[Connection]) -> Result<HashSet<SocketInode>, WorldError> {
         let accepted: HashSet<_> = flows.iter().filter_map(|flow| flow.inode).collect();
         let owners: HashSet<_> = flows
             .iter()

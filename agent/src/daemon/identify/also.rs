@@ -1,21 +1,27 @@
 //! What else a server does and ends with it, who brings it back, and who only looks on.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
-use agent_api::{Problem, ProblemKind};
 use agent_terms::{GenerationId, ServiceId, ServiceName};
 
-use super::found::{Found, describe, describe_with_parent};
+use super::{
+    error::IdentifyError,
+    found::{Found, describe, describe_with_parent},
+};
 use crate::{
     daemon::{
         agent::Agent,
         few::{MOST, few, few_of},
         looks::observe,
         state::state_file::Record,
+        world_error::WorldError,
     },
     host::{
         holders,
-        process::Pid,
+        process::{Pid, ProcessError},
         process_table::ProcessTable,
         sock_diag::{self, Listener},
         supervisor::{Kind, Supervisor},
@@ -32,23 +38,19 @@ impl Agent {
         &self,
         server: &Found,
         service: Option<ServiceId>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), IdentifyError> {
         let others = self.records.keys().copied().filter(|id| Some(*id) != service);
         for id in others {
             let theirs = self.pids_of_service(id)?;
             let Some(shared) = server.pids.iter().find(|pid| theirs.contains(pid)) else {
                 continue;
             };
-            let name = self.record(id).service.name();
-            let message = format!(
-                "process {} is of service `{name}` already, and a process belongs to one service",
-                describe(*shared)
-            );
-            return Err(Problem::new(ProblemKind::Locked, message).fix(format!(
-                "to have all of its ports switched at the same instant: `agent detach {name}`, then attach them together \
-                 (`--port {}`)",
-                together(self.record(id).service.endpoints(), &server.listeners)
-            )));
+            let service = &self.record(id).service;
+            return Err(IdentifyError::Shared {
+                process: describe(*shared),
+                service: service.name().clone(),
+                ports: together(service.endpoints(), &server.listeners),
+            });
         }
         Ok(())
     }
@@ -58,14 +60,18 @@ impl Agent {
     /// # Errors
     ///
     /// When the processes cannot be listed.
-    pub(in crate::daemon) fn has_process(&self, id: ServiceId, pid: i32) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn has_process(
+        &self,
+        id: ServiceId,
+        pid: i32,
+    ) -> Result<bool, WorldError> {
         Ok(self.pids_of_service(id)?.iter().any(|it| it.get() == pid))
     }
 
     pub(in crate::daemon) fn pids_of_service(
         &self,
         id: ServiceId,
-    ) -> Result<HashSet<Pid>, Problem> {
+    ) -> Result<HashSet<Pid>, WorldError> {
         let mut pids = HashSet::new();
         for generation in self.record(id).service.generations() {
             pids.extend(self.pids_of(GenerationId { service: id, number: generation.number() })?);
@@ -78,19 +84,19 @@ impl Agent {
     /// # Errors
     ///
     /// When that is so, or cannot be found out.
-    pub(in crate::daemon) fn refuse_what_else_ends(&self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn refuse_what_else_ends(
+        &self,
+        id: ServiceId,
+    ) -> Result<(), IdentifyError> {
         let service = &self.record(id).service;
         let Some(primary) = service.primary() else { return Ok(()) };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
         if let Some((pid, kind)) = supervisor_among(&pids)? {
-            let message = format!(
-                "process {} of generation {} is {}: all that it runs would end with it",
-                describe(pid),
-                primary.number(),
-                kind.name
-            );
-            return Err(Problem::new(ProblemKind::Preflight, message)
-                .fix("run the server without it; say `--also` if all of it may end"));
+            return Err(IdentifyError::Supervisor {
+                process: describe(pid),
+                generation: primary.number(),
+                supervisor: kind.name,
+            });
         }
         let public = observe::ports(service.endpoints());
         let known = service.known_listeners();
@@ -101,14 +107,7 @@ impl Agent {
         }
         match restarting(&pids)? {
             None => Ok(()),
-            Some((pid, supervisor)) => Err(Problem::new(
-                ProblemKind::Preflight,
-                format!(
-                    "{}, so that it would be there again beside the new one",
-                    restarts(pid, supervisor)
-                ),
-            )
-            .fix(way_out(supervisor))),
+            Some(restarter) => Err(IdentifyError::StartedAgain(restarter)),
         }
     }
 
@@ -117,7 +116,7 @@ impl Agent {
         name: &ServiceName,
         public: &[u16],
         beside: &BTreeMap<u16, Pid>,
-    ) -> Problem {
+    ) -> IdentifyError {
         let of_service = |port: &u16| {
             let of =
                 |record: &&Record| record.service.endpoints().iter().any(|it| it.port == *port);
@@ -128,22 +127,11 @@ impl Agent {
             let of = service.as_ref().map(|it| format!(" of service `{it}`")).unwrap_or_default();
             format!("{}{of} by process {}", named(ports), describe(*pid))
         });
-        let all: Vec<_> = public.iter().chain(beside.keys()).copied().collect();
-        Problem::new(
-            ProblemKind::Preflight,
-            format!(
-                "the old generation of `{name}` also serves {}, which would end with it",
-                described
-            ),
-        )
-        .fix(match all.len() <= MOST {
-            true => format!(
-                "say `--also` if that may end; or have it switched too, if the new generation serves it: `agent detach {name}`, \
-                 then `agent attach --name {name} --port {}`",
-                joined(&all)
-            ),
-            false => "say `--also` if that may end".to_owned(),
-        })
+        IdentifyError::TakesAlong {
+            service: name.clone(),
+            others: described,
+            ports: public.iter().chain(beside.keys()).copied().collect(),
+        }
     }
 
     /// What to know of a server that is attached.
@@ -152,9 +140,8 @@ impl Agent {
         warnings.extend(self.left_alone(id, server));
         warnings.extend(rivals(&server.rivals, &ports(&server.listeners)));
         warnings.extend(server.root().ok().and_then(forwarder));
-        if let Ok(Some((pid, supervisor))) = restarting(&server.pids) {
-            let message = restarts(pid, supervisor);
-            warnings.push(format!("{message}: before an upgrade, {}", way_out(supervisor)));
+        if let Ok(Some(restarter)) = restarting(&server.pids) {
+            warnings.push(format!("{restarter}: before an upgrade, {}", restarter.way_out()));
         }
         warnings.extend(self.other_steering());
         warnings
@@ -200,7 +187,10 @@ fn other_ports(server: &Found) -> Vec<String> {
     let beside = match served_beside(&server.pids, |listener| !attached.contains(&listener.port)) {
         Ok(beside) => beside,
         Err(problem) => {
-            tracing::warn!(%problem, "cannot find out what else the server serves");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot find out what else the server serves"
+            );
             return Vec::new();
         }
     };
@@ -246,7 +236,7 @@ fn by_server<K: Ord>(
 fn served_beside(
     pids: &[Pid],
     wanted: impl Fn(&Listener) -> bool,
-) -> Result<BTreeMap<u16, Pid>, Problem> {
+) -> Result<BTreeMap<u16, Pid>, WorldError> {
     let mut listeners = sock_diag::listeners()?;
     listeners.retain(wanted);
     let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
@@ -268,7 +258,7 @@ fn served_beside(
 
 /// The first of these processes that is a supervisor. One that another of them has forked, and that has executed nothing since, is
 /// a part of that.
-fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, Problem> {
+fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, ProcessError> {
     let table = ProcessTable::read_these(pids)?;
     let execution = |pid: Pid| table.row(pid)?.execution;
     let is_forked = |pid: &Pid| {
@@ -280,34 +270,44 @@ fn supervisor_among(pids: &[Pid]) -> Result<Option<(Pid, &'static Kind)>, Proble
 }
 
 /// The first of these processes whose supervisor would start it again.
-fn restarting(pids: &[Pid]) -> Result<Option<(Pid, Supervisor)>, Problem> {
+fn restarting(pids: &[Pid]) -> Result<Option<Restarter>, ProcessError> {
     for pid in holders::roots(pids)? {
         // One that has just ended has none.
         let supervisor = Supervisor::of(pid).ok().flatten();
         if let Some(supervisor) = supervisor.filter(Supervisor::restarts) {
-            return Ok(Some((pid, supervisor)));
+            let (server, process) = (describe(pid), describe(supervisor.pid));
+            return Ok(Some(Restarter { kind: supervisor.kind, process, server }));
         }
     }
     Ok(None)
 }
 
-fn restarts(pid: Pid, supervisor: Supervisor) -> String {
-    format!(
-        "{} (process {}) starts process {} again when it ends",
-        supervisor.kind.name,
-        describe(supervisor.pid),
-        describe(pid)
-    )
+/// A supervisor that would start a server again. Processes are as people know them.
+#[derive(Debug)]
+pub(in crate::daemon) struct Restarter {
+    kind: &'static Kind,
+    process: String,
+    server: String,
 }
 
-/// What to do before an upgrade.
-fn way_out(supervisor: Supervisor) -> String {
-    let Kind { name, way, .. } = supervisor.kind;
-    match supervisor.kind.says_whether() {
-        true => format!("tell {name} to let it end ({way}); with `--also` it may come back"),
-        false => format!(
-            "tell {name} to let it end ({way}), and say `--also` then, because nobody can read from outside whether it will"
-        ),
+impl Restarter {
+    /// What to do before an upgrade.
+    pub(super) fn way_out(&self) -> String {
+        let Kind { name, way, .. } = self.kind;
+        match self.kind.says_whether() {
+            true => format!("tell {name} to let it end ({way}); with `--also` it may come back"),
+            false => format!(
+                "tell {name} to let it end ({way}), and say `--also` then, because nobody can read from outside whether it will"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Restarter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, process, server } = self;
+        let name = kind.name;
+        write!(f, "{name} (process {process}) starts process {server} again when it ends")
     }
 }
 
@@ -326,20 +326,20 @@ fn forwarder(pid: Pid) -> Option<String> {
     })
 }
 
-fn together(endpoints: &[agent_terms::Endpoint], listeners: &[Listener]) -> String {
+fn together(endpoints: &[agent_terms::Endpoint], listeners: &[Listener]) -> Vec<u16> {
     let mut all = observe::ports(endpoints);
     all.extend(ports(listeners));
     all.dedup();
-    joined(&all)
+    all
 }
 
 /// As `--port` takes them.
-fn joined(ports: &[u16]) -> String {
+pub(super) fn joined(ports: &[u16]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The ports of these listeners, each once.
-fn ports(listeners: &[Listener]) -> Vec<u16> {
+pub(super) fn ports(listeners: &[Listener]) -> Vec<u16> {
     let mut ports: Vec<_> = listeners.iter().map(|listener| listener.port).collect();
     ports.sort_unstable();
     ports.dedup();

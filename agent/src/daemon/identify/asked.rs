@@ -1,13 +1,12 @@
 //! Why a server is looked for, which tells who is surely not a part of it.
 
-use agent_api::Problem;
 use agent_rollout::Timestamp;
 
 use crate::{
     daemon::state::clock,
     host::{
         kin,
-        process::{Pid, Process},
+        process::{Pid, Process, ProcessError},
     },
 };
 
@@ -27,8 +26,9 @@ impl Asked {
     /// # Errors
     ///
     /// When it is gone.
-    pub(in crate::daemon) fn may_be_master(self, pid: Pid) -> Result<bool, Problem> {
-        let is_above = |of: Pid| Ok::<_, Problem>(pid == of || kin::ancestors(of)?.contains(&pid));
+    pub(in crate::daemon) fn may_be_master(self, pid: Pid) -> Result<bool, ProcessError> {
+        let is_above =
+            |of: Pid| Ok::<_, ProcessError>(pid == of || kin::ancestors(of)?.contains(&pid));
         Ok(!is_above(Pid::ours())?
             && match self {
                 Self::By(None) => true,

@@ -1,10 +1,11 @@
 //! A server that runs, as the kernel maps and the state have it.
 
-use agent_api::{Problem, ProblemKind};
 use agent_rollout::{ListenerRecord, PortHold};
 use agent_terms::{Endpoint, LocalAddress, ServiceName};
 
+use super::error::IdentifyError;
 use crate::{
+    daemon::world_error::WorldError,
     datapath::ListenerToAdopt,
     host::{
         holders, kin,
@@ -25,9 +26,9 @@ pub(in crate::daemon) struct Found {
 
 impl Found {
     /// The process that was there first: its user, directory and environment are what the next generation gets.
-    pub(in crate::daemon) fn root(&self) -> Result<Pid, Problem> {
+    pub(in crate::daemon) fn root(&self) -> Result<Pid, WorldError> {
         let first = holders::roots(&self.pids)?.first().or(self.pids.first()).copied();
-        first.ok_or_else(|| Problem::new(ProblemKind::Failed, "the server has no process"))
+        first.ok_or(WorldError::NoProcess)
     }
 
     /// Its processes, as they are written down.
@@ -87,7 +88,7 @@ pub(in crate::daemon) fn describe_with_tracer(pid: Pid) -> String {
 /// # Errors
 ///
 /// When no name comes of it.
-pub(in crate::daemon) fn name_of(root: Pid, port: u16) -> Result<ServiceName, Problem> {
+pub(in crate::daemon) fn name_of(root: Pid, port: u16) -> Result<ServiceName, IdentifyError> {
     let command = process::command_line(root).unwrap_or_default();
     let program =
         command.first().map(|it| it.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
@@ -105,7 +106,7 @@ pub(in crate::daemon) fn name_of(root: Pid, port: u16) -> Result<ServiceName, Pr
         .collect();
     let clean = clean.trim_start_matches(['.', '-']).trim_end_matches(['.', '-']);
     let base = if clean.is_empty() { "server" } else { clean };
-    format!("{base}-{port}").parse().map_err(|error| Problem::caused(ProblemKind::Failed, &error))
+    Ok(format!("{base}-{port}").parse::<ServiceName>()?)
 }
 
 /// The listeners as the kernel maps need them, each for the public port that it serves.

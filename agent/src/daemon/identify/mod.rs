@@ -2,6 +2,8 @@
 //!
 //! - `also`: what else a server does and ends with it, who brings it back, and who only looks on
 //! - `asked`: why a server is looked for, which tells who is surely not a part of it
+//! - `error`: why a server is not found, or not taken charge of
+//! - `fixes`: what to do about those
 //! - `found`: a server that runs, as the kernel maps and the state have it
 //! - `others`: what else has a say in who gets the connections of a port
 //! - `own_program`: a server that chooses among its listeners by a program of its own (`SO_ATTACH_REUSEPORT_CBPF`, `_EBPF`)
@@ -11,6 +13,8 @@
 
 pub(super) mod also;
 pub(super) mod asked;
+pub(super) mod error;
+mod fixes;
 pub(super) mod found;
 mod others;
 pub(super) mod own_program;

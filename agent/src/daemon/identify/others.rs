@@ -2,10 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use agent_api::{Problem, ProblemKind};
 use agent_terms::Endpoint;
 
-use super::found::describe;
+use super::{
+    error::{IdentifyError, held_by},
+    found::describe,
+};
 use crate::{
     daemon::agent::Agent,
     datapath::{self, LookupProgram},
@@ -18,7 +20,10 @@ impl Agent {
     /// # Errors
     ///
     /// When another agent has one of these endpoints, whether it runs or only its pins are left.
-    pub(in crate::daemon) fn refuse_other_agent(&self, wanted: &[Endpoint]) -> Result<(), Problem> {
+    pub(in crate::daemon) fn refuse_other_agent(
+        &self,
+        wanted: &[Endpoint],
+    ) -> Result<(), IdentifyError> {
         for other in datapath::others(&self.places.pin_dir)? {
             let theirs = other.endpoints.iter().flatten();
             let Some(taken) =
@@ -26,23 +31,11 @@ impl Agent {
             else {
                 continue;
             };
-            let pins = pins_of(other.id);
-            let message = format!(
-                "another agent has {taken} in charge{}{}",
-                pins.as_ref()
-                    .map(|it| format!(", with its pins at `{}`", it.display()))
-                    .unwrap_or_default(),
-                held_by(other.id),
-            );
-            let fix = match pins {
-                Some(pins) => format!(
-                    "detach it there (`agent --pin-dir {} …`, with the --runtime-dir that belongs to it), or leave the port to \
-                     that agent",
-                    pins.display()
-                ),
-                None => "detach it there, or leave the port to that agent".to_owned(),
-            };
-            return Err(Problem::new(ProblemKind::Locked, message).fix(fix));
+            return Err(IdentifyError::OtherAgent {
+                endpoint: taken.clone(),
+                pins: pins_of(other.id),
+                holders: holders_of(other.id),
+            });
         }
         Ok(())
     }
@@ -69,7 +62,7 @@ fn warning(other: &LookupProgram) -> String {
         "another program, {name}(sk_lookup, number {}{}), steers in this network namespace too: for this port the agent's choice \
          counts, unless that program is attached again later and replaces it",
         other.id,
-        held_by(other.id)
+        held_by(&holders_of(other.id))
     )
 }
 
@@ -80,13 +73,9 @@ fn meet(one: &Endpoint, other: &Endpoint) -> bool {
 }
 
 /// Which processes hold a program, if any does.
-fn held_by(program: u32) -> String {
+fn holders_of(program: u32) -> Vec<String> {
     let holders = holders_of_program(program).unwrap_or_default();
-    let described: Vec<String> = holders.iter().map(|pid: &Pid| describe(*pid)).collect();
-    match described.is_empty() {
-        true => String::new(),
-        false => format!(", held by process {}", described.join(", ")),
-    }
+    holders.iter().map(|pid: &Pid| describe(*pid)).collect()
 }
 
 /// The pin directory of the agent whose program this is, as far as it is on a BPF file system that we see.

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_terms::ServiceId;
 
+use super::error::IdentifyError;
 use crate::{
-    daemon::{agent::Agent, effects::queued::group_of},
+    daemon::{agent::Agent, effects::queued::group_of, world_error::WorldError},
     datapath::{Group, WithProgram},
     host::sock_diag::{self, Listener},
 };
@@ -26,13 +27,12 @@ impl Agent {
     pub(in crate::daemon) fn refuse_own_program(
         &mut self,
         listeners: &[Listener],
-    ) -> Result<(), Problem> {
+    ) -> Result<(), IdentifyError> {
         let cookies: Vec<u64> = listeners.iter().map(|it| it.cookie.0).collect();
         if self.datapath.with_program(&cookies)?.own.is_empty() {
             return Ok(());
         }
-        Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM)
-            .fix("have the server leave that to the kernel, and attach again"))
+        Err(IdentifyError::OwnProgram)
     }
 
     /// Refuses an upgrade of a server that has done so since it was attached: the next generation would join its group. What
@@ -41,18 +41,22 @@ impl Agent {
     /// # Errors
     ///
     /// When it has.
-    pub(in crate::daemon) fn refuse_late_program(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn refuse_late_program(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<(), IdentifyError> {
         match self.groups_with_own_program(id) {
             Ok(groups) if groups.is_empty() => return Ok(()),
             Ok(_) => {}
             Err(problem) => {
-                tracing::warn!(%problem, "cannot tell whether the server has a program of its own");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell whether the server has a program of its own"
+                );
                 return Ok(());
             }
         }
-        Err(Problem::new(ProblemKind::Preflight, OWN_PROGRAM).fix(
-            "have the server leave that to the kernel, and start it anew; or detach it, which leaves its program where it is",
-        ))
+        Err(IdentifyError::LateProgram)
     }
 
     /// Those groups of a service in which `migrate` may be: not where the server has a program now. People are told of that
@@ -64,7 +68,7 @@ impl Agent {
     pub(in crate::daemon) fn groups_without_program(
         &mut self,
         id: ServiceId,
-    ) -> Result<BTreeSet<Group>, Problem> {
+    ) -> Result<BTreeSet<Group>, WorldError> {
         let own = self.groups_with_own_program(id)?;
         if !own.is_empty() && self.moves_of(id)?.note_own_program() {
             let name = self.record(id).service.name().clone();
@@ -76,7 +80,7 @@ impl Agent {
         Ok(&self.groups_of(id)? - &own)
     }
 
-    fn groups_with_own_program(&mut self, id: ServiceId) -> Result<BTreeSet<Group>, Problem> {
+    fn groups_with_own_program(&mut self, id: ServiceId) -> Result<BTreeSet<Group>, WorldError> {
         self.groups_with_program(id, |it| it.own)
     }
 
@@ -88,7 +92,7 @@ impl Agent {
     pub(in crate::daemon) fn guarded_groups(
         &mut self,
         id: ServiceId,
-    ) -> Result<BTreeSet<Group>, Problem> {
+    ) -> Result<BTreeSet<Group>, WorldError> {
         self.groups_with_program(id, |it| it.ours)
     }
 
@@ -96,7 +100,7 @@ impl Agent {
         &mut self,
         id: ServiceId,
         whose: impl FnOnce(WithProgram) -> Vec<u64>,
-    ) -> Result<BTreeSet<Group>, Problem> {
+    ) -> Result<BTreeSet<Group>, WorldError> {
         let groups = self.groups_of(id)?;
         let mut listeners = sock_diag::tagged_listeners(self.datapath.tags())?;
         listeners.retain(|it| groups.contains(&group_of(it)));

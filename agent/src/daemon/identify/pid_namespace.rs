@@ -1,11 +1,11 @@
 //! PID namespaces that end with the old generation, and would take its successor along.
 
-use agent_api::{NamespacesOf, Problem, ProblemKind};
+use agent_api::NamespacesOf;
 use agent_terms::{GenerationId, ServiceId};
 
-use super::found;
+use super::{error::IdentifyError, found};
 use crate::{
-    daemon::agent::Agent,
+    daemon::{agent::Agent, world_error::WorldError},
     host::{
         holders,
         init::{self, NamespaceEnd},
@@ -23,7 +23,7 @@ impl Agent {
         &self,
         id: ServiceId,
         namespaces: NamespacesOf,
-    ) -> Result<Option<String>, Problem> {
+    ) -> Result<Option<String>, IdentifyError> {
         let Some(root) = self.root_of_primary(id)? else { return Ok(None) };
         match namespaces {
             NamespacesOf::Replaced => judge(root, root),
@@ -40,14 +40,14 @@ impl Agent {
         &self,
         id: ServiceId,
         server: Pid,
-    ) -> Result<Option<String>, Problem> {
+    ) -> Result<Option<String>, IdentifyError> {
         match self.root_of_primary(id)? {
             Some(root) => judge(root, server),
             None => Ok(None),
         }
     }
 
-    fn root_of_primary(&self, id: ServiceId) -> Result<Option<Pid>, Problem> {
+    fn root_of_primary(&self, id: ServiceId) -> Result<Option<Pid>, WorldError> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(None) };
         let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
         Ok(holders::roots(&pids)?.first().copied())
@@ -56,7 +56,7 @@ impl Agent {
 
 /// Whether one in the PID namespace of `inside` survives the end of `old`. Of a namespace that is the agent's own, an init
 /// that nobody knows is not taken for one that ends: nothing could ever be upgraded there.
-fn judge(old: Pid, inside: Pid) -> Result<Option<String>, Problem> {
+fn judge(old: Pid, inside: Pid) -> Result<Option<String>, IdentifyError> {
     let end = init::end_with(old)?;
     if end == NamespaceEnd::Spared || !init::share_pid_namespace(old, inside)? {
         return Ok(None);
@@ -69,25 +69,8 @@ fn judge(old: Pid, inside: Pid) -> Result<Option<String>, Problem> {
             found::describe(init)
         ))),
         NamespaceEnd::Likely(init) | NamespaceEnd::Certain(init) => {
-            Err(refusal(old, init, is_ours))
+            let init = Some(init).filter(|init| *init != old).map(found::describe);
+            Err(IdentifyError::EndsTogether { old: found::describe(old), init, is_ours })
         }
     }
-}
-
-fn refusal(old: Pid, init: Pid, is_ours: bool) -> Problem {
-    let what = match old == init {
-        true => format!("process {} is the first one of its PID namespace", found::describe(old)),
-        false => format!(
-            "process {} was started by the first one of its PID namespace, {}, which may end when it does",
-            found::describe(old),
-            found::describe(init)
-        ),
-    };
-    let message =
-        format!("{what}: when it ends, the kernel kills every other one there, its successor too");
-    let elsewhere = "start the new version in a container of its own, and take it in with `--pid` or `--listen`";
-    Problem::new(ProblemKind::Preflight, message).fix(match is_ours {
-        true => elsewhere.to_owned(),
-        false => format!("{elsewhere}; or launch it outside with `--namespaces agent`"),
-    })
 }

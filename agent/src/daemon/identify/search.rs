@@ -1,18 +1,20 @@
 //! Looks for a server that somebody has named, on the thread that asks: it may have thousands of processes, each of which is
 //! looked at, and may keep whoever does so waiting. The agent itself is asked only when it is found.
 
-use agent_api::{AttachRequest, Command, NewGeneration, Problem, ProblemKind};
-use agent_terms::LocalAddress;
+use std::net::IpAddr;
+
+use agent_api::{AttachRequest, Command, NewGeneration};
 
 use super::{
     asked::Asked,
+    error::IdentifyError,
     found::{self, Found},
     who,
 };
 use crate::host::{
     context,
     process::{Pid, ProcessError},
-    sock_diag,
+    sock_diag::{self, SockDiagError},
 };
 
 /// Who looks, and from where.
@@ -28,7 +30,7 @@ pub(in crate::daemon) enum Source {
     /// It is to be launched.
     Launch(Box<Command>),
     /// It runs, if it was found.
-    Found(Result<Found, Problem>),
+    Found(Result<Found, IdentifyError>),
 }
 
 impl Search {
@@ -46,7 +48,7 @@ impl Search {
     /// # Errors
     ///
     /// When there is none, or it is not certain who it is, or it cannot be steered to.
-    pub(in crate::daemon) fn server(self, request: &AttachRequest) -> Result<Found, Problem> {
+    pub(in crate::daemon) fn server(self, request: &AttachRequest) -> Result<Found, IdentifyError> {
         let mut listeners = Vec::new();
         let all = sock_diag::listeners()?;
         for port in &request.ports {
@@ -61,18 +63,12 @@ impl Search {
                 .cloned()
                 .collect();
             if on_port.is_empty() {
-                return Err(nothing_listens(*port, request)?);
+                return Err(nothing_listens(*port, request.address)?);
             }
             listeners.extend(on_port);
         }
         if let Some(bound) = listeners.iter().find(|listener| listener.interface != 0) {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!(
-                    "the listener on port {} is bound to one network interface, which steering cannot honour",
-                    bound.port
-                ),
-            ));
+            return Err(IdentifyError::BoundToInterface { port: bound.port });
         }
         let server = who::server_of(listeners, request.pid, self.asked)?;
         self.refuse_other_namespace(&server)?;
@@ -80,90 +76,49 @@ impl Search {
     }
 
     /// The sockets are of our namespace by construction; a process with a foreign one would be launched into it.
-    fn refuse_other_namespace(self, server: &Found) -> Result<(), Problem> {
+    fn refuse_other_namespace(self, server: &Found) -> Result<(), IdentifyError> {
         let root = server.root()?;
-        let theirs = context::network_namespace_of(root)
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        if theirs == self.network_namespace {
+        if context::network_namespace_of(root)? == self.network_namespace {
             return Ok(());
         }
-        Err(Problem::new(
-            ProblemKind::Preflight,
-            format!(
-                "process {} holds the listener but lives in another network namespace",
-                found::describe(root)
-            ),
-        )
-        .fix("run the agent in that namespace, with its own --runtime-dir, --pin-dir and --cgroup"))
+        Err(IdentifyError::LivesElsewhere { process: found::describe(root) })
     }
 
     /// The server that this process is of.
-    fn server_with(self, pid: i32) -> Result<Found, Problem> {
-        let no_process = || {
-            Problem::new(ProblemKind::Preflight, format!("there is no process {pid}"))
-                .fix("`ss -ltnp` says which processes listen")
-        };
+    fn server_with(self, pid: i32) -> Result<Found, IdentifyError> {
+        let no_process = || IdentifyError::NoProcess { pid, servers: Vec::new() };
         let process = Pid::new(pid).ok_or_else(no_process)?;
         let theirs = context::network_namespace_of(process).map_err(|error| match error {
             ProcessError::Gone { .. } => no_process(),
-            error => Problem::caused(ProblemKind::Preflight, &error),
+            error => IdentifyError::Unseen(error),
         })?;
         if theirs != self.network_namespace {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!("process {pid} is in another network namespace than this agent"),
-            )
-            .fix(
-                "run an agent of its own there, with its own --runtime-dir, --pin-dir and --cgroup",
-            ));
+            return Err(IdentifyError::NamedElsewhere { pid });
         }
-        let theirs = who::on_ports_of(sock_diag::listeners()?, process)?;
-        if theirs.is_empty() {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!(
-                    "process {pid} is no server: neither it nor a child of it has a TCP listener"
-                ),
-            )
-            .fix(
-                "start the new version first, and name its process (`ss -ltnp` lists who listens)",
-            ));
+        let (theirs, refused) = who::on_ports_of(sock_diag::listeners()?, process)?;
+        match (theirs.is_empty(), refused) {
+            (true, 0) => return Err(IdentifyError::NoServer { pid }),
+            (true, _) => return Err(IdentifyError::NotSeenToListen { pid, refused }),
+            (false, _) => {}
         }
         who::server_of(theirs, Some(pid), self.asked)
     }
 
     /// The server that listens on this port.
-    fn server_on(self, port: u16) -> Result<Found, Problem> {
+    fn server_on(self, port: u16) -> Result<Found, IdentifyError> {
         let listeners = sock_diag::listeners_on(port)?;
         if listeners.is_empty() {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!("nothing listens on port {port}"),
-            )
-            .fix(
-                "start the new version first, on a port of its own; `ss -ltnp` says who listens",
-            ));
+            return Err(IdentifyError::NothingNewListens { port });
         }
         who::server_of(listeners, None, self.asked)
     }
 }
 
-fn nothing_listens(port: u16, request: &AttachRequest) -> Result<Problem, Problem> {
-    let message = match request.address {
-        Some(address) => format!("nothing listens on port {port} of {address}"),
-        None => format!("nothing listens on port {port}"),
-    };
+fn nothing_listens(port: u16, address: Option<IpAddr>) -> Result<IdentifyError, SockDiagError> {
     let mut all = sock_diag::listeners()?;
     all.sort_by_key(|listener| listener.port.abs_diff(port));
-    let place = |it: &sock_diag::Listener| {
-        format!("{}:{}", LocalAddress::of(it.address, it.v6only), it.port)
-    };
-    let mut near: Vec<_> = all.iter().map(place).collect();
+    let mut near: Vec<_> = all.iter().map(|it| (found::address_of(it), it.port)).collect();
     near.dedup();
     near.truncate(5);
-    let fix = match near.is_empty() {
-        true => "nothing listens in this network namespace: start the server first".to_owned(),
-        false => format!("start the server first; these listen: {}", near.join(", ")),
-    };
-    Ok(Problem::new(ProblemKind::Preflight, message).fix(fix))
+    Ok(IdentifyError::NothingListens { port, address, near })
 }

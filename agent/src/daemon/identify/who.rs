@@ -2,16 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use agent_api::{Problem, ProblemKind};
-
 use super::{
+    also::ports,
     asked::Asked,
+    error::IdentifyError,
     found::{Found, describe},
 };
 use crate::host::{
     accepting::accepts,
-    holders, kin, master,
-    process::{Pid, Process},
+    holders::{self, Holders},
+    kin, master,
+    process::{Pid, Process, ProcessError},
     process_table::ProcessTable,
     servers::{self, Facts, Obstacle, Server},
     sock_diag::{self, Listener, SocketInode},
@@ -26,18 +27,22 @@ pub(in crate::daemon) fn server_of(
     listeners: Vec<Listener>,
     pid: Option<i32>,
     asked: Asked,
-) -> Result<Found, Problem> {
+) -> Result<Found, IdentifyError> {
     let inodes: HashSet<_> = listeners.iter().map(|listener| listener.inode).collect();
     let holders = holders::holders(&inodes)?;
     if holders.found.is_empty() {
-        return Err(nobody_holds(&listeners, holders.refused));
+        return Err(IdentifyError::NobodyHolds {
+            ports: ports(&listeners),
+            refused: holders.refused,
+            sees_all: kin::sees_all_processes(),
+        });
     }
     let all = sock_diag::listeners()?;
     let facts = Facts::of(&holders.found, &all)?;
     refuse_crowd(&facts, &listeners)?;
     let owners: HashMap<_, _> = listeners.iter().map(|it| (it.inode, it.uid)).collect();
     let servers = servers::servers(&facts, &owners, |it| accepts(it.pid, &it.sockets));
-    let candidates = Candidates { ports: ports_of(&listeners), facts, owners, servers };
+    let candidates = Candidates { ports: ports(&listeners), facts, owners, servers };
     let mut chosen = match pid {
         Some(pid) => candidates.named(pid)?,
         None => candidates.only()?,
@@ -52,7 +57,7 @@ pub(in crate::daemon) fn server_of(
 /// # Errors
 ///
 /// When the processes cannot be listed.
-pub(in crate::daemon) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Problem> {
+pub(in crate::daemon) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, IdentifyError> {
     let inodes = listeners.iter().map(|listener| listener.inode).collect();
     let facts = Facts::of(&holders::holders(&inodes)?.found, &sock_diag::listeners()?)?;
     refuse_crowd(&facts, listeners)?;
@@ -68,7 +73,8 @@ pub(in crate::daemon) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Prob
     Ok(servers.into_iter().flat_map(|server| server.pids).collect())
 }
 
-/// Those listeners that are on a port which a process, or a descendant of it, listens on.
+/// Those listeners that are on a port which a process, or a descendant of it, listens on; and how many of these processes do not let
+/// us look.
 ///
 /// # Errors
 ///
@@ -76,20 +82,19 @@ pub(in crate::daemon) fn likely(listeners: &[Listener]) -> Result<Vec<Pid>, Prob
 pub(in crate::daemon) fn on_ports_of(
     listeners: Vec<Listener>,
     pid: Pid,
-) -> Result<Vec<Listener>, Problem> {
+) -> Result<(Vec<Listener>, usize), ProcessError> {
     let inodes = listeners.iter().map(|listener| listener.inode).collect();
-    let holders =
-        holders::holders_among(ProcessTable::read()?.with_descendants(&[pid]), &inodes)?.found;
-    let held: HashSet<_> = holders.into_iter().flat_map(|holder| holder.inodes).collect();
+    let family = ProcessTable::read()?.with_descendants(&[pid]);
+    let Holders { found, refused } = holders::holders_among(family, &inodes)?;
+    let held: HashSet<_> = found.into_iter().flat_map(|holder| holder.inodes).collect();
     let ports: HashSet<_> =
         listeners.iter().filter(|it| held.contains(&it.inode)).map(|it| it.port).collect();
-    Ok(listeners.into_iter().filter(|it| ports.contains(&it.port)).collect())
+    Ok((listeners.into_iter().filter(|it| ports.contains(&it.port)).collect(), refused))
 }
 
 /// All processes that hold the listeners, split into servers.
 struct Candidates {
-    /// In words.
-    ports: String,
+    ports: Vec<u16>,
     facts: Vec<Facts>,
     /// Who made each listener.
     owners: HashMap<SocketInode, u32>,
@@ -98,13 +103,9 @@ struct Candidates {
 
 impl Candidates {
     /// The one server that there is.
-    fn only(&self) -> Result<Vec<Pid>, Problem> {
+    fn only(&self) -> Result<Vec<Pid>, IdentifyError> {
         match &self.servers[..] {
-            [] => Err(Problem::new(
-                ProblemKind::Preflight,
-                "the server has just ended, or its first thread has ended before the others (`pthread_exit`)",
-            )
-            .fix("start it again: what a next one would be given can no longer be seen")),
+            [] => Err(IdentifyError::JustEnded),
             [Server { pids, obstacle: None }] => Ok(pids.clone()),
             [Server { pids, obstacle: Some(obstacle) }] => Err(self.refusal(pids[0], *obstacle)),
             _ => Err(self.doubt()),
@@ -113,7 +114,7 @@ impl Candidates {
 
     /// The one that this process is of, or, if it holds nothing, is the master of; with the descendants to which it passed
     /// the listener.
-    fn named(&self, pid: i32) -> Result<Vec<Pid>, Problem> {
+    fn named(&self, pid: i32) -> Result<Vec<Pid>, IdentifyError> {
         let strange = |server: &&Server| matches!(server.obstacle, Some(Obstacle::Stranger { .. }));
         let of_it = self.servers.iter().find(|it| it.pids.iter().any(|it| it.get() == pid));
         let mut chosen = match of_it {
@@ -138,7 +139,7 @@ impl Candidates {
         chosen: &[Pid],
         all: &[Listener],
         asked: Asked,
-    ) -> Result<Option<Pid>, Problem> {
+    ) -> Result<Option<Pid>, ProcessError> {
         let of_server = || self.facts.iter().filter(|it| chosen.contains(&it.pid));
         let mut owners =
             of_server().flat_map(|it| &it.sockets).filter_map(|it| self.owners.get(it));
@@ -162,18 +163,18 @@ impl Candidates {
 
     /// A process that holds nothing, and is the model of the next launch all the same: only as the user who made the
     /// listeners, or where that was root.
-    fn master(&self, pid: i32) -> Result<Pid, Problem> {
+    fn master(&self, pid: i32) -> Result<Pid, IdentifyError> {
         let mut children = self.born_of(pid).peekable();
         let of_one = self
             .servers
             .iter()
             .find(|server| children.peek().is_some_and(|first| server.pids.contains(&first.pid)));
         let (Some(master), Some(server)) = (Pid::new(pid), of_one) else {
-            return Err(self.holds_nothing(pid));
+            return Err(self.holds_nothing(pid)?);
         };
         // Who started several servers, as a shell does, is not the master of any.
         if self.born_of(pid).any(|child| !server.pids.contains(&child.pid)) {
-            return Err(self.holds_nothing(pid));
+            return Err(self.holds_nothing(pid)?);
         }
         let uid = kin::user_of(master)?;
         let owners = children.flat_map(|it| &it.sockets).filter_map(|it| self.owners.get(it));
@@ -201,57 +202,25 @@ impl Candidates {
         }
     }
 
-    fn holds_nothing(&self, pid: i32) -> Problem {
-        let lives = Pid::new(pid).is_some_and(|pid| Process::open(pid).is_ok());
-        let message = match lives {
-            true => format!(
-                "process {pid} does not hold a listener on port {}, nor is it the master of one server that does",
-                self.ports
-            ),
-            false => format!("there is no process {pid}"),
+    fn holds_nothing(&self, pid: i32) -> Result<IdentifyError, ProcessError> {
+        let servers = self.servers.iter().map(|it| describe(it.pids[0])).collect();
+        let there_is_none = match Pid::new(pid).map(Process::open) {
+            None | Some(Err(ProcessError::Gone { .. })) => true,
+            Some(opened) => opened.map(|_| false)?,
         };
-        let these: Vec<_> = self.servers.iter().map(|it| describe(it.pids[0])).collect();
-        Problem::new(ProblemKind::Preflight, message).fix(format!("these do: {}", these.join(", ")))
+        Ok(match there_is_none {
+            true => IdentifyError::NoProcess { pid, servers },
+            false => IdentifyError::HoldsNothing { pid, ports: self.ports.clone(), servers },
+        })
     }
 
-    fn refusal(&self, pid: Pid, obstacle: Obstacle) -> Problem {
-        let (why, fix) = match obstacle {
-            Obstacle::First => (
-                "which is the first process here: all others end with it".to_owned(),
-                "if it keeps the listener for a service (socket activation), start that service, and name its process with \
-                 `--pid`; if it is the server itself, in a container, say `--pid 1`"
-                    .to_owned(),
-            ),
-            Obstacle::Stranger { owner } => (
-                format!(
-                    "is not of uid {owner}, who made the listener and may have passed it to anybody: it is neither copied nor \
-                     told to end"
-                ),
-                format!("name a process of uid {owner} with `--pid`, or let root make the listener"),
-            ),
-            Obstacle::Supervisor(name) => (
-                format!("which is {name}: all that it runs would end with it"),
-                format!(
-                    "let the server listen by itself (with pm2: fork mode), or run it without {name}; if {name} runs nothing \
-                     else, say `--pid {pid}`"
-                ),
-            ),
-        };
-        let holds = match obstacle {
-            Obstacle::Stranger { .. } => format!("process {} ", describe(pid)),
-            Obstacle::First | Obstacle::Supervisor(_) => {
-                format!(
-                    "the listener on port {} is held by process {}, ",
-                    self.ports,
-                    describe(pid)
-                )
-            }
-        };
-        Problem::new(ProblemKind::Preflight, holds + &why).fix(fix)
+    fn refusal(&self, pid: Pid, obstacle: Obstacle) -> IdentifyError {
+        let process = describe(pid);
+        IdentifyError::Obstacle { pid, process, ports: self.ports.clone(), obstacle }
     }
 
     /// Several servers, of which one is to be named.
-    fn doubt(&self) -> Problem {
+    fn doubt(&self) -> IdentifyError {
         let shared = |facts: &Facts, server: &Server| {
             !server.pids.contains(&facts.pid)
                 && self
@@ -262,27 +231,13 @@ impl Candidates {
         };
         let one_listener =
             self.servers.iter().any(|server| self.facts.iter().any(|it| shared(it, server)));
-        let described: Vec<_> = self.servers.iter().map(|it| self.described(it)).collect();
-        let message = if one_listener {
-            format!(
-                "it is not certain which of the processes that hold the listener on port {} is the server: {}",
-                self.ports,
-                described.join("; ")
-            )
-        } else {
-            format!(
-                "{} unrelated servers hold the port: {}",
-                self.servers.len(),
-                described.join("; ")
-            )
-        };
-        let fix = match self.likely() {
-            Some(pid) if one_listener => format!(
-                "say which one with `--pid`, as in `--pid {pid}`: the others are neither copied nor told to end"
-            ),
-            _ => "say which one with `--pid`".to_owned(),
-        };
-        Problem::new(ProblemKind::Preflight, message).fix(fix)
+        let servers = self.servers.iter().map(|it| self.described(it)).collect();
+        match one_listener {
+            true => {
+                IdentifyError::Doubt { ports: self.ports.clone(), servers, likely: self.likely() }
+            }
+            false => IdentifyError::Several { servers },
+        }
     }
 
     /// The only server that shows that it accepts, and has nothing against it.
@@ -320,49 +275,16 @@ impl Candidates {
 }
 
 /// Each of them is compared with each other one, except forks, of which one stands for all.
-fn refuse_crowd(facts: &[Facts], listeners: &[Listener]) -> Result<(), Problem> {
-    const MOST: usize = 1000;
-    let images = facts.iter().map(|it| &it.image).collect::<HashSet<_>>().len();
-    if images <= MOST {
-        return Ok(());
+fn refuse_crowd(facts: &[Facts], listeners: &[Listener]) -> Result<(), IdentifyError> {
+    let processes = facts.iter().map(|it| &it.image).collect::<HashSet<_>>().len();
+    match processes <= MOST_COMPARED {
+        true => Ok(()),
+        false => Err(IdentifyError::Crowd { processes, ports: ports(listeners) }),
     }
-    let message = format!(
-        "{images} processes that were executed each by itself hold the listener on port {}, which are too many to tell which is \
-         the server (at most {MOST})",
-        ports_of(listeners)
-    );
-    Err(Problem::new(ProblemKind::Preflight, message)
-        .fix("have the server pass its listener to fewer of the programs that it starts"))
 }
 
-/// The ports of these listeners in words, each once.
-fn ports_of(listeners: &[Listener]) -> String {
-    let mut ports: Vec<_> = listeners.iter().map(|listener| listener.port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// A listener without a process: it can be out of sight, or have none.
-fn nobody_holds(listeners: &[Listener], refused: usize) -> Problem {
-    let problem = Problem::new(
-        ProblemKind::Preflight,
-        format!("no process is seen to hold the listener on port {}", ports_of(listeners)),
-    );
-    if refused > 0 {
-        return problem.fix(format!(
-            "{refused} processes may not be looked at: run with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
-        ));
-    }
-    problem.fix(if kin::sees_all_processes() {
-        "all processes of this machine were looked at, and rings of io_uring too: the kernel itself has it (as for NFS), a ring \
-         without a descriptor, or a message under way in a Unix socket; start the server so that its process keeps one"
-    } else {
-        "its process may be outside of the PID namespace of this agent: then run the agent where it can be seen, as on the host; \
-         or the kernel has it, or a message under way in a Unix socket: then start the server \
-         so that its process keeps one"
-    })
-}
+/// So many processes are compared with each other.
+pub(super) const MOST_COMPARED: usize = 1000;
 
 const ROOT: u32 = 0;
 
@@ -396,7 +318,7 @@ mod tests {
     fn thousands_of_forks_are_compared_and_thousands_of_programs_are_not() {
         assert!(refuse_crowd(&holders(5_000, true), &[]).is_ok());
         assert!(refuse_crowd(&holders(1_000, false), &[]).is_ok());
-        let problem = refuse_crowd(&holders(1_001, false), &[]).unwrap_err();
-        assert!(problem.message.starts_with("1001 processes"), "{problem:?}");
+        let refused = refuse_crowd(&holders(1_001, false), &[]).unwrap_err();
+        assert!(refused.to_string().starts_with("1001 processes"), "{refused:?}");
     }
 }

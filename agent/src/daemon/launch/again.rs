@@ -9,10 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_api::{Command, Problem, ProblemKind};
+use agent_api::Command;
 use agent_rollout::Origin;
 use agent_terms::{GenerationId, ServiceId};
 
+use super::error::{NotLaunched, Unclear};
 use crate::{
     daemon::{agent::Agent, identify::found},
     host::{
@@ -35,23 +36,19 @@ impl Agent {
         &self,
         id: ServiceId,
         command: Command,
-    ) -> Result<Command, Problem> {
+    ) -> Result<Command, NotLaunched> {
         if command.program.is_some() {
             return Ok(command);
         }
         if !command.arguments.is_empty() {
-            return Err(Problem::new(ProblemKind::Usage, "there are arguments, and no program"));
+            return Err(NotLaunched::NoProgram);
         }
         if command.user.is_some() || command.group.is_some() {
-            let message =
-                "another user or group than that of the running generation needs a command";
-            return Err(Problem::new(ProblemKind::Usage, message).fix(SAY));
+            return Err(NotLaunched::OtherUser);
         }
         let service = &self.record(id).service;
         let Some(primary) = service.primary() else {
-            let message =
-                "no generation takes new connections, whose command could be launched again";
-            return Err(Problem::new(ProblemKind::Preflight, message).fix(SAY));
+            return Err(NotLaunched::NoPrimary);
         };
         let (program, arguments) = match primary.origin() {
             Origin::Launched { program: Some(program), command, .. } => {
@@ -61,10 +58,7 @@ impl Agent {
             Origin::Launched { program: None, .. } | Origin::Found => {
                 let pids = self.pids_of(GenerationId { service: id, number: primary.number() })?;
                 let root = holders::roots(&pids)?.first().copied();
-                shown_by(root.ok_or_else(|| {
-                    let message = "the server has just ended: nobody can see any more what it was started with";
-                    Problem::new(ProblemKind::Preflight, message).fix(SAY)
-                })?, self.launcher.pid())?
+                shown_by(root.ok_or(NotLaunched::Ended)?, self.launcher.pid())?
             }
         };
         // Nobody has typed it here.
@@ -73,20 +67,14 @@ impl Agent {
 }
 
 /// The program and the arguments that a process shows.
-fn shown_by(pid: Pid, launcher: Pid) -> Result<(PathBuf, Vec<String>), Problem> {
+fn shown_by(pid: Pid, launcher: Pid) -> Result<(PathBuf, Vec<String>), NotLaunched> {
     let words = whole_command_line(pid)?;
     let context = Context::of(pid, launcher)?;
-    let unclear = |why: &str| {
-        let message = format!(
-            "process {} does not show what it was started with: {why}",
-            found::describe(pid)
-        );
-        Problem::new(ProblemKind::Preflight, message).fix(SAY)
-    };
-    let first = words.first().ok_or_else(|| unclear("it has no command line"))?.clone();
+    let unclear = |why| NotLaunched::Unclear { process: found::describe(pid), why };
+    let first = words.first().ok_or_else(|| unclear(Unclear::NoCommandLine))?.clone();
     let arguments = words.iter().map(|word| word.as_os_str().to_str().map(str::to_owned));
     let arguments: Option<Vec<_>> = arguments.collect();
-    let arguments = arguments.ok_or_else(|| unclear("its command line is no UTF-8"))?;
+    let arguments = arguments.ok_or_else(|| unclear(Unclear::NoText))?;
     // Its directories may be on a file system of its own.
     let look = move || {
         let directory = Path::new(context.working_directory.as_os_str());
@@ -94,10 +82,9 @@ fn shown_by(pid: Pid, launcher: Pid) -> Result<(PathBuf, Vec<String>), Problem> 
         let search = context.environment.iter().find(path).map(|(_, value)| value.as_os_str());
         places_of_program(first.as_os_str(), directory, search).find(|it| is_program(pid, it))
     };
-    let program =
-        patience::with(Whose::Process(pid), look).map_err(|error| unclear(&error.to_string()))?;
-    let title = "its command line names no program: it gave itself a title";
-    Ok((program.ok_or_else(|| unclear(title))?, arguments))
+    let program = patience::with(Whose::Process(pid), look)
+        .map_err(|error| unclear(Unclear::NoAnswer(error)))?;
+    Ok((program.ok_or_else(|| unclear(Unclear::Title))?, arguments))
 }
 
 /// Whether there is a program, as this process sees it. A link may lead elsewhere below another root: that shows at the launch.
@@ -110,8 +97,6 @@ fn is_program(pid: Pid, path: &Path) -> bool {
         Err(_) => fs::symlink_metadata(&seen).is_ok_and(|it| it.is_symlink()),
     }
 }
-
-const SAY: &str = "say the command: `agent upgrade … -- COMMAND`";
 
 #[cfg(test)]
 mod tests {
@@ -151,7 +136,7 @@ mod tests {
                     assert!(path.is_absolute() && path.ends_with(name), "{}", path.display());
                     assert_eq!(arguments, [called, "-c", "echo; read line"]);
                 }
-                (Err(problem), None) => assert!(problem.message.contains("title"), "{problem:?}"),
+                (Err(error), None) => assert!(error.to_string().contains("title"), "{error:?}"),
                 (shown, _) => panic!("{called}: {shown:?}"),
             }
         }

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_api::{Command, Problem, ProblemKind};
-use agent_terms::{GenerationId, Loss};
+use agent_api::Command;
+use agent_terms::GenerationId;
 
+use super::error::NotLaunched;
 use crate::{
-    daemon::agent::Agent,
+    daemon::{agent::Agent, world_error::WorldError},
     host::{
         cgroup::Cgroup,
         confinement::{Confinement, losses},
@@ -25,34 +26,16 @@ pub(in crate::daemon) fn refuse_losses(
     context: &Context,
     command: &Command,
     launcher: Pid,
-) -> Result<(), Problem> {
+) -> Result<(), NotLaunched> {
     let Some(theirs) = &context.confinement else { return Ok(()) };
     let ours = Confinement::of(launcher)?;
     let lacking = theirs.capabilities.not_passed_on_by(&ours.capabilities, context.uid);
     if !lacking.is_empty() {
-        let message = format!(
-            "the running server has {}, and the agent's launcher, of which the next one is born, has not",
-            lacking.join(", ")
-        );
-        return Err(Problem::new(ProblemKind::Preflight, message)
-            .fix("start the agent with all that its servers may do"));
+        return Err(NotLaunched::LacksCapabilities { lacking });
     }
     let lost = losses(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
-    let what = match lost {
-        Some(Loss::Seccomp) => {
-            "the running server is confined by a filter of system calls (seccomp)".to_owned()
-        }
-        Some(Loss::Label) => format!(
-            "a security module confines the running server as `{}`",
-            theirs.label.as_deref().unwrap_or_default()
-        ),
-        None => return Ok(()),
-    };
-    let message =
-        format!("{what}, which cannot be given to another process: the next one could do more");
-    let fix =
-        lost.map(|it| format!("if it confines itself, or may do more, say `--unconfined {it}`"));
-    Err(Problem { fix, ..Problem::new(ProblemKind::Preflight, message) })
+    let label = || theirs.label.clone().unwrap_or_default();
+    lost.map_or(Ok(()), |loss| Err(NotLaunched::Loses { loss, label: label() }))
 }
 
 /// Root executes with all that its bounding set allows. The next one gets no more than the running server has; says so if that
@@ -89,7 +72,7 @@ pub(in crate::daemon) fn program_inside(
     program: &Path,
     context: &Context,
     namespaces_of: Option<ProcessIdentity>,
-) -> Result<PathBuf, Problem> {
+) -> Result<PathBuf, NotLaunched> {
     let root = context.confinement.as_ref().and_then(|it| it.root.as_ref());
     let Some(root) = root.map(|it| Path::new(it.as_os_str())) else {
         return Ok(program.to_owned());
@@ -106,12 +89,7 @@ pub(in crate::daemon) fn program_inside(
     if seen.join(relative).exists() {
         return Ok(program.to_owned());
     }
-    let message = format!(
-        "the running server has the root directory `{}`, in which there is no `{}`",
-        root.display(),
-        program.display()
-    );
-    Err(Problem::new(ProblemKind::Preflight, message).fix("install the new version in there"))
+    Err(NotLaunched::NotInRoot { root: root.to_owned(), program: program.to_owned() })
 }
 
 impl Agent {
@@ -124,7 +102,7 @@ impl Agent {
     pub(in crate::daemon) fn group_to_resemble(
         &self,
         next: GenerationId,
-    ) -> Result<Option<Cgroup>, Problem> {
+    ) -> Result<Option<Cgroup>, WorldError> {
         let record = self.record(next.service);
         let origin = || self.hierarchy.open(record.origin_cgroup.as_ref()).ok();
         let Some(primary) = record.service.primary() else { return Ok(origin()) };

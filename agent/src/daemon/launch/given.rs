@@ -1,14 +1,16 @@
 //! What a generation was given when it was started, as far as its successor gets it.
 
-use agent_api::Problem;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{
-    context::Context,
-    launch::{self, Unfit, Usage},
-    os_text::OsText,
-    process::{Pid, ProcessIdentity},
-    process_table::ProcessTable,
+use crate::{
+    daemon::world_error::WorldError,
+    host::{
+        context::Context,
+        launch::{self, Unfit, Usage},
+        os_text::OsText,
+        process::{Pid, ProcessIdentity},
+        process_table::ProcessTable,
+    },
 };
 
 /// What a successor is given, before the operator's own options.
@@ -55,7 +57,7 @@ impl Given {
         mut context: Context,
         root: Pid,
         may_have_been_root: bool,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, WorldError> {
         let (limits, changed) = launch::fitting(&context.limits, &Usage::of(root)?);
         context.limits = limits;
         let why = "the running server lowered it for itself, and could not start with it";
@@ -95,7 +97,7 @@ impl Inherited {
     }
 
     /// The kernel counts the processes of a user, whatever server they are of (`is_rlimit_overlimit`), and root's not at all.
-    pub(super) fn make_room_beside(&mut self, pids: &[Pid]) -> Result<(), Problem> {
+    pub(super) fn make_room_beside(&mut self, pids: &[Pid]) -> Result<(), WorldError> {
         use crate::host::limit::Resource::Nproc;
         let Context { uid, limits, .. } = &self.context;
         let soft = limits.iter().find(|it| it.resource == Nproc).and_then(|it| it.soft);

@@ -11,13 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_api::{Command, Problem, ProblemKind};
+use agent_api::Command;
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
-use super::given::{Given, Inherited, path_of};
+use super::{
+    error::NotLaunched,
+    given::{Given, Inherited, path_of},
+};
 use crate::{
-    daemon::agent::Agent,
+    daemon::{agent::Agent, world_error::WorldError},
     host::{
         context::{Context, Namespace},
         holders,
@@ -42,7 +45,7 @@ impl Agent {
         &self,
         id: ServiceId,
         command: &Command,
-    ) -> Result<Inherited, Problem> {
+    ) -> Result<Inherited, NotLaunched> {
         let record = self.record(id);
         let Some(primary) = record.service.primary() else {
             return Ok(Inherited::remembered(&record.context));
@@ -59,7 +62,8 @@ impl Agent {
             None => self.found(root, primary, &pids)?,
         };
         if given.may_have_been_root() && command.user.is_none() {
-            return Err(ask_for_user(given.uid()));
+            // Who is started as root is for the operator to say.
+            return Err(NotLaunched::MayBeRoot { uid: given.uid() });
         }
         let mut inherited = given.passed_on();
         let root = Process::open(root)?.identity();
@@ -81,7 +85,7 @@ impl Agent {
         root: Pid,
         generation: &Generation,
         pids: &[Pid],
-    ) -> Result<Given, Problem> {
+    ) -> Result<Given, WorldError> {
         let context = Context::of(root, self.launcher.pid())?;
         let may_have_been_root = may_have_been_root(root, &context, generation, pids)?;
         Given::found(context, root, may_have_been_root)
@@ -105,7 +109,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         starter: Pid,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let table = ProcessTable::read_these(&[starter])?;
         if table.row(starter).is_some_and(|row| row.real_user == ROOT) {
             let record = self.record(generation.service);
@@ -137,7 +141,7 @@ impl Agent {
     pub(in crate::daemon) fn remember_found(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let pids = self.pids_of(generation)?;
         let Some(known) = self.generation(generation) else { return Ok(()) };
         // One that has just ended has given all that it had.
@@ -162,7 +166,7 @@ fn may_have_been_root(
     context: &Context,
     generation: &Generation,
     pids: &[Pid],
-) -> Result<bool, Problem> {
+) -> Result<bool, WorldError> {
     if context.uid == ROOT || context.namespaces.contains(&Namespace::User) {
         return Ok(false);
     }
@@ -180,17 +184,6 @@ fn may_have_been_root(
     let holders = holders::holders(&inodes)?;
     let pids: HashSet<Pid> = pids.iter().copied().collect();
     Ok(holders.refused == 0 && holders.found.iter().all(|holder| pids.contains(&holder.pid)))
-}
-
-/// Who is started as root is for the operator to say.
-fn ask_for_user(uid: u32) -> Problem {
-    let message = format!(
-        "the running server may have been started as root, or as user {uid}, and nobody can prove either"
-    );
-    Problem::new(ProblemKind::Preflight, message).fix(format!(
-        "say `--user root` if the new generation has to be root to listen and gives that up itself (as haproxy and lighttpd do), \
-         `--user {uid}` if not"
-    ))
 }
 
 /// Lets the successor start as another user than one who is not root, and takes nothing over that the old one can give to itself: with

@@ -2,13 +2,13 @@
 
 use std::{task::Poll, time::Instant};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::{EventKind, Problem};
 use agent_rollout::Event;
 use agent_terms::GenerationId;
 
-use super::pending_report::PendingReport;
+use super::{error::NotLaunched, pending_report::PendingReport};
 use crate::{
-    daemon::{agent::Agent, memory::Memory},
+    daemon::{agent::Agent, memory::Memory, world_error::WorldError},
     host::launch::Launch,
 };
 
@@ -18,16 +18,14 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         Launch { process, report, unlogged }: Launch,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         if let Some(error) = unlogged {
             self.note_unlogged(generation, &error);
         }
         // It is a member by birth, so that its end is seen; this takes the zombie away.
         let watched = self.watcher.watch_process(generation, process);
         let watched = watched.and_then(|()| self.watcher.watch_launch(generation, &report));
-        watched.map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for the launched process: {error}"))
-        })?;
+        watched.map_err(WorldError::WaitForLaunch)?;
         self.memories.of_mut(generation).launching = Some(PendingReport::new(report));
         Ok(())
     }
@@ -48,14 +46,14 @@ impl Agent {
         let Some(pending) = known.and_then(|it| it.launching.as_mut()) else { return };
         let Poll::Ready(launched) = pending.poll() else { return };
         self.end_launch(generation);
-        let launched = launched.map_err(|error| Problem::caused(ProblemKind::NotReady, &error));
+        let launched = launched.map_err(NotLaunched::from);
         // Only now: before, its cgroup may have been empty yet.
         let watched = launched.and_then(|()| match self.cgroup_of(generation)? {
-            Some(cgroup) => self.watch_cgroup(generation, &cgroup),
+            Some(cgroup) => Ok(self.watch_cgroup(generation, &cgroup)?),
             None => Ok(()),
         });
-        if let Err(problem) = watched {
-            let failed = Event::Failed(generation.number, problem.in_full());
+        if let Err(error) = watched {
+            let failed = Event::Failed(generation.number, Problem::from(error).in_full());
             self.feed_quietly(generation.service, failed);
         }
     }

@@ -1,8 +1,8 @@
 //! What a next generation keeps that does not live in the namespaces of the one before.
 
-use agent_api::{Command, NamespacesOf, Problem, ProblemKind};
+use agent_api::{Command, NamespacesOf};
 
-use super::given::Inherited;
+use super::{error::NotLaunched, given::Inherited};
 use crate::host::context::{Context, Namespace};
 
 /// Has the next one live in our namespaces, if the operator says so. What the server got in its own ones means nothing here: whoever
@@ -15,44 +15,29 @@ use crate::host::context::{Context, Namespace};
 pub(super) fn leave_namespaces(
     inherited: &mut Inherited,
     command: &Command,
-) -> Result<(), Problem> {
+) -> Result<(), NotLaunched> {
     let is_wanted = command.namespaces == NamespacesOf::Agent;
     if inherited.context.namespaces.is_empty() || inherited.namespaces_of.is_some() && !is_wanted {
         return Ok(());
     }
     if !is_wanted {
-        let message = format!(
-            "the running server lived in namespaces of its own ({}), which nobody can enter since it has ended",
-            names(&inherited.context.namespaces)
-        );
-        return Err(Problem::new(ProblemKind::Preflight, message).fix(
-            "start it as it was started before, which the agent takes for the next generation, or launch one outside of them: `--namespaces agent`",
-        ));
+        let namespaces = inherited.context.namespaces.clone();
+        return Err(NotLaunched::NamespacesGone { namespaces });
     }
     inherited.namespaces_of = None;
     leave(&mut inherited.context)
 }
 
-fn leave(context: &mut Context) -> Result<(), Problem> {
+fn leave(context: &mut Context) -> Result<(), NotLaunched> {
     let left = std::mem::take(&mut context.namespaces);
     let Some(confinement) = &mut context.confinement else { return Ok(()) };
     if let Some(root) = confinement.root.as_ref().filter(|_| left.contains(&Namespace::Mount)) {
-        let message = format!(
-            "the running server has the root directory `{}` in a mount namespace of its own, and outside of that the next one could do more",
-            root.as_os_str().display()
-        );
-        return Err(Problem::new(ProblemKind::Preflight, message)
-            .fix("launch it in the namespaces of the running server (`--namespaces replaced`)"));
+        return Err(NotLaunched::RootElsewhere { root: root.as_os_str().into() });
     }
     if left.contains(&Namespace::User) {
         confinement.capabilities.give_up_all();
     }
     Ok(())
-}
-
-fn names(namespaces: &[Namespace]) -> String {
-    let names: Vec<_> = namespaces.iter().map(|it| it.file_name()).collect();
-    names.join(", ")
 }
 
 #[cfg(test)]
@@ -89,8 +74,8 @@ mod tests {
     fn namespaces_that_ended_are_not_left_unasked() {
         let mut gone = inherited(&[Namespace::Mount]);
         let refused = leave_namespaces(&mut gone, &asked(NamespacesOf::Replaced)).unwrap_err();
-        assert!(refused.message.contains("(mnt)"), "{refused:?}");
-        assert!(refused.fix.unwrap().contains("--namespaces agent"));
+        assert!(refused.to_string().contains("(mnt)"), "{refused:?}");
+        assert!(refused.fix().unwrap().contains("--namespaces agent"));
     }
 
     #[test]
@@ -98,7 +83,7 @@ mod tests {
         let mut left = inherited(&[Namespace::Mount]);
         left.context.confinement.as_mut().unwrap().root = Some("/jail".into());
         let refused = leave_namespaces(&mut left, &asked(NamespacesOf::Agent)).unwrap_err();
-        assert!(refused.message.contains("`/jail`"), "{refused:?}");
+        assert!(refused.to_string().contains("`/jail`"), "{refused:?}");
         let mut beside = inherited(&[Namespace::Uts]);
         beside.context.confinement.as_mut().unwrap().root = Some("/jail".into());
         leave_namespaces(&mut beside, &asked(NamespacesOf::Agent)).unwrap();

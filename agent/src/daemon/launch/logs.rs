@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_api::{Problem, ProblemKind};
 use agent_rollout::Service;
 use agent_terms::{GenerationNumber, ServiceId, ServiceName};
 use rustix::{
@@ -17,12 +16,14 @@ use rustix::{
     io::Errno,
 };
 
+use super::error::NotLaunched;
 use crate::{
     daemon::{
         DirectoryError,
         agent::Agent,
         private_directory,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::patience::{self, Whose},
 };
@@ -57,20 +58,13 @@ impl Agent {
     pub(in crate::daemon) fn prepare_log(
         &self,
         id: ServiceId,
-    ) -> Result<Option<DirectoryError>, Problem> {
+    ) -> Result<Option<DirectoryError>, NotLaunched> {
         let service = &self.record(id).service;
         let directory = self.places.service_dir(service.name().as_str());
-        let full = change(Step::MakeLogDirectory, || match private_directory(&directory) {
-            Ok(()) => Ok(None),
-            Err(error) if error.is_lack_of_room() => Ok(Some(error)),
-            Err(error) => {
-                let problem = Problem::from(error);
-                let message = format!("nothing has changed: {}", problem.message);
-                Err(Problem { message, ..problem })
-            }
-        })?;
-        if full.is_some() {
-            return Ok(full);
+        match take(Step::MakeLogDirectory, || Ok(private_directory(&directory)))? {
+            Ok(()) => {}
+            Err(error) if error.is_lack_of_room() => return Ok(Some(error)),
+            Err(error) => return Err(NotLaunched::LogDirectory(error)),
         }
         let gone = all_but_newest(logs_in(&directory), KEPT, |number| {
             service.generation(number).is_some()
@@ -80,18 +74,17 @@ impl Agent {
         }
         let gone: Vec<_> =
             gone.into_iter().map(|number| self.log_path(service.name(), number)).collect();
-        let removed = change(Step::RemoveLogs, || {
+        let removed = take(Step::RemoveLogs, || {
             let remove_all = move || {
                 for path in gone {
                     remove(&path);
                     remove(&earlier(&path));
                 }
             };
-            patience::with(Whose::Output(id.0), remove_all)
-                .map_err(|error| Problem::new(ProblemKind::Failed, "remove logs").because(&error))
+            patience::with(Whose::Output(id.0), remove_all).map_err(WorldError::Logs)
         });
         if let Err(problem) = removed {
-            tracing::warn!(%problem, "old logs stay");
+            tracing::warn!(problem = problem.in_full(), "old logs stay");
         }
         Ok(None)
     }
@@ -107,7 +100,7 @@ impl Agent {
     /// # Errors
     ///
     /// When a server keeps us waiting.
-    pub(in crate::daemon) fn remove_logs(&self, service: &Service) -> Result<(), Problem> {
+    pub(in crate::daemon) fn remove_logs(&self, service: &Service) -> Result<(), WorldError> {
         let directory = self.places.service_dir(service.name().as_str());
         let kept: HashSet<_> = service
             .generations()
@@ -115,8 +108,7 @@ impl Agent {
             .map(|it| self.log_path(service.name(), it.number()))
             .collect();
         let remove_them = move || remove_all_but(&kept, &directory);
-        patience::with(Whose::Output(service.id().0), remove_them)
-            .map_err(|error| Problem::new(ProblemKind::Failed, "remove logs").because(&error))
+        patience::with(Whose::Output(service.id().0), remove_them).map_err(WorldError::Logs)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - `again`: what the running generation was started with, for an upgrade that names no command
 //! - `confined`: how a next generation is confined
+//! - `error`: why a next generation is not launched
 //! - `groups`: the control groups of an agent, below one that agents of other network namespaces may use too
 //! - `given`: what a generation was given when it was started, as far as its successor gets it
 //! - `inherit`: what the next generation is given of the one that it replaces
@@ -19,6 +20,7 @@
 
 mod again;
 mod confined;
+pub(super) mod error;
 pub(super) mod given;
 pub(super) mod groups;
 mod inherit;

@@ -7,14 +7,15 @@
 
 use std::{io, path::Path};
 
-use agent_api::{EventKind, Problem};
+use agent_api::EventKind;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use super::kept_name::KeptName;
 use crate::{
     daemon::{
         agent::Agent,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         names::{Name, find, owners::Owners, second::Fate},
@@ -45,7 +46,7 @@ impl Agent {
     pub(in crate::daemon) fn keep_names_from(
         &mut self,
         candidate: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let Some((of, serving)) = self.serving_beside(candidate) else { return Ok(()) };
         let found = all_of(candidate.service, &serving);
         self.keep(of, &serving, candidate, found)
@@ -56,7 +57,10 @@ impl Agent {
     /// # Errors
     ///
     /// As above.
-    pub(in crate::daemon) fn keep_names(&mut self, leaving: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn keep_names(
+        &mut self,
+        leaving: GenerationId,
+    ) -> Result<(), WorldError> {
         let Some((number, serving)) = self.serving_beside(leaving) else { return Ok(()) };
         let Ok(ending) = self.pids_of(leaving) else { return Ok(()) };
         let sockets = find::shared_sockets(serving.pids(), &ending);
@@ -82,7 +86,7 @@ impl Agent {
         serving: &Owners,
         leaving: GenerationId,
         found: Vec<Name>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let first = serving.first();
         let before = self.record(leaving.service).kept_names.clone();
         let (kept, outdated) = in_its_directories(leaving.service, move || {
@@ -106,7 +110,7 @@ impl Agent {
         });
         known.extend(kept.iter().cloned());
         self.save_or_owe();
-        change(Step::KeepNames, || {
+        take(Step::KeepNames, || {
             in_its_directories(leaving.service, move || {
                 for old in &outdated {
                     if let Err(error) = old.drop_second(first) {
@@ -128,7 +132,10 @@ impl Agent {
     /// # Errors
     ///
     /// Only where a test wants one.
-    pub(in crate::daemon) fn give_names_back(&mut self, gone: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn give_names_back(
+        &mut self,
+        gone: GenerationId,
+    ) -> Result<(), WorldError> {
         let Some(record) = self.record_if_any(gone.service) else { return Ok(()) };
         let concerns = |it: &&KeptName| it.leaving == gone.number || it.of == gone.number;
         let kept: Vec<_> = record.kept_names.iter().filter(concerns).cloned().collect();
@@ -137,7 +144,7 @@ impl Agent {
         }
         let serving: Vec<_> =
             kept.iter().map(|it| self.owners_of(it, gone)).collect::<Result<_, _>>()?;
-        let fates = change(Step::GiveNamesBack, || {
+        let fates = take(Step::GiveNamesBack, || {
             let settle = |(it, serving): (KeptName, Owners)| {
                 // One after the other: they may be on file systems of different kinds.
                 let settle = move || it.settle(&serving, gone.number);
@@ -175,13 +182,16 @@ impl Agent {
         Ok(())
     }
 
-    fn owners_of(&self, kept: &KeptName, gone: GenerationId) -> Result<Owners, Problem> {
+    fn owners_of(&self, kept: &KeptName, gone: GenerationId) -> Result<Owners, WorldError> {
         let pids = self.pids_of(GenerationId { number: kept.of, ..gone }).unwrap_or_default();
         Ok(Owners::of(pids)?)
     }
 
     /// For a service that is let go of: whatever has a second name still has it for nothing.
-    pub(in crate::daemon) fn give_all_names_back(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn give_all_names_back(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<(), WorldError> {
         let leaving: Vec<_> = self.record(id).kept_names.iter().map(|it| it.leaving).collect();
         leaving
             .into_iter()

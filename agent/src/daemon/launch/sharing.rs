@@ -1,9 +1,8 @@
 //! Whether the next generation may bind the ports of those before it.
 
-use agent_api::Problem;
 use agent_terms::ServiceId;
 
-use crate::daemon::agent::Agent;
+use crate::daemon::{agent::Agent, world_error::WorldError};
 
 impl Agent {
     /// Has the kernel let the service's next listeners in, and tries whether it does.
@@ -16,7 +15,7 @@ impl Agent {
     /// # Errors
     ///
     /// When listeners cannot be listed, or it cannot be tried.
-    pub(in crate::daemon) fn can_share(&mut self, id: ServiceId) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn can_share(&mut self, id: ServiceId) -> Result<bool, WorldError> {
         self.guard_queues(id);
         let mut groups = self.groups_of(id)?;
         groups.extend(self.held_groups(id));

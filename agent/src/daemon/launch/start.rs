@@ -6,23 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use agent_api::{Command, Problem, ProblemKind};
+use agent_api::Command;
 use agent_ebpf::bind::{BindRule, MOVE, SHARE};
 use agent_rollout::{Origin, Phase, PortHold};
 use agent_terms::{GenerationId, ServiceId};
 
 use super::{
-    confined, given::Inherited, inherit::become_other, leaving_namespaces::leave_namespaces,
-    working_directory,
+    confined, error::NotLaunched, given::Inherited, inherit::become_other,
+    leaving_namespaces::leave_namespaces, working_directory,
 };
 use crate::{
     daemon::{
         agent::Agent,
-        start::without_group,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
-        cgroup::{Cgroup, CgroupError},
+        cgroup::Cgroup,
         context::Context,
         launch::{self, Directory, LaunchSpec},
         os_text::OsText,
@@ -43,7 +43,7 @@ impl Agent {
         &self,
         generation: GenerationId,
         command: &Command,
-    ) -> Result<(LaunchSpec, Vec<String>), Problem> {
+    ) -> Result<(LaunchSpec, Vec<String>), NotLaunched> {
         self.require_room_for_processes(generation.service)?;
         let record = self.record(generation.service);
         let mut inherited = self.inherited(generation.service, command)?;
@@ -63,7 +63,8 @@ impl Agent {
         let Paths { program, warning, directory } =
             paths_of(generation.service, command, &context, namespaces_of, directory_of)?;
         warnings.extend(warning);
-        let (argument_zero, arguments) = command.arguments.split_first().ok_or_else(no_program)?;
+        let (argument_zero, arguments) =
+            command.arguments.split_first().ok_or(NotLaunched::NoCommand)?;
         let spec = LaunchSpec {
             program: text(program),
             argument_zero: Some(text(argument_zero)),
@@ -86,35 +87,26 @@ impl Agent {
     pub(in crate::daemon) fn launch_candidate(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), NotLaunched> {
         let known = self.memories.known_mut(generation);
-        let spec = known.and_then(|it| it.to_launch.take()).ok_or_else(|| {
-            Problem::new(ProblemKind::Failed, "nobody knows what to launch any more")
-        })?;
-        let failed = |error: &CgroupError| Problem::caused(ProblemKind::Failed, error);
+        let spec = known.and_then(|it| it.to_launch.take()).ok_or(NotLaunched::Forgotten)?;
         let path = self.cgroup_path(generation);
-        let cgroup = change(Step::MakeCgroup, || {
-            self.hierarchy.create(&path).map_err(|error| failed(&error))
-        })?;
+        let cgroup = take(Step::MakeCgroup, || Ok(self.hierarchy.create(&path)?))?;
         if let Some(other) = self.group_to_resemble(generation)? {
-            let limited = cgroup.resemble(&other, &self.hierarchy);
-            limited.map_err(|error| Problem::caused(ProblemKind::NotReady, &error))?;
+            cgroup.resemble(&other, &self.hierarchy).map_err(NotLaunched::Limits)?;
         }
         self.offer_ports(generation.service, spec.context.uid)?;
         let mut rule = self.bind_rule(generation, spec.context.uid)?;
         if rule.action == SHARE && !self.can_share(generation.service)? {
             rule.action = MOVE;
         }
-        change(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(generation, rule)?))?;
+        take(Step::SetBindRule, || Ok(self.datapath.set_bind_rule(generation, rule)?))?;
         self.keep_names_from(generation)?;
         let launcher = Arc::clone(&self.launcher);
         let launch = self.born_into(generation, |_| {
-            change(Step::Launch, || {
-                launch::launch(&*launcher, &spec, &[])
-                    .map_err(|error| Problem::caused(ProblemKind::NotReady, &error))
-            })
+            take(Step::Launch, || Ok(launch::launch(&*launcher, &spec, &[])))
         })?;
-        self.await_launch(generation, launch)?;
+        self.await_launch(generation, launch?)?;
         self.look_at_logs();
         Ok(())
     }
@@ -124,7 +116,7 @@ impl Agent {
         &self,
         generation: GenerationId,
         launched_as: u32,
-    ) -> Result<BindRule, Problem> {
+    ) -> Result<BindRule, WorldError> {
         let service = &self.record(generation.service).service;
         let others = service
             .generations()
@@ -149,28 +141,22 @@ impl Agent {
         &self,
         generation: GenerationId,
         cgroup: &Cgroup,
-    ) -> Result<(), Problem> {
-        let watch = cgroup
-            .watch_populated()
-            .map_err(|error| Problem::caused(ProblemKind::Failed, &error))?;
-        self.watcher.watch_cgroup(generation, watch).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for a cgroup: {error}"))
-        })
+    ) -> Result<(), WorldError> {
+        let watch = cgroup.watch_populated()?;
+        self.watcher.watch_cgroup(generation, watch).map_err(WorldError::WaitForGroup)
     }
 
     /// The cgroup of a launched generation; `None` for one that was found running.
     pub(in crate::daemon) fn cgroup_of(
         &self,
         generation: GenerationId,
-    ) -> Result<Option<Cgroup>, Problem> {
+    ) -> Result<Option<Cgroup>, WorldError> {
         let service = self.record_if_any(generation.service).map(|record| &record.service);
         let known = service.and_then(|service| service.generation(generation.number));
         match known.map(|it| it.origin()) {
-            Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => self
-                .hierarchy
-                .open(cgroup)
-                .map(Some)
-                .map_err(|error| Problem::caused(ProblemKind::Failed, &error)),
+            Some(Origin::Launched { cgroup, .. }) if cgroup.exists() => {
+                self.hierarchy.open(cgroup).map(Some).map_err(WorldError::from)
+            }
             Some(Origin::Launched { .. } | Origin::Found) | None => Ok(None),
         }
     }
@@ -184,25 +170,23 @@ impl Agent {
 
     /// Refuses to launch where no group can be, or where processes live already: they are another agent's, which has the same control
     /// groups.
-    pub(in crate::daemon) fn require_group(&self, generation: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn require_group(
+        &self,
+        generation: GenerationId,
+    ) -> Result<(), NotLaunched> {
         let path = self.cgroup_path(generation);
-        let used = self.hierarchy.open(&path).is_ok_and(|it| it.is_populated().unwrap_or(false));
-        if !used {
+        match self.hierarchy.open(&path).is_ok_and(|it| it.is_populated().unwrap_or(false)) {
+            true => Err(NotLaunched::GroupInUse { path }),
             // It is made again when all else is known to be well.
-            let made = self.hierarchy.create(&path).and_then(|group| group.remove());
-            return made.map_err(|error| without_group(&error));
+            false => {
+                let made = self.hierarchy.create(&path).and_then(|group| group.remove());
+                made.map_err(NotLaunched::Group)
+            }
         }
-        let message = format!(
-            "the control group `{}` holds processes that are not of this service",
-            path.display()
-        );
-        Err(Problem::new(ProblemKind::Preflight, message).fix(
-            "end them, or, if they are another agent's, give this agent a control group of its own (`--cgroup`)",
-        ))
     }
 }
 
-fn overridden(mut context: Context, command: &Command) -> Result<Context, Problem> {
+fn overridden(mut context: Context, command: &Command) -> Result<Context, NotLaunched> {
     let Command {
         program: _,
         arguments: _,
@@ -244,36 +228,30 @@ fn overridden(mut context: Context, command: &Command) -> Result<Context, Proble
 }
 
 /// Who the operator wants it to be. A number need not be in the user database: in containers it often is not.
-fn wanted_user(command: &Command) -> Result<Option<u32>, Problem> {
+fn wanted_user(command: &Command) -> Result<Option<u32>, NotLaunched> {
     let number = |user: &str| match find_user(user)? {
         Some(user) => Ok(user.uid.as_raw()),
-        None => user.parse().ok().ok_or_else(|| no_user(user)),
+        None => user.parse().ok().ok_or_else(|| NotLaunched::NoUser { user: user.to_owned() }),
     };
     command.user.as_deref().map(number).transpose()
 }
 
-fn become_user(context: &mut Context, user: &str, names_group: bool) -> Result<(), Problem> {
+fn become_user(context: &mut Context, user: &str, names_group: bool) -> Result<(), NotLaunched> {
     if let Some(known) = find_user(user)? {
         (context.uid, context.gid) = (known.uid.as_raw(), known.gid.as_raw());
         context.groups = vec![context.gid];
         return Ok(());
     }
-    let number = user.parse().ok().ok_or_else(|| no_user(user))?;
+    let number =
+        user.parse().map_err(|_not_a_number| NotLaunched::NoUser { user: user.to_owned() })?;
     if !names_group && context.uid != number {
-        let message =
-            format!("nobody knows the group of user {user}, who is not in the user database");
-        return Err(Problem::new(ProblemKind::Preflight, message).fix("say it: `--group NUMBER`"));
+        return Err(NotLaunched::NoGroupOfUser { user: number });
     }
     if context.uid != number {
         context.groups = Vec::new();
     }
     context.uid = number;
     Ok(())
-}
-
-fn no_user(text: &str) -> Problem {
-    Problem::new(ProblemKind::Preflight, format!("there is no user `{text}`"))
-        .fix("name one of the user database (`getent passwd`), or say a number")
 }
 
 /// What was looked up in the file system.
@@ -296,7 +274,7 @@ fn paths_of(
     context: &Context,
     namespaces_of: Option<ProcessIdentity>,
     directory_of: Option<ProcessIdentity>,
-) -> Result<Paths, Problem> {
+) -> Result<Paths, NotLaunched> {
     let (asked, given) = (command.clone(), context.clone());
     let whose = Whose::Directory(service.0, context.working_directory.as_os_str().into());
     let look = move || {
@@ -304,7 +282,7 @@ fn paths_of(
             require_directory(&given)?;
         }
         let warning = working_directory::check(&asked, &given, namespaces_of)?;
-        let program = asked.program.as_deref().ok_or_else(no_program)?;
+        let program = asked.program.as_deref().ok_or(NotLaunched::NoCommand)?;
         let directory = match asked.working_directory {
             Some(_) => Directory::Named,
             None => Directory::Shown { held: directory_of.and_then(working_directory::held_by) },
@@ -312,53 +290,39 @@ fn paths_of(
         let program = confined::program_inside(program, &given, namespaces_of)?;
         Ok(Paths { program, warning, directory })
     };
-    patience::with(whose, look).unwrap_or_else(|error| {
-        let message = format!(
-            "look at where the new generation is to run, `{}`, and for its program there: {error}",
-            context.working_directory.as_os_str().display()
-        );
-        Err(Problem::new(ProblemKind::Preflight, message)
-            .fix("name a directory on a file system that answers (`--cwd`), or see to that one"))
+    patience::with(whose, look).unwrap_or_else(|source| {
+        let directory = context.working_directory.as_os_str().into();
+        Err(NotLaunched::NoAnswer { directory, source })
     })
-}
-
-fn no_program() -> Problem {
-    Problem::new(ProblemKind::Usage, "the command is empty")
 }
 
 /// Deploy scripts remove old releases: the replaced generation may live in a directory that is gone.
-fn require_directory(context: &Context) -> Result<(), Problem> {
+fn require_directory(context: &Context) -> Result<(), NotLaunched> {
     let directory = Path::new(context.working_directory.as_os_str());
-    if directory.is_dir() {
-        return Ok(());
+    match directory.is_dir() {
+        true => Ok(()),
+        false => Err(NotLaunched::NoDirectory { directory: directory.to_owned() }),
     }
-    let message = format!("the working directory `{}` does not exist", directory.display());
-    Err(Problem::new(ProblemKind::Preflight, message)
-        .fix("say with `--cwd` where the new generation is to run"))
 }
 
-fn find_user(text: &str) -> Result<Option<nix::unistd::User>, Problem> {
-    let found = match text.parse() {
+fn find_user(user: &str) -> Result<Option<nix::unistd::User>, NotLaunched> {
+    let found = match user.parse() {
         Ok(uid) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)),
-        Err(_) => nix::unistd::User::from_name(text),
+        Err(_) => nix::unistd::User::from_name(user),
     };
-    found.map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("look up the user `{text}`: {error}"))
-    })
+    found.map_err(|source| NotLaunched::LookUpUser { user: user.to_owned(), source })
 }
 
 /// The number of a group, which need not be in the group database.
-fn find_group(text: &str) -> Result<u32, Problem> {
-    if let Ok(number) = text.parse() {
+fn find_group(group: &str) -> Result<u32, NotLaunched> {
+    if let Ok(number) = group.parse() {
         return Ok(number);
     }
-    let found = nix::unistd::Group::from_name(text).map_err(|error| {
-        Problem::new(ProblemKind::Failed, format!("look up the group `{text}`: {error}"))
-    })?;
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| {
-        Problem::new(ProblemKind::Preflight, format!("there is no group `{text}`"))
-            .fix("name one of the group database (`getent group`), or say a number")
-    })
+    let found = nix::unistd::Group::from_name(group)
+        .map_err(|source| NotLaunched::LookUpGroup { group: group.to_owned(), source })?;
+    found
+        .map(|found| found.gid.as_raw())
+        .ok_or_else(|| NotLaunched::NoGroup { group: group.to_owned() })
 }
 
 fn text(value: impl AsRef<std::ffi::OsStr>) -> OsText {
@@ -374,7 +338,7 @@ mod tests {
         const NUMBER: &str = "2000111222";
         let context = Context { uid: 7, gid: 8, groups: vec![9], ..Context::unknown() };
         let refused = become_user(&mut context.clone(), NUMBER, false).unwrap_err();
-        assert!(refused.fix.as_deref().unwrap_or_default().contains("--group"), "{refused:?}");
+        assert!(refused.fix().as_deref().unwrap_or_default().contains("--group"), "{refused:?}");
         let mut other = context.clone();
         become_user(&mut other, NUMBER, true).unwrap();
         assert_eq!((other.uid, other.groups), (2_000_111_222, Vec::new()));
@@ -382,7 +346,7 @@ mod tests {
         become_user(&mut same, NUMBER, false).unwrap();
         assert_eq!((same.gid, &same.groups[..]), (8, &[9][..]), "it stays in its groups");
         let refused = become_user(&mut same, "nobody-of-that-name", true).unwrap_err();
-        assert!(refused.message.contains("there is no user"), "{refused:?}");
+        assert!(refused.to_string().contains("there is no user"), "{refused:?}");
         assert_eq!(find_group("2000111222").unwrap(), 2_000_111_222);
     }
 }

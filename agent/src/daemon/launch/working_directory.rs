@@ -10,8 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_api::{Command, Problem, ProblemKind};
+use agent_api::Command;
 
+use super::error::NotLaunched;
 use crate::host::{
     context::Context,
     process::{Process, ProcessIdentity},
@@ -27,7 +28,7 @@ pub(in crate::daemon) fn check(
     command: &Command,
     context: &Context,
     namespaces_of: Option<ProcessIdentity>,
-) -> Result<Option<String>, Problem> {
+) -> Result<Option<String>, NotLaunched> {
     let Some(here) = command.called_from.as_deref().filter(|_| command.working_directory.is_none())
     else {
         return Ok(None);
@@ -42,15 +43,12 @@ pub(in crate::daemon) fn check(
     }
     let words = command.arguments.iter().skip(1).map(AsRef::as_ref);
     if let Some(word) = words.filter_map(path_in).find(|word| is_another(here, &seen, word)) {
-        let found = if seen.join(word).exists() { "another file" } else { "nothing" };
-        let message = format!(
-            "`{}` is `{}` here, but the new generation runs where the old one does, and finds {found} at `{}`",
-            word.display(),
-            here.join(word).display(),
-            there.join(word).display(),
-        );
-        return Err(Problem::new(ProblemKind::Usage, message)
-            .fix("say `--cwd .` to run the new generation here, or give the whole path"));
+        return Err(NotLaunched::OtherDirectory {
+            word: word.to_owned(),
+            here: here.to_owned(),
+            there: there.to_owned(),
+            is_there: seen.join(word).exists(),
+        });
     }
     Ok(Some(format!(
         "the new generation runs in `{}`, as the old one does, and not in `{}`, from where it is asked for: say `--cwd .` if it should",
@@ -99,11 +97,13 @@ fn same(one: Option<&Metadata>, other: Option<&Metadata>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use agent_api::ProblemKind;
+
     use super::*;
     use crate::host::process::Pid;
 
     /// Two releases, and what is said of a command that is called in the second one.
-    fn said(words: &[&str]) -> Result<Option<String>, Problem> {
+    fn said(words: &[&str]) -> Result<Option<String>, NotLaunched> {
         let releases = tempfile::tempdir().unwrap();
         let [old, new] = ["old", "new"].map(|name| releases.path().join(name));
         for release in [&old, &new] {
@@ -134,10 +134,11 @@ mod tests {
             &["python3", "CONFIG=server.py"],
             &["python3", "-m", "http.server", "--directory", "."],
         ] {
-            let problem = said(words).unwrap_err();
-            assert_eq!(problem.kind, ProblemKind::Usage, "{words:?}");
-            assert!(problem.message.contains("/old") && problem.message.contains("/new"));
-            assert!(problem.fix.unwrap().contains("--cwd ."), "{words:?}");
+            let refused = said(words).unwrap_err();
+            let message = refused.to_string();
+            assert_eq!(refused.kind(), ProblemKind::Usage, "{words:?}");
+            assert!(message.contains("/old") && message.contains("/new"));
+            assert!(refused.fix().unwrap().contains("--cwd ."), "{words:?}");
         }
     }
 

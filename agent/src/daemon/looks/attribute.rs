@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use agent_api::Problem;
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
@@ -10,7 +9,8 @@ use super::observe;
 use crate::{
     daemon::{
         agent::Agent,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     datapath::FlowAddress,
     host::{
@@ -27,7 +27,10 @@ impl Agent {
     /// # Errors
     ///
     /// When connections or their processes cannot be listed.
-    pub(in crate::daemon) fn attribute_flows(&mut self, id: ServiceId) -> Result<usize, Problem> {
+    pub(in crate::daemon) fn attribute_flows(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<usize, WorldError> {
         let untagged = self.untagged_flows(id)?;
         if untagged.is_empty() {
             return Ok(0);
@@ -53,7 +56,7 @@ impl Agent {
         }
         for (number, flows) in found {
             let generation = GenerationId { service: id, number };
-            change(Step::TakeOverFlows, || Ok(self.datapath.adopt_flows(generation, flows)?))?;
+            take(Step::TakeOverFlows, || Ok(self.datapath.adopt_flows(generation, flows)?))?;
         }
         Ok(left)
     }
@@ -63,7 +66,10 @@ impl Agent {
     /// # Errors
     ///
     /// As [`Self::attribute_flows`].
-    pub(in crate::daemon) fn attribute_newcomers(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn attribute_newcomers(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<(), WorldError> {
         // Should it fail, each look at the primary tries again.
         self.unattributed.insert(id);
         // A second look finds those that became established while the first one was made.
@@ -71,7 +77,7 @@ impl Agent {
         self.still_unattributed(id).map(drop)
     }
 
-    fn untagged_flows(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
+    fn untagged_flows(&self, id: ServiceId) -> Result<Vec<Connection>, WorldError> {
         let public = observe::ports(self.record(id).service.endpoints());
         let mut flows = self.flows_of(id)?;
         flows.retain(|flow| {
@@ -92,7 +98,7 @@ impl Agent {
         id: ServiceId,
         generations: &[Generation],
         flows: &[Connection],
-    ) -> Result<Vec<Option<GenerationNumber>>, Problem> {
+    ) -> Result<Vec<Option<GenerationNumber>>, WorldError> {
         let listeners = sock_diag::listeners()?;
         let mut inodes: HashSet<_> = flows.iter().filter_map(|flow| flow.inode).collect();
         inodes.extend(listeners.iter().map(|listener| listener.inode));

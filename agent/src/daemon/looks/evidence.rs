@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use agent_api::Problem;
 use agent_ebpf::steering::{NO_GENERATION, Steering};
 use agent_rollout::{Event, Generation, Phase, Seen, Targets};
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    daemon::{agent::Agent, identify::found},
+    daemon::{agent::Agent, identify::found, world_error::WorldError},
     host::process,
 };
 
@@ -18,7 +17,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not say.
-    pub(in crate::daemon) fn seen(&self, id: ServiceId) -> Result<Seen, Problem> {
+    pub(in crate::daemon) fn seen(&self, id: ServiceId) -> Result<Seen, WorldError> {
         let mut seen = Seen {
             listening: self.listening(id)?,
             steering: self.datapath.steering(id)?.map(|steering| targets(&steering)),
@@ -42,7 +41,7 @@ impl Agent {
     pub(in crate::daemon) fn listening(
         &self,
         id: ServiceId,
-    ) -> Result<BTreeSet<GenerationNumber>, Problem> {
+    ) -> Result<BTreeSet<GenerationNumber>, WorldError> {
         let open: HashSet<_> = self.listeners_of(id)?.into_iter().map(|it| it.cookie.0).collect();
         let listens =
             |it: &&Generation| it.listeners().iter().any(|known| open.contains(&known.cookie));
@@ -68,7 +67,7 @@ impl Agent {
     pub(in crate::daemon) fn look_again_for_deafness(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let listened = self.listening_generation(generation).is_some();
         if !listened || self.first_without_listener(generation)?.is_none() {
             return Ok(());
@@ -76,7 +75,7 @@ impl Agent {
         self.look_for_deafness(generation)
     }
 
-    fn look_for_deafness(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn look_for_deafness(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let Some(known) = self.listening_generation(generation) else { return Ok(()) };
         let is_primary = *known.phase() == Phase::Primary;
         // One that dies closes its listeners on the way: its end is told by the watcher.
@@ -108,7 +107,7 @@ impl Agent {
     }
 
     /// Whether any process of the generation is there and not about to be gone.
-    pub(in crate::daemon) fn lives_on(&self, generation: GenerationId) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn lives_on(&self, generation: GenerationId) -> Result<bool, WorldError> {
         for pid in self.pids_of(generation)? {
             if !process::is_ending(pid)? {
                 return Ok(true);
@@ -120,7 +119,7 @@ impl Agent {
     pub(in crate::daemon) fn first_without_listener(
         &self,
         generation: GenerationId,
-    ) -> Result<Option<Endpoint>, Problem> {
+    ) -> Result<Option<Endpoint>, WorldError> {
         let service = &self.record(generation.service).service;
         let its = service.endpoints().iter().filter(|endpoint| endpoint.is_of(generation.number));
         let its: Vec<_> = its.cloned().collect();
@@ -136,7 +135,7 @@ impl Agent {
         &self,
         generation: GenerationId,
         endpoints: &[Endpoint],
-    ) -> Result<Option<Endpoint>, Problem> {
+    ) -> Result<Option<Endpoint>, WorldError> {
         let service = &self.record(generation.service).service;
         let Some(known) = service.generation(generation.number) else { return Ok(None) };
         let cookies: HashSet<_> =
@@ -153,7 +152,10 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not say.
-    pub(in crate::daemon) fn primary_is_certain(&mut self, id: ServiceId) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn primary_is_certain(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<bool, WorldError> {
         let Some(primary) = self.record(id).service.primary() else { return Ok(true) };
         let (key, phase) =
             (GenerationId { service: id, number: primary.number() }, primary.phase().clone());

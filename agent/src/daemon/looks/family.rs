@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use agent_api::{Problem, ProblemKind};
 use agent_rollout::{Event, Origin, Phase, Stop};
 use agent_terms::GenerationId;
 
@@ -10,7 +9,8 @@ use crate::{
     daemon::{
         agent::{Agent, RETRY},
         identify::found,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         holders,
@@ -31,7 +31,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         pids: impl IntoIterator<Item = Pid>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let mut taken: Vec<Pid> = pids.into_iter().collect();
         let mut named: HashSet<Pid> = taken.iter().copied().collect();
         self.follow(generation, &taken)?;
@@ -60,13 +60,13 @@ impl Agent {
         Ok(())
     }
 
-    fn follow(&mut self, generation: GenerationId, pids: &[Pid]) -> Result<(), Problem> {
-        change(Step::FollowProcesses, || {
+    fn follow(&mut self, generation: GenerationId, pids: &[Pid]) -> Result<(), WorldError> {
+        take(Step::FollowProcesses, || {
             Ok(self.datapath.enlist(generation, pids.iter().copied())?)
         })
     }
 
-    fn members_of(&self, generation: GenerationId) -> Result<HashSet<Pid>, Problem> {
+    fn members_of(&self, generation: GenerationId) -> Result<HashSet<Pid>, WorldError> {
         Ok(self.datapath.members(generation)?.into_iter().collect())
     }
 
@@ -79,8 +79,8 @@ impl Agent {
     pub(in crate::daemon) fn born_into<T>(
         &mut self,
         generation: GenerationId,
-        launch: impl FnOnce(&mut Self) -> Result<T, Problem>,
-    ) -> Result<T, Problem> {
+        launch: impl FnOnce(&mut Self) -> Result<T, WorldError>,
+    ) -> Result<T, WorldError> {
         let launcher = self.launcher.pid();
         self.follow(generation, &[launcher])?;
         let launched = launch(self);
@@ -99,7 +99,7 @@ impl Agent {
     pub(in crate::daemon) fn watch_roots(
         &mut self,
         generation: GenerationId,
-    ) -> Result<usize, Problem> {
+    ) -> Result<usize, WorldError> {
         const TURNS: usize = 8;
         let mut pids = self.pids_of(generation)?;
         for _turn in 0..TURNS {
@@ -133,7 +133,7 @@ impl Agent {
     }
 
     /// Waits for the ends of these processes; returns those that have ended already.
-    fn watch_all(&self, generation: GenerationId, roots: &[Pid]) -> Result<Vec<Pid>, Problem> {
+    fn watch_all(&self, generation: GenerationId, roots: &[Pid]) -> Result<Vec<Pid>, WorldError> {
         let mut gone = Vec::new();
         for root in roots {
             match Process::open(*root) {
@@ -160,16 +160,19 @@ impl Agent {
         self.feed_quietly(generation.service, Event::ProcessesChanged(number, identities));
     }
 
-    fn watch(&self, generation: GenerationId, process: Process) -> Result<(), Problem> {
+    fn watch(&self, generation: GenerationId, process: Process) -> Result<(), WorldError> {
         let pid = process.pid();
-        self.watcher.watch_process(generation, process).map_err(|error| {
-            Problem::new(ProblemKind::Failed, format!("wait for process {pid}: {error}"))
-        })
+        self.watcher
+            .watch_process(generation, process)
+            .map_err(|source| WorldError::WaitForProcess { pid, source })
     }
 }
 
 /// What a server has left behind, except other servers.
-fn orphans_that_serve_nothing(table: &ProcessTable, family: &[Pid]) -> Result<Vec<Pid>, Problem> {
+fn orphans_that_serve_nothing(
+    table: &ProcessTable,
+    family: &[Pid],
+) -> Result<Vec<Pid>, WorldError> {
     let mut orphans = table.orphans_of(family);
     if !orphans.is_empty() {
         let listeners = sock_diag::listeners()?.iter().map(|it| it.inode).collect();

@@ -5,14 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use agent_api::Problem;
 use agent_ebpf::flow::{FlowCounts, GenerationKey, OPEN};
 use agent_rollout::Flows;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::daemon::looks::observe::{owner, ports};
 use crate::{
-    daemon::{agent::Agent, state::troubles::Trouble},
+    daemon::{agent::Agent, state::troubles::Trouble, world_error::WorldError},
     datapath::Datapath,
     host::sock_diag::{self, Connection, Stage},
 };
@@ -37,7 +36,7 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, Problem> {
+    pub(in crate::daemon) fn flows_of(&self, id: ServiceId) -> Result<Vec<Connection>, WorldError> {
         self.flows_of_all(&[id])
     }
 
@@ -49,7 +48,7 @@ impl Agent {
     pub(in crate::daemon) fn flows_of_all(
         &self,
         ids: &[ServiceId],
-    ) -> Result<Vec<Connection>, Problem> {
+    ) -> Result<Vec<Connection>, WorldError> {
         let ports: Vec<_> = ids.iter().flat_map(|id| self.ports_of(*id)).collect();
         Ok(sock_diag::connections(&ports, Some(self.datapath.tags()))?)
     }
@@ -59,7 +58,7 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn all_tagged_flows(&self) -> Result<Vec<Connection>, Problem> {
+    pub(in crate::daemon) fn all_tagged_flows(&self) -> Result<Vec<Connection>, WorldError> {
         Ok(sock_diag::tagged_connections(self.datapath.tags())?)
     }
 
@@ -69,7 +68,7 @@ impl Agent {
     pub(in crate::daemon) fn count_flows(
         &mut self,
         generation: GenerationId,
-    ) -> Result<Option<Flows>, Problem> {
+    ) -> Result<Option<Flows>, WorldError> {
         let begun = Instant::now();
         let (listed, missing) = self.list_until_none_is_missing(generation)?;
         self.count_cost = begun.elapsed();
@@ -93,7 +92,7 @@ impl Agent {
     fn list_until_none_is_missing(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(Listed, u64), Problem> {
+    ) -> Result<(Listed, u64), WorldError> {
         for _try in 0..TRIES {
             let before = self.datapath.flow_counts(generation)?;
             let flows = self.flows_where_they_are(generation.service)?;
@@ -110,7 +109,7 @@ impl Agent {
     }
 
     /// How many ends of flows may have gone uncounted. What the program of an agent before us has missed, nobody knows.
-    fn uncounted_ends(&self, generation: GenerationId) -> Result<u64, Problem> {
+    fn uncounted_ends(&self, generation: GenerationId) -> Result<u64, WorldError> {
         match self.generation(generation) {
             Some(known) if known.since() >= self.began => Ok(self.datapath.missed_changes()?),
             Some(_) | None => Ok(u64::MAX),
@@ -124,7 +123,7 @@ impl Agent {
         }
         match self.flows_of(generation.service) {
             Ok(flows) => in_words(&flows, generation.key()),
-            Err(problem) => format!("; whom that cuts off cannot be told: {problem}"),
+            Err(problem) => format!("; whom that cuts off cannot be told: {}", problem.in_full()),
         }
     }
 

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_api::Problem;
 use agent_rollout::{Event, Flows, Phase, Queues};
 use agent_terms::{GenerationId, ServiceId};
 
@@ -14,6 +13,7 @@ use crate::{
     daemon::{
         agent::Agent,
         state::{clock, troubles::Trouble},
+        world_error::WorldError,
     },
     host::sock_diag::{self, Connection, SocketCookie, Stage},
 };
@@ -24,7 +24,10 @@ const LISTED_AT_ONCE: u64 = 1_000;
 impl Agent {
     /// Requests that are half-open at the switch belong to the generation that got the SYN. Those that come later have other
     /// cookies, so that nothing else has to tell them apart.
-    pub(in crate::daemon) fn remember_half_open(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn remember_half_open(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<(), WorldError> {
         let service = &self.record(id).service;
         let Some(replaced) =
             service.primary().map(|it| GenerationId { service: id, number: it.number() })
@@ -39,7 +42,7 @@ impl Agent {
     pub(in crate::daemon) fn look_at_queues(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         // Should it die before it drains, this is how many flows died with it.
         if self.seen_flows(generation).is_none() {
             match self.drains_for_long(generation)? {
@@ -52,7 +55,7 @@ impl Agent {
     }
 
     /// Half-open requests first: one that becomes a connection meanwhile is seen in the accept queue.
-    fn queues(&mut self, generation: GenerationId) -> Result<Queues, Problem> {
+    fn queues(&mut self, generation: GenerationId) -> Result<Queues, WorldError> {
         let Some(known) = self.generation(generation) else { return Ok(Queues::Empty) };
         let cookies: HashSet<_> =
             known.listeners().iter().map(|listener| listener.cookie).collect();
@@ -67,7 +70,7 @@ impl Agent {
     /// How many of these connections in accept queues have a client that waits. A queue also holds those that were reset, which
     /// no list shows, and those that the client has closed: none of them leaves it if nobody accepts. A server that works has
     /// emptied its queue long before anybody has to list what is in it.
-    fn of_clients(&self, generation: GenerationId, queued: u64) -> Result<u64, Problem> {
+    fn of_clients(&self, generation: GenerationId, queued: u64) -> Result<u64, WorldError> {
         let since = self.generation(generation).and_then(|known| known.phase().queues_since());
         let lasts = since.is_some_and(|since| clock::now().since(since) >= sock_diag::PATIENCE);
         if queued == 0 || !lasts {
@@ -85,7 +88,7 @@ impl Agent {
 
     /// How many of the generation's half-open requests are left. Those that are gone never come back, and once all are,
     /// nobody has to walk the kernel's table for them again.
-    fn still_half_open(&mut self, generation: GenerationId) -> Result<u64, Problem> {
+    fn still_half_open(&mut self, generation: GenerationId) -> Result<u64, WorldError> {
         let remembered = self.memories.of(generation).and_then(|it| it.half_open.as_ref());
         if remembered.is_some_and(HashSet::is_empty) {
             return Ok(0);
@@ -102,7 +105,10 @@ impl Agent {
 
     /// The look that decides whether a generation is told to end. Steering must have forgotten it, and whoever takes its
     /// place must be there.
-    pub(in crate::daemon) fn look_last(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn look_last(
+        &mut self,
+        generation: GenerationId,
+    ) -> Result<(), WorldError> {
         let id = generation.service;
         // While the state cannot be saved, nobody could be told to end: until then it can still become the primary again.
         if self.troubles.lasts(Trouble::Unsaved)
@@ -123,7 +129,7 @@ impl Agent {
 
     /// Half-open requests that a standby may have got: none, if the kernel never fell back to
     /// one and never moved any.
-    fn requests_of_standby(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
+    fn requests_of_standby(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, WorldError> {
         let counts = self.datapath.steer_counts(id)?;
         if counts.fallback == 0 && counts.moved == 0 {
             return Ok(HashSet::new());
@@ -131,7 +137,7 @@ impl Agent {
         self.half_open_requests(id)
     }
 
-    fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, Problem> {
+    fn half_open_requests(&self, id: ServiceId) -> Result<HashSet<SocketCookie>, WorldError> {
         let requests = sock_diag::half_open(&self.ports_of(id))?;
         Ok(requests.into_iter().map(|request| request.cookie).collect())
     }
@@ -139,7 +145,7 @@ impl Agent {
     pub(in crate::daemon) fn look_at_flows(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         if self.waits_for_owners(generation)? {
             return Ok(());
         }
@@ -149,7 +155,7 @@ impl Agent {
 
     /// Whether connections may be its that nobody has yet. Whoever holds them where nobody sees that, in messages that nobody reads,
     /// keeps no generation longer than its flows do.
-    fn waits_for_owners(&mut self, generation: GenerationId) -> Result<bool, Problem> {
+    fn waits_for_owners(&mut self, generation: GenerationId) -> Result<bool, WorldError> {
         let deadline = self.generation(generation).and_then(|known| known.phase().drain_deadline());
         let is_over = deadline.is_some_and(|deadline| deadline <= clock::now());
         Ok(self.still_unattributed(generation.service)? && !is_over)
@@ -157,7 +163,7 @@ impl Agent {
 
     /// Whether a list of all flows would only show that some of the generation are left, while whoever asks for something has
     /// to wait for it.
-    fn drains_for_long(&self, generation: GenerationId) -> Result<bool, Problem> {
+    fn drains_for_long(&self, generation: GenerationId) -> Result<bool, WorldError> {
         let mut open = 0;
         for other in self.record(generation.service).service.generations() {
             let key = GenerationId { service: generation.service, number: other.number() };
@@ -168,7 +174,7 @@ impl Agent {
 
     /// What the kernel has counted, until the flows are listed. It takes those along that the server has closed and the kernel
     /// still sends the rest of.
-    fn take_kernel_count(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn take_kernel_count(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let open = self.datapath.flow_counts(generation)?.open();
         let flows = Flows { open, queued: 0, idle: Duration::ZERO };
         self.memories.of_mut(generation).flows = Some(flows);

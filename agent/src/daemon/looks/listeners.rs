@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 
-use agent_api::Problem;
 use agent_terms::{GenerationId, ServiceId};
 
 use crate::{
-    daemon::agent::Agent,
+    daemon::{agent::Agent, world_error::WorldError},
     host::sock_diag::{self, Listener},
 };
 
@@ -16,7 +15,10 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn listeners_of(&self, id: ServiceId) -> Result<Vec<Listener>, Problem> {
+    pub(in crate::daemon) fn listeners_of(
+        &self,
+        id: ServiceId,
+    ) -> Result<Vec<Listener>, WorldError> {
         Ok(sock_diag::listeners_at(&self.listened_ports(id))?)
     }
 
@@ -29,7 +31,7 @@ impl Agent {
     pub(in crate::daemon) fn listeners_of_all(
         &self,
         ids: &[ServiceId],
-    ) -> Result<Vec<Listener>, Problem> {
+    ) -> Result<Vec<Listener>, WorldError> {
         let ports: Vec<_> = ids.iter().flat_map(|id| self.listened_ports(*id)).collect();
         Ok(sock_diag::listeners_at(&ports)?)
     }
@@ -45,7 +47,7 @@ impl Agent {
     /// # Errors
     ///
     /// When they cannot be listed.
-    pub(in crate::daemon) fn live_listeners(&self) -> Result<HashSet<u64>, Problem> {
+    pub(in crate::daemon) fn live_listeners(&self) -> Result<HashSet<u64>, WorldError> {
         let all: Vec<_> = self.records.keys().copied().collect();
         Ok(self.listeners_of_all(&all)?.into_iter().map(|it| it.cookie.0).collect())
     }
@@ -57,7 +59,7 @@ impl Agent {
     }
 
     /// Whether one of its listeners is open.
-    pub(in crate::daemon) fn listens(&self, generation: GenerationId) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn listens(&self, generation: GenerationId) -> Result<bool, WorldError> {
         let Some(known) = self.generation(generation) else { return Ok(false) };
         let open = self.listeners_of(generation.service)?;
         let is_open = |cookie| open.iter().any(|it| it.cookie.0 == cookie);

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use agent_api::{EventKind, Problem};
+use agent_api::EventKind;
 use agent_terms::GenerationId;
 
-use crate::daemon::agent::Agent;
 use crate::daemon::looks::observe::LISTENER_LOOK;
+use crate::daemon::{agent::Agent, world_error::WorldError};
 
 impl Agent {
     /// Looks at everything that the lost reports may have been about.
@@ -34,7 +34,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the kernel does not list those that are there.
-    pub(in crate::daemon) fn look_for_closed_listeners(&mut self) -> Result<(), Problem> {
+    pub(in crate::daemon) fn look_for_closed_listeners(&mut self) -> Result<(), WorldError> {
         let live = self.live_listeners()?;
         let mut closed = Vec::new();
         for (id, record) in &self.records {

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_rollout::{Event, Flows, Origin, Phase};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
@@ -12,6 +12,7 @@ use crate::{
     daemon::{
         agent::{Agent, RETRY},
         state::{clock, troubles::Trouble},
+        world_error::WorldError,
     },
     datapath::{self, Datapath},
     host::{process::Ending, sock_diag::Connection},
@@ -104,7 +105,7 @@ impl Agent {
     pub(in crate::daemon) fn count_processes(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         if self.generation(generation).is_none() || self.watch_roots(generation)? > 0 {
             return Ok(());
         }
@@ -112,7 +113,7 @@ impl Agent {
         match populated {
             Ok(Some(true)) => {}
             Ok(Some(false) | None) => self.note_exit(generation),
-            Err(error) => return Err(Problem::caused(ProblemKind::Failed, &error)),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -129,7 +130,10 @@ impl Agent {
     /// No process of the generation is left.
     pub(in crate::daemon) fn note_exit(&mut self, generation: GenerationId) {
         if let Err(problem) = self.warn_of_strays(generation) {
-            tracing::warn!(%problem, "cannot tell who holds the listeners of a generation that ended");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot tell who holds the listeners of a generation that ended"
+            );
         }
         if self.records.contains_key(&generation.service) {
             self.feed_quietly(generation.service, Event::Exited(generation.number));
@@ -204,7 +208,7 @@ impl Agent {
         self.note_look(generation, reopened.and(looked));
     }
 
-    fn look_at_primary(&mut self, primary: GenerationId) -> Result<(), Problem> {
+    fn look_at_primary(&mut self, primary: GenerationId) -> Result<(), WorldError> {
         self.look_for_new_listeners(primary)?;
         self.look_for_endpoints(primary)?;
         self.still_unattributed(primary.service).map(drop)
@@ -214,7 +218,7 @@ impl Agent {
     pub(in crate::daemon) fn note_look(
         &mut self,
         generation: GenerationId,
-        looked: Result<(), Problem>,
+        looked: Result<(), WorldError>,
     ) {
         if self.generation(generation).is_none() {
             return self.moot(Trouble::Look(generation));
@@ -232,7 +236,10 @@ impl Agent {
     }
 
     /// Whether a connection of the service may be anybody's, looked at anew: it waits to be accepted.
-    pub(in crate::daemon) fn still_unattributed(&mut self, id: ServiceId) -> Result<bool, Problem> {
+    pub(in crate::daemon) fn still_unattributed(
+        &mut self,
+        id: ServiceId,
+    ) -> Result<bool, WorldError> {
         if self.unattributed.contains(&id) && self.attribute_flows(id)? == 0 {
             self.unattributed.remove(&id);
         }

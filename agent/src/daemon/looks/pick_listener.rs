@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use agent_api::{EventKind, Problem};
+use agent_api::EventKind;
 use agent_rollout::{Event, ListenerRecord, Listening, Origin, Phase, PortHold, Readiness};
 use agent_terms::{Endpoint, GenerationId};
 
@@ -11,7 +11,8 @@ use crate::{
     daemon::{
         agent::Agent,
         identify::{found, own_program::OWN_PROGRAM},
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     datapath::{DatapathError, ListenerToAdopt},
     host::{
@@ -33,12 +34,12 @@ impl Agent {
     pub(in crate::daemon) fn look_for_listeners(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let listeners = self.listeners_held_by(generation)?;
         self.introduce(generation, &listeners)
     }
 
-    fn listeners_held_by(&self, generation: GenerationId) -> Result<Vec<Listener>, Problem> {
+    fn listeners_held_by(&self, generation: GenerationId) -> Result<Vec<Listener>, WorldError> {
         let pids = self.pids_of(generation)?;
         let all = sock_diag::listeners()?;
         let inodes = all.iter().map(|listener| listener.inode).collect();
@@ -51,7 +52,7 @@ impl Agent {
     pub(in crate::daemon) fn look_for_new_listeners(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let held = self.listeners_held_by(generation)?;
         let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, &held)?;
         let service = &self.record(generation.service).service;
@@ -62,7 +63,7 @@ impl Agent {
             return Ok(());
         }
         let endpoints = service.endpoints().to_vec();
-        let adopted = change(Step::TakeOverListeners, || {
+        let adopted = take(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
                 Err(error) if error.is_about_closed_socket() || error.is_about_unfit_socket() => {
                     Ok(Err(error))
@@ -101,7 +102,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         listeners: &[Listener],
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let endpoints = self.record(generation.service).service.endpoints().to_vec();
         let Offer { serving, records, to_adopt, hold } = self.offer_of(generation, listeners)?;
         if serving.iter().any(|listener| listener.multipath) {
@@ -126,7 +127,7 @@ impl Agent {
         if known.is_some_and(|it| it.listeners() == records) && self.probing(generation).is_some() {
             return Ok(());
         }
-        let adopted = change(Step::TakeOverListeners, || {
+        let adopted = take(Step::TakeOverListeners, || {
             match self.datapath.adopt_listeners(generation, &endpoints, &to_adopt) {
                 Err(error)
                     if error.is_lack_of_room()
@@ -162,7 +163,7 @@ impl Agent {
         &self,
         generation: GenerationId,
         listeners: &[Listener],
-    ) -> Result<Offer, Problem> {
+    ) -> Result<Offer, WorldError> {
         let endpoints = self.record(generation.service).service.endpoints();
         let public = self.public_ports(generation, endpoints, listeners)?;
         let port_of = |listener: &Listener| {
@@ -189,7 +190,7 @@ impl Agent {
         generation: GenerationId,
         endpoints: &[Endpoint],
         listeners: &[Listener],
-    ) -> Result<Vec<(u64, u16)>, Problem> {
+    ) -> Result<Vec<(u64, u16)>, WorldError> {
         let found = self.generation(generation).filter(|it| *it.origin() == Origin::Found);
         let is_public = |port: u16| endpoints.iter().any(|endpoint| endpoint.port == port);
         let is_elsewhere = !listeners.iter().any(|it| is_public(it.port));

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, io, net::SocketAddr, time::Instant};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_rollout::{Event, Generation, Origin, Phase, PortHold};
 use agent_terms::{Endpoint, GenerationId, ServiceId};
 
@@ -14,7 +14,8 @@ use crate::{
     daemon::{
         agent::{Agent, RETRY},
         memory::Memory,
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         loopback,
@@ -26,7 +27,7 @@ use crate::{
 impl Agent {
     /// Connects to every endpoint of a candidate. One that is being asked already goes on, unless a listener that the
     /// connections may wait at has gone.
-    pub(in crate::daemon) fn probe(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn probe(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let Some(known) = self.generation(generation) else { return Ok(()) };
         if !matches!(known.phase(), Phase::Starting { listens: true, .. }) {
             return Ok(());
@@ -49,10 +50,7 @@ impl Agent {
                 return self
                     .feed(generation.service, Event::NotYet(generation.number, why.to_owned()));
             }
-            Err(error) => {
-                let problem = Problem::new(ProblemKind::Failed, "take a port to probe from");
-                return Err(problem.because(&error));
-            }
+            Err(error) => return Err(WorldError::ProbePort(error)),
         };
         let reached = probe.reaches();
         let beyond = |it: &&Endpoint| addresses(it).iter().all(|to| !reached.contains(to));
@@ -62,7 +60,7 @@ impl Agent {
         if reached.is_empty() {
             return self.switch(generation, Event::Accepted(generation.number));
         }
-        change(Step::Probe, || {
+        take(Step::Probe, || {
             let probed = Some((generation.number, probe.port()));
             self.datapath.set_probe(generation.service, probed)?;
             probe.connect();
@@ -108,7 +106,7 @@ impl Agent {
         self.note_look(generation, looked);
     }
 
-    fn note_probe(&mut self, generation: GenerationId, look: Look) -> Result<(), Problem> {
+    fn note_probe(&mut self, generation: GenerationId, look: Look) -> Result<(), WorldError> {
         let Some(probing) = self.probing(generation) else { return Ok(()) };
         match look {
             Look::Waiting => self.note_half_accepted(generation),
@@ -135,7 +133,7 @@ impl Agent {
     }
 
     /// One endpoint may have a server behind it, and another one none.
-    fn note_half_accepted(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn note_half_accepted(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let Some(probing) = self.probing(generation) else { return Ok(()) };
         let waiting = probing.waits_for_long_at();
         let waiting: Vec<_> = waiting.iter().map(ToString::to_string).collect();
@@ -146,7 +144,7 @@ impl Agent {
         self.feed(generation.service, Event::NotYet(generation.number, why))
     }
 
-    fn note_accepted(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn note_accepted(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         if let Some(probing) = self.probing_mut(generation) {
             probing.note_accepted();
         }
@@ -165,7 +163,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         by: Event,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         self.remember_half_open(generation.service)?;
         self.feed(generation.service, by)?;
         if self.generation(generation).is_some_and(|it| it.hold() == PortHold::Moved) {
@@ -175,7 +173,7 @@ impl Agent {
         Ok(())
     }
 
-    fn has_all_listeners(&self, generation: GenerationId) -> Result<bool, Problem> {
+    fn has_all_listeners(&self, generation: GenerationId) -> Result<bool, WorldError> {
         let Some(probing) = self.probing(generation) else { return Ok(false) };
         let live: BTreeSet<_> = sock_diag::listeners()?.into_iter().map(|it| it.cookie.0).collect();
         Ok(probing.waits_only_at(&live))
@@ -220,7 +218,7 @@ impl Agent {
     pub(in crate::daemon) fn look_at_found_candidate(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let Some(known) = self.generation(generation) else { return Ok(()) };
         let listening = known.listening();
         let event = match self.first_without_listener(generation)? {
@@ -237,7 +235,7 @@ impl Agent {
     pub(in crate::daemon) fn note_candidate_closed(
         &mut self,
         generation: GenerationId,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let is_found = |it: &Generation| *it.origin() == Origin::Found;
         match self.generation(generation).map(is_found) {
             Some(true) => self.look_at_found_candidate(generation),

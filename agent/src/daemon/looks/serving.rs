@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use agent_api::{Problem, Serving, Stranger, Waiting};
+use agent_api::{Serving, Stranger, Waiting};
 use agent_rollout::Generation;
 use agent_terms::{GenerationId, GenerationNumber, ServiceId};
 
 use crate::{
-    daemon::{agent::Agent, identify::found, looks::observe::owner},
+    daemon::{agent::Agent, identify::found, looks::observe::owner, world_error::WorldError},
     host::{
         holders, kin, process,
         sock_diag::{Listener, SocketInode, Stage},
@@ -23,7 +23,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the listeners or who holds them cannot be listed.
-    pub(in crate::daemon) fn serving(&self, id: ServiceId) -> Result<Serving, Problem> {
+    pub(in crate::daemon) fn serving(&self, id: ServiceId) -> Result<Serving, WorldError> {
         self.serving_by(id, &self.listeners_of(id)?)
     }
 
@@ -36,7 +36,7 @@ impl Agent {
         &self,
         id: ServiceId,
         all: &[Listener],
-    ) -> Result<Serving, Problem> {
+    ) -> Result<Serving, WorldError> {
         let service = &self.record(id).service;
         let listens = |it: &&Generation| {
             it.listeners().iter().any(|known| all.iter().any(|open| open.cookie.0 == known.cookie))
@@ -69,7 +69,7 @@ impl Agent {
     /// # Errors
     ///
     /// When the listeners or who holds them cannot be listed.
-    pub(in crate::daemon) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, Problem> {
+    pub(in crate::daemon) fn beside(&self, id: ServiceId) -> Result<Vec<Stranger>, WorldError> {
         self.beside_by(id, self.listeners_of(id)?)
     }
 
@@ -82,7 +82,7 @@ impl Agent {
         &self,
         id: ServiceId,
         all: Vec<Listener>,
-    ) -> Result<Vec<Stranger>, Problem> {
+    ) -> Result<Vec<Stranger>, WorldError> {
         let listeners = self.strange_of(id, all)?;
         let inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
         if inodes.is_empty() { Ok(Vec::new()) } else { self.strangers(id, &inodes) }
@@ -93,7 +93,7 @@ impl Agent {
         &self,
         id: ServiceId,
         inodes: &HashSet<SocketInode>,
-    ) -> Result<Vec<Stranger>, Problem> {
+    ) -> Result<Vec<Stranger>, WorldError> {
         let holders = holders::holders(inodes)?.found;
         let pids: Vec<_> = holders.into_iter().map(|holder| holder.pid).collect();
         let described = |pid: process::Pid| Stranger {
@@ -121,7 +121,7 @@ impl Agent {
         &self,
         ids: &[ServiceId],
         all: &[Listener],
-    ) -> Result<HashMap<ServiceId, Waiting>, Problem> {
+    ) -> Result<HashMap<ServiceId, Waiting>, WorldError> {
         let queued: HashSet<_> =
             all.iter().filter(|it| it.accept_queue > 0).map(|it| it.cookie.0).collect();
         let primaries =

@@ -6,13 +6,12 @@ use std::{
     time::Instant,
 };
 
-use agent_api::Problem;
 use agent_rollout::Event;
 use agent_terms::{GenerationId, GenerationNumber};
 
 use super::{backlog::Backlog, observe::owner};
 use crate::{
-    daemon::{agent::Agent, memory::Memory},
+    daemon::{agent::Agent, memory::Memory, world_error::WorldError},
     host::sock_diag::{Connection, Stage},
 };
 
@@ -43,7 +42,7 @@ impl Agent {
         }
     }
 
-    fn look_at_backlog(&mut self, generation: GenerationId) -> Result<(), Problem> {
+    fn look_at_backlog(&mut self, generation: GenerationId) -> Result<(), WorldError> {
         let begun = Instant::now();
         let Some(known) = self.generation(generation) else { return Ok(()) };
         let known: Vec<_> = known.listeners().iter().map(|it| it.cookie).collect();
@@ -70,7 +69,7 @@ impl Agent {
     fn clients_waiting_for(
         &self,
         generation: GenerationId,
-    ) -> Result<HashMap<u16, HashSet<SocketAddr>>, Problem> {
+    ) -> Result<HashMap<u16, HashSet<SocketAddr>>, WorldError> {
         let mut waiting: HashMap<u16, HashSet<SocketAddr>> = HashMap::new();
         for flow in self.not_accepted(generation)? {
             waiting.entry(flow.local.port()).or_default().insert(flow.remote);
@@ -82,7 +81,7 @@ impl Agent {
     pub(in crate::daemon) fn not_accepted(
         &self,
         generation: GenerationId,
-    ) -> Result<Vec<Connection>, Problem> {
+    ) -> Result<Vec<Connection>, WorldError> {
         let mut flows = self.flows_of(generation.service)?;
         flows.retain(|it| it.stage() == Stage::Queued && owner(it) == Some(generation.key()));
         Ok(flows)

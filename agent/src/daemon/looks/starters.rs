@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::EventKind;
 use agent_rollout::{Event, Generation, Phase, Timestamp};
 use agent_terms::{GenerationId, ServiceId};
 
@@ -13,6 +13,7 @@ use crate::{
         agent::Agent,
         identify::{asked::Asked, found},
         state::clock,
+        world_error::WorldError,
     },
     host::{
         doors, holders,
@@ -41,7 +42,12 @@ impl Agent {
             Ok(Ok(found)) => found,
             // One that has just ended is found gone by others.
             Ok(Err(error)) => return tracing::debug!(%error, "cannot tell who started a server"),
-            Err(problem) => return tracing::debug!(%problem, "cannot tell who started a server"),
+            Err(problem) => {
+                return tracing::debug!(
+                    problem = problem.in_full(),
+                    "cannot tell who started a server"
+                );
+            }
         };
         let record = self.record_mut(generation.service);
         record.starters.retain(|it| found.iter().all(|new| new.pid() != it.starter.pid()));
@@ -104,7 +110,10 @@ impl Agent {
         let now = Instant::now();
         for id in self.returns.take_due(now) {
             if let Err(problem) = self.take_in_what_came_back(id) {
-                tracing::warn!(%problem, "cannot tell whether somebody starts a server again");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell whether somebody starts a server again"
+                );
             }
             if self.record_if_any(id).is_none_or(|it| it.starters.is_empty()) {
                 self.returns.forget(id);
@@ -118,7 +127,7 @@ impl Agent {
         }
     }
 
-    fn take_in_what_came_back(&mut self, id: ServiceId) -> Result<(), Problem> {
+    fn take_in_what_came_back(&mut self, id: ServiceId) -> Result<(), WorldError> {
         let Some(record) = self.records.get_mut(&id) else { return Ok(()) };
         record.starters.retain(|it| it.starter.lives().unwrap_or(true));
         for known in record.starters.clone() {
@@ -131,7 +140,7 @@ impl Agent {
         Ok(())
     }
 
-    fn look_at_starter(&mut self, id: ServiceId, known: &StarterOf) -> Result<(), Problem> {
+    fn look_at_starter(&mut self, id: ServiceId, known: &StarterOf) -> Result<(), WorldError> {
         let StarterOf { generation, starter, .. } = known;
         let of = GenerationId { service: id, number: *generation };
         let members = self.pids_of_service(id)?;
@@ -193,7 +202,7 @@ impl Agent {
         id: ServiceId,
         starter: &Starter,
         again: &[Pid],
-    ) -> Result<bool, Problem> {
+    ) -> Result<bool, WorldError> {
         let table = ProcessTable::read()?;
         let all = table.with_descendants(&[starter.pid()]);
         for (other, record) in self.records.iter().filter(|(other, _)| **other != id) {
@@ -208,8 +217,7 @@ impl Agent {
         let mut listeners = sock_diag::listeners()?;
         listeners.retain(|it| !ports.contains(&it.port));
         let mut inodes: HashSet<_> = listeners.iter().map(|it| it.inode).collect();
-        inodes
-            .extend(doors::doors().map_err(|error| Problem::caused(ProblemKind::Failed, &error))?);
+        inodes.extend(doors::doors().map_err(WorldError::Doors)?);
         let of_servers: HashSet<Pid> = table.with_descendants(again).into_iter().collect();
         let mut others = all;
         others.retain(|pid| !of_servers.contains(pid));
@@ -217,7 +225,7 @@ impl Agent {
     }
 
     /// Who has anything else to do is told of, once.
-    fn spare(&mut self, generation: GenerationId, known: &StarterOf) -> Result<(), Problem> {
+    fn spare(&mut self, generation: GenerationId, known: &StarterOf) -> Result<(), WorldError> {
         let is_leaving = self.generation(generation).is_none_or(Generation::is_told);
         if known.is_told || !is_leaving || !known.starter.is_child_gone()? {
             return Ok(());
@@ -230,7 +238,11 @@ impl Agent {
     }
 
     /// Whether these are workers of a generation that serves: they listen where it does, and were started together with it.
-    fn are_more_workers(&self, generation: GenerationId, again: &[Pid]) -> Result<bool, Problem> {
+    fn are_more_workers(
+        &self,
+        generation: GenerationId,
+        again: &[Pid],
+    ) -> Result<bool, WorldError> {
         let inodes: HashSet<_> =
             self.strange_listeners(generation.service)?.iter().map(|it| it.inode).collect();
         let listen =
@@ -244,7 +256,7 @@ impl Agent {
         &mut self,
         generation: GenerationId,
         starter: &Starter,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let message = format!(
             "process {} starts the server of generation {} again, and belongs to it",
             found::describe(starter.pid()),
@@ -264,7 +276,7 @@ impl Agent {
         generation: GenerationId,
         known: &StarterOf,
         again: &[Pid],
-    ) -> Result<(), Problem> {
+    ) -> Result<(), WorldError> {
         let (pids, message) = self.count_start(generation.service, known, again);
         let starter = known.starter.pid();
         let is_starter_told = pids.contains(&starter);
@@ -306,6 +318,6 @@ impl Agent {
 }
 
 /// Whether its end would be that of a whole PID namespace.
-fn ends_others(starter: &Starter) -> Result<bool, Problem> {
+fn ends_others(starter: &Starter) -> Result<bool, WorldError> {
     Ok(init::end_with(starter.pid())? != NamespaceEnd::Spared)
 }

@@ -13,7 +13,8 @@ use crate::{
         agent::{Agent, RETRY},
         identify::{also, asked::Asked, found, who},
         state::{state_file::Mark, troubles::Trouble},
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{
         holders, kin,
@@ -46,18 +47,24 @@ impl Agent {
                     self.strangers.look_again(id, due);
                 }
                 if let Err(problem) = self.warn_of_usurpers(id) {
-                    tracing::warn!(%problem, "cannot tell who serves in place of a service");
+                    tracing::warn!(
+                        problem = problem.in_full(),
+                        "cannot tell who serves in place of a service"
+                    );
                 }
             } else if self.records.get(&id).is_some_and(|it| it.service.is_served())
                 && let Err(problem) = self.warn_of_rivals(id)
             {
-                tracing::warn!(%problem, "cannot tell who else listens on a service's ports");
+                tracing::warn!(
+                    problem = problem.in_full(),
+                    "cannot tell who else listens on a service's ports"
+                );
             }
         }
     }
 
     /// Who is not taken in and serves where nobody of the service does has its clients' connections, and is told of once.
-    fn warn_of_usurpers(&mut self, id: ServiceId) -> Result<(), Problem> {
+    fn warn_of_usurpers(&mut self, id: ServiceId) -> Result<(), WorldError> {
         let Serving::Strangers { processes } = self.serving(id)? else {
             self.strangers.note_no_usurpers(id);
             return Ok(());
@@ -84,7 +91,7 @@ impl Agent {
     }
 
     /// Who listens beside a generation that serves gets nothing from steering, and is told of once.
-    fn warn_of_rivals(&mut self, id: ServiceId) -> Result<(), Problem> {
+    fn warn_of_rivals(&mut self, id: ServiceId) -> Result<(), WorldError> {
         let Some(record) = self.records.get(&id) else { return Ok(()) };
         let name = record.service.name().clone();
         let all = self.strange_listeners(id)?;
@@ -111,7 +118,7 @@ impl Agent {
     pub(in crate::daemon) fn strange_listeners(
         &self,
         id: ServiceId,
-    ) -> Result<Vec<Listener>, Problem> {
+    ) -> Result<Vec<Listener>, WorldError> {
         self.strange_of(id, self.listeners_of(id)?)
     }
 
@@ -120,7 +127,7 @@ impl Agent {
         &self,
         id: ServiceId,
         mut listeners: Vec<Listener>,
-    ) -> Result<Vec<Listener>, Problem> {
+    ) -> Result<Vec<Listener>, WorldError> {
         let service = &self.record(id).service;
         let known = service.known_listeners();
         listeners.retain(|it| {
@@ -155,7 +162,7 @@ impl Agent {
         }
     }
 
-    fn adopt_successor(&mut self, id: ServiceId) -> Result<(), Problem> {
+    fn adopt_successor(&mut self, id: ServiceId) -> Result<(), WorldError> {
         let Some((server, mark)) = self.successor(id)? else { return Ok(()) };
         let public = |listener: &Listener| listener.port;
         let generation =
@@ -166,7 +173,7 @@ impl Agent {
             return Ok(());
         }
         self.enlist(generation, server.pids.iter().copied())?;
-        change(Step::TakeOverListeners, || {
+        take(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
         let hold = found::hold(&server.listeners, public);
@@ -188,7 +195,7 @@ impl Agent {
     }
 
     /// A server on the service's ports that is no generation's, of the same user and program as the one before.
-    fn successor(&self, id: ServiceId) -> Result<Option<(found::Found, Mark)>, Problem> {
+    fn successor(&self, id: ServiceId) -> Result<Option<(found::Found, Mark)>, WorldError> {
         let listeners = self.strange_listeners(id)?;
         if listeners.is_empty() {
             return Ok(None);
@@ -200,7 +207,7 @@ impl Agent {
             Ok(server) => server,
             Err(doubt) => {
                 tracing::debug!(
-                    doubt = doubt.in_full(),
+                    doubt = Problem::from(doubt).in_full(),
                     "nobody is taken for a server started anew"
                 );
                 return Ok(None);
@@ -232,11 +239,13 @@ impl Agent {
             }
             // It has just ended.
             Ok(None) => {}
-            Err(problem) => tracing::warn!(%problem, "cannot tell what program serves"),
+            Err(problem) => {
+                tracing::warn!(problem = problem.in_full(), "cannot tell what program serves");
+            }
         }
     }
 
-    fn find_mark(&self, generation: GenerationId) -> Result<Option<Mark>, Problem> {
+    fn find_mark(&self, generation: GenerationId) -> Result<Option<Mark>, WorldError> {
         let Some(known) = self.generation(generation) else { return Ok(None) };
         let mut listeners = sock_diag::listeners()?;
         listeners.retain(|it| known.listeners().iter().any(|known| known.cookie == it.cookie.0));
@@ -248,7 +257,7 @@ impl Agent {
 fn mark_of(
     pids: impl IntoIterator<Item = Pid>,
     listeners: &[Listener],
-) -> Result<Option<Mark>, Problem> {
+) -> Result<Option<Mark>, WorldError> {
     let inodes = listeners.iter().map(|it| it.inode).collect();
     let holders = holders::holders_among(pids, &inodes)?.found;
     let mark = |pid: Pid| {

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use agent_api::{AttachRequest, Attached, EventKind, Problem, ProblemKind};
+use agent_api::{AttachRequest, Attached, EventKind, Problem};
 use agent_rollout::{Effect, Generation, Listening, Origin, Phase, Service};
 use agent_terms::{GenerationId, GenerationNumber, ServiceId, ServiceName};
 
+use super::error::RequestError;
 use crate::{
     daemon::{
         agent::Agent,
-        feed::unchanged,
-        identify::{asked::Asked, found},
+        identify::{asked::Asked, error::IdentifyError, found},
         looks::observe,
-        start::without_group,
         state::{
             clock,
             state_file::{Record, Unfinished},
         },
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     host::{process, sock_diag::Listener},
 };
@@ -34,9 +34,9 @@ impl Agent {
     pub(in crate::daemon) fn attach(
         &mut self,
         request: &AttachRequest,
-        server: Result<found::Found, Problem>,
+        server: Result<found::Found, IdentifyError>,
         asked: Asked,
-    ) -> Result<Attached, Problem> {
+    ) -> Result<Attached, RequestError> {
         if let Some(attached) = self.already_attached(request)? {
             return Ok(attached);
         }
@@ -55,7 +55,7 @@ impl Agent {
         let first = Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, now)
             .found(listening, server.processes());
         let given = self.found(root, &first, &server.pids)?;
-        let origin_cgroup = self.hierarchy.of(root).map_err(|error| without_group(&error))?;
+        let origin_cgroup = self.hierarchy.of(root).map_err(RequestError::Group)?;
         let record = Record {
             service: Service::attached(id, name.clone(), endpoints, first),
             context: given.passed_on().context,
@@ -69,14 +69,18 @@ impl Agent {
         };
         self.records.insert(id, record);
         self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
-        if let Err(problem) = self.keep_to_state_share(id).and_then(|()| self.save()) {
+        if let Err(refused) = self.keep_to_state_share(id) {
+            self.records.remove(&id);
+            return Err(refused.into());
+        }
+        if let Err(error) = self.save() {
             self.records.remove(&id);
             self.let_go_of_ports(id);
-            return Err(unchanged(problem));
+            return Err(WorldError::Unsaved(Box::new(error)).into());
         }
-        if let Err(problem) = self.take_charge(id, &server) {
+        if let Err(error) = self.take_charge(id, &server) {
             self.withdraw(id);
-            return Err(problem);
+            return Err(error);
         }
         self.remember_starters(
             GenerationId { service: id, number: GenerationNumber(1) },
@@ -99,7 +103,7 @@ impl Agent {
         })
     }
 
-    fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, Problem> {
+    fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, RequestError> {
         let matches = |record: &&Record| {
             let ports = observe::ports(record.service.endpoints());
             let at =
@@ -109,39 +113,18 @@ impl Agent {
         let Some(record) = self.records.values().find(matches) else { return Ok(None) };
         let ports = observe::ports(record.service.endpoints());
         if let Some(name) = request.name.as_ref().filter(|name| **name != *record.service.name()) {
-            let known = record.service.name();
-            return Err(Problem::new(
-                ProblemKind::Locked,
-                format!(
-                    "these ports are of service `{known}` already, so that there is no `{name}`"
-                ),
-            )
-            .fix(format!("go on with `{known}`, or detach it first")));
+            let service = record.service.name().clone();
+            return Err(RequestError::OtherName { service, name: name.clone() });
         }
-        if let Some(new) = request.ports.iter().find(|port| !ports.contains(port)) {
-            return Err(Problem::new(
-                ProblemKind::Locked,
-                format!(
-                    "service `{}` has some of these ports already, but not {new}",
-                    record.service.name()
-                ),
-            )
-            .fix(format!(
-                "detach `{}` first, then attach all of them together",
-                record.service.name()
-            )));
+        if let Some(port) = request.ports.iter().find(|port| !ports.contains(port)) {
+            let service = record.service.name().clone();
+            return Err(RequestError::OtherPorts { service, port: *port });
         }
         if let Some(pid) = request.pid
             && !self.has_process(record.service.id(), pid)?
         {
-            return Err(Problem::new(
-                ProblemKind::Locked,
-                format!(
-                    "these ports are of service `{}`, which process {pid} is not of",
-                    record.service.name()
-                ),
-            )
-            .fix(format!("detach `{}` first", record.service.name())));
+            let service = record.service.name().clone();
+            return Err(RequestError::OtherServer { service, pid });
         }
         let service = self.service_view(record.service.id())?;
         Ok(Some(Attached {
@@ -154,13 +137,13 @@ impl Agent {
 
     /// In this order, when it is written down what is begun: tag (so that what is accepted from now on is counted), count what is open,
     /// steer, and only then let the kernel ask. Steered connections pass by the socket that `guard_queues` uses.
-    fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), Problem> {
+    fn take_charge(&mut self, id: ServiceId, server: &found::Found) -> Result<(), RequestError> {
         let generation = GenerationId { service: id, number: GenerationNumber(1) };
         let endpoints = self.record(id).service.endpoints().to_vec();
         self.refuse_own_program(&server.listeners)?;
         self.enlist(generation, server.pids.iter().copied())?;
         let to_adopt = found::to_adopt(&server.listeners, |listener| listener.port);
-        change(Step::TakeOverListeners, || {
+        take(Step::TakeOverListeners, || {
             Ok(self.datapath.adopt_listeners(generation, &endpoints, &to_adopt)?)
         })?;
         self.datapath.count_flows_of(generation)?;
@@ -180,15 +163,16 @@ impl Agent {
         Ok(())
     }
 
-    pub(in crate::daemon) fn set_endpoints(&mut self) -> Result<(), Problem> {
+    pub(in crate::daemon) fn set_endpoints(&mut self) -> Result<(), WorldError> {
         let services = self.records.iter().map(|(id, record)| (*id, record.service.endpoints()));
-        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
+        take(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(services)?))
     }
 
     /// Takes back an attach that failed half-way.
     fn withdraw(&mut self, id: ServiceId) {
         let name = self.record(id).service.name().clone();
-        if let Err(problem) = self.release(id) {
+        if let Err(error) = self.release(id) {
+            let problem = Problem::from(error);
             self.journal.note(
                 &name,
                 None,
@@ -202,29 +186,22 @@ impl Agent {
         &self,
         request: &AttachRequest,
         root: process::Pid,
-    ) -> Result<ServiceName, Problem> {
+    ) -> Result<ServiceName, RequestError> {
         if let Some(name) = &request.name {
             return match self.records.values().find(|record| *record.service.name() == *name) {
                 None => Ok(name.clone()),
-                Some(_) => Err(Problem::new(
-                    ProblemKind::Locked,
-                    format!("a service `{name}` exists already"),
-                )),
+                Some(_) => Err(RequestError::NameTaken { name: name.clone() }),
             };
         }
-        found::name_of(root, request.ports.first().copied().unwrap_or_default())
+        let port = request.ports.first().copied().unwrap_or_default();
+        Ok(found::name_of(root, port)?)
     }
 
-    fn free_id(&self) -> Result<ServiceId, Problem> {
+    fn free_id(&self) -> Result<ServiceId, RequestError> {
         (1..agent_ebpf::MAX_SERVICES)
             .map(ServiceId)
             .find(|id| !self.records.contains_key(id))
-            .ok_or_else(|| {
-                Problem::new(
-                    ProblemKind::Failed,
-                    format!("all {} services are taken", agent_ebpf::MAX_SERVICES - 1),
-                )
-            })
+            .ok_or(RequestError::Full)
     }
 }
 

@@ -1,26 +1,30 @@
 //! Hands a port back to the kernel.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use agent_api::{Detached, EventKind, Problem, ProblemKind};
+use agent_api::{Detached, EventKind, Problem};
 use agent_rollout::{Origin, Phase};
-use agent_terms::{GenerationId, ServiceId};
+use agent_terms::{Endpoint, GenerationId, ServiceId};
 
+use super::error::{RequestError, Until};
 use crate::{
     daemon::{
         agent::Agent,
-        feed::unchanged,
+        few::few_of,
+        identify::found,
         looks::{attribute::address_of, observe},
         state::{state_file::Unfinished, troubles::Trouble},
-        step::{Step, change},
+        step::{Step, take},
+        world_error::WorldError,
     },
     datapath::Group,
     host::{
-        process,
+        holders,
+        process::{self, Pid},
         sock_diag::{self, Listener},
     },
 };
@@ -31,24 +35,22 @@ impl Agent {
     /// # Errors
     ///
     /// Refuses while more than one generation lives, and while the one that serves is not bound to the public port.
-    pub(in crate::daemon) fn detach(&mut self, selector: &str) -> Result<Detached, Problem> {
+    pub(in crate::daemon) fn detach(&mut self, selector: &str) -> Result<Detached, RequestError> {
         let id = self.select(selector)?;
         self.refuse_to_cut(id)?;
         self.refuse_strays(id)?;
         let service = self.record(id).service.name().clone();
-        self.release(id).map_err(|problem| self.half_done(id, problem))?;
+        self.release(id).map_err(|error| self.half_done(id, error))?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
         let last = self.records.is_empty();
         Ok(Detached { schema: agent_api::SCHEMA, changed: true, service, last })
     }
 
-    fn refuse_to_cut(&self, id: ServiceId) -> Result<(), Problem> {
+    fn refuse_to_cut(&self, id: ServiceId) -> Result<(), RequestError> {
         let service = &self.record(id).service;
         if let Some(candidate) = service.candidate() {
-            let message = format!("generation {} is being made ready", candidate.number());
-            return Err(Problem::new(ProblemKind::Locked, message)
-                .fix("wait for it, or take it back with `agent undo`"));
+            return Err(RequestError::MadeReady { generation: candidate.number() });
         }
         if let Some(other) = service
             .generations()
@@ -56,56 +58,62 @@ impl Agent {
             .find(|it| !matches!(it.phase(), Phase::Primary | Phase::Dead))
         {
             let generation = GenerationId { service: id, number: other.number() };
-            let counts = self.datapath.flow_counts(generation)?;
-            let open = counts.open();
-            let message = format!(
-                "generation {} still lives, with {open} open flows: without steering the kernel would give it new connections, \
-                 which it would cut when it ends",
-                other.number()
-            );
-            let fix = match other.phase() {
-                _ if service.settles() => {
-                    "the new generation has to prove itself first (`agent status` says for how long): wait, or take it back with \
-                     `agent undo`"
-                }
-                Phase::Standby { .. } => {
-                    "it is kept to fall back to (`--keep-old`): wait until that is over"
-                }
-                _ => "wait until it has drained (`agent status`)",
+            let open = self.datapath.flow_counts(generation)?.open();
+            let until = match other.phase() {
+                _ if service.settles() => Until::Settled,
+                Phase::Standby { .. } => Until::Kept,
+                _ => Until::Drained,
             };
             let pids = self.pids_of(generation)?;
-            let tracer = pids.into_iter().find_map(|pid| Some((pid, process::tracer_of(pid)?)));
-            return Err(Problem::new(ProblemKind::Locked, message).fix(match tracer {
-                Some((pid, tracer)) => format!(
-                    "process {pid} of it is traced by process {tracer}, which can keep it from ending: end that one, and {fix}"
-                ),
-                None => fix.to_owned(),
-            }));
+            let traced = pids.into_iter().find_map(|pid| Some((pid, process::tracer_of(pid)?)));
+            let generation = other.number();
+            return Err(RequestError::StillLives { generation, open, until, traced });
         }
         match service.primary() {
             Some(primary) if primary.is_reached_by_steering_alone() => {
-                let places: Vec<_> =
-                    primary.listeners().iter().map(|it| it.bound.to_string()).collect();
-                let message = format!(
-                    "generation {} listens on {}, and only steering leads there: clients would be refused",
-                    primary.number(),
-                    places.join(", ")
-                );
-                Err(Problem::new(ProblemKind::Preflight, message)
-                    .fix("upgrade once more: the next generation can bind the public port itself"))
+                let places = primary.listeners().iter().map(|it| it.bound).collect();
+                Err(RequestError::SteeringAlone { generation: primary.number(), places })
             }
             Some(_) | None => Ok(()),
         }
     }
 
     /// A detach that was begun is to be finished.
-    fn half_done(&self, id: ServiceId, problem: Problem) -> Problem {
+    fn half_done(&self, id: ServiceId, error: WorldError) -> RequestError {
         match self.record_if_any(id) {
-            Some(record) if record.unfinished.is_some() && problem.fix.is_none() => {
-                problem.fix("detach it again, which goes on where it ended")
-            }
-            Some(_) | None => problem,
+            Some(record) if record.unfinished.is_some() => RequestError::HalfDone(error),
+            Some(_) | None => RequestError::World(error),
         }
+    }
+
+    /// Refuses to leave a port to the kernel's own lookup while it would find a listener there that is not the service's. Where
+    /// nobody of the service serves, it does so already.
+    ///
+    /// # Errors
+    ///
+    /// When there is one, or the listeners cannot be listed.
+    fn refuse_strays(&self, id: ServiceId) -> Result<(), RequestError> {
+        let service = &self.record(id).service;
+        if !service.is_served() {
+            return Ok(());
+        }
+        let known = service.known_listeners();
+        let (own, mut others): (Vec<_>, Vec<_>) =
+            self.listeners_of(id)?.into_iter().partition(|it| known.contains(&it.cookie.0));
+        others.retain(|it| competes(it, &own, service.endpoints()));
+        let pids = self.pids_of_service(id)?;
+        let inodes = others.iter().map(|it| it.inode).collect();
+        let holders = holders::holders(&inodes)?.found;
+        let hidden =
+            inodes.len() - holders.iter().flat_map(|it| &it.inodes).collect::<HashSet<_>>().len();
+        let strays: Vec<_> =
+            holders.into_iter().map(|it| it.pid).filter(|pid| !pids.contains(pid)).collect();
+        if strays.is_empty() && hidden == 0 {
+            return Ok(());
+        }
+        let described = |pid: &Pid| format!("process {}", found::describe_with_parent(*pid));
+        let processes = (!strays.is_empty()).then(|| few_of(&strays, ", ", described));
+        Err(RequestError::Strays { processes, hidden })
     }
 
     /// Removes every trace of a service. Steering goes before all that rests on it, so that a failure later cuts nobody off.
@@ -114,30 +122,30 @@ impl Agent {
     /// # Errors
     ///
     /// When a step fails; calling again continues.
-    pub(in crate::daemon) fn release(&mut self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn release(&mut self, id: ServiceId) -> Result<(), WorldError> {
         let record = self.record(id).clone();
         let before = self.record_mut(id).unfinished.replace(Unfinished::Detach);
-        if let Err(problem) = self.save() {
+        if let Err(error) = self.save() {
             self.record_mut(id).unfinished = before;
-            return Err(unchanged(problem));
+            return Err(WorldError::Unsaved(Box::new(error)));
         }
         self.give_all_names_back(id)?;
         self.leave_queues(id)?;
         let others = self.records.iter().filter(|(other, _)| **other != id);
         let others = others.map(|(id, record)| (*id, record.service.endpoints()));
-        change(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(others)?))?;
+        take(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(others)?))?;
         self.release_sockets(id)?;
         for generation in record.service.generations() {
             let key = GenerationId { service: id, number: generation.number() };
             self.forget_what_was_seen(key);
-            change(Step::ForgetGeneration, || {
+            take(Step::ForgetGeneration, || {
                 Ok(self.datapath.forget(key, record.service.endpoints())?)
             })?;
             if let Origin::Launched { .. } = generation.origin() {
                 self.return_processes(key, record.origin_cgroup.as_ref())?;
             }
         }
-        change(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
+        take(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
         self.records.remove(&id);
         self.let_go_of_ports(id);
         self.memories.forget_service(id);
@@ -148,10 +156,13 @@ impl Agent {
         self.moot(Trouble::Output(id));
         self.moves.remove(&id);
         self.outstanding.forget(id);
-        let removed = change(Step::RemoveLogs, || self.remove_logs(&record.service));
+        let removed = take(Step::RemoveLogs, || self.remove_logs(&record.service));
         if let Err(problem) = removed {
             // They are in nobody's way, and the service is gone already.
-            tracing::warn!(%problem, "cannot remove the logs of generations that are gone");
+            tracing::warn!(
+                problem = problem.in_full(),
+                "cannot remove the logs of generations that are gone"
+            );
         }
         self.save_or_owe();
         Ok(())
@@ -159,13 +170,13 @@ impl Agent {
 
     /// Removes our tags and switches off the socket options that we switched on. Connections that inherited options keep
     /// them: nobody can set those from outside, and they mean something only to a bind of their port.
-    fn release_sockets(&mut self, id: ServiceId) -> Result<(), Problem> {
+    fn release_sockets(&mut self, id: ServiceId) -> Result<(), WorldError> {
         let service = &self.record(id).service;
         let known = service.known_listeners();
         let mut listeners = self.listeners_of(id)?;
         listeners.retain(|listener| known.contains(&listener.cookie.0));
         let cookies: Vec<_> = listeners.iter().map(|it| it.cookie.0).collect();
-        change(Step::ReleaseSockets, || {
+        take(Step::ReleaseSockets, || {
             self.datapath.release_listeners(&cookies)?;
             forget_sharing(&listeners);
             Ok(())
@@ -175,15 +186,14 @@ impl Agent {
         };
         let flows = self.all_tagged_flows()?;
         let addresses = flows.iter().filter(ours).map(address_of);
-        change(Step::ReleaseSockets, || Ok(self.datapath.release_flows(addresses)?))
+        take(Step::ReleaseSockets, || Ok(self.datapath.release_flows(addresses)?))
     }
 
     /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
-    fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), Problem> {
+    fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), WorldError> {
         let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(()) };
         self.move_home(&cgroup, origin)?;
-        let failed = |error| Problem::caused(ProblemKind::Failed, &error);
-        change(Step::RemoveCgroup, || cgroup.remove().map_err(failed))
+        take(Step::RemoveCgroup, || Ok(cgroup.remove()?))
     }
 
     /// Removes pins, cgroup and files; the log too if that is of an agent in the background, which has nothing more to say.
@@ -192,13 +202,11 @@ impl Agent {
     /// # Errors
     ///
     /// When something cannot be removed.
-    pub(in crate::daemon) fn leave_no_trace(self, with_log: bool) -> Result<(), Problem> {
+    pub(in crate::daemon) fn leave_no_trace(self, with_log: bool) -> Result<(), WorldError> {
         let Self { datapath, groups, hierarchy, places, above, .. } = self;
-        change(Step::RemovePins, || Ok(datapath.remove()?))?;
-        change(Step::RemoveCgroup, || {
-            groups.remove(&hierarchy).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-        })?;
-        change(Step::RemoveFiles, || {
+        take(Step::RemovePins, || Ok(datapath.remove()?))?;
+        take(Step::RemoveCgroup, || groups.remove(&hierarchy).map_err(WorldError::from))?;
+        take(Step::RemoveFiles, || {
             // What fails before this is told there.
             let logs = with_log.then(|| places.logs()).into_iter().flatten();
             let files = places.files().into_iter().chain(logs).collect::<Vec<_>>();
@@ -207,6 +215,17 @@ impl Agent {
             Ok(())
         })
     }
+}
+
+/// Whether the kernel's own lookup would find a listener for clients of these endpoints, beside those that serve them.
+fn competes(listener: &Listener, own: &[Listener], endpoints: &[Endpoint]) -> bool {
+    let address = found::address_of(listener);
+    endpoints.iter().filter(|endpoint| endpoint.port == listener.port).any(|endpoint| {
+        let own = own.iter().filter(|it| it.port == endpoint.port);
+        // One that is bound to an interface goes before others there.
+        let own: Vec<_> = own.filter(|_| listener.interface == 0).map(found::address_of).collect();
+        address.competes(&own, endpoint.address)
+    })
 }
 
 /// The kernel remembers that the ports were shared, as long as anybody is there, and would let any process of the same user share them
@@ -225,10 +244,8 @@ fn forget_sharing(listeners: &[Listener]) {
     }
 }
 
-fn remove_files(files: &[PathBuf], directories: [PathBuf; 2]) -> Result<(), Problem> {
-    let failed = |path: &Path, error: io::Error| {
-        Problem::new(ProblemKind::Failed, format!("remove `{}`: {error}", path.display()))
-    };
+fn remove_files(files: &[PathBuf], directories: [PathBuf; 2]) -> Result<(), WorldError> {
+    let failed = |path: &Path, source| WorldError::Remove { path: path.to_owned(), source };
     for file in files {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

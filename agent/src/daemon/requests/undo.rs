@@ -1,11 +1,12 @@
 //! Puts the previous generation back.
 
-use agent_api::{Begun, Problem, ProblemKind, UndoRequest};
+use agent_api::{Begun, UndoRequest};
 use agent_rollout::Event;
 use agent_terms::{Endpoint, GenerationId, GenerationNumber, Release, ServiceId};
 
+use super::error::RequestError;
 use crate::{
-    daemon::{agent::Agent, state::troubles::Trouble},
+    daemon::{agent::Agent, state::troubles::Trouble, world_error::WorldError},
     host::process,
 };
 
@@ -19,7 +20,7 @@ impl Agent {
         &mut self,
         selector: &str,
         request: &UndoRequest,
-    ) -> Result<Begun, Problem> {
+    ) -> Result<Begun, RequestError> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
             self.refuse_unswitched(id)?;
@@ -36,20 +37,24 @@ impl Agent {
         let candidate = service.candidate().map(|candidate| candidate.number());
         let of_candidate = service.rollouts().iter().rfind(|rollout| Some(rollout.to) == candidate);
         let target = service.previous().filter(|_| candidate.is_none());
-        self.refuse_deaf(id, target, "nothing has changed: it listens on nothing just now")?;
+        self.refuse_deaf(id, target, |generation| RequestError::Deaf { generation })?;
         self.refuse_stopped(id, target)?;
         let rollout = of_candidate.map_or(service.last_rollout().next(), |rollout| rollout.id);
         self.remember(id, rollout, request.request.as_ref());
         let before = self.record(id).service.endpoints().to_vec();
         self.feed(id, Event::Undo(request.drain.clone()))?;
         self.refuse_unswitched(id)?;
-        self.refuse_deaf(id, target, "it was put back, and has just closed its listeners")?;
+        self.refuse_deaf(id, target, |generation| RequestError::DeafSince { generation })?;
         let warnings = self.lost_endpoint(id, &before)?.into_iter().collect();
         Ok(Begun { changed: true, rollout: self.rollout_view(id, rollout)?, warnings })
     }
 
     /// What would be taken back has to be that release.
-    fn expect_release(&self, id: ServiceId, expected: Option<&Release>) -> Result<(), Problem> {
+    fn expect_release(
+        &self,
+        id: ServiceId,
+        expected: Option<&Release>,
+    ) -> Result<(), RequestError> {
         let Some(expected) = expected else { return Ok(()) };
         let service = &self.record(id).service;
         let Some(newest) = service.candidate().or_else(|| service.primary()) else {
@@ -58,16 +63,12 @@ impl Agent {
         if newest.release() == Some(expected) {
             return Ok(());
         }
-        let is = match &newest.release() {
-            Some(release) => format!("is release {release}"),
-            None => "was brought without a release".to_owned(),
-        };
-        let message = format!(
-            "generation {} of `{}` {is}, not release {expected}: nothing was taken back",
-            newest.number(),
-            service.name()
-        );
-        Err(Problem::new(ProblemKind::Locked, message))
+        Err(RequestError::OtherRelease {
+            service: service.name().clone(),
+            generation: newest.number(),
+            release: newest.release().cloned(),
+            expected: expected.clone(),
+        })
     }
 
     /// One that listens on nothing would lose what it gets, or has lost it: the new connections are those of whoever listens.
@@ -75,15 +76,13 @@ impl Agent {
         &self,
         id: ServiceId,
         target: Option<GenerationNumber>,
-        why: &str,
-    ) -> Result<(), Problem> {
+        refusal: impl FnOnce(GenerationNumber) -> RequestError,
+    ) -> Result<(), RequestError> {
         let Some(number) = target else { return Ok(()) };
-        if self.listens(GenerationId { service: id, number })? {
-            return Ok(());
+        match self.listens(GenerationId { service: id, number })? {
+            true => Ok(()),
+            false => Err(refusal(number)),
         }
-        let message = format!("cannot put generation {number} back: {why}");
-        Err(Problem::new(ProblemKind::Preflight, message)
-            .fix("`agent status` shows who listens; upgrade to a version that works"))
     }
 
     /// One that was stopped (`SIGSTOP`) listens, and accepts nothing.
@@ -91,22 +90,21 @@ impl Agent {
         &self,
         id: ServiceId,
         target: Option<GenerationNumber>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), RequestError> {
         let Some(number) = target else { return Ok(()) };
         let pids = self.pids_of(GenerationId { service: id, number })?;
         if pids.is_empty() || !pids.iter().all(|pid| process::is_stopped(*pid)) {
             return Ok(());
         }
-        let message = format!(
-            "cannot put generation {number} back: nothing has changed: its processes are stopped (SIGSTOP), and would answer nobody"
-        );
-        let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
-        Err(Problem::new(ProblemKind::Preflight, message)
-            .fix(format!("`kill -CONT {}`, and again", pids.join(" "))))
+        Err(RequestError::Stopped { generation: number, pids })
     }
 
     /// What clients lose because an earlier generation listens on less than a later one did.
-    fn lost_endpoint(&self, id: ServiceId, before: &[Endpoint]) -> Result<Option<String>, Problem> {
+    fn lost_endpoint(
+        &self,
+        id: ServiceId,
+        before: &[Endpoint],
+    ) -> Result<Option<String>, WorldError> {
         let Some(number) = self.record(id).service.primary().map(|it| it.number()) else {
             return Ok(None);
         };
@@ -117,18 +115,13 @@ impl Agent {
     }
 
     /// What was decided is not done as long as the kernel leads new connections elsewhere: it is asked.
-    fn refuse_unswitched(&self, id: ServiceId) -> Result<(), Problem> {
+    fn refuse_unswitched(&self, id: ServiceId) -> Result<(), RequestError> {
         let meant = self.record(id).service.targets().map(|it| it.primary.0);
         let steering = self.datapath.steering(id)?.map(|it| it.primary);
         if steering == meant {
             return Ok(());
         }
-        let [meant, steering] = [meant, steering]
-            .map(|it| it.map_or("nobody".to_owned(), |it| format!("generation {it}")));
-        let message = format!("{meant} is to get the new connections, but {steering} still does");
-        let mut problem = Problem::new(ProblemKind::Failed, message)
-            .fix("it is tried again until it works: see `agent status`");
-        problem.causes.extend(self.troubles.of(Trouble::Effect(id)).map(str::to_owned));
-        Err(problem)
+        let trouble = self.troubles.of(Trouble::Effect(id)).map(str::to_owned);
+        Err(RequestError::Unswitched { meant, steering, trouble })
     }
 }

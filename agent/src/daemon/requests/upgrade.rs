@@ -1,12 +1,13 @@
 //! Brings a new generation in, and puts the previous one back.
 
 use agent_api::{
-    Begun, Command, Problem, ProblemKind, RequestId, SCHEMA, Unchanged, UpgradeAnswer,
-    UpgradePreview, UpgradeRequest,
+    Begun, Command, Problem, RequestId, SCHEMA, Unchanged, UpgradeAnswer, UpgradePreview,
+    UpgradeRequest,
 };
 use agent_rollout::{Event, Origin, Plan, RolloutId};
 use agent_terms::{GenerationId, GenerationNumber, Release, ServiceId};
 
+use super::error::RequestError;
 use crate::{
     daemon::{
         agent::Agent,
@@ -35,7 +36,7 @@ impl Agent {
         request: &UpgradeRequest,
         source: Source,
         asked: Asked,
-    ) -> Result<UpgradeAnswer, Problem> {
+    ) -> Result<UpgradeAnswer, RequestError> {
         let id = self.select(selector)?;
         if let Some(begun) = self.begun_by(id, request.request.as_ref()) {
             return self.begun(id, begun, true, Vec::new());
@@ -82,7 +83,8 @@ impl Agent {
                 self.memories.of_mut(generation).to_launch = Some(*spec);
                 let begun = self
                     .keep_to_state_share(id)
-                    .and_then(|()| self.feed(id, Event::Upgrade(plan, origin)));
+                    .map_err(RequestError::from)
+                    .and_then(|()| Ok(self.feed(id, Event::Upgrade(plan, origin))?));
                 if let Err(refusal) = begun {
                     self.memories.forget(generation);
                     self.record_mut(id).given.remove(&generation.number.0);
@@ -107,7 +109,7 @@ impl Agent {
         rollout: RolloutId,
         changed: bool,
         warnings: Vec<String>,
-    ) -> Result<UpgradeAnswer, Problem> {
+    ) -> Result<UpgradeAnswer, RequestError> {
         let rollout = self.rollout_view(id, rollout)?;
         Ok(UpgradeAnswer::Begun(Box::new(Begun { changed, rollout, warnings })))
     }
@@ -117,7 +119,7 @@ impl Agent {
         &self,
         id: ServiceId,
         release: Option<&Release>,
-    ) -> Result<Option<UpgradeAnswer>, Problem> {
+    ) -> Result<Option<UpgradeAnswer>, RequestError> {
         let service = &self.record(id).service;
         let Some(release) = release else { return Ok(None) };
         let Some(newest) = service.newest_of(release) else { return Ok(None) };
@@ -161,38 +163,32 @@ impl Agent {
         }
     }
 
-    pub(in crate::daemon) fn refuse_half_detached(&self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn refuse_half_detached(
+        &self,
+        id: ServiceId,
+    ) -> Result<(), RequestError> {
         let record = self.record(id);
         if record.unfinished.is_none() {
             return Ok(());
         }
-        let message =
-            format!("`{}` is half detached, because a step failed", record.service.name());
-        Err(Problem::new(ProblemKind::Locked, message)
-            .fix("detach it again, which goes on where it ended"))
+        Err(RequestError::HalfDetached { service: record.service.name().clone() })
     }
 
     pub(in crate::daemon) fn expect_generation(
         &self,
         id: ServiceId,
         expected: Option<GenerationNumber>,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), RequestError> {
         let Some(expected) = expected else { return Ok(()) };
         let service = &self.record(id).service;
         match service.primary() {
             Some(primary) if primary.number() == expected => Ok(()),
-            Some(primary) => Err(Problem::new(
-                ProblemKind::Locked,
-                format!(
-                    "generation {} of `{}` takes new connections, not generation {expected}",
-                    primary.number(),
-                    service.name()
-                ),
-            )),
-            None => Err(Problem::new(
-                ProblemKind::Locked,
-                format!("no generation of `{}` is primary", service.name()),
-            )),
+            Some(primary) => Err(RequestError::OtherPrimary {
+                service: service.name().clone(),
+                primary: primary.number(),
+                expected,
+            }),
+            None => Err(RequestError::NoPrimary { service: service.name().clone() }),
         }
     }
 
@@ -201,7 +197,7 @@ impl Agent {
         generation: GenerationId,
         source: Source,
         warnings: &mut Vec<String>,
-    ) -> Result<Candidate, Problem> {
+    ) -> Result<Candidate, RequestError> {
         let id = generation.service;
         let server = match source {
             Source::Launch(command) => return self.check_launch(generation, *command, warnings),
@@ -220,7 +216,7 @@ impl Agent {
         generation: GenerationId,
         command: Command,
         warnings: &mut Vec<String>,
-    ) -> Result<Candidate, Problem> {
+    ) -> Result<Candidate, RequestError> {
         self.require_group(generation)?;
         warnings.extend(self.survives_in(generation.service, command.namespaces)?);
         let command = self.with_program(generation.service, command)?;
@@ -240,7 +236,7 @@ impl Agent {
         &self,
         id: ServiceId,
         mut server: found::Found,
-    ) -> Result<found::Found, Problem> {
+    ) -> Result<found::Found, RequestError> {
         let service = &self.record(id).service;
         let ours = |listener: &Listener| {
             service
@@ -249,21 +245,11 @@ impl Agent {
                 .find(|it| it.listeners().iter().any(|known| known.cookie == listener.cookie.0))
         };
         if let Some(known) = server.listeners.iter().find_map(ours) {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!(
-                    "that server is generation {} of `{}` already",
-                    known.number(),
-                    service.name()
-                ),
-            ));
+            let service = service.name().clone();
+            return Err(RequestError::Known { generation: known.number(), service });
         }
         if server.listeners.iter().any(|listener| listener.multipath) {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                "that server listens with Multipath TCP, and the kernel lets nobody steer to such a listener",
-            )
-            .fix("let the agent launch it (`-- command…`), or start it with Multipath TCP off (Go: GODEBUG=multipathtcp=0)"));
+            return Err(RequestError::Multipath);
         }
         self.refuse_shared(&server, Some(id))?;
         self.keep_for_service(id, &mut server)?;
@@ -271,7 +257,11 @@ impl Agent {
     }
 
     /// Of a found server's listeners those that can stand for the service's ports.
-    fn keep_for_service(&self, id: ServiceId, server: &mut found::Found) -> Result<(), Problem> {
+    fn keep_for_service(
+        &self,
+        id: ServiceId,
+        server: &mut found::Found,
+    ) -> Result<(), RequestError> {
         let endpoints = self.record(id).service.endpoints();
         let public = observe::ports(endpoints);
         if server.listeners.iter().any(|listener| public.contains(&listener.port)) {
@@ -281,11 +271,7 @@ impl Agent {
         ports.dedup();
         if ports.iter().any(|port| !public.contains(port)) && (public.len() > 1 || ports.len() > 1)
         {
-            return Err(Problem::new(
-                ProblemKind::Preflight,
-                format!("which of the ports {ports:?} stands for which of the service's ports {public:?}?"),
-            )
-            .fix("name one port with `--listen`; a service of several ports needs a server that listens on the same ones"));
+            return Err(RequestError::WhichPort { ports, public });
         }
         let to_adopt = found::to_adopt(&server.listeners, |it| {
             if public.contains(&it.port) { it.port } else { public[0] }
@@ -293,16 +279,9 @@ impl Agent {
         match found::uncovered(endpoints, &to_adopt) {
             None => Ok(()),
             Some(missing) => {
-                let places: Vec<_> = server
-                    .listeners
-                    .iter()
-                    .map(|it| format!("{}:{}", found::address_of(it), it.port))
-                    .collect();
-                let message = format!(
-                    "that server listens on {}, which does not stand for {missing}",
-                    places.join(", ")
-                );
-                Err(Problem::new(ProblemKind::Preflight, message))
+                let listeners = server.listeners.iter();
+                let places = listeners.map(|it| (found::address_of(it), it.port)).collect();
+                Err(RequestError::Uncovered { places, missing: missing.clone() })
             }
         }
     }
@@ -319,11 +298,9 @@ impl Agent {
                 None => Ok(()),
             })
             .and_then(|()| self.remember_found(generation));
-        if let Err(problem) = introduced {
-            self.feed_quietly(
-                generation.service,
-                Event::Failed(generation.number, problem.to_string()),
-            );
+        if let Err(error) = introduced {
+            let failed = Event::Failed(generation.number, Problem::from(error).to_string());
+            self.feed_quietly(generation.service, failed);
         }
         // It served before it was named.
         let attributed = self.attribute_newcomers(generation.service);

@@ -126,6 +126,6 @@ impl Agent {
     fn follow_again(&mut self, generation: GenerationId) -> Result<(), Problem> {
         let pids = self.pids_of(generation)?;
         self.enlist(generation, pids)?;
-        self.count_processes(generation)
+        Ok(self.count_processes(generation)?)
     }
 }

@@ -12,6 +12,6 @@ pub(super) mod above;
 pub(super) mod clock;
 pub(super) mod journal;
 pub(super) mod state_file;
-mod state_share;
+pub(super) mod state_share;
 pub(super) mod troubles;
 pub(super) mod whereabouts;

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use agent_api::{Problem, ProblemKind};
-use agent_terms::ServiceId;
+use agent_terms::{ServiceId, ServiceName};
 
 use super::state_file::{MAX_BYTES, Record};
 use crate::daemon::agent::Agent;
@@ -23,7 +22,7 @@ impl Agent {
     /// # Errors
     ///
     /// When it is more.
-    pub(in crate::daemon) fn keep_to_state_share(&self, id: ServiceId) -> Result<(), Problem> {
+    pub(in crate::daemon) fn keep_to_state_share(&self, id: ServiceId) -> Result<(), TooMuch> {
         let of = |ours: bool| {
             let records = self.records.iter().filter(move |(other, _)| (**other == id) == ours);
             records.map(|(_, record)| length(record)).sum::<u64>()
@@ -32,14 +31,22 @@ impl Agent {
         if wanted <= share {
             return Ok(());
         }
-        let message = format!(
-            "what has to be remembered of `{}` takes {wanted} bytes, and may take {share}",
-            self.record(id).service.name()
-        );
-        Err(Problem::new(ProblemKind::Preflight, message).fix(
-            "start the server with fewer or shorter variables and arguments: control characters take six bytes each",
-        ))
+        let service = self.record(id).service.name().clone();
+        Err(TooMuch { service, wanted, share })
     }
+}
+
+/// More would be written down of a service than its share.
+#[derive(Debug, thiserror::Error)]
+#[error("what has to be remembered of `{service}` takes {wanted} bytes, and may take {share}")]
+pub(in crate::daemon) struct TooMuch {
+    service: ServiceName,
+    wanted: u64,
+    share: u64,
+}
+
+impl TooMuch {
+    pub(in crate::daemon) const FIX: &str = "start the server with fewer or shorter variables and arguments: control characters take six bytes each";
 }
 
 /// As it is written down.

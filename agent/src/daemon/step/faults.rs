@@ -10,10 +10,10 @@ use std::{
     sync::OnceLock,
 };
 
-use agent_api::{Problem, ProblemKind};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::Step;
+use crate::daemon::world_error::WorldError;
 
 /// A step that fails as long as the test has it.
 const ALWAYS: &str = "fail-always";
@@ -44,14 +44,14 @@ pub(super) fn obey(runtime_dir: &Path) {
     DIRECTORY.get_or_init(|| runtime_dir.join("faults"));
 }
 
-pub(super) fn before(step: Step) -> Result<Armed, Problem> {
+pub(super) fn before(step: Step) -> Result<Armed, WorldError> {
     let Some(directory) = DIRECTORY.get().filter(|directory| directory.is_dir()) else {
         return Ok(Armed::Nothing);
     };
     match take(directory, step) {
         Ok(None) => Ok(Armed::Nothing),
         Ok(Some(fault)) => match fault.as_str() {
-            "fail" => Err(Problem::new(ProblemKind::Failed, format!("{step}: a test has it fail"))),
+            "fail" => Err(WorldError::Fault(step)),
             "kill-before" => die(),
             "kill-after" => Ok(Armed::Kill),
             "stop-after" => Ok(Armed::Stop),

@@ -1,6 +1,6 @@
 //! The one door through which the agent changes the world.
 //!
-//! Whatever the agent does outside of its own memory is a [`Step`], and passes [`change`]. In builds for development a test
+//! Whatever the agent does outside of its own memory is a [`Step`], and passes [`take`]. In builds for development a test
 //! can have any of them fail, or the agent killed just before or after it (`faults`); in builds for use the door is
 //! nothing but a call.
 
@@ -10,6 +10,8 @@ mod faults;
 use std::{fmt, path::Path};
 
 use agent_api::Problem;
+
+use super::world_error::WorldError;
 
 macro_rules! steps {
     ($($(#[$what:meta])* $step:ident = $name:literal,)+) => {
@@ -102,15 +104,15 @@ impl fmt::Display for Step {
     }
 }
 
-/// Makes a change.
+/// Takes a step.
 ///
 /// # Errors
 ///
 /// Those of the change.
-pub(super) fn change<T>(
+pub(super) fn take<T>(
     step: Step,
-    act: impl FnOnce() -> Result<T, Problem>,
-) -> Result<T, Problem> {
+    act: impl FnOnce() -> Result<T, WorldError>,
+) -> Result<T, WorldError> {
     #[cfg(not(debug_assertions))]
     let _ = step;
     #[cfg(debug_assertions)]
@@ -119,6 +121,18 @@ pub(super) fn change<T>(
     #[cfg(debug_assertions)]
     armed.after();
     made
+}
+
+/// The same for the start of an agent, which says by itself what has kept it from it.
+///
+/// # Errors
+///
+/// Those of the change.
+pub(super) fn change<T>(
+    step: Step,
+    act: impl FnOnce() -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    take(step, || Ok(act()))?
 }
 
 /// Where tests say which change is to fail. Without effect in builds for use.
