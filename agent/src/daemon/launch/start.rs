@@ -21,7 +21,7 @@ use crate::{
         step::{Step, change},
     },
     host::{
-        cgroup::{Cgroup, CgroupError},
+        cgroup::Cgroup,
         context::Context,
         launch::{self, Directory, LaunchSpec},
         os_text::OsText,
@@ -46,6 +46,7 @@ impl Agent {
         self.require_room_for_processes(generation.service)?;
         let record = self.record(generation.service);
         let mut inherited = self.inherited(generation.service, command)?;
+        let serving = inherited.directory_of;
         leave_namespaces(&mut inherited, command)?;
         let Inherited { mut context, namespaces_of, mut directory_of, mut warnings } = inherited;
         // What root has set up leads nobody astray.
@@ -57,7 +58,7 @@ impl Agent {
         }
         let mut context = overridden(context, command)?;
         confined::refuse_losses(&context, command, self.launcher.pid())?;
-        warnings.extend(confined::leave_out_groups_gone(&mut context));
+        warnings.extend(self.keep_groups(generation, command, serving, &mut context)?);
         warnings.extend(confined::keep_to_what_root_has(&mut context));
         let Paths { program, warning, directory } =
             paths_of(generation.service, command, &context, namespaces_of, directory_of)?;
@@ -90,15 +91,13 @@ impl Agent {
         let spec = known.and_then(|it| it.to_launch.take()).ok_or_else(|| {
             Problem::new(ProblemKind::Failed, "nobody knows what to launch any more")
         })?;
-        let failed = |error: &CgroupError| Problem::caused(ProblemKind::Failed, error);
         let path = self.cgroup_path(generation);
         let cgroup = change(Step::MakeCgroup, || {
-            self.hierarchy.create(&path).map_err(|error| failed(&error))
+            let made = self.hierarchy.create(&path);
+            made.map_err(|error| Problem::caused(ProblemKind::Failed, &error))
         })?;
-        if let Some(other) = self.group_to_resemble(generation)? {
-            let limited = cgroup.resemble(&other, &self.hierarchy);
-            limited.map_err(|error| Problem::caused(ProblemKind::NotReady, &error))?;
-        }
+        // Before anybody is in it.
+        self.confine_group(&cgroup, &spec.context)?;
         self.offer_ports(generation.service, spec.context.uid)?;
         let mut rule = self.bind_rule(generation, spec.context.uid)?;
         if rule.action == SHARE && !self.can_share(generation.service)? {
