@@ -3,9 +3,9 @@
 //! By a program that makes it so (set-user-ID, as sudo is) a child of a user's server can become root, and whatever root does in there
 //! is not the service's to end.
 
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
-use agent_api::{EventKind, Problem, ProblemKind};
+use agent_api::{EventKind, Problem};
 use agent_rollout::{Event, Origin};
 use agent_terms::GenerationId;
 
@@ -16,7 +16,6 @@ use crate::{
         step::{Step, change},
     },
     host::{
-        cgroup::Cgroup,
         holders,
         process::{Pid, Process},
         process_table::ProcessTable,
@@ -84,7 +83,8 @@ impl Agent {
         }
         change(Step::FollowProcesses, || Ok(self.datapath.dismiss(pids.iter().copied())?))?;
         if let Some(cgroup) = self.cgroup_of(generation)? {
-            self.move_home(&cgroup, self.record(generation.service).origin_cgroup.as_ref())?;
+            let origin = self.record(generation.service).origin_cgroup.clone();
+            self.move_home(generation, &cgroup, origin.as_ref())?;
         }
         match self.generation(generation).map(|it| it.origin()) {
             Some(Origin::Found) => {
@@ -93,21 +93,5 @@ impl Agent {
             }
             Some(Origin::Launched { .. }) | None => Ok(()),
         }
-    }
-
-    /// Puts all processes of a cgroup where those of the service were first.
-    ///
-    /// # Errors
-    ///
-    /// When one cannot be moved.
-    pub(in crate::daemon) fn move_home(
-        &self,
-        cgroup: &Cgroup,
-        origin: &Path,
-    ) -> Result<(), Problem> {
-        let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
-        change(Step::ReturnProcesses, || {
-            cgroup.move_all_to(&home).map_err(|error| Problem::caused(ProblemKind::Failed, &error))
-        })
     }
 }
