@@ -166,7 +166,13 @@ pub fn attached() -> Attached {
 
 /// What a detach answers.
 pub fn detached() -> Detached {
-    Detached { schema: SCHEMA, changed: true, service: name("web"), last: true }
+    Detached {
+        schema: SCHEMA,
+        changed: true,
+        service: name("web"),
+        last: true,
+        warnings: Vec::new(),
+    }
 }
 
 /// What a dry run answers.

@@ -230,6 +230,9 @@ pub struct Detached {
     pub service: ServiceName,
     /// Whether it was the last one, so that the agent has removed everything and ends.
     pub last: bool,
+    /// What the operator should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Answer to `upgrade`.

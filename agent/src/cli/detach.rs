@@ -30,7 +30,13 @@ pub(super) async fn run(
                 if asked > 1 && nothing_is_left(&context.places) =>
             {
                 let service = service.clone();
-                Ok(Detached { schema: SCHEMA, changed: true, service, last: true })
+                Ok(Detached {
+                    schema: SCHEMA,
+                    changed: true,
+                    service,
+                    last: true,
+                    warnings: Vec::new(),
+                })
             }
             answer => answer,
         }
@@ -40,10 +46,11 @@ pub(super) async fn run(
         Err(ClientError::Refused(problem))
             if asked > 1 && problem.kind == ProblemKind::NotFound =>
         {
-            Detached { schema: SCHEMA, changed: true, service, last: false }
+            Detached { schema: SCHEMA, changed: true, service, last: false, warnings: Vec::new() }
         }
         answer => answer?,
     };
+    context.console.warn_of(&detached.warnings);
     context.console.answer(&detached)?;
     Ok(ExitCode::Done)
 }
@@ -66,7 +73,7 @@ fn nothing_is_left(places: &Places) -> bool {
 
 impl Answer for Detached {
     fn text(&self, _look: Look) -> String {
-        let Self { schema: _, changed, service, last } = self;
+        let Self { schema: _, changed, service, last, warnings: _ } = self;
         match (changed, last) {
             (false, _) => format!("{service} is not attached, nothing was changed\n"),
             (true, false) => format!("{service} is detached\n"),

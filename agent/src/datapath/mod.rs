@@ -78,7 +78,7 @@ pub use self::{
     lists::Lists,
     others::{LookupProgram, lookup_programs, others},
     pins::{Pinned, clear},
-    place::Place,
+    place::{Place, is_of_an_agent},
     programs::{ATTACHED, COMFORTS},
     survey::{Survey, steers, steers_elsewhere},
     way::{Reach, Try, Way},

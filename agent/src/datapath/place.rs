@@ -8,7 +8,7 @@ use super::{
     DatapathError,
     behind::Attachment,
     error::program_error,
-    programs::{STEER, tracepoint_of},
+    programs::{ATTACHED, COMFORTS, STEER, tracepoint_of},
 };
 
 /// The network namespace and the control group that an agent is for, as the kernel numbers them.
@@ -59,6 +59,14 @@ impl Place {
     }
 }
 
+/// Whether a program of a control group that is called so, and asked about this (`enum bpf_attach_type`), is one of an agent's.
+pub fn is_of_an_agent(name: &str, hook: u32) -> bool {
+    /// The kernel keeps so many bytes of a name (`BPF_OBJ_NAME_LEN`).
+    const KEPT: usize = 15;
+    let mut ours = ATTACHED.iter().chain(&COMFORTS);
+    ours.any(|it| cgroup_hook(it) == Some(hook) && it.get(..KEPT).unwrap_or(it) == name)
+}
+
 /// What a program of a control group is asked about.
 fn cgroup_hook(program: &str) -> Option<u32> {
     let hook = match program {
@@ -100,8 +108,14 @@ mod tests {
     }
 
     #[test]
+    fn an_agents_programs_are_known_by_the_names_that_the_kernel_keeps() {
+        assert!(is_of_an_agent("share_bind4", 8) && is_of_an_agent("refuse_multipat", 2));
+        assert!(!is_of_an_agent("share_bind4", 9) && !is_of_an_agent("refuse_multipath", 2));
+        assert!(!is_of_an_agent("sd_devices", 6) && !is_of_an_agent("", 8));
+    }
+
+    #[test]
     fn every_program_that_is_pinned_has_a_place() {
-        use super::super::programs::{ATTACHED, COMFORTS};
         for program in ATTACHED.into_iter().chain(COMFORTS) {
             let has_one = program == STEER
                 || cgroup_hook(program).is_some()

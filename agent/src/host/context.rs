@@ -6,6 +6,7 @@ use procfs::{ProcError, process::Status};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    cgroup::{Confining, Hierarchy},
     confinement::Confinement,
     limit::{self, Limit},
     os_text::OsText,
@@ -45,6 +46,9 @@ pub struct Context {
     /// What keeps it from doing all that its user may; `None` in what was written down before that was looked at.
     #[serde(default)]
     pub confinement: Option<Confinement>,
+    /// How its control group (version 2) confines it; `None` where that could not be looked at.
+    #[serde(default)]
+    pub control_group: Option<Confining>,
 }
 
 impl Context {
@@ -89,6 +93,7 @@ impl Context {
             oom_score_adj: 0,
             nice: 0,
             confinement: None,
+            control_group: None,
         }
     }
 
@@ -113,8 +118,15 @@ impl Context {
             oom_score_adj: String::from_utf8_lossy(&score).trim().parse().unwrap_or(0),
             nice: i32::try_from(stat(pid)?.nice).unwrap_or(0),
             confinement: Some(Confinement::of(pid)?),
+            control_group: control_group(pid),
         })
     }
+}
+
+/// A mount of the hierarchy may not show it.
+fn control_group(pid: Pid) -> Option<Confining> {
+    let hierarchy = Hierarchy::find().ok()?;
+    Confining::of(&hierarchy.of(pid).ok()?, &hierarchy).ok()
 }
 
 /// Where the kernel has placed its program and stack: another place at each execution, unless somebody forbids that (`personality`).

@@ -4,6 +4,7 @@ pub(crate) mod aside;
 pub(crate) mod bpf;
 pub(crate) mod calls;
 pub(crate) mod descriptors;
+pub(crate) mod group_programs;
 pub(crate) mod keyring;
 pub(crate) mod memory;
 pub(crate) mod scheduling;

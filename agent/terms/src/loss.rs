@@ -13,11 +13,15 @@ pub enum Loss {
     Seccomp,
     /// The label of a security module (`AppArmor`, `SELinux`), which follows from what is executed by whom.
     Label,
+    /// Programs of its control group that cannot be attached to another one, or are gone.
+    Bpf,
+    /// Control groups that are gone, and what they allowed with them.
+    Groups,
 }
 
 impl Loss {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Seccomp, Self::Label];
+    pub const ALL: [Self; 4] = [Self::Seccomp, Self::Label, Self::Bpf, Self::Groups];
 }
 
 impl fmt::Display for Loss {
@@ -25,6 +29,8 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Self::Seccomp => "seccomp",
             Self::Label => "label",
+            Self::Bpf => "bpf",
+            Self::Groups => "groups",
         })
     }
 }
@@ -40,7 +46,7 @@ impl FromStr for Loss {
 
 /// Nothing that a successor can be without.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is neither `seccomp` nor `label`")]
+#[error("`{text}` is none of `seccomp`, `label`, `bpf`, `groups`")]
 pub struct LossError {
     text: String,
 }

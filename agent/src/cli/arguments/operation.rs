@@ -228,8 +228,8 @@ pub(in crate::cli) struct LaunchOptions {
     #[arg(long, value_name = "WHOSE", value_enum, conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) namespaces: Option<Namespaces>,
 
-    /// Go on though this confines the old generation and cannot be given to the new one: `seccomp` or `label` (that of a
-    /// security module); can be given again
+    /// Go on though this confines the old generation and cannot be given to the new one: `seccomp`, `label` (that of a
+    /// security module), `bpf` (programs of its control group) or `groups` (control groups that are gone); can be given again
     #[arg(long, value_name = "WHAT", conflicts_with_all = ["pid", "listen"])]
     pub(in crate::cli) unconfined: Vec<Loss>,
 }

@@ -3,7 +3,7 @@
 //! By a program that makes it so (set-user-ID, as sudo is) a child of a user's server can become root, and whatever root does in there
 //! is not the service's to end.
 
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
 use agent_api::EventKind;
 use agent_rollout::{Event, Origin};
@@ -17,7 +17,6 @@ use crate::{
         world_error::WorldError,
     },
     host::{
-        cgroup::Cgroup,
         holders,
         process::{Pid, Process},
         process_table::ProcessTable,
@@ -85,7 +84,8 @@ impl Agent {
         }
         take(Step::FollowProcesses, || Ok(self.datapath.dismiss(pids.iter().copied())?))?;
         if let Some(cgroup) = self.cgroup_of(generation)? {
-            self.move_home(&cgroup, self.record(generation.service).origin_cgroup.as_ref())?;
+            let origin = self.record(generation.service).origin_cgroup.clone();
+            self.move_home(generation, &cgroup, origin.as_ref())?;
         }
         match self.generation(generation).map(|it| it.origin()) {
             Some(Origin::Found) => {
@@ -94,19 +94,5 @@ impl Agent {
             }
             Some(Origin::Launched { .. }) | None => Ok(()),
         }
-    }
-
-    /// Puts all processes of a cgroup where those of the service were first.
-    ///
-    /// # Errors
-    ///
-    /// When one cannot be moved.
-    pub(in crate::daemon) fn move_home(
-        &self,
-        cgroup: &Cgroup,
-        origin: &Path,
-    ) -> Result<(), WorldError> {
-        let home = self.hierarchy.open(origin).unwrap_or_else(|_| self.hierarchy.root());
-        take(Step::ReturnProcesses, || cgroup.move_all_to(&home).map_err(WorldError::from))
     }
 }

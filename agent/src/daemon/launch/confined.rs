@@ -3,18 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use agent_api::Command;
-use agent_terms::GenerationId;
+use agent_terms::Loss;
 
 use super::error::NotLaunched;
-use crate::{
-    daemon::{agent::Agent, world_error::WorldError},
-    host::{
-        cgroup::Cgroup,
-        confinement::{Confinement, losses},
-        context::Context,
-        holders,
-        process::{Pid, ProcessIdentity},
-    },
+use crate::host::{
+    confinement::{Confinement, losses},
+    context::Context,
+    process::{Pid, ProcessIdentity},
 };
 
 /// Refuses to start with fewer rights than the running server has, and with more, unless that was asked for by name.
@@ -34,8 +29,18 @@ pub(in crate::daemon) fn refuse_losses(
         return Err(NotLaunched::LacksCapabilities { lacking });
     }
     let lost = losses(theirs, &ours).into_iter().find(|it| !command.unconfined.contains(it));
-    let label = || theirs.label.clone().unwrap_or_default();
-    lost.map_or(Ok(()), |loss| Err(NotLaunched::Loses { loss, label: label() }))
+    let what = match lost {
+        Some(Loss::Seccomp) => {
+            "the running server is confined by a filter of system calls (seccomp)".to_owned()
+        }
+        Some(Loss::Label) => format!(
+            "a security module confines the running server as `{}`",
+            theirs.label.as_deref().unwrap_or_default()
+        ),
+        Some(Loss::Bpf | Loss::Groups) | None => return Ok(()),
+    };
+    let what = format!("{what}, which cannot be given to another process");
+    lost.map_or(Ok(()), |loss| Err(NotLaunched::Loses { loss, what }))
 }
 
 /// Root executes with all that its bounding set allows. The next one gets no more than the running server has; says so if that
@@ -46,20 +51,6 @@ pub(in crate::daemon) fn keep_to_what_root_has(context: &mut Context) -> Option<
         "the running server is root with less than all capabilities: the new generation is started with no more than it has \
          now, which may be too little for the start"
             .to_owned()
-    })
-}
-
-/// Leaves out the groups that went with the processes that were in them; says which.
-pub(in crate::daemon) fn leave_out_groups_gone(context: &mut Context) -> Option<String> {
-    let groups = &mut context.confinement.as_mut()?.groups;
-    let gone: Vec<_> = groups.extract_if(.., |group| !group.exists()).collect();
-    let gone: Vec<_> =
-        gone.iter().map(|it| it.directory.as_os_str().display().to_string()).collect();
-    (!gone.is_empty()).then(|| {
-        format!(
-            "the new generation has no limits of the control groups {}: they are gone",
-            gone.join(", ")
-        )
     })
 }
 
@@ -90,29 +81,4 @@ pub(in crate::daemon) fn program_inside(
         return Ok(program.to_owned());
     }
     Err(NotLaunched::NotInRoot { root: root.to_owned(), program: program.to_owned() })
-}
-
-impl Agent {
-    /// The group whose limits a next generation gets: that of the one that it replaces, or, with none alive, that of the
-    /// first.
-    ///
-    /// # Errors
-    ///
-    /// When the processes cannot be listed.
-    pub(in crate::daemon) fn group_to_resemble(
-        &self,
-        next: GenerationId,
-    ) -> Result<Option<Cgroup>, WorldError> {
-        let record = self.record(next.service);
-        let origin = || self.hierarchy.open(record.origin_cgroup.as_ref()).ok();
-        let Some(primary) = record.service.primary() else { return Ok(origin()) };
-        let primary = GenerationId { number: primary.number(), ..next };
-        if let Some(own) = self.cgroup_of(primary)? {
-            return Ok(Some(own));
-        }
-        let root = holders::roots(&self.pids_of(primary)?)?.first().copied();
-        let of_root = root.and_then(|root| self.hierarchy.of(root).ok());
-        // The kernel names it from the root of all; the mount may show less.
-        Ok(of_root.filter(|group| group.id().is_ok()).or_else(origin))
-    }
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::{
     daemon::{DirectoryError, world_error::WorldError},
-    host::{cgroup::CgroupError, context::Namespace, launch::LaunchError},
+    host::{cgroup::CgroupError, context::Namespace, launch::LaunchError, process::Pid},
 };
 
 /// Why a next generation is not launched.
@@ -67,15 +67,27 @@ pub(in crate::daemon) enum NotLaunched {
         lacking: Vec<String>,
     },
     /// The running generation is confined by what cannot be given to another process.
-    #[error("{}, which cannot be given to another process: the next one could do more", match loss {
-        Loss::Seccomp => "the running server is confined by a filter of system calls (seccomp)".to_owned(),
-        Loss::Label => format!("a security module confines the running server as `{label}`"),
-    })]
+    #[error("{what}: the next one could do more")]
     Loses {
-        /// What would be lost.
+        /// What would be lost, as it is given up by name.
         loss: Loss,
-        /// What its security module calls it.
-        label: String,
+        /// What it is, in words.
+        what: String,
+    },
+    /// Its server ended while it was looked at how that is confined.
+    #[error("process {pid} ended while it was looked at")]
+    EndedMeanwhile {
+        /// Its number.
+        pid: Pid,
+    },
+    /// Its control group has not a program that the one before has.
+    #[error("the new control group cannot be given {program} of the old one: {source}")]
+    ProgramRefused {
+        /// Which, and where it is asked.
+        program: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
     },
     /// The program is not where the running generation is confined to.
     #[error(
@@ -247,7 +259,9 @@ impl NotLaunched {
             | Self::Forgotten
             | Self::LookUpUser { .. }
             | Self::LookUpGroup { .. } => ProblemKind::Failed,
-            Self::Limits(_) | Self::Process(_) => ProblemKind::NotReady,
+            Self::Limits(_) | Self::Process(_) | Self::ProgramRefused { .. } => {
+                ProblemKind::NotReady
+            }
             Self::NoCommand | Self::NoProgram | Self::OtherUser | Self::OtherDirectory { .. } => {
                 ProblemKind::Usage
             }
@@ -257,6 +271,7 @@ impl NotLaunched {
             | Self::Unclear { .. }
             | Self::LacksCapabilities { .. }
             | Self::Loses { .. }
+            | Self::EndedMeanwhile { .. }
             | Self::NotInRoot { .. }
             | Self::NamespacesGone { .. }
             | Self::RootElsewhere { .. }
@@ -279,6 +294,7 @@ impl NotLaunched {
             | Self::Limits(_)
             | Self::Group(_)
             | Self::Process(_)
+            | Self::ProgramRefused { .. }
             | Self::LogDirectory(_)
             | Self::Forgotten
             | Self::NoCommand
@@ -294,6 +310,7 @@ impl NotLaunched {
                     "if it confines itself, or may do more, say `--unconfined {loss}`"
                 ));
             }
+            Self::EndedMeanwhile { .. } => "try again",
             Self::NotInRoot { .. } => "install the new version in there",
             Self::NamespacesGone { .. } => {
                 "start it as it was started before, which the agent takes for the next generation, or launch one outside of them: `--namespaces agent`"

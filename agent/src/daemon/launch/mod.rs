@@ -1,6 +1,7 @@
 //! What the next generation is started with, and its start.
 //!
 //! - `again`: what the running generation was started with, for an upgrade that names no command
+//! - `carried`: what the control groups of a server confine it by, carried over to those of the next generation
 //! - `confined`: how a next generation is confined
 //! - `error`: why a next generation is not launched
 //! - `groups`: the control groups of an agent, below one that agents of other network namespaces may use too
@@ -19,6 +20,7 @@
 //! - `working_directory`: where a new generation runs, against where the one who asks for it is
 
 mod again;
+mod carried;
 mod confined;
 pub(super) mod error;
 pub(super) mod given;

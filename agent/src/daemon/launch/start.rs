@@ -47,6 +47,7 @@ impl Agent {
         self.require_room_for_processes(generation.service)?;
         let record = self.record(generation.service);
         let mut inherited = self.inherited(generation.service, command)?;
+        let serving = inherited.directory_of;
         leave_namespaces(&mut inherited, command)?;
         let Inherited { mut context, namespaces_of, mut directory_of, mut warnings } = inherited;
         // What root has set up leads nobody astray.
@@ -58,7 +59,7 @@ impl Agent {
         }
         let mut context = overridden(context, command)?;
         confined::refuse_losses(&context, command, self.launcher.pid())?;
-        warnings.extend(confined::leave_out_groups_gone(&mut context));
+        warnings.extend(self.keep_groups(generation, command, serving, &mut context)?);
         warnings.extend(confined::keep_to_what_root_has(&mut context));
         let Paths { program, warning, directory } =
             paths_of(generation.service, command, &context, namespaces_of, directory_of)?;
@@ -92,9 +93,8 @@ impl Agent {
         let spec = known.and_then(|it| it.to_launch.take()).ok_or(NotLaunched::Forgotten)?;
         let path = self.cgroup_path(generation);
         let cgroup = take(Step::MakeCgroup, || Ok(self.hierarchy.create(&path)?))?;
-        if let Some(other) = self.group_to_resemble(generation)? {
-            cgroup.resemble(&other, &self.hierarchy).map_err(NotLaunched::Limits)?;
-        }
+        // Before anybody is in it.
+        self.confine_group(&cgroup, &spec.context)?;
         self.offer_ports(generation.service, spec.context.uid)?;
         let mut rule = self.bind_rule(generation, spec.context.uid)?;
         if rule.action == SHARE && !self.can_share(generation.service)? {

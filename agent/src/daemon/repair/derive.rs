@@ -254,12 +254,12 @@ impl World {
         groups::service_of(cgroup.directory())
     }
 
-    /// Where processes return to at `detach`: where one is that we did not launch.
+    /// Where processes return to at `detach`: where one is that we did not launch. Nothing where there is none: nobody knows then.
     fn origin(&self, service: &Service) -> PathBuf {
         let found = service.generations().iter().filter(|it| *it.origin() == Origin::Found);
         let mut pids = found.flat_map(|it| it.processes()).map(|it| it.pid);
         let origin = pids.find_map(|pid| self.hierarchy.of(pid).ok());
-        origin.unwrap_or_else(|| self.hierarchy.root()).directory().to_owned()
+        origin.map(|it| it.directory().to_owned()).unwrap_or_default()
     }
 }
 

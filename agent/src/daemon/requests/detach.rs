@@ -40,11 +40,11 @@ impl Agent {
         self.refuse_to_cut(id)?;
         self.refuse_strays(id)?;
         let service = self.record(id).service.name().clone();
-        self.release(id).map_err(|error| self.half_done(id, error))?;
+        let warnings = self.release(id).map_err(|error| self.half_done(id, error))?;
         self.journal.note(&service, None, EventKind::Detached, format!("detached {service}"));
         self.changes.send_modify(|count| *count += 1);
         let last = self.records.is_empty();
-        Ok(Detached { schema: agent_api::SCHEMA, changed: true, service, last })
+        Ok(Detached { schema: agent_api::SCHEMA, changed: true, service, last, warnings })
     }
 
     fn refuse_to_cut(&self, id: ServiceId) -> Result<(), RequestError> {
@@ -117,12 +117,12 @@ impl Agent {
     }
 
     /// Removes every trace of a service. Steering goes before all that rests on it, so that a failure later cuts nobody off.
-    /// Written down before it begins: an agent that finds it half done finishes it.
+    /// Written down before it begins: an agent that finds it half done finishes it. Returns what people should know.
     ///
     /// # Errors
     ///
     /// When a step fails; calling again continues.
-    pub(in crate::daemon) fn release(&mut self, id: ServiceId) -> Result<(), WorldError> {
+    pub(in crate::daemon) fn release(&mut self, id: ServiceId) -> Result<Vec<String>, WorldError> {
         let record = self.record(id).clone();
         let before = self.record_mut(id).unfinished.replace(Unfinished::Detach);
         if let Err(error) = self.save() {
@@ -135,6 +135,7 @@ impl Agent {
         let others = others.map(|(id, record)| (*id, record.service.endpoints()));
         take(Step::SetEndpoints, || Ok(self.datapath.set_endpoints(others)?))?;
         self.release_sockets(id)?;
+        let mut warnings = Vec::new();
         for generation in record.service.generations() {
             let key = GenerationId { service: id, number: generation.number() };
             self.forget_what_was_seen(key);
@@ -142,7 +143,7 @@ impl Agent {
                 Ok(self.datapath.forget(key, record.service.endpoints())?)
             })?;
             if let Origin::Launched { .. } = generation.origin() {
-                self.return_processes(key, record.origin_cgroup.as_ref())?;
+                warnings.extend(self.return_processes(key, record.origin_cgroup.as_ref())?);
             }
         }
         take(Step::ForgetService, || Ok(self.datapath.forget_service(id)?))?;
@@ -165,7 +166,7 @@ impl Agent {
             );
         }
         self.save_or_owe();
-        Ok(())
+        Ok(warnings)
     }
 
     /// Removes our tags and switches off the socket options that we switched on. Connections that inherited options keep
@@ -190,10 +191,15 @@ impl Agent {
     }
 
     /// Puts the processes of a launched generation where its predecessor's were, so that its cgroup can go.
-    fn return_processes(&self, generation: GenerationId, origin: &Path) -> Result<(), WorldError> {
-        let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(()) };
-        self.move_home(&cgroup, origin)?;
-        take(Step::RemoveCgroup, || Ok(cgroup.remove()?))
+    fn return_processes(
+        &mut self,
+        generation: GenerationId,
+        origin: &Path,
+    ) -> Result<Vec<String>, WorldError> {
+        let Some(cgroup) = self.cgroup_of(generation)? else { return Ok(Vec::new()) };
+        let said = self.move_home(generation, &cgroup, origin)?;
+        take(Step::RemoveCgroup, || Ok(cgroup.remove()?))?;
+        Ok(said)
     }
 
     /// Removes pins, cgroup and files; the log too if that is of an agent in the background, which has nothing more to say.

@@ -28,6 +28,7 @@ impl Agent {
                     .map(|word| word.to_string_lossy())
                     .collect();
                 steps.push(format!("create the cgroup {}", spec.cgroup.as_os_str().display()));
+                steps.extend(self.carried_in_words(context));
                 steps.push(format!(
                     "launch `{}` as uid {} gid {} in {}, output to {}",
                     command.join(" "),

@@ -62,7 +62,7 @@ impl Agent {
         for id in half_done.map(|(id, _)| *id).collect::<Vec<_>>() {
             let name = self.record(id).service.name().clone();
             match self.release(id) {
-                Ok(()) => tracing::info!(service = %name, "finished what was half done"),
+                Ok(_) => tracing::info!(service = %name, "finished what was half done"),
                 Err(problem) => {
                     tracing::error!(service = %name, problem = problem.in_full(), "cannot finish what is half done");
                 }

@@ -4,9 +4,12 @@
 //! The kernel tells when a group has become empty, kills all of it at once, and lets BPF programs
 //! know a process's group: none of this can be had from process numbers without races.
 
+mod confining;
 mod error;
 pub(super) mod hierarchy;
+mod home;
 mod limits;
+mod programs;
 mod watch;
 
 use std::{
@@ -21,8 +24,11 @@ use rustix::{io::Errno, process::Signal};
 
 use super::process::{Pid, Process, ProcessError};
 
+pub use confining::Confining;
 pub use error::CgroupError;
 pub use hierarchy::{Hierarchy, meant_here};
+pub use limits::Limits;
+pub use programs::{Program, Refused, without};
 pub use watch::PopulatedWatch;
 
 /// One control group. Dropping it leaves the group in the kernel.

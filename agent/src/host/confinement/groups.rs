@@ -2,8 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    io,
-    os::unix::ffi::OsStrExt as _,
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -22,17 +22,36 @@ pub struct Group {
     pub controllers: String,
     /// Its directory, in our mount namespace.
     pub directory: OsText,
+    /// Its number: another group can be called by the same name later. Nothing in what was written down before that was looked at.
+    #[serde(default)]
+    pub id: Option<u64>,
 }
 
 impl Group {
-    /// Whether it is there.
+    /// Whether it is there, and no other one in its place.
     pub fn exists(&self) -> bool {
-        Path::new(self.directory.as_os_str()).is_dir()
+        match fs::metadata(self.directory.as_os_str()) {
+            Ok(it) => it.is_dir() && self.id.is_none_or(|id| id == it.ino()),
+            Err(_) => false,
+        }
+    }
+
+    /// The nearest group above it that is there. It allows no less, and may allow more.
+    pub fn nearest_above(&self) -> Option<Self> {
+        let directory = Path::new(self.directory.as_os_str());
+        let above = directory.ancestors().skip(1).find(|it| it.is_dir())?;
+        // Out of the hierarchy there are none.
+        let is_group = above.join("cgroup.procs").exists();
+        is_group.then(|| Self { directory: above.into(), id: None, ..self.clone() })
     }
 }
 
 /// Those of a process that are not ours too.
-pub(super) fn of(pid: Pid) -> Result<Vec<Group>, ProcessError> {
+///
+/// # Errors
+///
+/// When the process is gone, or may not be looked at.
+pub fn of(pid: Pid) -> Result<Vec<Group>, ProcessError> {
     let [theirs, ours] = [pid, Pid::ours()].map(|pid| text_of(pid, "cgroup", "the control groups"));
     let (theirs, ours) = (theirs?, ours?);
     let ours: Vec<_> = memberships(&ours).collect();
@@ -64,7 +83,12 @@ fn located(controllers: &str, path: &Path) -> io::Result<Option<Group>> {
         wanted.iter().all(|it| options.contains(it))
     })?;
     let directory = mounts.iter().find_map(|mount| below(mount, path));
-    Ok(directory.map(|it| Group { controllers: controllers.to_owned(), directory: it.into() }))
+    let group = |it: PathBuf| Group {
+        controllers: controllers.to_owned(),
+        id: fs::metadata(&it).ok().map(|it| it.ino()),
+        directory: it.into(),
+    };
+    Ok(directory.map(group))
 }
 
 fn below(mount: &Mount, path: &Path) -> Option<PathBuf> {

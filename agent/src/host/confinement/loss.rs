@@ -11,6 +11,8 @@ pub fn losses(theirs: &Confinement, ours: &Confinement) -> Vec<Loss> {
         // Those that we have ourselves go with everything that we start.
         Loss::Seccomp => theirs.filters > ours.filters,
         Loss::Label => theirs.label != ours.label,
+        // The groups themselves are to be looked at.
+        Loss::Bpf | Loss::Groups => false,
     };
     Loss::ALL.into_iter().filter(lost).collect()
 }

@@ -11,7 +11,10 @@ use std::{fs, path::Path};
 use rustix::thread::{CapabilitySet, sched_getaffinity};
 use serde::{Deserialize, Serialize};
 
-pub use self::{groups::Group, loss::losses};
+pub use self::{
+    groups::{Group, of as groups_of},
+    loss::losses,
+};
 use super::{
     os_text::OsText,
     patience,

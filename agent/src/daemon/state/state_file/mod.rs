@@ -58,7 +58,8 @@ pub struct Record {
     /// Who served last: one that somebody else starts anew is known by it.
     #[serde(default)]
     pub mark: Option<Mark>,
-    /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones.
+    /// The cgroup (v2, absolute path) that its first generation was found in, to which `detach` returns launched ones;
+    /// empty where nobody knows.
     pub origin_cgroup: OsText,
     /// What was begun and is not finished: whoever reads this takes it back, or finishes it.
     #[serde(default)]
