@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use agent_api::{Problem, ProblemKind};
+use rustix::io::Errno;
 
 use super::{
     StateFileError, identify::error::IdentifyError, launch::error::NotLaunched,
@@ -228,12 +229,18 @@ impl From<SockDiagError> for Problem {
             {
                 Self::caused(ProblemKind::Preflight, &error).on_one_line().fix(sock_diag::MODULES)
             }
-            SockDiagError::Open(_) => {
+            SockDiagError::Open(source) if !is_exhausted(source) => {
                 Self::caused(ProblemKind::Preflight, &error).on_one_line().fix(sock_diag::FAMILY)
             }
             _ => Self::caused(ProblemKind::Failed, &error),
         }
     }
+}
+
+/// Whether the agent or the machine has run out of something, which may be there again.
+pub(in crate::daemon) fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    exhausted.iter().any(|it| error.raw_os_error() == Some(it.raw_os_error()))
 }
 
 impl From<OptionMemory> for Problem {

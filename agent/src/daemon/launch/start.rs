@@ -175,10 +175,13 @@ impl Agent {
         generation: GenerationId,
     ) -> Result<(), NotLaunched> {
         let path = self.cgroup_path(generation);
-        match self.hierarchy.open(&path).is_ok_and(|it| it.is_populated().unwrap_or(false)) {
-            true => Err(NotLaunched::GroupInUse { path }),
+        match self.hierarchy.open(&path) {
+            Ok(group) if group.is_populated().unwrap_or(false) => {
+                Err(NotLaunched::GroupInUse { path })
+            }
+            Ok(_) => Ok(()),
             // It is made again when all else is known to be well.
-            false => {
+            Err(_) => {
                 let made = self.hierarchy.create(&path).and_then(|group| group.remove());
                 made.map_err(NotLaunched::Group)
             }

@@ -5,7 +5,7 @@ use std::io;
 use agent_api::{Problem, ProblemKind};
 
 use crate::{
-    daemon::launch::groups::Groups,
+    daemon::{launch::groups::Groups, problems::is_exhausted},
     host::cgroup::{CgroupError, Hierarchy},
     places::Places,
 };
@@ -32,6 +32,7 @@ pub fn examine_group(places: &Places) -> Result<(), Problem> {
 pub(in crate::daemon) fn without_group(error: &CgroupError) -> Problem {
     let kind = match error {
         CgroupError::Elsewhere { .. } | CgroupError::Outside { .. } => ProblemKind::Usage,
+        CgroupError::Failed { source, .. } if is_exhausted(source) => ProblemKind::Failed,
         CgroupError::NotMounted
         | CgroupError::Unseen { .. }
         | CgroupError::Threaded { .. }
