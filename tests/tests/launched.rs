@@ -163,3 +163,17 @@ fn one_that_exits_before_it_is_watched_is_not_waited_for() -> Result<()> {
     fs::remove_dir_all(faults)?;
     Ok(())
 }
+
+/// Two threads find out that it has ended: how is told first, whoever is quicker.
+#[test]
+fn of_a_program_that_ends_at_once_it_is_always_told_how_it_ended() -> Result<()> {
+    let server = Script::new(PORT)?;
+    let (stage, _first) = Stage::attached(&server)?;
+    for _ in 0..60 {
+        let upgrade = tests::agent::upgrade(PORT, &[], &["/bin/false".to_owned()]);
+        let upgrade = stage.agent.run(&upgrade)?;
+        assert_eq!(upgrade.code, Some(5), "{upgrade:?}");
+        assert!(upgrade.stderr.contains("its first process exited with code 1"), "{upgrade:?}");
+    }
+    Ok(())
+}

@@ -8,7 +8,10 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{SendError, Sender},
+    },
     thread,
     time::Duration,
 };
@@ -143,12 +146,8 @@ impl Watcher {
         cgroup: PopulatedWatch,
     ) -> io::Result<()> {
         let key = self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)?;
-        for message in self.note(key) {
-            // An agent that does not take from its queue any more is ending.
-            if self.queue.send(message).is_err() {
-                break;
-            }
-        }
+        // An agent that does not take from its queue any more is ending.
+        let _: Result<(), _> = self.tell(key);
         Ok(())
     }
 
@@ -249,7 +248,12 @@ impl Watcher {
                         vec![Message::LauncherGone]
                     }
                     ASKER => vec![Message::AskerGone],
-                    key => self.note(key),
+                    key => {
+                        if self.tell(key).is_err() {
+                            return;
+                        }
+                        Vec::new()
+                    }
                 };
                 for message in messages {
                     if self.queue.send(message).is_err() {
@@ -260,8 +264,14 @@ impl Watcher {
         }
     }
 
-    fn note(&self, key: u64) -> Vec<Message> {
+    /// Tells the agent what has happened to a subject. Who finds out that a process has ended tells it before anybody else can
+    /// tell of its cgroup: the lock is kept until then.
+    fn tell(&self, key: u64) -> Result<(), SendError<Message>> {
         let mut watched = self.watched();
+        self.note(&mut watched, key).into_iter().try_for_each(|message| self.queue.send(message))
+    }
+
+    fn note(&self, watched: &mut Watched, key: u64) -> Vec<Message> {
         let Some((generation, subject)) = watched.by_key.get(&key) else { return Vec::new() };
         let generation = *generation;
         match subject {
