@@ -27,11 +27,16 @@ use nix::libc;
 /// When the kernel does not know such programs, or refuses to say without `CAP_NET_ADMIN`.
 #[doc(alias = "BPF_PROG_QUERY")]
 pub(crate) fn lookup_programs(network_namespace: impl AsFd) -> io::Result<Vec<u32>> {
+    query(network_namespace, AttachType::SocketLookup as u32, 0)
+}
+
+/// The numbers of the programs of a kind that are attached to something.
+pub(super) fn query(target: impl AsFd, attach_type: u32, flags: u32) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; MOST];
     let mut query = ProgQuery {
-        target_fd: network_namespace.as_fd().as_raw_fd(),
-        attach_type: AttachType::SocketLookup as u32,
-        query_flags: 0,
+        target_fd: target.as_fd().as_raw_fd(),
+        attach_type,
+        query_flags: flags,
         attach_flags: 0,
         prog_ids: (&raw mut ids).expose_provenance() as u64,
         prog_cnt: MOST as u32,
@@ -340,8 +345,9 @@ const _: () = assert!(size_of::<LinkCreate>() == 16);
 const _: () = assert!(size_of::<IteratorCreate>() == 32);
 const _: () = assert!(size_of::<LinkUpdate>() == 16);
 
-/// As many as the kernel attaches to one namespace (`netns_bpf_max_progs`).
-const MOST: usize = 64;
+/// The kernel attaches 64 to one namespace (`netns_bpf_max_progs`) and 64 of a kind to one group (`BPF_CGROUP_MAX_PROGS`), and those of
+/// groups above count too.
+const MOST: usize = 1024;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_QUERY: libc::c_int = 16;

@@ -9,6 +9,8 @@ use std::{
 
 use nix::libc;
 
+use super::bpf;
+
 /// The numbers of the programs that are asked about what the processes of a group do, in the order in which they run: its own, and
 /// those of groups above.
 ///
@@ -17,25 +19,7 @@ use nix::libc;
 /// `EINVAL` when the kernel does not know that kind, or takes none.
 #[doc(alias = "BPF_PROG_QUERY")]
 pub(crate) fn effective(group: impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
-    let mut ids = [0_u32; MOST];
-    let mut query = ProgQuery {
-        target_fd: group.as_fd().as_raw_fd(),
-        attach_type,
-        query_flags: BPF_F_QUERY_EFFECTIVE,
-        attach_flags: 0,
-        prog_ids: (&raw mut ids).expose_provenance() as u64,
-        prog_cnt: MOST as u32,
-        zero: 0,
-    };
-    // SAFETY: the kernel reads and writes at most the size given of `query`, and `prog_cnt` numbers where `prog_ids` points
-    // to; both live until after the call and nobody else refers to them during it.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<ProgQuery>())
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
+    bpf::query(group, attach_type, BPF_F_QUERY_EFFECTIVE)
 }
 
 /// A descriptor of a loaded program.
@@ -104,18 +88,6 @@ pub(crate) fn attach(group: impl AsFd, program: impl AsFd, attach_type: u32) -> 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The `query` part of `union bpf_attr`, as far as its first version went: every kernel takes a shorter one.
-#[repr(C)]
-struct ProgQuery {
-    target_fd: i32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    prog_ids: u64,
-    prog_cnt: u32,
-    zero: u32,
-}
-
 /// The part of `union bpf_attr` for `BPF_PROG_ATTACH`, as far as its first version went, and the flags of the second.
 #[repr(C)]
 struct ProgAttach {
@@ -140,17 +112,13 @@ struct ProgInfo {
     name: [u8; 16],
 }
 
-const _: () = assert!(size_of::<ProgQuery>() == 32);
 const _: () = assert!(size_of::<ProgAttach>() == 16);
 const _: () = assert!(size_of::<InfoQuery>() == 16);
 const _: () = assert!(size_of::<ProgInfo>() == 80);
 
-/// The kernel attaches 64 of a kind to one group (`BPF_CGROUP_MAX_PROGS`), and those above count too.
-const MOST: usize = 1024;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
