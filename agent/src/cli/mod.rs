@@ -6,6 +6,7 @@
 mod arguments;
 mod attach;
 mod completions;
+mod conclusion;
 mod config;
 mod daemon;
 mod detach;

@@ -6,7 +6,7 @@ use agent_api::{
 use agent_rollout::{Outcome, PortHold};
 
 use crate::cli::{
-    follow,
+    conclusion,
     output::{Look, Paint},
     serving,
     table::{Side, Table},
@@ -24,14 +24,14 @@ pub(in crate::cli) fn service(service: &ServiceView, look: Look) -> String {
         }
     }
     for rollout in &service.rollouts {
-        text.push_str(&format!("rollout {}: {}\n", rollout.id, follow::summary(rollout)));
+        text.push_str(&format!("rollout {}: {}\n", rollout.id, conclusion::summary(rollout)));
         if look.wide && rollout.waited > 0 {
             let waited = words::count(rollout.waited, "connection", "connections");
             text.push_str(&format!("  waited for {waited} that had not been accepted\n"));
         }
     }
     if let Some(setback) = &service.setback {
-        text.push_str(&format!("rollout {}: {}", setback.id, follow::summary(setback)));
+        text.push_str(&format!("rollout {}: {}", setback.id, conclusion::summary(setback)));
         let why = setback.outcome().and_then(Outcome::reason);
         text.push_str(&why.map(|why| format!(" ({})", words::line(why))).unwrap_or_default());
         text.push('\n');

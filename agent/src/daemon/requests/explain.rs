@@ -125,6 +125,7 @@ fn how(reach: Reach, listeners: usize) -> String {
         (Reach::Plain, _) => {
             "which is reached by the kernel's own lookup (Multipath TCP)".to_owned()
         }
-        (Reach::Places(_), count) => format!("which has {count} live listener(s)"),
+        (Reach::Places(_), 1) => "which has a live listener".to_owned(),
+        (Reach::Places(_), count) => format!("which has {count} live listeners"),
     }
 }
