@@ -41,18 +41,45 @@ impl Agent {
             return Ok(attached);
         }
         let server = server?;
-        let root = server.root()?;
-        let name = self.name_for(request, root)?;
+        let name = self.name_for(request, server.root()?)?;
         let id = self.free_id()?;
-        let endpoints = found::endpoints(&server.listeners);
         self.refuse_shared(&server, None)?;
-        self.refuse_other_agent(&endpoints)?;
+        self.refuse_other_agent(&found::endpoints(&server.listeners))?;
+        let first = GenerationId { service: id, number: GenerationNumber(1) };
+        self.remember_server(first, &name, &server)?;
+        if let Err(error) = self.take_charge(id, &server) {
+            self.withdraw(id);
+            return Err(error);
+        }
+        self.remember_starters(first, &server, asked);
+        let message = format!("attached to {name}");
+        self.journal.note(&name, Some(first.number), EventKind::Attached, message);
+        let mut warnings = self.warnings(id, &server);
+        warnings.extend(request.address.and_then(|wanted| covered(wanted, &server.listeners)));
+        Ok(Attached {
+            schema: agent_api::SCHEMA,
+            changed: true,
+            service: self.service_view(id)?,
+            warnings,
+        })
+    }
+
+    /// Writes down that a server is taken charge of, before anything of it is touched.
+    fn remember_server(
+        &mut self,
+        generation: GenerationId,
+        name: &ServiceName,
+        server: &found::Found,
+    ) -> Result<(), RequestError> {
+        let id = generation.service;
+        let root = server.root()?;
+        let endpoints = found::endpoints(&server.listeners);
         let listening = Listening {
             hold: found::hold(&server.listeners, |listener| listener.port),
             listeners: found::records(&server.listeners, |listener| listener.port),
         };
         let now = clock::now();
-        let first = Generation::new(GenerationNumber(1), Phase::Primary, Origin::Found, now)
+        let first = Generation::new(generation.number, Phase::Primary, Origin::Found, now)
             .found(listening, server.processes());
         let given = self.found(root, &first, &server.pids)?;
         let origin_cgroup = self.hierarchy.of(root).map_err(RequestError::Group)?;
@@ -68,7 +95,7 @@ impl Agent {
             starters: Vec::new(),
         };
         self.records.insert(id, record);
-        self.remember_given(GenerationId { service: id, number: GenerationNumber(1) }, given);
+        self.remember_given(generation, given);
         if let Err(refused) = self.keep_to_state_share(id) {
             self.records.remove(&id);
             return Err(refused.into());
@@ -78,29 +105,7 @@ impl Agent {
             self.let_go_of_ports(id);
             return Err(WorldError::Unsaved(Box::new(error)).into());
         }
-        if let Err(error) = self.take_charge(id, &server) {
-            self.withdraw(id);
-            return Err(error);
-        }
-        self.remember_starters(
-            GenerationId { service: id, number: GenerationNumber(1) },
-            &server,
-            asked,
-        );
-        self.journal.note(
-            &name,
-            Some(GenerationNumber(1)),
-            EventKind::Attached,
-            format!("attached to {name}"),
-        );
-        let mut warnings = self.warnings(id, &server);
-        warnings.extend(request.address.and_then(|wanted| covered(wanted, &server.listeners)));
-        Ok(Attached {
-            schema: agent_api::SCHEMA,
-            changed: true,
-            service: self.service_view(id)?,
-            warnings,
-        })
+        Ok(())
     }
 
     fn already_attached(&self, request: &AttachRequest) -> Result<Option<Attached>, RequestError> {

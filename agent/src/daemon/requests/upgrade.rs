@@ -73,6 +73,18 @@ impl Agent {
             drain: request.drain.clone(),
         };
         self.remember(id, self.record(id).service.last_rollout().next(), request.request.as_ref());
+        self.begin(generation, candidate, plan, asked)?;
+        self.begun(id, self.record(id).service.last_rollout(), true, warnings)
+    }
+
+    fn begin(
+        &mut self,
+        generation: GenerationId,
+        candidate: Candidate,
+        plan: Plan,
+        asked: Asked,
+    ) -> Result<(), RequestError> {
+        let id = generation.service;
         match candidate {
             Candidate::Launch(mut spec, origin) => {
                 if let Some(error) = self.prepare_log(id)? {
@@ -100,7 +112,7 @@ impl Agent {
                 self.remember_starters(generation, &server, asked);
             }
         }
-        self.begun(id, self.record(id).service.last_rollout(), true, warnings)
+        Ok(())
     }
 
     fn begun(

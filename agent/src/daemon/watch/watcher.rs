@@ -8,10 +8,7 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{SendError, Sender},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     thread,
     time::Duration,
 };
@@ -147,7 +144,7 @@ impl Watcher {
     ) -> io::Result<()> {
         let key = self.watch(generation, Subject::Cgroup(cgroup), EventFlags::PRI)?;
         // An agent that does not take from its queue any more is ending.
-        let _: Result<(), _> = self.tell(key);
+        let _takes = self.tell(key);
         Ok(())
     }
 
@@ -249,7 +246,7 @@ impl Watcher {
                     }
                     ASKER => vec![Message::AskerGone],
                     key => {
-                        if self.tell(key).is_err() {
+                        if !self.tell(key) {
                             return;
                         }
                         Vec::new()
@@ -264,11 +261,11 @@ impl Watcher {
         }
     }
 
-    /// Tells the agent what has happened to a subject. Who finds out that a process has ended tells it before anybody else can
-    /// tell of its cgroup: the lock is kept until then.
-    fn tell(&self, key: u64) -> Result<(), SendError<Message>> {
+    /// Tells the agent what has happened to a subject, and answers whether it still takes from its queue. Who finds out that a process
+    /// has ended tells it before anybody else can tell of its cgroup: the lock is kept until then.
+    fn tell(&self, key: u64) -> bool {
         let mut watched = self.watched();
-        self.note(&mut watched, key).into_iter().try_for_each(|message| self.queue.send(message))
+        self.note(&mut watched, key).into_iter().all(|message| self.queue.send(message).is_ok())
     }
 
     fn note(&self, watched: &mut Watched, key: u64) -> Vec<Message> {
